@@ -1,0 +1,18 @@
+"""slice_ros: an LLM inference server for one robot, scheduled by service-level objectives.
+
+The rooms, from the bottom up; arrows point down only:
+
+- ``slo``, ``errors``  what is promised, and how a refusal is said
+- ``request``          one generation: its state machine and timestamps
+- ``scheduling``       which requests take part in the next step (pure Python)
+- ``engine``           the step itself: tokens in, tokens out (torch)
+- ``serving``          the loop that joins the two: plan, run, deliver
+- ``ros``              the node: the only room that imports rclpy
+- ``bench``, ``cli``   programs for people
+"""
+
+from pkgutil import extend_path
+
+# Started in a checkout, this folder hides the installed package of the same name, the one that
+# carries the generated msg/, srv/ and action/ modules and the native libraries: look there too.
+__path__ = extend_path(__path__, __name__)

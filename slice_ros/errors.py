@@ -1,0 +1,36 @@
+"""How a request is refused or fails: one code and one sentence that says what to change.
+
+The numbers are those of ``action/Generate.action``; a unit test holds the two together.
+"""
+
+from enum import IntEnum
+
+
+class ErrorCode(IntEnum):
+    """Outcome of a request; 0 is success."""
+
+    NONE = 0
+    INVALID_REQUEST = 1
+    UNKNOWN_SLO_CLASS = 2
+    PROMPT_TOO_LONG = 3
+    INFEASIBLE_SLO = 4
+    QUEUE_FULL = 5
+    OUT_OF_MEMORY = 6
+    ENGINE_FAILURE = 7
+    CANCELLED = 8
+    DEADLINE_MISSED = 9
+    SHUTTING_DOWN = 10
+    NOT_READY = 11
+
+
+class RequestError(Exception):
+    """A request that cannot be served, with the code and sentence its caller is given."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class ModelError(Exception):
+    """A model that cannot be loaded; the sentence says what was looked for and what to do."""

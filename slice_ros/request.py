@@ -1,0 +1,137 @@
+"""One request: its state machine, its progress through the model, and its timestamps.
+
+The scheduler, the simulator and the server all work on these. A request holds counts, never
+token ids: what the tokens say is the engine's business. Latencies are properties of the
+timestamps, so that they cannot disagree with them. Times are seconds on one monotonic clock.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+import math
+
+from slice_ros.errors import ErrorCode
+from slice_ros.slo import SloClass, SloReport
+
+
+class State(Enum):
+    """``WAITING -> PREFILL -> RUNNING <-> PAUSED -> FINISHED / CANCELLED / FAILED / REJECTED``."""
+
+    WAITING = 'waiting'      # nothing of it is in the KV cache
+    PREFILL = 'prefill'      # part of its prompt is in the KV cache
+    RUNNING = 'running'      # takes part in the current step
+    PAUSED = 'paused'        # keeps its KV cache but sits the current step out
+    FINISHED = 'finished'    # ran to its own end: a stop, or max_tokens
+    CANCELLED = 'cancelled'  # ended by its caller
+    FAILED = 'failed'        # ended by the server, with an error code
+    REJECTED = 'rejected'    # never started, with an error code
+
+
+ENDED = frozenset((State.FINISHED, State.CANCELLED, State.FAILED, State.REJECTED))
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """A prompt and its generation, as the scheduler sees them.
+
+    ``cached`` counts the tokens whose keys and values are in the cache, ``generated`` the tokens
+    sampled so far. What still has to be fed before the next token can be sampled is ``pending``:
+    the rest of the prompt during prefill, exactly 1 (the last sampled token) while decoding, and
+    the whole context again after an eviction. Feeding the last pending token samples a new one.
+    """
+
+    id: str
+    slo: SloClass
+    arrival: float
+    prompt_tokens: int
+    max_tokens: int
+    state: State = State.WAITING
+    cached: int = 0
+    generated: int = 0
+    first_token_at: float = math.nan
+    last_token_at: float = math.nan
+    ended_at: float = math.nan
+    max_gap: float = 0.0
+    error: ErrorCode = ErrorCode.NONE
+
+    @property
+    def context(self) -> int:
+        """Tokens so far, prompt and generated together."""
+        return self.prompt_tokens + self.generated
+
+    @property
+    def pending(self) -> int:
+        """Tokens that have to be fed before the next one can be sampled (1 while decoding)."""
+        return self.prompt_tokens + self.generated - self.cached
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the next step of this request is a decode (else a prefill)."""
+        return self.generated > 0 and self.pending == 1
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def advance(self, tokens: int, now: float) -> bool:
+        """Record that `tokens` pending tokens were fed in a step that delivered at `now`.
+
+        Returns whether that sampled a new token. Raises ``ValueError`` when the request has
+        ended or `tokens` is not between 1 and ``pending``.
+        """
+        if self.ended:
+            raise ValueError(f'request {self.id} has ended ({self.state.value}): it cannot advance')
+        if not 1 <= tokens <= self.pending:
+            raise ValueError(f'request {self.id} has {self.pending} tokens pending, not {tokens}')
+        self.cached += tokens
+        if self.pending:
+            self.state = State.PREFILL
+            return False
+        self.generated += 1
+        if self.generated == 1:
+            self.first_token_at = now
+        else:
+            self.max_gap = max(self.max_gap, now - self.last_token_at)
+        self.last_token_at = now
+        self.state = State.RUNNING
+        return True
+
+    def pause(self) -> None:
+        """Sit a step out, keeping the KV cache."""
+        if self.state is State.RUNNING:
+            self.state = State.PAUSED
+
+    def evict(self) -> None:
+        """Give the KV cache up; the context is prefilled again when the request next runs."""
+        if not self.ended:
+            self.cached = 0
+            self.state = State.WAITING
+
+    def end(self, state: State, now: float, error: ErrorCode = ErrorCode.NONE) -> None:
+        """Enter a final state. Raises ``ValueError`` when it is none, or one was entered before."""
+        if state not in ENDED or self.ended:
+            raise ValueError(f'request {self.id} cannot go from {self.state.value} to {state.value}')
+        self.state, self.ended_at, self.error = state, now, error
+
+    @property
+    def ttft(self) -> float:
+        """Arrival to first token; NaN before it."""
+        return self.first_token_at - self.arrival
+
+    @property
+    def tpot(self) -> float:
+        """Mean time per token after the first; 0 for one token, NaN for none."""
+        if self.generated == 0:
+            return math.nan
+        return (self.last_token_at - self.first_token_at) / max(self.generated - 1, 1)
+
+    @property
+    def completion(self) -> float:
+        """Arrival to the last token so far; NaN before the first."""
+        return self.last_token_at - self.arrival
+
+    def report(self) -> SloReport:
+        """What was promised and what was measured."""
+        return SloReport(
+            request_id=self.id, slo=self.slo, served=self.state is State.FINISHED,
+            prompt_tokens=self.prompt_tokens, output_tokens=self.generated, ttft=self.ttft,
+            tpot=self.tpot, completion=self.completion, max_gap=self.max_gap)

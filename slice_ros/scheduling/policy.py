@@ -1,0 +1,102 @@
+"""The contract every scheduling policy keeps, and the registry they are made from.
+
+A policy is asked for one step at a time: given the time, the live requests and a latency model,
+`Policy.plan` says who decodes, who prefills how much, and who gives up memory. The simulator and
+the real server call the same objects in the same way. A policy reads requests and never changes
+them; what it must not know (how long an answer will turn out) is not on a request at all.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from slice_ros.request import Request
+from slice_ros.scheduling.latency import LatencyModel
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the engine can hold and do at once."""
+
+    max_batch: int = 16           # requests in one decode step
+    slots: int = 64               # requests with a KV cache at the same time
+    kv_tokens: int = 1 << 20      # tokens in all KV caches together
+    prefill_chunk: int = 512      # prompt tokens in one step
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """`tokens` of a request's pending tokens (1 .. ``request.pending``) to feed in this step."""
+
+    request: Request
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One forward pass, and what has to happen before it.
+
+    ``evict`` gives up KV caches (recomputed when those requests next run) before the pass;
+    ``drop`` ends requests with DEADLINE_MISSED. A step with neither decode nor prefill is idle:
+    plan again at ``wake_at``, or when a request arrives or ends if that is ``None``.
+    """
+
+    decode: tuple[Request, ...] = ()
+    prefill: tuple[PrefillChunk, ...] = ()
+    wake_at: float | None = None
+    evict: tuple[Request, ...] = ()
+    drop: tuple[Request, ...] = ()
+
+    @property
+    def idle(self) -> bool:
+        return not self.decode and not self.prefill
+
+
+class Policy(ABC):
+    """A scheduling policy. One instance serves one engine; it is called from one thread."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+
+    @abstractmethod
+    def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
+        """Return the next step for the live `requests` (none of them ended), in order of arrival."""
+
+    def finished(self, request: Request) -> None:
+        """Learn from a request that has just ended, whatever its final state."""
+
+
+_REGISTRY: dict[str, Callable[..., Policy]] = {}
+
+
+def register(name: str) -> Callable[[type[Policy]], type[Policy]]:
+    """Class decorator: make a policy available to `make_policy` under `name`."""
+    def add(policy: type[Policy]) -> type[Policy]:
+        _REGISTRY[name] = policy
+        return policy
+    return add
+
+
+def policy_names() -> tuple[str, ...]:
+    """Names that `make_policy` knows, in alphabetical order."""
+    _load_all()
+    return tuple(sorted(_REGISTRY))
+
+
+def make_policy(name: str, capacity: Capacity | None = None, **options) -> Policy:
+    """Make the policy `name`; `options` are its own (``capacity_ratio`` of ``slice_static`` ...).
+
+    Raises ``ValueError`` naming the known policies, or the option that is not one.
+    """
+    _load_all()
+    if name not in _REGISTRY:
+        raise ValueError(f'unknown policy {name!r:.80}: choose one of {", ".join(sorted(_REGISTRY))}')
+    try:
+        return _REGISTRY[name](capacity or Capacity(), **options)
+    except TypeError as error:
+        raise ValueError(f'policy {name}: {error}') from error
+
+
+def _load_all() -> None:
+    # Imported here, since each of these imports this module to register itself.
+    from slice_ros.scheduling import orca, slice_static  # noqa: F401

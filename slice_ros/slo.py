@@ -1,0 +1,101 @@
+"""Service-level objectives: what a class of requests is promised, and whether it was kept.
+
+Objectives are given in milliseconds, as people write them; every other time is in seconds.
+An objective of 0 means "none".
+"""
+
+from dataclasses import dataclass, fields
+import math
+import re
+
+_NAME = re.compile(r'[a-zA-Z][a-zA-Z0-9_]{0,62}\Z')
+
+
+@dataclass(frozen=True, slots=True)
+class SloClass:
+    """Objectives and worth of one class of requests.
+
+    Raises ``ValueError`` naming the field when a value is not finite, is negative, or (utility)
+    is not above zero, and when the name could not be part of a topic name.
+    """
+
+    name: str
+    ttft_ms: float = 0.0      # time to first token
+    tpot_ms: float = 0.0      # time per output token after the first
+    deadline_ms: float = 0.0  # request received to last token delivered
+    utility: float = 1.0      # worth of one attained request, relative to other classes
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.match(self.name):
+            raise ValueError(
+                f'class name {self.name!r:.80} must be a letter followed by letters, digits or '
+                'underscores, 63 characters at most')
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f'{self.name}.{field.name} must be a number, not {value!r:.80}')
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(
+                    f'{self.name}.{field.name} must be finite and not negative, not {value}')
+        if self.utility <= 0:
+            raise ValueError(f'{self.name}.utility must be above 0, not {self.utility}')
+
+    @property
+    def ttft(self) -> float:
+        """Objective for the first token in seconds; infinite where there is none."""
+        return self.ttft_ms / 1e3 or math.inf
+
+    @property
+    def tpot(self) -> float:
+        """Objective for each later token in seconds; infinite where there is none."""
+        return self.tpot_ms / 1e3 or math.inf
+
+    @property
+    def deadline(self) -> float:
+        """Objective for the last token in seconds; infinite where there is none."""
+        return self.deadline_ms / 1e3 or math.inf
+
+
+# The paper's three rates; `config/slice.yaml` and the ROS parameters start from these.
+DEFAULT_CLASSES = (
+    SloClass('control', ttft_ms=500, tpot_ms=50, deadline_ms=1500, utility=100),
+    SloClass('navigation', ttft_ms=1000, tpot_ms=100, deadline_ms=6000, utility=10),
+    SloClass('dialogue', ttft_ms=1500, tpot_ms=250, deadline_ms=0, utility=1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SloReport:
+    """What one request was promised and what it got; all times in seconds.
+
+    ``ttft``, ``tpot`` and ``completion`` are NaN when no token was delivered. ``served`` says
+    that the request ran to its own end (a stop or ``max_tokens``): one that was rejected, failed
+    or cancelled has attained nothing, however fast it was.
+    """
+
+    request_id: str
+    slo: SloClass
+    served: bool
+    prompt_tokens: int
+    output_tokens: int
+    ttft: float
+    tpot: float
+    completion: float
+    max_gap: float
+
+    @property
+    def ttft_met(self) -> bool:
+        return self.ttft <= self.slo.ttft
+
+    @property
+    def tpot_met(self) -> bool:
+        return self.tpot <= self.slo.tpot
+
+    @property
+    def deadline_met(self) -> bool:
+        return self.completion <= self.slo.deadline
+
+    @property
+    def attained(self) -> bool:
+        """Every objective that is set was met (NaN meets nothing)."""
+        return self.served and self.ttft_met and self.tpot_met and self.deadline_met
