@@ -65,6 +65,14 @@ class Policy(ABC):
     def finished(self, request: Request) -> None:
         """Learn from a request that has just ended, whatever its final state."""
 
+    def overhead(self) -> float:
+        """Return the seconds that the step just planned costs beyond its forward pass.
+
+        Only the simulator charges it (moving KV caches to the host and back, in policies that
+        do); the real engine takes the time it takes.
+        """
+        return 0.0
+
 
 _REGISTRY: dict[str, Callable[..., Policy]] = {}
 
