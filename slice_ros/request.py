@@ -134,4 +134,5 @@ class Request:
         return SloReport(
             request_id=self.id, slo=self.slo, served=self.state is State.FINISHED,
             prompt_tokens=self.prompt_tokens, output_tokens=self.generated, ttft=self.ttft,
-            tpot=self.tpot, completion=self.completion, max_gap=self.max_gap)
+            tpot=self.tpot, completion=self.completion, max_gap=self.max_gap,
+            elapsed=self.ended_at - self.arrival)

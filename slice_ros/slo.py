@@ -68,9 +68,10 @@ DEFAULT_CLASSES = (
 class SloReport:
     """What one request was promised and what it got; all times in seconds.
 
-    ``ttft``, ``tpot`` and ``completion`` are NaN when no token was delivered. ``served`` says
-    that the request ran to its own end (a stop or ``max_tokens``): one that was rejected, failed
-    or cancelled has attained nothing, however fast it was.
+    ``ttft``, ``tpot`` and ``completion`` are NaN when no token was delivered; ``elapsed`` runs to
+    the request's end, whatever ended it (NaN before). ``served`` says that the request ran to its
+    own end (a stop or ``max_tokens``): one that was rejected, failed or cancelled has attained
+    nothing, however fast it was.
     """
 
     request_id: str
@@ -82,6 +83,7 @@ class SloReport:
     tpot: float
     completion: float
     max_gap: float
+    elapsed: float = math.nan
 
     @property
     def ttft_met(self) -> bool:
