@@ -1,0 +1,104 @@
+"""
+Build the package with CMakeLists.txt and hand the result to setuptools.
+
+The same CMakeLists.txt serves colcon and pip: this file runs it, installs into a staging folder
+and splits that folder in two: what lies in site-packages becomes the Python package, everything
+else (lib/, share/, include/) becomes data files of the environment's prefix.
+"""
+
+import os
+from pathlib import Path
+import shutil
+import subprocess
+import sys
+import sysconfig
+import xml.etree.ElementTree as ElementTree
+
+from setuptools import Distribution, setup
+from setuptools.command.build import build
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE_XML = ElementTree.parse(ROOT / 'package.xml').getroot()
+NAME = PACKAGE_XML.findtext('name')
+
+
+def ros_prefixes():
+    """Return the prefixes whose site-packages carry ROS packages, in order of `sys.path`."""
+    prefixes = []
+    for entry in map(Path, sys.path):
+        for prefix in entry.parents:
+            if (prefix / 'share' / 'rosidl_default_generators').is_dir():
+                prefixes.append(str(prefix))
+                break
+    ament = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    return list(dict.fromkeys(prefixes + [prefix for prefix in ament if prefix]))
+
+
+class CMakeBuild(build):
+    """Configure, build and install CMakeLists.txt; the build folder is kept for the next time."""
+
+    def run(self):
+        """Fill `build_lib` and the distribution's data files."""
+        build_folder = Path(self.build_temp).resolve()
+        stage = build_folder / 'stage'
+        self.run_cmake(build_folder, stage)
+        site_packages = stage / Path(sysconfig.get_path(
+            'purelib', 'posix_prefix', {'base': str(stage), 'platbase': str(stage)}))
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        shutil.copytree(site_packages / NAME, Path(self.build_lib) / NAME,
+                        ignore=shutil.ignore_patterns('__pycache__'))
+        folders = {}
+        for path in sorted(stage.rglob('*')):
+            if path.is_file() and not path.is_relative_to(site_packages):
+                folder = path.parent.relative_to(stage).as_posix()
+                folders.setdefault(folder, []).append(os.path.relpath(path, ROOT))
+        self.distribution.data_files = list(folders.items())
+        super().run()
+
+    def run_cmake(self, build_folder, stage):
+        """Run the three steps of CMake, starting afresh where the ROS packages have moved."""
+        prefixes = ros_prefixes()
+        cache_key = '\n'.join([sys.executable, *prefixes])
+        key_file = build_folder / 'ros_prefixes.txt'
+        if not key_file.is_file() or key_file.read_text() != cache_key:
+            shutil.rmtree(build_folder, ignore_errors=True)
+        shutil.rmtree(stage, ignore_errors=True)
+        build_folder.mkdir(parents=True, exist_ok=True)
+        env = dict(os.environ, AMENT_PREFIX_PATH=os.pathsep.join(prefixes))
+        jobs = os.environ.get('CMAKE_BUILD_PARALLEL_LEVEL', str(os.cpu_count()))
+        for command in (
+            ['cmake', '-S', str(ROOT), '-B', str(build_folder),
+             f'-DCMAKE_INSTALL_PREFIX={stage}',
+             f'-DCMAKE_PREFIX_PATH={";".join(prefixes)}',
+             f'-DPython3_EXECUTABLE={sys.executable}',
+             '-DPython3_FIND_VIRTUALENV=ONLY', '-DBUILD_TESTING=OFF'],
+            ['cmake', '--build', str(build_folder), '--parallel', jobs],
+            ['cmake', '--install', str(build_folder)],
+        ):
+            subprocess.run(command, check=True, env=env)
+        key_file.write_text(cache_key)
+
+
+class BinaryDistribution(Distribution):
+    """A distribution with compiled libraries that setuptools did not compile itself."""
+
+    def has_ext_modules(self):
+        """Return True: the wheel is for this platform and this Python."""
+        return True
+
+
+setup(
+    name=NAME,
+    version=PACKAGE_XML.findtext('version'),
+    description=' '.join(PACKAGE_XML.findtext('description').split()),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license=PACKAGE_XML.findtext('license'),
+    license_files=['LICENSE'],
+    maintainer=PACKAGE_XML.findtext('maintainer'),
+    maintainer_email=PACKAGE_XML.find('maintainer').get('email'),
+    packages=[],
+    zip_safe=False,
+    cmdclass={'build': CMakeBuild},
+    distclass=BinaryDistribution,
+)
