@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Benchmarks: every figure the package reports, and the programs that print them."""

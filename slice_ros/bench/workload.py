@@ -1,14 +1,11 @@
-"""What arrives and when: request mixes drawn by seed, or a recorded trace."""
+"""What arrives and when: a mix of classes, and the requests drawn from it by seed."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-import json
+from dataclasses import dataclass, replace
 import math
-from pathlib import Path
 import random
 
-from slice_ros.slo import DEFAULT_CLASSES, SloClass
-import yaml
+from slice_ros.slo import SloClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +48,39 @@ class Workload:
 
     def with_mix(self, mix: Mapping[str, float]) -> 'Workload':
         """Return a copy with other shares. Raises ``ValueError`` naming a class it lacks."""
-        shares = _shares(mix, [c.slo.name for c in self.classes], f'mix of {self.name}')
-        classes = tuple(ClassMix(c.slo, shares.get(c.slo.name, 0.0), c.prompt_tokens,
-                                 c.output_tokens) for c in self.classes)
-        return Workload(self.name, classes, self.phases)
+        shares = normalised(mix, [c.slo.name for c in self.classes], 'mix')
+        return replace(self, classes=tuple(
+            replace(c, share=shares.get(c.slo.name, 0.0)) for c in self.classes))
 
     def scaled(self, factor: float) -> 'Workload':
         """Return a copy whose objectives are `factor` times as long."""
-        return Workload(self.name, tuple(
-            ClassMix(scale_slo(c.slo, factor), c.share, c.prompt_tokens, c.output_tokens)
-            for c in self.classes), self.phases)
+        return replace(self, classes=tuple(
+            replace(c, slo=scale_slo(c.slo, factor)) for c in self.classes))
 
 
 def scale_slo(slo: SloClass, factor: float) -> SloClass:
     """Return the class with its objectives `factor` times as long."""
     return SloClass(slo.name, slo.ttft_ms * factor, slo.tpot_ms * factor,
                     slo.deadline_ms * factor, slo.utility)
+
+
+def normalised(mix: Mapping[str, float], names: Iterable[str], where: str) -> dict[str, float]:
+    """Return `mix` with shares that add up to 1. Raises ``ValueError`` naming what is wrong."""
+    names = list(names)
+    if not isinstance(mix, Mapping):
+        raise ValueError(f'{where} must map class names to shares')
+    for name, share in mix.items():
+        if name not in names:
+            raise ValueError(
+                f'{where}: unknown class {name!r:.80}, choose from {", ".join(names)}')
+        if isinstance(share, bool) or not isinstance(share, (int, float)) \
+                or not 0 <= share < math.inf:
+            raise ValueError(
+                f'{where}.{name} must be a number of at least 0, not {share!r:.80}')
+    total = sum(mix.values())
+    if not 0 < total < math.inf:
+        raise ValueError(f'{where}: the shares must add up to more than 0')
+    return {name: share / total for name, share in mix.items()}
 
 
 def generate(workload: Workload, rate: float, requests: int, seed: int) -> list[Arrival]:
@@ -115,147 +129,3 @@ class _Phases:
         self.time += work / self.factors[self.index]
         self.left -= work / self.factors[self.index]
         return self.time, self.phases[self.index]
-
-
-def load_workload(path: Path) -> Workload:
-    """Read a workload file. Raises ``ValueError`` naming the file and the field at fault."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f'{path} is not a workload: {error}') from error
-    try:
-        return _workload(data, path.stem)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
-
-
-def load_trace(path: Path, classes: Iterable[SloClass] = DEFAULT_CLASSES) -> list[Arrival]:
-    """Read a recorded JSONL trace, one request a line, in any order of arrival.
-
-    ``{"arrival": s, "class": name, "prompt_tokens": n, "output_tokens": n}``, and optionally
-    ``"max_tokens"`` (else the longest output of that class in the trace). Raises ``ValueError``
-    naming the line and field at fault.
-    """
-    known = {slo.name: slo for slo in classes}
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is not a trace: {error}') from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append(_trace_row(json.loads(line), known))
-            except ValueError as error:
-                raise ValueError(f'{path}:{number}: {error}') from error
-    if not rows:
-        raise ValueError(f'{path} holds no request')
-    longest: dict[str, int] = {}
-    for _, slo, _, output, _ in rows:
-        longest[slo.name] = max(output, longest.get(slo.name, 0))
-    return sorted((Arrival(time, slo, prompt, output, limit or longest[slo.name])
-                   for time, slo, prompt, output, limit in rows), key=lambda a: a.time)
-
-
-def _trace_row(row, known: Mapping[str, SloClass]) -> tuple[float, SloClass, int, int, int]:
-    _only(row, 'a trace line', {'arrival', 'class', 'prompt_tokens', 'output_tokens',
-                                'max_tokens'})
-    if row.get('class') not in known:
-        raise ValueError(f'class {row.get("class")!r:.80} is none of {", ".join(known)}')
-    time = _number(row.get('arrival'), 'arrival', 0.0)
-    prompt = _count(row.get('prompt_tokens'), 'prompt_tokens')
-    output = _count(row.get('output_tokens'), 'output_tokens')
-    limit = _count(row['max_tokens'], 'max_tokens') if 'max_tokens' in row else 0
-    return time, known[row['class']], prompt, output, limit
-
-
-def _workload(data, default_name: str) -> Workload:
-    _only(data, 'a workload', {'name', 'classes', 'phases'})
-    name = data.get('name', default_name)
-    entries = data.get('classes')
-    if not isinstance(entries, Mapping) or not entries:
-        raise ValueError('classes must map each class name to its share and token ranges')
-    shares = _shares({key: _field(entry, key, 'share') for key, entry in entries.items()},
-                     entries, 'share')
-    classes = tuple(_class(key, entry, shares[key]) for key, entry in entries.items())
-    phases = data.get('phases') or []
-    if not isinstance(phases, list):
-        raise ValueError('phases must be a list')
-    return Workload(str(name), classes, tuple(
-        _phase(phase, f'phases[{i}]', shares) for i, phase in enumerate(phases)))
-
-
-def _class(name: str, entry: Mapping, share: float) -> ClassMix:
-    _only(entry, f'classes.{name}', {'share', 'prompt_tokens', 'output_tokens', 'slo'})
-    defaults = {slo.name: slo for slo in DEFAULT_CLASSES}
-    if 'slo' in entry:
-        _only(entry['slo'], f'classes.{name}.slo',
-              {'ttft_ms', 'tpot_ms', 'deadline_ms', 'utility'})
-        slo = SloClass(name, **entry['slo'])
-    elif name in defaults:
-        slo = defaults[name]
-    else:
-        raise ValueError(f'classes.{name} needs slo: only {", ".join(defaults)} have a default')
-    return ClassMix(slo, share, _span(entry, name, 'prompt_tokens'),
-                    _span(entry, name, 'output_tokens'))
-
-
-def _phase(entry, where: str, names: Iterable[str]) -> Phase:
-    _only(entry, where, {'seconds', 'rate', 'mix'})
-    seconds = _number(entry.get('seconds'), f'{where}.seconds', 0.0)
-    rate = _number(entry.get('rate'), f'{where}.rate', 0.0)
-    if seconds <= 0 or rate <= 0:
-        raise ValueError(f'{where}: seconds and rate must be above 0')
-    mix = entry.get('mix')
-    return Phase(seconds, rate, mix and _shares(mix, names, f'{where}.mix'))
-
-
-def _shares(mix, names: Iterable[str], where: str) -> dict[str, float]:
-    names = list(names)
-    if not isinstance(mix, Mapping):
-        raise ValueError(f'{where} must map class names to shares')
-    for name, share in mix.items():
-        if name not in names:
-            raise ValueError(f'{where}: unknown class {name!r:.80}, choose from {", ".join(names)}')
-        _number(share, f'{where}.{name}', 0.0)
-    total = sum(mix.values())
-    if total <= 0:
-        raise ValueError(f'{where}: the shares must add up to more than 0')
-    return {name: share / total for name, share in mix.items()}
-
-
-def _span(entry: Mapping, name: str, key: str) -> tuple[int, int]:
-    span = _field(entry, name, key)
-    if not isinstance(span, list) or len(span) != 2:
-        raise ValueError(f'classes.{name}.{key} must be [least, most]')
-    low, high = (_count(value, f'classes.{name}.{key}') for value in span)
-    if low > high:
-        raise ValueError(f'classes.{name}.{key}: {low} is above {high}')
-    return low, high
-
-
-def _field(entry, name: str, key: str):
-    if not isinstance(entry, Mapping) or key not in entry:
-        raise ValueError(f'classes.{name}.{key} is missing')
-    return entry[key]
-
-
-def _only(data, where: str, allowed: set[str]) -> None:
-    if not isinstance(data, Mapping):
-        raise ValueError(f'{where} must be a mapping of {", ".join(sorted(allowed))}')
-    for key in data:
-        if key not in allowed:
-            raise ValueError(f'{where}: unknown key {key!r:.80}, expected {", ".join(sorted(allowed))}')
-
-
-def _number(value, where: str, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) \
-            or not math.isfinite(value) or value < least:
-        raise ValueError(f'{where} must be a number of at least {least:g}, not {value!r:.80}')
-    return float(value)
-
-
-def _count(value, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{where} must be a whole number of at least 1, not {value!r:.80}')
-    return value

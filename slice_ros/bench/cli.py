@@ -1,0 +1,33 @@
+"""``slice_bench``, also ``python -m slice_ros.bench``: every figure this package reports."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from importlib import import_module
+import sys
+
+# Each module has add_arguments(parser) and run(args), and is loaded only when it is asked for:
+# simulating needs no torch, and only `ros` needs rclpy.
+SUBCOMMANDS = {
+    'simulate': ('slice_ros.bench.sweep', 'policies against workloads on a latency model'),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand that `argv` names; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = ArgumentParser(prog='slice_bench', description=__doc__.split(': ')[1])
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    for name, (module, help_text) in SUBCOMMANDS.items():
+        command = commands.add_parser(name, help=help_text, description=help_text)
+        if name in argv[:1]:
+            loaded = import_module(module)
+            loaded.add_arguments(command)
+            command.set_defaults(run=loaded.run)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except (ValueError, OSError) as error:
+        print(f'slice_bench: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

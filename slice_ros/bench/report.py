@@ -1,0 +1,148 @@
+"""Summaries of finished requests: percentiles, figures per class, and tables to print."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from statistics import fmean, stdev
+
+from rich.console import Console
+from rich.table import Table
+from slice_ros.slo import SloReport
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """Return the nearest-rank percentile of the finite `values` (`share` 0 to 1), None of none."""
+    ranked = sorted(value for value in values if math.isfinite(value))
+    if not ranked:
+        return None
+    return ranked[max(0, math.ceil(share * len(ranked) - 1e-9) - 1)]
+
+
+def attainment(reports: Sequence[SloReport]) -> float:
+    """Return attained requests over all requests; 1 for none."""
+    return sum(report.attained for report in reports) / len(reports) if reports else 1.0
+
+
+def utility_attainment(reports: Sequence[SloReport]) -> float:
+    """Return `attainment` with each request weighted by its class's utility."""
+    total = sum(report.slo.utility for report in reports)
+    return sum(r.slo.utility for r in reports if r.attained) / total if total else 1.0
+
+
+def completion(report: SloReport) -> float:
+    """Return the seconds to a request's end, as completion figures count them.
+
+    One that was not served counts its deadline or its end, whichever is later: giving a request
+    up early makes nothing faster.
+    """
+    if report.served:
+        return report.completion
+    ends = [x for x in (report.elapsed, report.completion, report.slo.deadline)
+            if math.isfinite(x)]
+    return max(ends, default=math.nan)
+
+
+def class_summary(reports: Iterable[SloReport]) -> dict[str, dict]:
+    """Return the figures of each class, in order of utility; times in seconds.
+
+    TTFT counts requests that got a token, TPOT those that got two, completion all of them.
+    ``max_gap_p99`` is the 99th percentile over requests of the longest wait between two tokens.
+    A figure that nothing was measured for is None.
+    """
+    groups: dict[str, list[SloReport]] = defaultdict(list)
+    for report in reports:
+        groups[report.slo.name].append(report)
+    ordered = sorted(groups.items(), key=lambda item: (-item[1][0].slo.utility, item[0]))
+    return {name: _summary(group) for name, group in ordered}
+
+
+def _summary(group: list[SloReport]) -> dict:
+    ttft = [report.ttft for report in group]
+    tpot = [report.tpot for report in group if report.output_tokens > 1]
+    ends = [x for x in map(completion, group) if math.isfinite(x)]
+    return {
+        'requests': len(group),
+        'attained': sum(report.attained for report in group),
+        'attainment': attainment(group),
+        'ttft_p50': percentile(ttft, .5), 'ttft_p99': percentile(ttft, .99),
+        'tpot_p50': percentile(tpot, .5), 'tpot_p99': percentile(tpot, .99),
+        'completion_mean': fmean(ends) if ends else None,
+        'completion_p99': percentile(ends, .99),
+        'max_gap_p99': percentile((r.max_gap for r in group if r.output_tokens > 1), .99),
+    }
+
+
+def class_table(classes: Mapping[str, Mapping], title: str = '') -> Table:
+    """Return a rich table of a `class_summary`."""
+    table = Table(title=title or None, title_justify='left')
+    table.add_column('class', no_wrap=True)
+    for column in ('requests', 'attained', 'TTFT p50', 'TTFT p99', 'TPOT p50', 'TPOT p99',
+                   'completion'):
+        table.add_column(column, justify='right')
+    for name, row in classes.items():
+        share = row['attained'] / row['requests'] if row['requests'] else 1.0
+        color = 'green' if share >= .9 else 'yellow' if share >= .5 else 'red'
+        table.add_row(
+            name, str(row['requests']), f'[{color}]{row["attained"]} ({share:.0%})[/]',
+            *(_seconds(row[key]) for key in
+              ('ttft_p50', 'ttft_p99', 'tpot_p50', 'tpot_p99', 'completion_mean')))
+    return table
+
+
+def print_runs(runs: Sequence[Mapping], console: Console) -> None:
+    """Print what the runs of a sweep came to: policies by load, mean ± spread over the seeds."""
+    seeds = len({run['seed'] for run in runs})
+    over = f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'
+    bound = ('bound', 'capacity_bound', 100)
+    console.print(load_table(runs, lambda run: run['attainment'],
+                             f'attained, % of requests ({over})', 100, bound))
+    console.print(load_table(runs, lambda run: run['utility_attainment'],
+                             f'attained, % of utility ({over})', 100))
+    first = next(iter(runs[0]['classes']))
+    for title, figure, scale in (
+            ('attained, %', 'attainment', 100), ('mean completion, s', 'completion_mean', 1),
+            ('longest gap between tokens, p99, ms', 'max_gap_p99', 1e3)):
+        console.print(load_table(
+            runs, lambda run: run['classes'].get(first, {}).get(figure), f'{first}: {title}', scale))
+    console.print(load_table(runs, lambda run: run['plan_us_p50'], 'plan, median µs', 1))
+
+
+def load_table(runs: Sequence[Mapping], figure: Callable[[Mapping], float | None], title: str,
+               scale: float, extra: tuple[str, str, float] | None = None) -> Table:
+    """Return a rich table of a figure of runs: loads down, policies across."""
+    policies = list(dict.fromkeys(run['policy'] for run in runs))
+    table = Table(title=title, title_justify='left')
+    table.add_column('req/s', justify='right')
+    for policy in policies:
+        table.add_column(policy.replace(':', ' '), justify='right')
+    if extra:
+        table.add_column(extra[0], justify='right', style='dim')
+    for rate in sorted({run['rate'] for run in runs}):
+        rows = [run for run in runs if run['rate'] == rate]
+        cells = [_spread([figure(run) for run in rows if run['policy'] == policy], scale)
+                 for policy in policies]
+        if extra:
+            cells.append(_spread([run[extra[1]] for run in rows
+                                  if run['policy'] == policies[0]], extra[2]))
+        table.add_row(f'{rate:g}', *cells)
+    return table
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation (0 of one value)."""
+    return fmean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+def _spread(values: Sequence[float | None], scale: float) -> str:
+    known = [value * scale for value in values if value is not None]
+    if not known:
+        return '-'
+    mean, spread = mean_and_spread(known)
+    digits = 2 if mean < 10 and scale == 1 else 1
+    return f'{mean:.{digits}f}' + (f' ± {spread:.{digits}f}' if len(known) > 1 else '')
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return '-'
+    return f'{value * 1e3:.0f} ms' if value < 1 else f'{value:.2f} s'
