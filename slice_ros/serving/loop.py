@@ -1,0 +1,214 @@
+"""The loop thread: plan, run, deliver; again.
+
+It owns the engine, the policy and every live `Request`; other threads reach in through what
+`changed` guards and nothing else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+import logging
+import math
+import threading
+from typing import NamedTuple, TYPE_CHECKING
+
+from slice_ros.errors import ErrorCode
+from slice_ros.request import Request, State
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Policy, Step
+from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
+
+if TYPE_CHECKING:
+    from slice_ros.engine import Engine, Sequence
+
+log = logging.getLogger('slice_ros.serving')
+
+
+class Delivery(NamedTuple):
+    """What the caller of a request is told: one sampled token, or that it has ended."""
+
+    request: Request
+    number: int                 # 0, 1, 2, ... within the request
+    text: str                   # newly printable text; may be empty
+    finish_reason: str | None   # None | stop | length | cancelled | error
+    error: ErrorCode
+    message: str                # one sentence when there is an error
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    request: Request
+    sequence: 'Sequence'
+    on_output: Callable[[Delivery], None]
+    delivered: int = 0
+
+
+class Loop:
+    """Serves what is put into `jobs` until it is stopped.
+
+    `make_policy` is called for the first policy and again when one has failed.
+    """
+
+    def __init__(self, engine: 'Engine', latency: LatencyModel,
+                 make_policy: Callable[[], Policy], clock: Callable[[], float]) -> None:
+        self.engine, self.latency, self.clock = engine, latency, clock
+        self.make_policy = make_policy
+        self.policy = make_policy()
+        self.changed = threading.Condition()     # guards what follows; notified when it changes
+        self.version = 0                         # counts the changes the loop has to look at
+        self.jobs: dict[str, Job] = {}           # live, in order of arrival
+        self.cancelled: dict[str, str] = {}      # request id -> why; ended before the next step
+        self.stop_at = math.inf                  # when draining: what still lives is ended then
+        self.classes: dict[str, ClassStats] = {}
+        self.stats = LoopStats()
+
+    def notify(self) -> None:
+        """Make the loop look again; `changed` must be held."""
+        self.version += 1
+        self.changed.notify_all()
+
+    def class_stats(self, name: str) -> ClassStats:
+        """Return the record of a class; `changed` must be held."""
+        return self.classes.setdefault(name, ClassStats())
+
+    def run(self) -> None:
+        """Serve until stopped: the body of the loop thread."""
+        while True:
+            try:
+                if not self._turn():
+                    return
+            except Exception:  # the loop outlives any fault: what is live fails, what comes runs
+                log.exception('the serving loop failed; its live requests are ended')
+                self._end_all(ErrorCode.ENGINE_FAILURE, 'the scheduler failed: see the log')
+                self.policy = self.make_policy()
+
+    def _turn(self) -> bool:
+        """Run one step, or wait for something to do; return whether to go on."""
+        with self.changed:
+            version = self.version
+            cancelled, self.cancelled = self.cancelled, {}
+            jobs = dict(self.jobs)
+            stop_at = self.stop_at
+        for request_id, why in cancelled.items():
+            if request_id in jobs:
+                self._end(jobs.pop(request_id), State.CANCELLED, ErrorCode.CANCELLED, why)
+        begin = self.clock()
+        if stop_at <= begin or (stop_at < math.inf and not jobs):
+            self._end_all(ErrorCode.SHUTTING_DOWN, 'the server was stopped')
+            return False
+        if not jobs:
+            self._wait(version, stop_at)
+            return True
+        step = self._plan(begin, jobs)
+        for request in step.drop:
+            self._end(jobs.pop(request.id), State.FAILED, ErrorCode.DEADLINE_MISSED,
+                      'its objectives were out of reach')
+        for request in step.evict:
+            self.engine.evict(jobs[request.id].sequence)
+            request.evict()
+        if not step.idle:
+            self._step(step, jobs, begin)
+        elif not step.drop:
+            # A wake-up time in the past would make this loop spin.
+            wake_at = math.inf if step.wake_at is None else max(step.wake_at, begin + 1e-3)
+            self._wait(version, min(stop_at, wake_at))
+        return True
+
+    def _plan(self, now: float, jobs: dict[str, Job]) -> Step:
+        requests = tuple(job.request for job in jobs.values())
+        try:
+            return self.policy.plan(now, requests, self.latency)
+        except Exception:  # its state may be spoilt: a new one gets one chance
+            log.exception('the policy failed; it is made anew')
+            self.stats.policy_failures += 1
+            self.policy = self.make_policy()
+            return self.policy.plan(now, requests, self.latency)
+
+    def _wait(self, version: int, until: float) -> None:
+        with self.changed:
+            while self.version == version:
+                left = until - self.clock()
+                if left <= 0:
+                    return
+                self.changed.wait(None if left == math.inf else left)
+
+    def _step(self, step: Step, jobs: dict[str, Job], begin: float) -> None:
+        fed = {jobs[r.id]: 1 for r in step.decode}
+        fed.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
+        predicted = self.latency.step(
+            len(step.decode), sum(r.cached for r in step.decode),
+            [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
+        planned = self.clock()
+        try:
+            outputs = self.engine.step([(job.sequence, n) for job, n in fed.items()])
+            now = self.clock()
+            by_sequence = {id(output.sequence): output for output in outputs}
+            told = []
+            for job, n in fed.items():
+                if job.request.advance(n, now):
+                    told.append((job, by_sequence[id(job.sequence)]))
+        except Exception as error:  # a fault of this step is the end of its requests alone
+            log.exception('a step of %d requests failed', len(fed))
+            with self.changed:
+                self.stats.engine_failures += 1
+            code = ErrorCode.OUT_OF_MEMORY if _out_of_memory(error) else ErrorCode.ENGINE_FAILURE
+            for job in fed:
+                self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
+            return
+        for job in jobs.values():
+            if job not in fed:
+                job.request.pause()
+        for job, output in told:
+            if output.finish_reason is None:
+                self._tell(job, output.text)
+            else:
+                self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
+        record = StepRecord(now, planned - begin, now - planned, self.clock() - now, predicted,
+                            len(told))
+        with self.changed:
+            self.stats.step(record)
+
+    def _end(self, job: Job, state: State, error: ErrorCode = ErrorCode.NONE, message: str = '',
+             text: str = '', reason: str = 'error') -> None:
+        request = job.request
+        if not request.ended:
+            request.end(state, self.clock(), error)
+        try:
+            self.engine.close(job.sequence)
+        except Exception:  # nothing of the engine may keep a caller from its answer
+            log.exception('the engine could not release request %s', request.id)
+        with self.changed:
+            self.jobs.pop(request.id, None)
+            self.cancelled.pop(request.id, None)
+            self.class_stats(request.slo.name).end(request)
+        try:
+            self.policy.finished(request)
+        except Exception:
+            log.exception('the policy failed; it is made anew')
+            self.stats.policy_failures += 1
+            self.policy = self.make_policy()
+        if state is State.CANCELLED:
+            reason = 'cancelled'
+        self._tell(job, text, reason, error, message)
+
+    def _end_all(self, error: ErrorCode, message: str) -> None:
+        with self.changed:
+            jobs = list(self.jobs.values())
+            self.cancelled.clear()
+        for job in jobs:
+            self._end(job, State.FAILED, error, message)
+
+    def _tell(self, job: Job, text: str, reason: str | None = None,
+              error: ErrorCode = ErrorCode.NONE, message: str = '') -> None:
+        delivery = Delivery(job.request, job.delivered, text, reason, error, message)
+        job.delivered += 1
+        try:
+            job.on_output(delivery)
+        except Exception:  # a caller's fault is that caller's alone
+            log.exception('the consumer of request %s failed; it is cancelled', job.request.id)
+            with self.changed:
+                if job.request.id in self.jobs:
+                    self.cancelled[job.request.id] = 'its consumer failed'
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or 'OutOfMemory' in type(error).__name__

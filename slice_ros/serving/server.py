@@ -1,0 +1,196 @@
+"""The server as the rest of the node sees it: submit, cancel, predict, look."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+import math
+import threading
+import time
+from typing import TYPE_CHECKING
+import uuid
+
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.request import Request, State
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Capacity, make_policy, Policy
+from slice_ros.serving.forecast import forecast, Forecast
+from slice_ros.serving.loop import Delivery, Job, Loop
+from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
+from slice_ros.slo import DEFAULT_CLASSES, SloClass
+
+if TYPE_CHECKING:
+    from slice_ros.engine import Engine, Sampling
+
+DEFAULT_POLICY = 'slice_static'
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How requests are scheduled and how many are taken in."""
+
+    policy: str = DEFAULT_POLICY
+    policy_options: Mapping[str, object] = field(default_factory=dict)
+    classes: tuple[SloClass, ...] = DEFAULT_CLASSES
+    max_batch: int = 16          # requests in one decode step
+    prefill_chunk: int = 512     # prompt tokens in one step
+    max_queued: int = 64         # live requests that hold no KV cache
+    max_prompt_tokens: int = 0   # 0 = as many as the context holds
+    max_tokens: int = 1024       # most a request may ask for
+    window: float = 60.0         # seconds that the figures of a snapshot cover
+
+
+class Server:
+    """Serves requests on one engine under one policy, from `start` to `stop`.
+
+    Any thread may call any method. What the caller of a request is told goes through its
+    `on_output`, called by the loop thread: it must be quick and must not wait for anything.
+    """
+
+    def __init__(self, engine: 'Engine', latency: LatencyModel,
+                 config: ServerConfig = ServerConfig(), *,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """Make a server. Raises ``ValueError`` when the policy or one of its options is unknown."""
+        self.engine, self.latency, self.config, self.clock = engine, latency, config, clock
+        self._loop = Loop(engine, latency, self._make_policy, clock)
+        for slo in config.classes:
+            self._loop.class_stats(slo.name)
+        self._thread: threading.Thread | None = None
+        self._started = clock()
+
+    def start(self) -> None:
+        """Begin to serve. Raises ``RuntimeError`` when it has begun already."""
+        if self._thread is not None:
+            raise RuntimeError('the server has been started already')
+        self._loop.stop_at = math.inf
+        self._thread = threading.Thread(target=self._loop.run, name='slice loop', daemon=True)
+        self._thread.start()
+
+    def stop(self, drain: float = 0.0, timeout: float = 10.0) -> bool:
+        """Take nothing in any more, give live requests `drain` seconds, end the rest.
+
+        Returns whether the loop ended within `timeout` seconds after that.
+        """
+        with self._loop.changed:
+            self._loop.stop_at = min(self._loop.stop_at, self.clock() + drain)
+            self._loop.notify()
+        if self._thread is not None:
+            self._thread.join(drain + timeout)
+            if self._thread.is_alive():
+                return False
+            self._thread = None
+        return True
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
+               on_output: Callable[[Delivery], None], *, stop: Iterable[str] = (),
+               request_id: str = '', arrival: float | None = None) -> Request:
+        """Take a request in and return it; its tokens come through `on_output`.
+
+        `arrival` is when it was received, on the server's clock (now by default). Raises
+        `RequestError` when it cannot be served; `on_output` is never called then.
+        """
+        arrival = self.clock() if arrival is None else arrival
+        request = Request(request_id or str(uuid.uuid4()), slo, arrival, len(tokens), max_tokens)
+        self.check(request.prompt_tokens, max_tokens)
+        sequence = self.engine.open(tokens, max_tokens, sampling, stop)
+        loop = self._loop
+        with loop.changed:
+            error = self._refusal(request)
+            if error is None:
+                loop.jobs[request.id] = Job(request, sequence, on_output)
+                loop.class_stats(slo.name).received += 1
+                loop.notify()
+                return request
+            if error.code is not ErrorCode.INVALID_REQUEST:
+                request.end(State.REJECTED, self.clock(), error.code)
+                loop.class_stats(slo.name).received += 1
+                loop.class_stats(slo.name).end(request)
+        self.engine.close(sequence)
+        raise error
+
+    def cancel(self, request_id: str, why: str = 'cancelled by its caller') -> bool:
+        """End a request before the next step; return whether it was live until now."""
+        with self._loop.changed:
+            if request_id not in self._loop.jobs or request_id in self._loop.cancelled:
+                return False
+            self._loop.cancelled[request_id] = why
+            self._loop.notify()
+        return True
+
+    def cancel_class(self, name: str, why: str = 'its class was cancelled') -> list[str]:
+        """End every live request of a class before the next step; return their ids."""
+        with self._loop.changed:
+            ids = [i for i, job in self._loop.jobs.items() if job.request.slo.name == name]
+        return [i for i in ids if self.cancel(i, why)]
+
+    def check(self, prompt_tokens: int, max_tokens: int) -> None:
+        """Raise `RequestError` when no request of this size is ever served."""
+        config, info = self.config, self.engine.info
+        if not 1 <= max_tokens <= config.max_tokens:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f'max_tokens is {max_tokens}: choose between 1 and {config.max_tokens}')
+        if prompt_tokens < 1:
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt is empty: say something')
+        context = min(info.max_context, info.kv_tokens)
+        limit = min(config.max_prompt_tokens or context, context - 1)
+        if prompt_tokens > limit:
+            raise RequestError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f'the prompt has {prompt_tokens} tokens: shorten it to {limit}')
+        if prompt_tokens + max_tokens > context:
+            raise RequestError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f'prompt ({prompt_tokens} tokens) and max_tokens ({max_tokens}) exceed the '
+                f'context of {context} tokens: shorten either')
+
+    def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int) -> Forecast:
+        """Foretell how a request would fare if it came now. Raises as `check` does."""
+        self.check(prompt_tokens, max_tokens)
+        with self._loop.changed:
+            live = [job.request for job in self._loop.jobs.values()]
+        now = self.clock()
+        request = Request('', slo, now, prompt_tokens, max_tokens)
+        return forecast(now, request, live, self.latency, self.config.max_batch)
+
+    def snapshot(self) -> Snapshot:
+        """Return what the server is doing, and how the classes have fared of late."""
+        now, config, loop = self.clock(), self.config, self._loop
+        slos = {slo.name: slo for slo in config.classes}
+        with loop.changed:
+            live = tuple(job.request for job in loop.jobs.values())
+            classes = {
+                name: class_snapshot(slos.get(name) or SloClass(name), stats,
+                                     [r for r in live if r.slo.name == name], now, config.window)
+                for name, stats in loop.classes.items()}
+            figures = loop_figures(loop.stats, now, config.window, self._started)
+        return Snapshot(
+            at=now, policy=config.policy, window=config.window, requests=live, classes=classes,
+            capacity_ratio=getattr(loop.policy, 'capacity_ratio', math.nan),
+            queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
+            kv_tokens_used=sum(r.cached for r in live), draining=loop.stop_at < math.inf,
+            **figures)
+
+    def _refusal(self, request: Request) -> RequestError | None:
+        loop = self._loop
+        if request.id in loop.jobs:
+            return RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f'a request with the id {request.id!r:.80} is live: choose another id')
+        if loop.stop_at < math.inf or not self.alive:
+            return RequestError(ErrorCode.SHUTTING_DOWN, 'the server takes no requests any more')
+        queued = sum(job.request.cached == 0 for job in loop.jobs.values())
+        if queued >= self.config.max_queued:
+            return RequestError(
+                ErrorCode.QUEUE_FULL,
+                f'{queued} requests wait already: try again later, or raise limits.max_queued')
+        return None
+
+    def _make_policy(self) -> Policy:
+        info, config = self.engine.info, self.config
+        capacity = Capacity(max_batch=config.max_batch, slots=info.slots,
+                            kv_tokens=info.kv_tokens, prefill_chunk=config.prefill_chunk)
+        return make_policy(config.policy, capacity, **config.policy_options)

@@ -1,0 +1,141 @@
+"""A fake engine (words for tokens, no model) and a server on it that ends with the test."""
+
+from dataclasses import dataclass, field
+from queue import Queue
+import threading
+import time
+
+import pytest
+
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.serving import Delivery, Server, ServerConfig
+
+
+@dataclass(eq=False)
+class FakeSequence:
+    prompt: int
+    max_tokens: int
+    length: int              # tokens after which it stops by itself
+    cached: int = 0
+    generated: int = 0
+    text: str = ''
+    closed: bool = False
+
+    @property
+    def pending(self) -> int:
+        return self.prompt + self.generated - self.cached
+
+
+@dataclass(frozen=True)
+class FakeOutput:
+    sequence: FakeSequence
+    token: int
+    text: str
+    finish_reason: str | None
+
+
+@dataclass(frozen=True)
+class FakeInfo:
+    max_context: int = 512
+    slots: int = 8
+    kv_tokens: int = 8 * 512
+
+
+@dataclass
+class FakeEngine:
+    """Counts where a model would think; `fail` is called before each step and may raise."""
+
+    info: FakeInfo = FakeInfo()
+    length: int = 1 << 30
+    seconds: float = 0.0
+    fail: object = None
+    steps: list = field(default_factory=list)      # sequences of each step
+    closed: list = field(default_factory=list)
+    evicted: list = field(default_factory=list)
+    threads: set = field(default_factory=set)
+
+    def open(self, tokens, max_tokens, sampling, stop=()):  # noqa: A003
+        return FakeSequence(len(tokens), max_tokens, self.length)
+
+    def step(self, work):
+        work = list(work)
+        self.threads.add(threading.get_ident())
+        self.steps.append([sequence for sequence, _ in work])
+        if self.fail:
+            self.fail(work)
+        if self.seconds:
+            time.sleep(self.seconds)
+        outputs = []
+        for sequence, n in work:
+            assert not sequence.closed and 1 <= n <= sequence.pending
+            sequence.cached += n
+            if sequence.pending:
+                continue
+            sequence.generated += 1
+            text = f'{sequence.generated} '
+            sequence.text += text
+            reason = None
+            if sequence.generated == sequence.length:
+                reason = 'stop'
+            elif sequence.generated == sequence.max_tokens:
+                reason = 'length'
+            outputs.append(FakeOutput(sequence, sequence.generated, text, reason))
+        return outputs
+
+    def evict(self, sequence):
+        sequence.cached = 0
+        self.evicted.append(sequence)
+
+    def close(self, sequence):
+        sequence.closed = True
+        self.closed.append(sequence)
+
+
+class Consumer:
+    """Collects deliveries; `wait` returns them once the request has ended."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[Delivery] = []
+        self.first = threading.Event()
+        self.ended = threading.Event()
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+        self.first.set()
+        if delivery.finish_reason is not None:
+            self.ended.set()
+
+    def wait(self, timeout: float = 10.0) -> list[Delivery]:
+        assert self.ended.wait(timeout), 'the request did not end'
+        return self.deliveries
+
+    @property
+    def last(self) -> Delivery:
+        return self.wait()[-1]
+
+    @property
+    def text(self) -> str:
+        return ''.join(d.text for d in self.wait())
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def make_server():
+    """Return a function that makes and starts a server; it is stopped after the test."""
+    servers = Queue()
+
+    def make(engine, started=True, **config) -> Server:
+        latency = LatencyModel('fake', ((1, 1.0), (8, 4.0)), prefill_token_ms=0.1)
+        server = Server(engine, latency, ServerConfig(**{'policy': 'orca', **config}))
+        if started:
+            server.start()
+        servers.put(server)
+        return server
+
+    yield make
+    while not servers.empty():
+        assert servers.get().stop(), 'the serving loop did not end'

@@ -1,0 +1,335 @@
+"""The server's promises to callers, on a fake engine."""
+
+import threading
+import time
+
+import pytest
+
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.request import State
+from slice_ros.scheduling.policy import _REGISTRY, Policy, Step
+from slice_ros.slo import DEFAULT_CLASSES, SloClass
+
+from .conftest import Consumer, FakeEngine, FakeInfo
+
+CONTROL, NAVIGATION, DIALOGUE = DEFAULT_CLASSES
+
+
+def ask(server, slo=DIALOGUE, prompt=5, max_tokens=4, on_output=None, **options):
+    """Submit; return the request and its consumer."""
+    consumer = on_output or Consumer()
+    return server.submit(slo, [7] * prompt, max_tokens, None, consumer, **options), consumer
+
+
+def wait_until(condition, timeout=10.0):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, 'it did not come to pass'
+        time.sleep(0.001)
+
+
+def test_tokens_come_in_order_and_end_with_a_report(engine, make_server):
+    request, consumer = ask(make_server(engine), max_tokens=4)
+    assert consumer.text == '1 2 3 4 '
+    assert [d.number for d in consumer.deliveries] == [0, 1, 2, 3]
+    assert [d.finish_reason for d in consumer.deliveries] == [None, None, None, 'length']
+    report = request.report()
+    assert report.served and report.output_tokens == 4
+    assert 0 <= report.ttft <= report.completion
+    assert engine.closed and len(engine.threads) == 1
+
+
+def test_a_stop_ends_the_request_early(make_server):
+    request, consumer = ask(make_server(FakeEngine(length=2)), max_tokens=50)
+    assert consumer.last.finish_reason == 'stop'
+    assert request.state is State.FINISHED and request.generated == 2
+
+
+@pytest.mark.parametrize('size, code', [
+    ({'max_tokens': 0}, ErrorCode.INVALID_REQUEST),
+    ({'max_tokens': 1025}, ErrorCode.INVALID_REQUEST),
+    ({'prompt': 0}, ErrorCode.INVALID_REQUEST),
+    ({'prompt': 101}, ErrorCode.PROMPT_TOO_LONG),
+    ({'prompt': 100, 'max_tokens': 500}, ErrorCode.PROMPT_TOO_LONG)])
+def test_sizes_that_are_never_served_are_refused(engine, make_server, size, code):
+    server = make_server(engine, max_prompt_tokens=100)
+    with pytest.raises(RequestError) as refusal:
+        ask(server, **size)
+    assert refusal.value.code is code
+    assert not engine.steps and server.snapshot().classes['dialogue'].received == 0
+
+
+def test_the_queue_is_bounded_and_a_refusal_counts_against_the_class(make_server):
+    gate = threading.Event()
+    engine = FakeEngine(fail=lambda work: gate.wait(10))
+    server = make_server(engine, max_queued=3)
+    consumers = [ask(server)[1] for _ in range(3)]
+    with pytest.raises(RequestError) as refusal:
+        ask(server)
+    assert refusal.value.code is ErrorCode.QUEUE_FULL
+    gate.set()
+    for consumer in consumers:
+        assert consumer.last.finish_reason == 'length'
+    dialogue = server.snapshot().classes['dialogue']
+    assert (dialogue.received, dialogue.rejected, dialogue.finished) == (4, 1, 3)
+    assert dialogue.attainment == pytest.approx(3 / 4)
+
+
+def test_a_live_id_is_not_taken_twice(make_server):
+    server = make_server(FakeEngine(seconds=0.01))
+    _, first = ask(server, request_id='a', max_tokens=50)
+    with pytest.raises(RequestError) as refusal:
+        ask(server, request_id='a')
+    assert refusal.value.code is ErrorCode.INVALID_REQUEST
+    server.cancel('a')
+    first.wait()
+    assert ask(server, request_id='a')[1].last.finish_reason == 'length'
+
+
+def test_a_cancelled_request_takes_part_in_no_later_step(make_server):
+    engine = FakeEngine(seconds=0.002)
+    server = make_server(engine)
+    request, consumer = ask(server, max_tokens=400)
+    _, neighbour = ask(server, max_tokens=40)
+    assert consumer.first.wait(10)
+    assert server.cancel(request.id)
+    assert not server.cancel(request.id)
+    at = len(engine.steps)
+    last = consumer.last
+    assert (last.finish_reason, last.error) == ('cancelled', ErrorCode.CANCELLED)
+    assert request.state is State.CANCELLED
+    neighbour.wait()
+    gone = next(s for s in engine.closed if s.max_tokens == 400)
+    assert not any(gone in step for step in engine.steps[at + 1:])
+    cancelled = server.snapshot().classes['dialogue']
+    assert cancelled.cancelled == 1 and cancelled.window_requests == 1
+
+
+def test_a_class_is_cancelled_at_once(make_server):
+    server = make_server(FakeEngine(seconds=0.002))
+    dialogues = [ask(server, max_tokens=400) for _ in range(3)]
+    _, control = ask(server, CONTROL, max_tokens=20)
+    ids = server.cancel_class('dialogue')
+    assert sorted(ids) == sorted(request.id for request, _ in dialogues)
+    assert all(consumer.last.finish_reason == 'cancelled' for _, consumer in dialogues)
+    assert control.last.finish_reason == 'length'
+
+
+def test_a_failing_step_fails_its_requests_and_no_other(make_server):
+    def fail(work):
+        if any(sequence.max_tokens == 13 for sequence, _ in work):
+            raise RuntimeError('the chip is on fire')
+    engine = FakeEngine(fail=fail)
+    server = make_server(engine)
+    for _ in range(50):
+        _, bad = ask(server, max_tokens=13)
+        assert bad.last.error is ErrorCode.ENGINE_FAILURE
+        assert 'on fire' in bad.last.message
+    _, good = ask(server, max_tokens=5)
+    assert good.last.finish_reason == 'length'
+    snapshot = server.snapshot()
+    assert snapshot.engine_failures == 50 and snapshot.classes['dialogue'].failed == 50
+    assert len(engine.closed) == 51
+
+
+def test_running_out_of_memory_has_its_own_code(make_server):
+    def fail(work):
+        raise MemoryError
+    _, consumer = ask(make_server(FakeEngine(fail=fail)))
+    assert consumer.last.error is ErrorCode.OUT_OF_MEMORY
+
+
+def test_an_engine_that_cannot_even_close_does_not_end_the_loop(make_server):
+    engine = FakeEngine()
+    engine.close = lambda sequence: 1 / 0
+    server = make_server(engine)
+    for _ in range(3):
+        assert ask(server)[1].last.finish_reason == 'length'
+
+
+def test_a_failing_consumer_loses_only_its_own_request(make_server):
+    server = make_server(FakeEngine(seconds=0.001))
+
+    def broken(delivery):
+        raise OSError('nobody is listening')
+    request, _ = ask(server, max_tokens=400, on_output=broken)
+    assert ask(server, max_tokens=20)[1].last.finish_reason == 'length'
+    wait_until(lambda: request.ended)
+    assert request.state is State.CANCELLED and request.generated < 10
+
+
+@pytest.fixture
+def policy():
+    """Register a policy made of the function that the test sets."""
+    class Scripted(Policy):
+        script = staticmethod(lambda made, requests: Step())
+        made = 0
+
+        def __init__(self, capacity):
+            super().__init__(capacity)
+            type(self).made += 1
+
+        def plan(self, now, requests, latency):
+            return self.script(type(self).made, requests)
+    _REGISTRY['scripted'] = Scripted
+    yield Scripted
+    del _REGISTRY['scripted']
+
+
+def oldest(requests):
+    from slice_ros.scheduling.policy import PrefillChunk
+    first = requests[0]
+    if first.decoding:
+        return Step(decode=(first,))
+    return Step(prefill=(PrefillChunk(first, first.pending),))
+
+
+def test_a_policy_that_fails_once_is_made_anew_and_nobody_notices(engine, make_server, policy):
+    def script(made, requests):
+        if made == 1:
+            raise KeyError('lost')
+        return oldest(requests)
+    policy.script = staticmethod(script)
+    server = make_server(engine, policy='scripted')
+    assert ask(server)[1].last.finish_reason == 'length'
+    assert policy.made == 2 and server.snapshot().policy_failures == 1
+
+
+def test_a_policy_that_always_fails_fails_the_requests_but_not_the_loop(
+        engine, make_server, policy):
+    def script(made, requests):
+        if made < 9:
+            raise KeyError('lost')
+        return oldest(requests)
+    policy.script = staticmethod(script)
+    server = make_server(engine, policy='scripted')
+    outcomes = [ask(server)[1].last.error for _ in range(6)]
+    assert outcomes[0] is ErrorCode.ENGINE_FAILURE and outcomes[-1] is ErrorCode.NONE
+    assert server.alive
+
+
+def test_drop_and_evict_are_carried_out(engine, make_server, policy):
+    def script(made, requests):
+        late = tuple(r for r in requests if r.id == 'late')
+        if late:
+            return Step(drop=late)
+        first = requests[0]
+        if first.generated == 2 and first.cached:
+            return Step(evict=(first,))
+        return oldest(requests)
+    policy.script = staticmethod(script)
+    server = make_server(engine, policy='scripted')
+    late, gone = ask(server, request_id='late')
+    assert gone.last.error is ErrorCode.DEADLINE_MISSED and late.state is State.FAILED
+    with pytest.raises(AssertionError):  # idle without a time to wake at: nothing happens, or...
+        ask(server)[1].wait(0.2)
+    ask(server)  # ... until something changes
+    wait_until(lambda: engine.evicted)
+
+
+def test_an_idle_step_wakes_at_its_time_and_does_not_spin(engine, make_server, policy):
+    plans = []
+
+    def script(made, requests):
+        plans.append(time.monotonic())
+        if plans[-1] - plans[0] < 0.1:
+            return Step(wake_at=plans[0] + 0.1)
+        return oldest(requests)
+    policy.script = staticmethod(script)
+    request, consumer = ask(make_server(engine, policy='scripted'), max_tokens=1)
+    assert consumer.last.finish_reason == 'length'
+    assert request.ttft >= 0.1 and len(plans) <= 4
+
+
+def test_stop_drains_then_ends_the_rest(make_server):
+    server = make_server(FakeEngine(seconds=0.005))
+    _, quick = ask(server, max_tokens=4)
+    _, slow = ask(server, max_tokens=400)
+    assert quick.first.wait(10)
+    assert server.stop(drain=0.2)
+    assert quick.last.finish_reason == 'length'
+    assert slow.last.error is ErrorCode.SHUTTING_DOWN
+    with pytest.raises(RequestError) as refusal:
+        ask(server)
+    assert refusal.value.code is ErrorCode.SHUTTING_DOWN
+
+
+def test_stop_with_nothing_live_is_immediate_and_start_serves_again(engine, make_server):
+    server = make_server(engine)
+    begin = time.monotonic()
+    assert server.stop(drain=30)
+    assert time.monotonic() - begin < 5 and not server.alive
+    server.start()
+    assert ask(server)[1].last.finish_reason == 'length'
+
+
+def test_before_start_nothing_is_taken_in(engine, make_server):
+    with pytest.raises(RequestError) as refusal:
+        ask(make_server(engine, started=False))
+    assert refusal.value.code is ErrorCode.SHUTTING_DOWN
+
+
+def test_many_threads_submit_and_cancel(make_server):
+    engine = FakeEngine()
+    server = make_server(engine, max_queued=10_000)
+    consumers, errors = [], []
+
+    def client(k):
+        try:
+            for i in range(40):
+                request, consumer = ask(
+                    server, (CONTROL, NAVIGATION, DIALOGUE)[k % 3], max_tokens=1 + i % 7)
+                consumers.append(consumer)
+                if i % 5 == 0:
+                    server.cancel(request.id)
+                server.snapshot()
+        except Exception as error:
+            errors.append(error)
+    threads = [threading.Thread(target=client, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not errors and len(consumers) == 320
+    for consumer in consumers:
+        deliveries = consumer.wait(30)
+        assert [d.number for d in deliveries] == list(range(len(deliveries)))
+        assert sum(d.finish_reason is not None for d in deliveries) == 1
+    snapshot = server.snapshot()
+    assert sum(c.received for c in snapshot.classes.values()) == 320
+    assert sum(c.finished + c.cancelled for c in snapshot.classes.values()) == 320
+    assert not snapshot.requests and len(engine.closed) == 320
+
+
+def test_the_snapshot_adds_up(make_server):
+    engine = FakeEngine(info=FakeInfo(slots=4), seconds=0.002)
+    server = make_server(engine)
+    for _ in range(5):
+        ask(server, CONTROL, max_tokens=3)[1].wait()
+    impossible = SloClass('control', ttft_ms=0.001)
+    ask(server, impossible, max_tokens=3)[1].wait()
+    _, running = ask(server, max_tokens=400)
+    assert running.first.wait(10)
+    snapshot = server.snapshot()
+    control = snapshot.classes['control']
+    assert (control.finished, control.attained, control.live) == (6, 5, 0)
+    assert control.attainment == pytest.approx(5 / 6)
+    assert 0 < control.ttft[0] <= control.ttft[1]
+    assert snapshot.classes['dialogue'].live == 1
+    assert snapshot.slots_used == 1 and snapshot.kv_tokens_used >= 5
+    assert 0 < snapshot.load <= 1 and snapshot.tokens >= 18 and snapshot.steps >= 18
+    assert snapshot.tokens_per_s > 0 and snapshot.prediction_error >= 0
+
+
+def test_a_forecast_knows_the_queue(make_server):
+    server = make_server(FakeEngine(seconds=0.002))
+    alone = server.predict(CONTROL, 50, 10)
+    assert alone.feasible and alone.ttft < alone.completion
+    for _ in range(20):
+        ask(server, CONTROL, prompt=400, max_tokens=100)
+    beside = server.predict(CONTROL, 50, 10)
+    assert beside.ttft > alone.ttft and beside.tpot > alone.tpot
+    tight = server.predict(SloClass('x', tpot_ms=0.01), 50, 10)
+    assert not tight.feasible and 'time per token' in tight.reason
+    with pytest.raises(RequestError):
+        server.predict(CONTROL, 50, 0)
