@@ -1,1 +1,13 @@
-"""Placeholder."""
+"""The inference engine: prompts to tokens. Knows torch, and nothing of ROS or of scheduling."""
+
+import os
+
+# Nothing here ever asks a model hub; this keeps the libraries, imported below, from trying.
+os.environ.update(HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1')
+
+from slice_ros.engine.config import EngineConfig, EngineInfo, Sampling  # noqa: E402
+from slice_ros.engine.engine import Engine  # noqa: E402
+from slice_ros.engine.loading import load_engine  # noqa: E402
+from slice_ros.engine.sequence import Output, Sequence  # noqa: E402
+
+__all__ = ['Engine', 'EngineConfig', 'EngineInfo', 'Output', 'Sampling', 'Sequence', 'load_engine']

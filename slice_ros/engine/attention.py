@@ -1,0 +1,62 @@
+"""Attention over the slot cache with torch's own operators: one call a request, nothing gathered."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional as F
+
+from slice_ros.engine.kv_cache import KvCache
+
+
+class TorchAttention:
+    """Scaled dot-product attention of each request over views of its own slot.
+
+    A request's result depends on nothing but its own queries, keys and values.
+    """
+
+    name = 'torch attention'
+
+    def __init__(self, cache: KvCache, heads: int, head_dim: int) -> None:
+        self._cache = cache
+        self._kv_heads = cache.kv_heads
+        self._group = heads // cache.kv_heads
+        self._head_dim = head_dim
+
+    def prepare(self, segments: Sequence) -> Callable[[int, torch.Tensor], torch.Tensor]:
+        """Return attend(layer, queries [tokens, heads, head_dim]) -> [tokens, heads * head_dim].
+
+        It holds for one step over `segments`, whose keys and values were written before.
+        """
+        plan = []
+        for s in segments:
+            tokens = len(s.ids)
+            keys, values = self._cache.read(s.slot, s.start + tokens)
+            plan.append((tokens, keys, values, self._mask(s.start, tokens),
+                         tokens > 1 and s.start == 0))
+        sizes = [p[0] for p in plan]
+        shape = (-1, self._kv_heads, self._group, self._head_dim)
+        dtype = self._cache.data.dtype
+
+        def attend(layer: int, queries: torch.Tensor) -> torch.Tensor:
+            out = []
+            queries = queries.to(dtype).view(shape)
+            for q, (tokens, keys, values, mask, causal) in zip(queries.split(sizes), plan):
+                k, v = keys[layer], values[layer]
+                if tokens == 1:
+                    # The heads of a group are like so many queries of one key-value head.
+                    x = F.scaled_dot_product_attention(q, k.transpose(0, 1), v.transpose(0, 1))
+                    out.append(x.view(1, -1))
+                else:
+                    x = F.scaled_dot_product_attention(
+                        q.permute(1, 2, 0, 3), k.expand(-1, self._group, -1, -1),
+                        v.expand(-1, self._group, -1, -1), attn_mask=mask, is_causal=causal)
+                    out.append(x.permute(2, 0, 1, 3).reshape(tokens, -1))
+            return out[0] if len(out) == 1 else torch.cat(out)
+        return attend
+
+    def _mask(self, start: int, tokens: int) -> torch.Tensor | None:
+        # A chunk behind cached tokens: query i sees keys 0 .. start + i.
+        if tokens == 1 or start == 0:
+            return None
+        return torch.ones(tokens, start + tokens, dtype=torch.bool,
+                          device=self._cache.data.device).tril_(start)

@@ -1,0 +1,85 @@
+"""What the engine is told: which model and how much memory, and how a request samples."""
+
+from dataclasses import dataclass
+import math
+
+WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32')
+DEVICES = ('auto', 'cpu', 'cuda')
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Model and limits of an engine.
+
+    Raises ``ValueError`` naming the field when a value is out of range or not one of its choices.
+    """
+
+    model: str = ''          # '' = the embedded SmolLM2; else a Hugging Face directory or a .gguf
+    device: str = 'auto'     # auto | cpu | cuda
+    weights: str = 'auto'    # auto | fp16 | bf16 | fp32
+    max_context: int = 2048  # tokens one request may hold, capped by the model's own
+    slots: int = 32          # requests with a KV cache at once
+    max_batch: int = 16      # requests in one decode step
+    threads: int = 0         # 0 = torch's default
+
+    def __post_init__(self) -> None:
+        for name, choices in (('weights', WEIGHTS), ('device', DEVICES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f'{name} must be one of {", ".join(choices)}, '
+                                 f'not {getattr(self, name)!r:.80}')
+        for name, low, high in (('max_context', 8, 1 << 22), ('slots', 1, 4096),
+                                ('max_batch', 1, 4096), ('threads', 0, 1024)):
+            _check_int(name, getattr(self, name), low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen from the logits.
+
+    The order is: repetition penalty, temperature, top-k, top-p, min-p. Raises ``ValueError``
+    naming the field when a value is not finite or out of range.
+    """
+
+    temperature: float = 0.0         # 0 = greedy: the most likely token, nothing below applies
+    top_k: int = 0                   # keep the k most likely; 0 = all
+    top_p: float = 1.0               # keep the most likely that together hold this probability
+    min_p: float = 0.0               # keep those at least this share of the most likely
+    repetition_penalty: float = 1.0  # divides positive logits of tokens seen before; 1 = none
+    seed: int | None = None          # same seed, same text; None = a fresh one per request
+
+    def __post_init__(self) -> None:
+        for name, low, high in (('temperature', 0.0, 100.0), ('top_p', 0.0, 1.0),
+                                ('min_p', 0.0, 1.0), ('repetition_penalty', 0.01, 100.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f'{name} must be a number, not {value!r:.80}')
+            if not math.isfinite(value) or not low <= value <= high:
+                raise ValueError(f'{name} must be between {low:g} and {high:g}, not {value}')
+        if self.top_p == 0:
+            raise ValueError('top_p must be above 0 (1 keeps every token)')
+        _check_int('top_k', self.top_k, 0, 1 << 31)
+        if self.seed is not None:
+            _check_int('seed', self.seed, -(1 << 63), (1 << 64) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What was loaded, and how it runs."""
+
+    model: str         # name the model gives itself, else its file name
+    family: str        # model type: llama, qwen2, mistral ...
+    device: str        # cpu | cuda:0 ...
+    weights: str       # fp16 | bf16 | fp32
+    path: str          # which forward runs: 'flat batch' | 'transformers'
+    kernels: str       # who does attention and linears of the flat batch, in words
+    max_context: int   # tokens one request may hold
+    slots: int
+    kv_tokens: int     # tokens in all slots together
+    weight_bytes: int
+    kv_bytes: int      # reserved; on CPU a page takes memory when first written
+    vocab_size: int
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f'{name} must be a whole number from {low} to {high}, not {value!r:.80}')

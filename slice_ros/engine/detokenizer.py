@@ -1,0 +1,64 @@
+"""From token ids to text as it streams: whole characters only, and no half of a stop string."""
+
+from collections.abc import Callable, Sequence
+
+# A character is at most 4 bytes, so at most 4 byte-level tokens: more that still decode to a
+# replacement character are not the start of anything.
+_MAX_UNFINISHED = 4
+_REPLACEMENT = '\ufffd'
+
+
+class Detokenizer:
+    """Incremental decoding of one request's tokens.
+
+    `decode` turns ids into text and need not be additive: the tokens of the last piece are decoded
+    again in front of the new ones, and what is new is the difference (as in vLLM and TGI).
+    """
+
+    __slots__ = ('_decode', '_stop', '_ids', '_prefix', '_read', '_held', '_longest')
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...] = ()) -> None:
+        self._decode = decode
+        self._stop = stop
+        self._longest = max(map(len, stop), default=0)
+        self._ids: list[int] = []  # a window: everything before _prefix has been dropped
+        self._prefix = ''          # text of the first _read ids of the window
+        self._read = 0
+        self._held = ''            # decoded, but it may be the start of a stop string
+
+    def push(self, token: int) -> tuple[str, bool]:
+        """Add a token; return (text that may be shown now, whether a stop string was completed)."""
+        self._ids.append(token)
+        text = self._decode(self._ids)
+        if text.endswith(_REPLACEMENT) and len(self._ids) - self._read < _MAX_UNFINISHED:
+            return '', False
+        if len(text) <= len(self._prefix):
+            self._ids.pop()  # a special token: it shows nothing
+            return '', False
+        new = text[len(self._prefix):]
+        # The tokens just read are the next window's context.
+        self._ids = self._ids[self._read:]
+        self._read = len(self._ids)
+        self._prefix = self._decode(self._ids)
+        return self._release(new)
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of the text (an unfinished character is dropped)."""
+        new = self._decode(self._ids)[len(self._prefix):].rstrip(_REPLACEMENT)
+        self._read, self._ids, self._prefix = 0, [], ''
+        text, _ = self._release(new)
+        text, self._held = text + self._held, ''
+        return text
+
+    def _release(self, new: str) -> tuple[str, bool]:
+        if not self._stop:
+            return new, False
+        text = self._held + new
+        found = [at for at in map(text.find, self._stop) if at >= 0]
+        if found:
+            self._held = ''
+            return text[:min(found)], True
+        keep = next((n for n in range(min(self._longest - 1, len(text)), 0, -1)
+                     if any(s.startswith(text[-n:]) for s in self._stop)), 0)
+        self._held = text[len(text) - keep:]
+        return text[:len(text) - keep], False

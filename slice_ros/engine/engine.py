@@ -1,0 +1,139 @@
+"""The engine: requests open, take part in steps, and close."""
+
+from collections.abc import Callable, Iterable
+
+from slice_ros.engine.config import EngineConfig, EngineInfo, Sampling
+from slice_ros.engine.detokenizer import Detokenizer
+from slice_ros.engine.kv_cache import Slots
+from slice_ros.engine.profile import load_or_measure
+from slice_ros.engine.runner import Segment
+from slice_ros.engine.sampling import choose_tokens, Sampler
+from slice_ros.engine.sequence import Output, Sequence
+from slice_ros.engine.tokenizer import PromptEncoder
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.scheduling.latency import LatencyModel
+
+_MAX_STOPS = 16
+_MAX_STOP_LENGTH = 256
+
+
+class Engine:
+    """A loaded model. Made by `load_engine`.
+
+    `encode`, `encode_chat` and `open` may be called from any thread; `step`, `evict`, `close`
+    and `profile` from one thread only, the one that runs the loop.
+    """
+
+    def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, tokenizer,
+                 stop_tokens: frozenset[int], config: EngineConfig) -> None:
+        self.info = info
+        self.config = config
+        self.encode = encoder.encode
+        self.encode_chat = encoder.encode_chat
+        self._check_tokens = encoder.check_tokens
+        self._runner = runner
+        self._slots = Slots(info.slots)
+        self._stop_tokens = stop_tokens
+        backend = getattr(tokenizer, 'backend_tokenizer', None)
+        self._decode = backend.decode if backend is not None else _slow_decode(tokenizer)
+
+    def open(self, tokens: list[int], max_tokens: int, sampling: Sampling,
+             stop: Iterable[str] = ()) -> Sequence:
+        """Return a sequence that continues `tokens`; it takes no KV cache before its first step.
+
+        Raises ``RequestError``: INVALID_REQUEST when there is no token, a token is not of the
+        vocabulary, `max_tokens` is below 1 or a stop string is unusable; PROMPT_TOO_LONG.
+        """
+        tokens = list(self._check_tokens(tokens))
+        if min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
+            raise _invalid(f'token ids must be from 0 to {self.info.vocab_size - 1}')
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
+            raise _invalid(f'max_tokens must be a whole number of at least 1, not {max_tokens!r:.80}')
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if len(stop) > _MAX_STOPS:
+            raise _invalid(f'{len(stop)} stop strings: at most {_MAX_STOPS} are possible')
+        for text in stop:
+            if not isinstance(text, str) or not 0 < len(text) <= _MAX_STOP_LENGTH:
+                raise _invalid(f'a stop string must be 1 to {_MAX_STOP_LENGTH} characters long, '
+                               f'not {text!r:.80}')
+        return Sequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
+                        Detokenizer(self._decode, stop))
+
+    def step(self, work: Iterable[tuple[Sequence, int]]) -> list[Output]:
+        """Run one forward pass that feeds n pending tokens of each (sequence, n) in `work`.
+
+        Return an output for each sequence whose pending tokens were all fed, in the order of
+        `work`. Raises ``ValueError`` for work that cannot be done (nothing has changed then) and
+        lets errors of the forward pass through; no sequence has advanced then either.
+        """
+        work = list(work)
+        self._check(work)
+        segments = []
+        for sequence, n in work:
+            if sequence.slot is None:
+                sequence.slot = self._slots.take()
+            start = sequence.cached
+            segments.append(Segment(sequence.slot, start, sequence.tokens[start:start + n],
+                                    n == sequence.pending))
+        logits = self._runner.forward(segments)
+        sampled = [sequence for sequence, n in work if n == sequence.pending]
+        tokens = choose_tokens(logits, [s.sampler for s in sampled]) if sampled else []
+        for sequence, n in work:
+            sequence.cached += n
+        return [self._append(sequence, token) for sequence, token in zip(sampled, tokens)]
+
+    def evict(self, sequence: Sequence) -> None:
+        """Give up the slot of a sequence; its next step feeds all its tokens again."""
+        if sequence.slot is not None:
+            self._runner.forget(sequence.slot)
+            self._slots.give(sequence.slot)
+            sequence.slot, sequence.cached = None, 0
+
+    def close(self, sequence: Sequence) -> None:
+        """Release everything of a sequence. Closing twice does nothing."""
+        self.evict(sequence)
+        sequence.closed = True
+
+    def profile(self, progress: Callable[[str, float], None] | None = None) -> LatencyModel:
+        """Return how long steps take on this machine: from disk, or measured now (seconds).
+
+        Measuring needs free slots: it is meant for before the first request.
+        """
+        return load_or_measure(self, progress or (lambda what, share: None))
+
+    def _check(self, work: list[tuple[Sequence, int]]) -> None:
+        if len({id(sequence) for sequence, _ in work}) < len(work):
+            raise ValueError('a sequence is twice in one step')
+        for sequence, n in work:
+            if sequence.closed or sequence.finish_reason:
+                raise ValueError('a sequence that has ended cannot take part in a step')
+            if not 1 <= n <= sequence.pending:
+                raise ValueError(f'a sequence has {sequence.pending} tokens pending, not {n}')
+        if sum(sequence.slot is None for sequence, _ in work) > self._slots.free:
+            raise ValueError(f'all {self._slots.count} slots are taken: evict a sequence first')
+
+    def _append(self, sequence: Sequence, token: int) -> Output:
+        sequence.tokens.append(token)
+        sequence.sampler.accept(token)
+        text, stopped = '', token in self._stop_tokens
+        if not stopped:
+            text, found = sequence.detokenizer.push(token)
+            if found:
+                sequence.finish_reason = 'stop'
+                sequence.text += text
+                return Output(sequence, token, text, 'stop')
+        full = len(sequence.tokens) >= self.info.max_context
+        if stopped or full or sequence.generated >= sequence.max_tokens:
+            sequence.finish_reason = 'stop' if stopped else 'length'
+            text += sequence.detokenizer.flush()
+        sequence.text += text
+        return Output(sequence, token, text, sequence.finish_reason)
+
+
+def _invalid(message: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_REQUEST, message)
+
+
+def _slow_decode(tokenizer) -> Callable[[list[int]], str]:
+    return lambda ids: tokenizer.decode(
+        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -1,0 +1,66 @@
+"""Decoder-only models the flat batch does not know: transformers' own forward, request by request."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slice_ros.engine.runner import Segment
+from slice_ros.errors import ModelError
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
+
+
+class TransformersRunner:
+    """Feeds each request to the model alone, with a KV cache of its own, by slot."""
+
+    path = 'transformers'
+
+    def __init__(self, model: PreTrainedModel, slots: int) -> None:
+        self._model = model
+        self._caches: list[DynamicCache | None] = [None] * slots
+        self.weight_bytes = sum(p.nbytes for p in model.parameters())
+
+    @classmethod
+    def load(cls, path: Path, config: PreTrainedConfig, weights: str, device: torch.device,
+             slots: int) -> 'TransformersRunner':
+        """Load a Hugging Face directory. Raises ``ModelError`` when it is no decoder."""
+        dtype = torch.float32 if device.type == 'cpu' and weights == 'fp16' else {
+            'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}[weights]
+        if getattr(config, 'is_encoder_decoder', False):
+            raise ModelError(f'{path} is an encoder-decoder model ({config.model_type}): '
+                             'only decoder-only language models can be served')
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                str(path), config=config, dtype=dtype, local_files_only=True,
+                trust_remote_code=False, use_safetensors=True, output_loading_info=True)
+        except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
+            raise ModelError(f'{path} cannot be loaded as a language model: {error}') from error
+        if report['missing_keys']:
+            raise ModelError(f'{path} holds no tensor {sorted(report["missing_keys"])[0]}: '
+                             'the weights are incomplete or of another model')
+        return cls(model.eval().to(device), slots)
+
+    @torch.inference_mode()
+    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Feed all `segments`; return float32 logits [segments that want them, vocab]."""
+        logits = []
+        for s in segments:
+            cache = self._caches[s.slot]
+            if cache is None or s.start == 0:
+                cache = self._caches[s.slot] = DynamicCache(config=self._model.config)
+            elif cache.get_seq_length() > s.start:
+                cache.crop(s.start)  # a step that failed had fed more
+            out = self._model(
+                input_ids=torch.tensor([list(s.ids)], device=self._model.device),
+                past_key_values=cache, use_cache=True, logits_to_keep=1)
+            if s.wants_logits:
+                logits.append(out.logits[0, -1].float())
+        return torch.stack(logits) if logits else torch.empty(0, 0)
+
+    def forget(self, slot: int) -> None:
+        """Release the KV cache of a slot."""
+        self._caches[slot] = None
+
+    def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
+        """Feed `ids` to slots, to measure steps on."""
+        for slot in slots:
+            self.forward([Segment(slot, 0, ids, False)])

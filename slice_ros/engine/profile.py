@@ -1,0 +1,162 @@
+"""Measuring how long steps take, and fitting the latency model that the scheduler plans with."""
+
+from collections.abc import Callable, Sequence
+import hashlib
+import logging
+import platform
+import random
+from statistics import median
+import time
+
+import numpy as np
+from slice_ros.engine.model_cache import cache_root
+from slice_ros.engine.runner import Segment
+from slice_ros.scheduling.latency import LatencyModel, load_profile
+import torch
+
+logger = logging.getLogger(__name__)
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+CONTEXTS = (64, 512)             # all batches at the first, the ends at the second
+PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, behind this many cached
+_REPEATS = 5
+
+
+class Probe:
+    """Times single steps of an engine on slots of its own. Use as a context manager.
+
+    Raises ``ValueError`` when the engine has fewer free slots than asked for.
+    """
+
+    def __init__(self, engine, slots: int) -> None:
+        self._engine = engine
+        if engine._slots.free < slots:
+            raise ValueError(f'{slots} free slots are needed, {engine._slots.free} are left')
+        self._slots = [engine._slots.take() for _ in range(slots)]
+        self._context = 0
+        numbers = random.Random(0)
+        self._ids = [numbers.randrange(engine.info.vocab_size)
+                     for _ in range(engine.info.max_context)]
+
+    def __enter__(self) -> 'Probe':
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for slot in self._slots:
+            self._engine._runner.forget(slot)
+            self._engine._slots.give(slot)
+
+    def decode(self, batch: int, context: int) -> float:
+        """Return the seconds of one decode step of `batch` rows behind `context` tokens each."""
+        self._fill(context)
+        return self._time([Segment(slot, context, self._ids[:1], True)
+                           for slot in self._slots[:batch]])
+
+    def prefill(self, tokens: int, context: int = 0) -> float:
+        """Return the seconds of one prefill chunk of `tokens` behind `context` tokens."""
+        self._fill(context)
+        return self._time([Segment(self._slots[0], context, self._ids[:tokens], True)])
+
+    def _fill(self, context: int) -> None:
+        if context > self._context:
+            self._engine._runner.fill(self._slots, self._ids[:context])
+            self._context = context
+
+    def _time(self, segments: Sequence[Segment]) -> float:
+        started = time.perf_counter()
+        self._engine._runner.forward(segments).argmax(-1).tolist()  # waits for the device
+        return time.perf_counter() - started
+
+
+def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyModel:
+    """Return the profile of an engine on this machine: from the cache, or measured and cached."""
+    key = hashlib.sha256(repr((
+        engine.info, _machine(engine.info.device), torch.__version__, torch.get_num_threads(),
+    )).encode()).hexdigest()[:32]
+    path = cache_root() / 'profiles' / f'{key}.yaml'
+    if path.exists():
+        try:
+            return load_profile(path)
+        except ValueError as error:
+            logger.warning('%s: measured anew', error)
+    model = measure(engine, progress)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = path.with_suffix(f'.{time.monotonic_ns()}')
+        model.save(work)
+        work.replace(path)
+    except OSError as error:
+        logger.warning('cannot keep the latency profile (%s): every start measures it', error)
+    return model
+
+
+def measure(engine, progress: Callable[[str, float], None]) -> LatencyModel:
+    """Measure decode steps and prefill chunks, and fit the latency model to their medians."""
+    room = engine.info.max_context - 1
+    limit = min(engine.config.max_batch, engine.info.slots)
+    batches = sorted({min(b, limit) for b in BATCHES} | {limit})
+    contexts = sorted({min(c, room) for c in CONTEXTS})
+    decodes = [(b, contexts[0]) for b in batches]
+    decodes += [(b, contexts[-1]) for b in {1, batches[-1]}] if len(contexts) > 1 else []
+    prefills = sorted({(min(n, room // 2), min(c, room // 2)) for n, c in PREFILLS})
+    cases = [('decode', *case) for case in decodes] + [('prefill', *case) for case in prefills]
+    times = {}
+    with Probe(engine, batches[-1]) as probe:
+        for done, case in enumerate(cases):
+            progress('measuring step times', done / len(cases))
+            kind, size, context = case
+            run = probe.decode if kind == 'decode' else probe.prefill
+            run(size, context)
+            times[case] = 1e3 * median(run(size, context) for _ in range(_REPEATS))
+    progress('measuring step times', 1.0)
+    return fit(engine.info.model, {c[1:]: ms for c, ms in times.items() if c[0] == 'decode'},
+               {c[1:]: ms for c, ms in times.items() if c[0] == 'prefill'})
+
+
+def fit(name: str, decode: dict[tuple[int, int], float],
+        prefill: dict[tuple[int, int], float]) -> LatencyModel:
+    """Fit a latency model to ms by (batch, context of each row) and by (tokens, context).
+
+    Coefficients are least squares in relative error, none negative. The decode table keeps the
+    measured times at the smallest context, less the context's share, and never falls with the
+    batch.
+    """
+    least = min(context for _, context in decode)
+    base = {b: ms for (b, c), ms in decode.items() if c == least}
+    rest = [(b * (c - least), ms - base[b]) for (b, c), ms in decode.items() if c > least]
+    reads = sum(x * x for x, _ in rest)
+    slope = max(sum(x * y for x, y in rest) / reads, 0.0) if reads else 0.0
+    table, floor = [], 0.0
+    for batch, ms in sorted(base.items()):
+        floor = max(floor, ms - min(slope * batch * least, ms / 2))
+        table.append((batch, round(floor, 4)))
+    rows = np.array([[1.0, n, n * (c + n / 2)] for n, c in prefill])
+    ms = np.array(list(prefill.values()))
+    constant, token, context = _non_negative_fit(rows / ms[:, None], np.ones(len(ms)))
+    return LatencyModel(name, tuple(table), decode_context_ms=slope, prefill_base_ms=constant,
+                        prefill_token_ms=token, prefill_context_ms=context)
+
+
+def _non_negative_fit(rows: np.ndarray, wanted: np.ndarray) -> list[float]:
+    # Least squares; the most negative coefficient is set to zero until none is left.
+    used = list(range(rows.shape[1]))
+    while used:
+        found = np.linalg.lstsq(rows[:, used], wanted, rcond=None)[0]
+        if found.min() >= 0:
+            break
+        used.pop(int(found.argmin()))
+    result = [0.0] * rows.shape[1]
+    for column, value in zip(used, found if used else ()):
+        result[column] = float(value)
+    return result
+
+
+def _machine(device: str) -> str:
+    if device.startswith('cuda'):
+        return torch.cuda.get_device_name()
+    try:
+        with open('/proc/cpuinfo') as file:
+            names = [line for line in file if line.startswith(('model name', 'CPU part'))]
+    except OSError:
+        names = []
+    return f'{platform.machine()} {platform.processor()} {len(names)} {"".join(names[:1])}'

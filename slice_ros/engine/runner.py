@@ -1,0 +1,111 @@
+"""The forward pass of the Llama family over one flat batch of tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from slice_ros.engine.attention import TorchAttention
+from slice_ros.engine.kv_cache import KvCache
+from slice_ros.engine.linear import Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive tokens of one request: ids[i] goes to position start + i of its slot.
+
+    One id is a decode row or the end of a prompt; more are a prefill chunk.
+    """
+
+    slot: int
+    start: int
+    ids: Sequence[int]
+    wants_logits: bool  # the last of these tokens is the last pending one
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Weights of one decoder layer, query-key-value and gate-up fused."""
+
+    input_norm: torch.Tensor
+    qkv: Linear
+    output: Linear
+    post_norm: torch.Tensor
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaWeights:
+    """Weights of a model of the Llama family, and the numbers that its forward needs."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    norm_eps: float
+    embedding: torch.Tensor      # [vocab, hidden]
+    layers: tuple[Layer, ...]
+    norm: torch.Tensor           # [hidden]
+    head: Linear
+    cos: torch.Tensor            # [max_context, 1, head_dim]
+    sin: torch.Tensor            # the same, first half negated: see _rotate
+    nbytes: int
+
+
+class FlatBatchRunner:
+    """Runs any subset of the live requests, decode rows and prefill chunks alike, in one pass."""
+
+    path = 'flat batch'
+
+    def __init__(self, weights: LlamaWeights, cache: KvCache) -> None:
+        self.weights = weights
+        self.cache = cache
+        self.attention = TorchAttention(cache, weights.heads, weights.head_dim)
+        self.device = weights.embedding.device
+
+    @torch.inference_mode()
+    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Feed all `segments`; return float32 logits [segments that want them, vocab]."""
+        w, cache, attention = self.weights, self.cache, self.attention
+        ids, slots, positions, last = [], [], [], []
+        for s in segments:
+            ids += s.ids
+            slots += [s.slot] * len(s.ids)
+            positions += range(s.start, s.start + len(s.ids))
+            if s.wants_logits:
+                last.append(len(ids) - 1)
+        ids, slots, positions = torch.tensor((ids, slots, positions), device=self.device)
+        cos, sin = w.cos[positions], w.sin[positions]
+        rotated = w.heads + w.kv_heads
+        attend = attention.prepare(segments)
+        h = w.embedding[ids].to(w.norm.dtype)
+        shape, hidden = (len(h), rotated + w.kv_heads, w.head_dim), h.shape[1:]
+        for i, layer in enumerate(w.layers):
+            qkv = layer.qkv(F.rms_norm(h, hidden, layer.input_norm, w.norm_eps)).view(shape)
+            _rotate(qkv[:, :rotated], cos, sin)
+            cache.write(i, slots, positions, qkv[:, w.heads:])
+            h = h + layer.output(attend(i, qkv[:, :w.heads]))
+            x = layer.gate_up(F.rms_norm(h, hidden, layer.post_norm, w.norm_eps))
+            x = F.silu(x[:, :w.intermediate]).mul_(x[:, w.intermediate:])
+            h = h + layer.down(x)
+        if not last:
+            return h.new_empty(0, 0)
+        h = h if len(last) == len(h) else h[last]
+        return w.head(F.rms_norm(h, hidden, w.norm, w.norm_eps)).float()
+
+    def forget(self, slot: int) -> None:
+        """Release what is kept for a slot (nothing: the next request writes over it)."""
+
+    def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
+        """Put something into the first `len(ids)` positions of slots, to measure steps on."""
+        self.cache.fill(slots, len(ids))
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    # Rotary position embedding of [tokens, heads, head_dim], in place. With the first half of
+    # `sin` negated, "rotate half" is a swap of halves.
+    half = x.shape[-1] // 2
+    swapped = torch.cat((x[..., half:], x[..., :half]), -1)
+    x.mul_(cos).add_(swapped.mul_(sin))

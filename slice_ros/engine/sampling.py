@@ -1,0 +1,87 @@
+"""Choosing the next token: greedy, or from the probabilities that the request's filters leave."""
+
+from collections.abc import Sequence
+import random
+
+import torch
+
+from slice_ros.engine.config import Sampling
+
+# Filters look at this many of the most likely tokens first, at all only where that is not enough.
+_FIRST_LOOK = 256
+
+
+class Sampler:
+    """The choices of one request.
+
+    Each request draws from its own random numbers, one per token, so that its text depends on its
+    seed and its logits alone, never on who shared the step.
+    """
+
+    __slots__ = ('sampling', '_random', '_seen')
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
+        self.sampling = sampling
+        self._random = random.Random(sampling.seed)  # None: seeded by the system
+        self._seen = set(prompt) if sampling.repetition_penalty != 1 else None
+
+    @property
+    def plain_greedy(self) -> bool:
+        """Whether the choice is the largest logit as it is."""
+        return self.sampling.temperature == 0 and self._seen is None
+
+    def choose(self, logits: torch.Tensor) -> int:
+        """Return a token id, given float32 logits [vocab]."""
+        wanted = self.sampling
+        if self._seen is not None:
+            seen = torch.tensor(sorted(self._seen), device=logits.device)
+            values = logits[seen]
+            penalty = wanted.repetition_penalty
+            logits = logits.clone()
+            logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
+        if wanted.temperature == 0:
+            return int(logits.argmax())
+        probs, ids = _filtered(logits, wanted)
+        cumulative = probs.cumsum(0, dtype=torch.float64)
+        at = self._random.random() * float(cumulative[-1])
+        pick = int(torch.searchsorted(cumulative, at, right=True))
+        pick = min(pick, len(cumulative) - 1)
+        return pick if ids is None else int(ids[pick])
+
+    def accept(self, token: int) -> None:
+        """Note that `token` became part of the text."""
+        if self._seen is not None:
+            self._seen.add(token)
+
+
+def _filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return probabilities that are left, not normalised, and their ids (None = all, in order)."""
+    probs = torch.softmax(logits / wanted.temperature, 0)
+    vocab = len(probs)
+    if not wanted.top_k and wanted.top_p == 1:
+        if wanted.min_p:
+            probs = torch.where(probs >= wanted.min_p * probs.max(), probs, 0.0)
+        return probs, None
+    look = wanted.top_k or _FIRST_LOOK
+    top, ids = torch.topk(probs, min(look, vocab))
+    if wanted.top_p < 1:
+        # As in transformers, top-p counts the probability that top-k has left as the whole.
+        whole = float(top.sum()) if wanted.top_k else 1.0
+        if not wanted.top_k and float(top.sum()) < wanted.top_p and len(top) < vocab:
+            top, ids = torch.sort(probs, descending=True)
+        before = top.cumsum(0) - top
+        keep = max(int((before < wanted.top_p * whole).sum()), 1)
+        top, ids = top[:keep], ids[:keep]
+    if wanted.min_p:
+        keep = int((top >= wanted.min_p * top[0]).sum())
+        top, ids = top[:keep], ids[:keep]
+    return top, ids
+
+
+def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """Return a token id for each row of float32 `logits` [rows, vocab]."""
+    tokens = logits.argmax(-1).tolist()
+    for row, sampler in enumerate(samplers):
+        if not sampler.plain_greedy:
+            tokens[row] = sampler.choose(logits[row])
+    return tokens

@@ -1,0 +1,51 @@
+"""A request inside the engine: its token ids, its place in the KV cache, its sampler and text."""
+
+from dataclasses import dataclass
+
+from slice_ros.engine.detokenizer import Detokenizer
+from slice_ros.engine.sampling import Sampler
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """Tokens of one request, prompt and generated together.
+
+    The first ``cached`` of ``tokens`` have keys and values in slot ``slot``; the rest is pending.
+    Only `Engine.step`, `Engine.evict` and `Engine.close` change a sequence.
+    """
+
+    tokens: list[int]
+    prompt_tokens: int
+    max_tokens: int
+    sampler: Sampler
+    detokenizer: Detokenizer
+    slot: int | None = None
+    cached: int = 0
+    closed: bool = False
+    finish_reason: str | None = None
+    text: str = ''
+
+    @property
+    def generated(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def pending(self) -> int:
+        """Tokens that have to be fed before the next one can be sampled (1 while decoding)."""
+        return len(self.tokens) - self.cached
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One sampled token and what it let out.
+
+    ``text`` is what became printable with this token: whole characters, never part of a stop
+    string, possibly empty. ``finish_reason`` is None until the last token, then ``'stop'`` (a
+    stop token or stop string) or ``'length'`` (``max_tokens``, or the context is full).
+    """
+
+    sequence: Sequence
+    token: int
+    text: str
+    finish_reason: str | None

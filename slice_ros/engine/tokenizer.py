@@ -1,0 +1,140 @@
+"""Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
+
+from collections.abc import Iterable
+import secrets
+
+from jinja2 import TemplateError
+
+from slice_ros.errors import ErrorCode, RequestError
+
+ROLES = ('system', 'user', 'assistant')
+
+
+class PromptEncoder:
+    """Encodes prompts and chats with a Hugging Face tokenizer. Thread-safe.
+
+    Text that could not fit `max_context` tokens whatever it says is refused by its length in bytes,
+    so that megabytes of text cost nothing.
+    """
+
+    def __init__(self, tokenizer, max_context: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_context = max_context
+        vocabulary = tokenizer.get_vocab()
+        self._max_bytes = max_context * max((len(t.encode()) for t in vocabulary), default=1)
+        backend = getattr(tokenizer, 'backend_tokenizer', None)
+        self._special = [t for t in tokenizer.all_special_tokens if t]
+        self._backend = self._plain = None
+        if backend is not None:
+            self._backend = _without_padding(backend)
+            self._plain = _without_padding(backend)
+            self._plain.encode_special_tokens = True  # '<|im_start|>' is text there, not a role
+            self._special = [t.content for t in backend.get_added_tokens_decoder().values()
+                             if t.special]
+
+    def encode(self, prompt: str) -> list[int]:
+        """Encode a raw prompt, in which special tokens are taken as such.
+
+        Raises ``RequestError``: INVALID_REQUEST when it is empty or no Unicode text,
+        PROMPT_TOO_LONG when it does not fit the context.
+        """
+        self._check_text('prompt', prompt)
+        if not prompt:
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt is empty')
+        self._check_bytes(len(prompt.encode()))
+        return self.check_tokens(self._ids(prompt, with_bos=True))
+
+    def encode_chat(self, messages: Iterable[tuple[str, str]]) -> list[int]:
+        """Encode (role, content) messages with the chat template, up to where the answer starts.
+
+        A special token written inside a content is text and opens no turn. Raises
+        ``RequestError``: INVALID_REQUEST for an unknown role, no message, messages that the
+        template refuses (its own sentence), or a model without template; PROMPT_TOO_LONG.
+        """
+        template = self._tokenizer.get_chat_template() if self._tokenizer.chat_template else None
+        if template is None:
+            raise RequestError(ErrorCode.INVALID_REQUEST,
+                               'this model has no chat template: send a prompt, not messages')
+        chat, literal, size = [], {}, 0
+        for role, content in messages:
+            self._check_text('role', role)
+            self._check_text('message content', content)
+            if role not in ROLES and (f"'{role}'" not in template
+                                      and f'"{role}"' not in template):
+                raise RequestError(ErrorCode.INVALID_REQUEST,
+                                   f'unknown role {role!r:.80}: use {", ".join(ROLES)}')
+            size += len(content.encode())
+            self._check_bytes(size)
+            if any(token in content for token in self._special):
+                mark = f'\x02{secrets.token_hex(16)}\x03'
+                literal[mark], content = content, mark
+            chat.append({'role': role, 'content': content})
+        if not any(m['content'].strip() for m in chat):
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'the messages are empty')
+        try:
+            text = self._tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise RequestError(ErrorCode.INVALID_REQUEST,
+                               f'the chat template refuses these messages: {error}') from error
+        return self.check_tokens(self._ids_with_literals(text, literal))
+
+    def check_tokens(self, tokens: list[int]) -> list[int]:
+        """Return `tokens` if there is at least one and room behind them for an answer."""
+        if not tokens:
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt holds no token')
+        if len(tokens) >= self._max_context:
+            raise RequestError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f'the prompt is {len(tokens)} tokens long and the context holds '
+                f'{self._max_context}: shorten it to at most {self._max_context - 1}')
+        return tokens
+
+    def _ids(self, text: str, with_bos: bool = False) -> list[int]:
+        if self._backend is None:
+            return list(self._tokenizer.encode(text, add_special_tokens=with_bos))
+        # The batch call releases the interpreter lock while it works.
+        return self._backend.encode_batch([text], add_special_tokens=with_bos)[0].ids
+
+    def _ids_with_literals(self, text: str, literal: dict[str, str]) -> list[int]:
+        if not literal:
+            return self._ids(text)
+        if self._plain is None:
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'a message holds a special token of this '
+                               f'model (one of {", ".join(self._special[:4])}): leave it out')
+        ids = []
+        for mark, content in literal.items():
+            before, found, text = text.partition(mark)
+            if before:
+                ids += self._ids(before)
+            if found:
+                ids += self._plain.encode_batch([content], add_special_tokens=False)[0].ids
+        return ids + (self._ids(text) if text else [])
+
+    def _check_text(self, what: str, text: object) -> None:
+        if not isinstance(text, str):
+            raise RequestError(ErrorCode.INVALID_REQUEST,
+                               f'the {what} must be text, not {type(text).__name__}')
+        # Length first: nothing is done with megabytes.
+        self._check_bytes(len(text))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f'the {what} is no Unicode text: a lone surrogate at position {error.start}'
+            ) from error
+
+    def _check_bytes(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise RequestError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f'the prompt is {size} bytes long, more than the {self._max_context} tokens of '
+                f'the context could ever hold ({self._max_bytes} bytes)')
+
+
+def _without_padding(backend):
+    copy = type(backend).from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
