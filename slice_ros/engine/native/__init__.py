@@ -1,0 +1,12 @@
+"""Native kernels: a C++ library over plain data pointers, and its Python side.
+
+``load_library`` finds the library or says in one sentence why there is none; ``NativeModel`` runs
+whole steps of a model of the Llama family on it. Nothing here imports torch.
+"""
+
+from slice_ros.engine.native.library import Library, load_library
+from slice_ros.engine.native.model import KvPages, LayerWeights, ModelShape, NativeModel
+from slice_ros.engine.native.weights import Codes, KINDS, Packed, pack
+
+__all__ = ['Codes', 'KINDS', 'KvPages', 'LayerWeights', 'Library', 'ModelShape', 'NativeModel',
+           'Packed', 'load_library', 'pack']

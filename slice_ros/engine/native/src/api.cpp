@@ -1,0 +1,81 @@
+// The C interface over the runner and over single kernels.
+
+#include <memory>
+#include <new>
+#include <system_error>
+#include <vector>
+
+#include "runner.hpp"
+
+namespace {
+constexpr int kMaxThreads = 256;
+constexpr int kMaxRows = 65536;
+}  // namespace
+
+int32_t slice_abi_version(void) { return SLICE_ABI_VERSION; }
+
+SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cache, int32_t threads,
+                                 int32_t max_rows, int32_t isa) {
+  const slice::Kernels* kernels = slice::kernels_for(isa);
+  if (!model || !cache || !kernels || threads < 1 || threads > kMaxThreads || max_rows < 1 ||
+      max_rows > kMaxRows || !slice::valid(*model, *cache)) {
+    return nullptr;
+  }
+  // An exception must not leave through the C interface; memory or threads may run out.
+  try {
+    return new SliceRunner(*model, *cache, *kernels, threads, max_rows);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  } catch (const std::system_error&) {
+    return nullptr;
+  }
+}
+
+void slice_runner_destroy(SliceRunner* runner) { delete runner; }
+
+int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token, const int32_t* slot,
+                   const int32_t* position, int32_t outputs, const int32_t* output_row,
+                   float* logits, int32_t* best_token) {
+  if (!runner) return SLICE_BAD_ARGUMENT;
+  return runner->step({rows, token, slot, position, outputs, output_row, logits, best_token});
+}
+
+int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows, const float* in,
+                     float* out) {
+  const slice::Kernels* kernels = slice::kernels_for(isa);
+  if (!kernels || !matrix || !matrix->data || rows < 1 || !in || !out) return SLICE_BAD_ARGUMENT;
+  const int groups = slice::groups_of(matrix->inputs);
+  const int stride = groups * slice::kGroup;
+  const size_t size = static_cast<size_t>(rows) * stride;
+  std::vector<float> values(size);
+  for (int row = 0; row < rows; ++row) {
+    const float* source = in + static_cast<size_t>(row) * matrix->inputs;
+    std::copy(source, source + matrix->inputs, values.data() + static_cast<size_t>(row) * stride);
+  }
+  std::vector<int8_t> codes(size);
+  std::vector<float> scales(size / slice::kGroup), sums(size / slice::kGroup);
+  std::vector<int32_t> corrections(size / slice::kGroup);
+  const slice::Activations activations{values.data(),      codes.data(), scales.data(), sums.data(),
+                                       corrections.data(), stride,       groups};
+  if (slice::is_quantized(matrix->kind)) {
+    for (int row = 0; row < rows; ++row) {
+      kernels->quantize(values.data() + static_cast<size_t>(row) * stride, matrix->inputs,
+                        activations, row);
+    }
+  }
+  const slice::MatmulJob job{matrix, &activations, out, rows, matrix->outputs, matrix->outputs,
+                             slice::Store::kWrite};
+  kernels->matmul(job, 0, slice::units_of(matrix->outputs));
+  return SLICE_OK;
+}
+
+int32_t slice_rms_norm(int32_t isa, int32_t rows, int32_t width, float eps, const float* weight,
+                       const float* in, float* out) {
+  const slice::Kernels* kernels = slice::kernels_for(isa);
+  if (!kernels || rows < 1 || width < 1 || !weight || !in || !out) return SLICE_BAD_ARGUMENT;
+  for (int row = 0; row < rows; ++row) {
+    const size_t at = static_cast<size_t>(row) * width;
+    kernels->rms_norm(in + at, weight, eps, width, out + at);
+  }
+  return SLICE_OK;
+}

@@ -1,0 +1,114 @@
+// Softmax attention of up to 8 queries over one slot's pages. Included after a simd header, once for each instruction set (SLICE_ISA).
+//
+// Keys lie 16 tokens to a vector, so scores need no sums across lanes; values lie one token after
+// another, so that outputs need none either. A key or value is read once for all queries (the heads
+// of a group, and neighbouring rows of a prefill). Each query's sums run over its tokens in order,
+// whatever queries it shares the call with.
+#pragma once
+
+#include "kernels.hpp"
+#include "vector_math.hpp"
+
+namespace slice::SLICE_ISA {
+
+constexpr int kPage = SLICE_PAGE_TOKENS;
+
+// scores[q][t] = query q . key t, for all pages that hold the first `length` tokens.
+template <int queries>
+static void score(const AttentionJob& job, int length) {
+  for (int page = 0; page * kPage < length; ++page) {
+    const uint16_t* keys = job.keys + job.pages[page] * job.page_stride;
+    Floats low[queries], high[queries];
+    for (int q = 0; q < queries; ++q) low[q] = high[q] = zeros();
+    for (int d = 0; d < job.width; ++d) {
+      const Floats low_keys = load_half(keys + d * 16);
+      const Floats high_keys = load_half(keys + (job.width + d) * 16);
+#pragma GCC unroll 8
+      for (int q = 0; q < queries; ++q) {
+        const Floats component = all(job.query[q][d]);
+        low[q] = fma(component, low_keys, low[q]);
+        high[q] = fma(component, high_keys, high[q]);
+      }
+    }
+    for (int q = 0; q < queries; ++q) {
+      float* out = job.scores + static_cast<size_t>(q) * job.score_stride + page * kPage;
+      store(out, low[q]);
+      store(out + 16, high[q]);
+    }
+  }
+}
+
+// Turns scores into exp(score - greatest), zero from the query's length on; returns their sum.
+static float soften(float* scores, int length, int end) {
+  const Floats lowest = all(-3.0e38f);
+  Floats top = lowest;
+  for (int t = 0; t < length; t += 16) {
+    Floats v = load(scores + t);
+    if (length - t < 16) v = keep_first(v, length - t, lowest);
+    top = max(top, v);
+  }
+  const Floats greatest = all(max_of(top));
+  Floats sum = zeros();
+  int t = 0;
+  for (; t < length; t += 16) {
+    Floats v = exp_of(sub(load(scores + t), greatest));
+    if (length - t < 16) v = keep_first(v, length - t, zeros());
+    store(scores + t, v);
+    sum = add(sum, v);
+  }
+  for (; t < end; t += 16) store(scores + t, zeros());
+  return sum_of(sum);
+}
+
+// out[q][d ...] = sum over t of scores[q][t] * value[t][d ...], for 16 * vectors numbers.
+template <int queries, int vectors>
+static void gather(const AttentionJob& job, int length, int d, const float* scale) {
+  Floats sum[queries][vectors];
+  for (int q = 0; q < queries; ++q) {
+    for (int v = 0; v < vectors; ++v) sum[q][v] = zeros();
+  }
+  for (int page = 0; page * kPage < length; ++page) {
+    const uint16_t* values = job.values + job.pages[page] * job.page_stride + d;
+    const int tokens = length - page * kPage < kPage ? length - page * kPage : kPage;
+    const float* scores = job.scores + page * kPage;
+    for (int t = 0; t < tokens; ++t) {
+      Floats value[vectors];
+      for (int v = 0; v < vectors; ++v) value[v] = load_half(values + t * job.width + v * 16);
+#pragma GCC unroll 8
+      for (int q = 0; q < queries; ++q) {
+        const Floats weight = all(scores[static_cast<size_t>(q) * job.score_stride + t]);
+        for (int v = 0; v < vectors; ++v) sum[q][v] = fma(weight, value[v], sum[q][v]);
+      }
+    }
+  }
+  for (int q = 0; q < queries; ++q) {
+    float out[16 * vectors];
+    for (int v = 0; v < vectors; ++v) store(out + v * 16, mul(sum[q][v], all(scale[q])));
+    const int room = job.head_dim - d < 16 * vectors ? job.head_dim - d : 16 * vectors;
+    __builtin_memcpy(job.out[q] + d, out, sizeof(float) * static_cast<size_t>(room));
+  }
+}
+
+template <int queries>
+static void attend_to(const AttentionJob& job) {
+  if (job.queries != queries) {
+    if constexpr (queries > 1) attend_to<queries - 1>(job);
+    return;
+  }
+  int length = 0;
+  for (int q = 0; q < queries; ++q) length = job.length[q] > length ? job.length[q] : length;
+  const int end = (length + kPage - 1) / kPage * kPage;
+  score<queries>(job, length);
+  float scale[queries];
+  for (int q = 0; q < queries; ++q) {
+    scale[q] = 1.0f / soften(job.scores + static_cast<size_t>(q) * job.score_stride,
+                             job.length[q], end);
+  }
+  int d = 0;
+  for (; d + 32 <= job.width; d += 32) gather<queries, 2>(job, length, d, scale);
+  if (d < job.width) gather<queries, 1>(job, length, d, scale);
+}
+
+static void attend(const AttentionJob& job) { attend_to<kMaxQueries>(job); }
+
+}  // namespace slice::SLICE_ISA

@@ -1,0 +1,75 @@
+// The table of kernels each instruction set fills in, and what they are given.
+#pragma once
+
+#include <cstdint>
+
+#include "slice_kernels.h"
+
+namespace slice {
+
+constexpr int kMaxQueries = 8;  // queries one attention call serves from the same keys and values
+
+// Rows of activations in the form a matrix of `kind` wants: fp32 values, or 8 bit codes with one
+// scale a group of 32 (value = scale * code).
+struct Activations {
+  float* values;        // [rows][value_stride]
+  int8_t* codes;        // [rows][groups * 32]
+  float* scales;        // [rows][groups]
+  float* scaled_sums;   // [rows][groups]: scale times the sum of the codes, for Q4's minimums
+  int32_t* corrections; // [rows][groups]: -128 times the sum of the codes, for Q8's offset
+  int value_stride;
+  int groups;
+};
+
+enum class Store { kWrite, kAdd, kSwiGlu };
+
+// out = store(W in + bias). kSwiGlu: block 2j of W gates block 2j + 1 and out gets silu(gate) * up.
+struct MatmulJob {
+  const SliceMatrix* matrix;
+  const Activations* in;
+  float* out;
+  int rows;
+  int out_stride;
+  int out_width;  // columns of out that exist
+  Store store;
+};
+
+// Up to kMaxQueries queries over the keys and values of one slot and one kv head.
+struct AttentionJob {
+  const float* query[kMaxQueries];  // [width], scaled, zero padded
+  float* out[kMaxQueries];          // [head_dim]
+  int length[kMaxQueries];          // tokens the query sees
+  int queries;
+  int width;     // head_dim rounded up to 16
+  int head_dim;
+  const uint16_t* keys;    // of page 0, this layer and kv head
+  const uint16_t* values;
+  int64_t page_stride;     // elements from page to page
+  const int32_t* pages;    // of the slot
+  float* scores;           // [queries][score_stride] scratch
+  int score_stride;        // at least the greatest length, rounded up to a page
+};
+
+struct Kernels {
+  // Computes units [first, last) of 32 outputs. An output's sum runs over the inputs in one fixed
+  // order, whatever the batch or the thread: results are bitwise the same in any company.
+  void (*matmul)(const MatmulJob& job, int first, int last);
+  void (*rms_norm)(const float* in, const float* weight, float eps, int width, float* out);
+  // in[0, width) must be followed by room up to a multiple of 32, which is taken as zeros.
+  void (*quantize)(const float* in, int width, const Activations& out, int row);
+  void (*rotate)(float* head, const float* cos, const float* sin, int rotary_dim);
+  void (*to_half)(const float* in, int width, uint16_t* out);  // width a multiple of 16
+  void (*attend)(const AttentionJob& job);
+};
+
+// Null where the library was built for another kind of processor.
+const Kernels* generic_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_kernels();
+
+// The kernels of an instruction set, or of the best one for SLICE_BEST; null if this machine lacks it.
+const Kernels* kernels_for(int isa);
+
+void unpack_row(const SliceMatrix& matrix, int row, float* out);
+
+}  // namespace slice

@@ -1,0 +1,30 @@
+// The portable kernels compiled for AVX2, FMA and F16C.
+
+#include "kernels.hpp"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+#define SLICE_ISA avx2
+#include "simd_generic.hpp"
+
+#include "attention.hpp"
+#include "matmul.hpp"
+#include "rows.hpp"
+
+namespace slice {
+
+const Kernels* avx2_kernels() {
+  static constexpr Kernels table = {avx2::matmul, avx2::rms_norm, avx2::quantize,
+                                    avx2::rotate, avx2::to_half,  avx2::attend};
+  return &table;
+}
+
+}  // namespace slice
+
+#else  // built for another processor, or by a compiler without it
+
+namespace slice {
+const Kernels* avx2_kernels() { return nullptr; }
+}  // namespace slice
+
+#endif

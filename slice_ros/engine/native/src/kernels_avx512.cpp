@@ -1,0 +1,30 @@
+// The kernels for AVX-512 with 8 bit dot products (VNNI).
+
+#include "kernels.hpp"
+
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+
+#define SLICE_ISA avx512
+#include "simd_avx512.hpp"
+
+#include "attention.hpp"
+#include "matmul.hpp"
+#include "rows.hpp"
+
+namespace slice {
+
+const Kernels* avx512_kernels() {
+  static constexpr Kernels table = {avx512::matmul, avx512::rms_norm, avx512::quantize,
+                                    avx512::rotate, avx512::to_half,  avx512::attend};
+  return &table;
+}
+
+}  // namespace slice
+
+#else  // built for another processor, or by a compiler without it
+
+namespace slice {
+const Kernels* avx512_kernels() { return nullptr; }
+}  // namespace slice
+
+#endif

@@ -1,0 +1,20 @@
+// The portable kernels: SSE2 on x86-64, NEON on aarch64, as the default target has it.
+
+#include "kernels.hpp"
+
+#define SLICE_ISA generic
+#include "simd_generic.hpp"
+
+#include "attention.hpp"
+#include "matmul.hpp"
+#include "rows.hpp"
+
+namespace slice {
+
+const Kernels* generic_kernels() {
+  static constexpr Kernels table = {generic::matmul, generic::rms_norm, generic::quantize,
+                                    generic::rotate, generic::to_half,  generic::attend};
+  return &table;
+}
+
+}  // namespace slice

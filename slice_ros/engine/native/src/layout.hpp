@@ -1,0 +1,63 @@
+// Where things lie in a packed matrix.
+//
+// Outputs are taken 16 at a time (a block), so that one vector holds the same input's weight for 16
+// outputs and serves every row of the batch. Inputs of the quantised kinds are taken 32 at a time
+// (a group), and within a group four at a time (a quad), as the 8 bit dot product eats them.
+//   F32, F16, BF16  block: [input][16 outputs]
+//   Q8              block: scales [group][16] fp16, then codes [group][8 quads][16 outputs][4]
+//   Q4              block: scales and minimums [group][2][16] fp16, then codes
+//                          [group][4][16 outputs][4]: quad q in the low nibbles, q + 4 in the high
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "slice_kernels.h"
+
+namespace slice {
+
+constexpr int kBlock = 16;  // outputs in a block: fp32 lanes of one 512 bit vector
+constexpr int kGroup = 32;  // inputs that share a scale
+constexpr int kQuads = kGroup / 4;
+constexpr int kUnit = 2 * kBlock;  // outputs in a unit, the piece a thread takes at a time
+
+static inline size_t round_up(size_t value, size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+static inline bool is_quantized(int kind) { return kind == SLICE_Q8 || kind == SLICE_Q4; }
+
+static inline int groups_of(int inputs) { return (inputs + kGroup - 1) / kGroup; }
+
+static inline int blocks_of(int outputs) { return (outputs + kBlock - 1) / kBlock; }
+
+static inline int units_of(int outputs) { return (outputs + kUnit - 1) / kUnit; }
+
+// Bytes in front of the codes of a quantised block, a whole number of cache lines.
+static inline size_t scale_bytes(int kind, int inputs) {
+  const size_t vectors = static_cast<size_t>(groups_of(inputs)) * (kind == SLICE_Q4 ? 2 : 1);
+  return round_up(vectors * kBlock * sizeof(uint16_t), 64);
+}
+
+static inline size_t block_bytes(int kind, int inputs) {
+  const size_t k = static_cast<size_t>(inputs);
+  switch (kind) {
+    case SLICE_F32:
+      return k * kBlock * 4;
+    case SLICE_F16:
+    case SLICE_BF16:
+      return round_up(k * kBlock * 2, 64);
+    case SLICE_Q8:
+      return scale_bytes(kind, inputs) + static_cast<size_t>(groups_of(inputs)) * kGroup * kBlock;
+    default:
+      return scale_bytes(kind, inputs) +
+             static_cast<size_t>(groups_of(inputs)) * kGroup * kBlock / 2;
+  }
+}
+
+static inline const uint8_t* block_at(const SliceMatrix& matrix, int block) {
+  return static_cast<const uint8_t*>(matrix.data) +
+         static_cast<size_t>(block) * block_bytes(matrix.kind, matrix.inputs);
+}
+
+}  // namespace slice

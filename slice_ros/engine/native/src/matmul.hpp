@@ -1,0 +1,195 @@
+// Matrix times a few rows: a tile of kRowTile rows by a unit of two blocks of 16 outputs.
+// Included after a simd header, once for each instruction set (SLICE_ISA).
+//
+// A weight is loaded (and converted) once for all rows of a tile; with 8 rows the arithmetic then
+// covers the memory traffic. Every output has one running sum over the inputs in order.
+#pragma once
+
+#include "kernels.hpp"
+#include "layout.hpp"
+#include "vector_math.hpp"
+
+namespace slice::SLICE_ISA {
+
+template <int kind>
+SLICE_INLINE Floats load_weights(const uint8_t* block, int input) {
+  if constexpr (kind == SLICE_F32) {
+    return load(reinterpret_cast<const float*>(block) + input * 16);
+  } else if constexpr (kind == SLICE_F16) {
+    return load_half(reinterpret_cast<const uint16_t*>(block) + input * 16);
+  } else {
+    return load_bfloat(reinterpret_cast<const uint16_t*>(block) + input * 16);
+  }
+}
+
+// sums[row][block] = the products of `rows` rows from `first` on with two blocks of outputs.
+template <int kind, int rows>
+static void float_tile(const MatmulJob& job, const uint8_t* const* block, int first,
+                       Floats (*sums)[2]) {
+  const float* in = job.in->values + static_cast<size_t>(first) * job.in->value_stride;
+  const size_t stride = static_cast<size_t>(job.in->value_stride);
+  Floats left[rows], right[rows];
+  for (int row = 0; row < rows; ++row) left[row] = right[row] = zeros();
+  const int inputs = job.matrix->inputs;
+  for (int input = 0; input < inputs; ++input) {
+    const Floats left_weights = load_weights<kind>(block[0], input);
+    const Floats right_weights = load_weights<kind>(block[1], input);
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; ++row) {
+      const Floats value = all(in[row * stride + input]);
+      left[row] = fma(value, left_weights, left[row]);
+      right[row] = fma(value, right_weights, right[row]);
+    }
+  }
+  for (int row = 0; row < rows; ++row) {
+    sums[row][0] = left[row];
+    sums[row][1] = right[row];
+  }
+}
+
+// The 8 bit dot products of a group are exact in 32 bits; a group's sum is then scaled and added.
+template <int kind, int rows>
+static void quantized_block(const MatmulJob& job, const uint8_t* block, int first,
+                            Floats (*sums)[2], int side) {
+  const Activations& in = *job.in;
+  const int groups = in.groups;
+  const size_t stride = static_cast<size_t>(groups) * kGroup;
+  const int8_t* codes = in.codes + first * stride;
+  const size_t at = static_cast<size_t>(first) * groups;
+  const uint16_t* scale = reinterpret_cast<const uint16_t*>(block);
+  const uint8_t* weights = block + scale_bytes(kind, job.matrix->inputs);
+  Floats total[rows];
+  for (int row = 0; row < rows; ++row) total[row] = zeros();
+  for (int group = 0; group < groups; ++group) {
+    Ints exact[rows];
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; ++row) {
+      exact[row] = all_ints(kind == SLICE_Q8 ? in.corrections[at + row * groups + group] : 0);
+    }
+    constexpr int vectors = kind == SLICE_Q8 ? kQuads : kQuads / 2;
+#pragma GCC unroll 8
+    for (int quad = 0; quad < vectors; ++quad) {
+      Codes four = load_codes(weights);
+      weights += 64;
+      const int8_t* activations = codes + group * kGroup + quad * 4;
+      if constexpr (kind == SLICE_Q4) {
+        const Codes high = high_nibbles(four);
+        four = low_nibbles(four);
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; ++row) {
+          exact[row] = dot(exact[row], high, activations + row * stride + kGroup / 2);
+        }
+      }
+#pragma GCC unroll 8
+      for (int row = 0; row < rows; ++row) {
+        exact[row] = dot(exact[row], four, activations + row * stride);
+      }
+    }
+    const Floats steps = load_half(scale);
+    scale += 16;
+    Floats minimums = zeros();
+    if constexpr (kind == SLICE_Q4) {
+      minimums = load_half(scale);
+      scale += 16;
+    }
+#pragma GCC unroll 8
+    for (int row = 0; row < rows; ++row) {
+      const size_t of = at + row * groups + group;
+      total[row] = fma(mul(to_floats(exact[row]), all(in.scales[of])), steps, total[row]);
+      if constexpr (kind == SLICE_Q4) {
+        total[row] = fma(all(in.scaled_sums[of]), minimums, total[row]);
+      }
+    }
+  }
+  for (int row = 0; row < rows; ++row) sums[row][side] = total[row];
+}
+
+// Writes the first `width` lanes.
+SLICE_INLINE void put(float* out, Floats v, int width, bool accumulate) {
+  if (width >= 16) {
+    store(out, accumulate ? add(load(out), v) : v);
+    return;
+  }
+  float lanes[16];
+  store(lanes, v);
+  for (int i = 0; i < width; ++i) out[i] = accumulate ? out[i] + lanes[i] : lanes[i];
+}
+
+SLICE_INLINE Floats with_bias(const SliceMatrix& matrix, int output, Floats v) {
+  if (!matrix.bias) return v;
+  const int left = matrix.outputs - output;
+  float lanes[16] = {};
+  for (int i = 0; i < left && i < 16; ++i) lanes[i] = matrix.bias[output + i];
+  return add(v, load(lanes));
+}
+
+template <int rows>
+static void store_tile(const MatmulJob& job, int first, int unit, const Floats (*sums)[2]) {
+  for (int row = 0; row < rows; ++row) {
+    float* out = job.out + static_cast<size_t>(first + row) * job.out_stride;
+    const int output = unit * kUnit;
+    const Floats left = with_bias(*job.matrix, output, sums[row][0]);
+    const Floats right = with_bias(*job.matrix, output + 16, sums[row][1]);
+    if (job.store == Store::kSwiGlu) {
+      const int column = unit * 16;
+      put(out + column, mul(silu(left), right), job.out_width - column, false);
+      continue;
+    }
+    const bool accumulate = job.store == Store::kAdd;
+    put(out + output, left, job.out_width - output, accumulate);
+    put(out + output + 16, right, job.out_width - output - 16, accumulate);
+  }
+}
+
+template <int kind, int rows>
+static void tile(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
+  Floats sums[rows][2];
+  if constexpr (kind == SLICE_Q8 || kind == SLICE_Q4) {
+    quantized_block<kind, rows>(job, block[0], first, sums, 0);
+    quantized_block<kind, rows>(job, block[1], first, sums, 1);
+  } else {
+    float_tile<kind, rows>(job, block, first, sums);
+  }
+  store_tile<rows>(job, first, unit, sums);
+}
+
+// A remainder of fewer rows than a tile, found by counting down from the largest.
+template <int kind, int rows>
+static void rest(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
+  if (job.rows - first == rows) {
+    tile<kind, rows>(job, block, first, unit);
+  } else if constexpr (rows > 1) {
+    rest<kind, rows - 1>(job, block, first, unit);
+  }
+}
+
+template <int kind>
+static void matmul_units(const MatmulJob& job, int first_unit, int last_unit) {
+  const int blocks = blocks_of(job.matrix->outputs);
+  for (int unit = first_unit; unit < last_unit; ++unit) {
+    // The last unit may be half; its second block is then computed from the first, and not stored.
+    const int second = unit * 2 + 1 < blocks ? unit * 2 + 1 : unit * 2;
+    const uint8_t* block[2] = {block_at(*job.matrix, unit * 2),
+                               block_at(*job.matrix, second)};
+    int row = 0;
+    for (; row + kRowTile <= job.rows; row += kRowTile) tile<kind, kRowTile>(job, block, row, unit);
+    if constexpr (kRowTile > 1) rest<kind, kRowTile - 1>(job, block, row, unit);
+  }
+}
+
+static void matmul(const MatmulJob& job, int first, int last) {
+  switch (job.matrix->kind) {
+    case SLICE_F32:
+      return matmul_units<SLICE_F32>(job, first, last);
+    case SLICE_F16:
+      return matmul_units<SLICE_F16>(job, first, last);
+    case SLICE_BF16:
+      return matmul_units<SLICE_BF16>(job, first, last);
+    case SLICE_Q8:
+      return matmul_units<SLICE_Q8>(job, first, last);
+    default:
+      return matmul_units<SLICE_Q4>(job, first, last);
+  }
+}
+
+}  // namespace slice::SLICE_ISA

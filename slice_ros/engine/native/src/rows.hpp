@@ -1,0 +1,67 @@
+// Kernels that work on one row of activations. Included after a simd header, once for each instruction set (SLICE_ISA).
+#pragma once
+
+#include "kernels.hpp"
+#include "layout.hpp"
+
+namespace slice::SLICE_ISA {
+
+// out = in / sqrt(mean(in^2) + eps) * weight
+static void rms_norm(const float* in, const float* weight, float eps, int width, float* out) {
+  Floats squares = zeros();
+  int i = 0;
+  for (; i + 16 <= width; i += 16) {
+    const Floats v = load(in + i);
+    squares = fma(v, v, squares);
+  }
+  float sum = sum_of(squares);
+  for (int j = i; j < width; ++j) sum += in[j] * in[j];
+  const float scale = 1.0f / __builtin_sqrtf(sum / static_cast<float>(width) + eps);
+  for (int j = 0; j + 16 <= width; j += 16) {
+    store(out + j, mul(mul(load(in + j), all(scale)), load(weight + j)));
+  }
+  for (; i < width; ++i) out[i] = in[i] * scale * weight[i];
+}
+
+// A scale for each group of 32: the row's own, so that nobody else's activations matter.
+static void quantize(const float* in, int width, const Activations& to, int row) {
+  int8_t* codes = to.codes + static_cast<size_t>(row) * to.groups * kGroup;
+  const size_t first = static_cast<size_t>(row) * to.groups;
+  for (int group = 0; group < to.groups; ++group) {
+    Floats low = load(in + group * kGroup);
+    Floats high = load(in + group * kGroup + 16);
+    const int left = width - group * kGroup;
+    if (left < kGroup) {
+      low = keep_first(low, left < 16 ? left : 16, zeros());
+      high = keep_first(high, left < 16 ? 0 : left - 16, zeros());
+    }
+    const float largest = max_of(max(absolute(low), absolute(high)));
+    const float scale = largest / 127.0f;
+    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    const Ints low_codes = rounded(mul(low, all(inverse)));
+    const Ints high_codes = rounded(mul(high, all(inverse)));
+    store_bytes(codes + group * kGroup, low_codes);
+    store_bytes(codes + group * kGroup + 16, high_codes);
+    const int32_t sum = sum_of_ints(add_ints(low_codes, high_codes));
+    to.scales[first + group] = scale;
+    to.scaled_sums[first + group] = scale * static_cast<float>(sum);
+    to.corrections[first + group] = -128 * sum;
+  }
+}
+
+// Rotary embedding of the first rotary_dim numbers of a head, pairing i with i + rotary_dim / 2.
+static void rotate(float* head, const float* cos, const float* sin, int rotary_dim) {
+  const int half = rotary_dim / 2;
+  for (int i = 0; i < half; ++i) {
+    const float a = head[i];
+    const float b = head[i + half];
+    head[i] = a * cos[i] - b * sin[i];
+    head[i + half] = b * cos[i] + a * sin[i];
+  }
+}
+
+static void to_half(const float* in, int width, uint16_t* out) {
+  for (int i = 0; i < width; i += 16) store_half(out + i, load(in + i));
+}
+
+}  // namespace slice::SLICE_ISA

@@ -1,0 +1,131 @@
+// Building a runner, and refusing what a step could not carry out.
+
+#include "runner.hpp"
+
+#include <algorithm>
+
+namespace slice {
+namespace {
+
+bool valid_matrix(const SliceMatrix& matrix, int outputs, int inputs) {
+  return matrix.data && reinterpret_cast<uintptr_t>(matrix.data) % 64 == 0 &&
+         matrix.kind >= SLICE_F32 && matrix.kind <= SLICE_Q4 && matrix.outputs == outputs &&
+         matrix.inputs == inputs;
+}
+
+bool valid_layer(const SliceModel& model, const SliceLayer& layer) {
+  const int query_width = model.heads * model.head_dim;
+  const int qkv_width = query_width + 2 * model.kv_heads * model.head_dim;
+  const int gate_up = 2 * static_cast<int>(round_up(model.intermediate, kBlock));
+  return layer.attention_norm && layer.mlp_norm &&
+         valid_matrix(layer.qkv, qkv_width, model.hidden) &&
+         valid_matrix(layer.attention_out, model.hidden, query_width) &&
+         valid_matrix(layer.gate_up, gate_up, model.hidden) &&
+         valid_matrix(layer.down, model.hidden, model.intermediate);
+}
+
+size_t input_size(const SliceModel& model) {
+  return round_up(static_cast<size_t>(widest_input(model)), kGroup);
+}
+
+int head_width(const SliceModel& model) {
+  return static_cast<int>(round_up(static_cast<size_t>(model.head_dim), 16));
+}
+
+}  // namespace
+
+int widest_input(const SliceModel& model) {
+  return std::max({model.hidden, model.heads * model.head_dim, model.intermediate});
+}
+
+bool valid(const SliceModel& model, const SliceCache& cache) {
+  if (!model.layer || !model.final_norm || !model.rope_cos || !model.rope_sin) return false;
+  if (model.layers < 1 || model.hidden < 1 || model.kv_heads < 1 || model.head_dim < 1 ||
+      model.heads < model.kv_heads || model.heads % model.kv_heads != 0 || model.intermediate < 1 ||
+      model.vocabulary < 1 || model.positions < 1 || model.rotary_dim < 0 ||
+      model.rotary_dim % 2 != 0 || model.rotary_dim > model.head_dim || model.head_dim > kMaxHeadWidth) {
+    return false;
+  }
+  for (int i = 0; i < model.layers; ++i) {
+    if (!valid_layer(model, model.layer[i])) return false;
+  }
+  return valid_matrix(model.embedding, model.vocabulary, model.hidden) &&
+         valid_matrix(model.head, model.vocabulary, model.hidden) && cache.keys && cache.values &&
+         cache.page_table && cache.slots > 0 && cache.pages_per_slot > 0 && cache.pages > 0;
+}
+
+Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& kernels,
+               int threads, int max_rows)
+    : model_(model),
+      layers_(model.layer, model.layer + model.layers),
+      cache_(cache),
+      kernels_(kernels),
+      team_(threads),
+      max_rows_(max_rows),
+      head_width_(head_width(model)),
+      widest_(static_cast<int>(input_size(model))),
+      score_stride_(cache.pages_per_slot * SLICE_PAGE_TOKENS),
+      page_size_(int64_t{SLICE_PAGE_TOKENS} * head_width_),
+      hidden_(size_t(max_rows) * model.hidden),
+      values_(size_t(max_rows) * widest_),
+      gated_(size_t(max_rows) * widest_),
+      codes_(size_t(max_rows) * widest_),
+      scales_(size_t(max_rows) * widest_ / kGroup),
+      scaled_sums_(size_t(max_rows) * widest_ / kGroup),
+      corrections_(size_t(max_rows) * widest_ / kGroup),
+      qkv_(size_t(max_rows) * layers_[0].qkv.outputs),
+      queries_(size_t(max_rows) * model.heads * head_width_),
+      scores_(size_t(threads) * kMaxQueries * score_stride_),
+      slot_seen_(cache.slots, 0) {
+  groups_.reserve(max_rows);
+}
+
+bool Runner::pages_present(int slot, int position) const {
+  const int32_t* pages = cache_.page_table + int64_t{slot} * cache_.pages_per_slot;
+  for (int page = 0; page <= position / SLICE_PAGE_TOKENS; ++page) {
+    if (pages[page] < 0 || pages[page] >= cache_.pages) return false;
+  }
+  return true;
+}
+
+int32_t Runner::check(const Batch& batch) {
+  if (batch.rows < 1 || !batch.token || !batch.slot || !batch.position || batch.outputs < 0) {
+    return SLICE_BAD_ARGUMENT;
+  }
+  if (batch.rows > max_rows_ || batch.outputs > batch.rows) return SLICE_TOO_MANY_ROWS;
+  if (batch.outputs > 0 && (!batch.output_row || !batch.logits)) return SLICE_BAD_ARGUMENT;
+  for (int i = 0; i < batch.outputs; ++i) {
+    if (batch.output_row[i] < 0 || batch.output_row[i] >= batch.rows) return SLICE_BAD_ARGUMENT;
+  }
+  ++steps_;
+  const int positions = std::min(model_.positions, cache_.pages_per_slot * SLICE_PAGE_TOKENS);
+  for (int row = 0; row < batch.rows; ++row) {
+    const int slot = batch.slot[row];
+    const int position = batch.position[row];
+    if (batch.token[row] < 0 || batch.token[row] >= model_.vocabulary) return SLICE_BAD_TOKEN;
+    if (slot < 0 || slot >= cache_.slots) return SLICE_BAD_SLOT;
+    if (position < 0 || position >= positions) return SLICE_BAD_POSITION;
+    if (row > 0 && slot == batch.slot[row - 1]) {
+      if (position != batch.position[row - 1] + 1) return SLICE_BAD_POSITION;
+    } else if (slot_seen_[slot] == steps_) {
+      return SLICE_BAD_SLOT;  // its rows are not together: two might write one position
+    }
+    slot_seen_[slot] = steps_;
+    if (!pages_present(slot, position)) return SLICE_BAD_PAGE;
+  }
+  return SLICE_OK;
+}
+
+void Runner::group_rows(const Batch& batch) {
+  const int together = std::max(1, kMaxQueries / (model_.heads / model_.kv_heads));
+  groups_.clear();
+  for (int row = 0; row < batch.rows; ++row) {
+    if (row > 0 && batch.slot[row] == batch.slot[row - 1] && groups_.back().rows < together) {
+      ++groups_.back().rows;
+    } else {
+      groups_.push_back({row, 1});
+    }
+  }
+}
+
+}  // namespace slice

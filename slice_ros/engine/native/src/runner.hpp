@@ -1,0 +1,121 @@
+// A model with its cache, threads and work space: everything a step needs, allocated once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "kernels.hpp"
+#include "layout.hpp"
+#include "team.hpp"
+
+namespace slice {
+
+// Cache line aligned memory that lives as long as the runner.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(size_t count)
+      : data_(static_cast<T*>(::operator new(count * sizeof(T) + 64, std::align_val_t(64)))) {}
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* data) const { ::operator delete(data, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+constexpr int kMaxHeadWidth = 512;
+
+// The tokens of one step, as the caller gave them.
+struct Batch {
+  int rows;
+  const int32_t* token;
+  const int32_t* slot;
+  const int32_t* position;
+  int outputs;
+  const int32_t* output_row;
+  float* logits;
+  int32_t* best_token;
+};
+
+// Neighbouring rows of one slot that attend together.
+struct RowGroup {
+  int first;
+  int rows;
+};
+
+// The widest input any matrix of the model reads.
+int widest_input(const SliceModel& model);
+// What slice_runner_create demands of its arguments.
+bool valid(const SliceModel& model, const SliceCache& cache);
+
+class Runner {
+ public:
+  Runner(const SliceModel& model, const SliceCache& cache, const Kernels& kernels, int threads,
+         int max_rows);
+
+  // Answers a SliceError; nothing is computed unless it is SLICE_OK.
+  int32_t step(const Batch& batch);
+
+ private:
+  int32_t check(const Batch& batch);
+  bool pages_present(int slot, int position) const;
+  void group_rows(const Batch& batch);
+
+  // The phases of a step; each is called by every member of the team.
+  void forward(const Batch& batch, int member);
+  void embed(const Batch& batch);
+  // Row i of `to` becomes the norm of hidden row row_of[i], or i where row_of is null.
+  void normalize(const float* weight, const SliceMatrix& next, int rows, const int32_t* row_of,
+                 const Activations& to);
+  void quantize(const SliceMatrix& next, int rows, const Activations& in);
+  void multiply(const SliceMatrix& matrix, const Activations& in, int rows, float* out,
+                int out_stride, int out_width, Store store);
+  void rotate_and_keep(const Batch& batch, int layer);
+  void attend(const Batch& batch, int layer, int member);
+  void pick_best(const Batch& batch);
+
+  // What the phases do for one row or one item.
+  void keep_row(int layer, int row, int slot, int position);
+  void rotate_head(const float* head, const float* norm, int position, float scale, float* out);
+  void attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
+                    float* scores);
+  // A kv head's part of page 0 in a layer's keys or values.
+  uint16_t* page_base(uint16_t* pool, int layer, int kv_head) const;
+  // Activations of that many inputs, in one of the value buffers and the common codes.
+  Activations activations(float* values, int inputs) const;
+
+  SliceModel model_;
+  std::vector<SliceLayer> layers_;
+  const SliceCache cache_;
+  const Kernels& kernels_;
+  Team team_;
+  const int max_rows_;
+  const int head_width_;     // head_dim rounded up to 16
+  const int widest_;         // the widest input, rounded up to a group
+  const int score_stride_;
+  const int64_t page_size_;  // elements of one kv head's page
+
+  Buffer<float> hidden_;    // [rows][hidden]: the residual stream
+  Buffer<float> values_;    // [rows][inputs]: a norm or the attention's outcome
+  Buffer<float> gated_;     // [rows][intermediate]
+  Buffer<int8_t> codes_;    // [rows][inputs]: what the next matrix reads, in 8 bits
+  Buffer<float> scales_;    // [rows][groups], as the next two
+  Buffer<float> scaled_sums_;
+  Buffer<int32_t> corrections_;
+  Buffer<float> qkv_;       // [rows][qkv outputs]
+  Buffer<float> queries_;   // [rows][heads][head_width]
+  Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]
+  std::vector<RowGroup> groups_;
+  std::vector<uint64_t> slot_seen_;  // the last step each slot took part in
+  uint64_t steps_ = 0;
+};
+
+}  // namespace slice
+
+struct SliceRunner : slice::Runner {
+  using slice::Runner::Runner;
+};

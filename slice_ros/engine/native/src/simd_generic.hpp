@@ -1,0 +1,166 @@
+// 16 lanes in plain vector extensions of GCC and Clang: SSE2, AVX2, NEON, whatever the translation
+// unit is compiled for. The few operations the extensions cannot say well have a branch each.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "half.hpp"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace slice::SLICE_ISA {
+
+#define SLICE_INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+constexpr int kParts = 16 / kLanes;
+constexpr int kRowTile = 2;  // more would not fit 16 or 32 small registers
+
+typedef float FloatPart __attribute__((vector_size(kLanes * 4)));
+typedef int32_t IntPart __attribute__((vector_size(kLanes * 4)));
+
+struct Floats { FloatPart part[kParts]; };
+struct Ints { IntPart part[kParts]; };
+struct Codes { IntPart part[kParts]; };  // four unsigned bytes in each lane
+
+#define SLICE_EACH for (int i = 0; i < kParts; ++i)
+
+template <typename Vector, typename Part>
+SLICE_INLINE Vector fill(Part value) {
+  Vector out;
+  SLICE_EACH out.part[i] = value;
+  return out;
+}
+
+SLICE_INLINE Floats all(float value) { return fill<Floats>(value - FloatPart{}); }
+SLICE_INLINE Floats zeros() { return fill<Floats>(FloatPart{}); }
+SLICE_INLINE Floats load(const float* p) { Floats v; std::memcpy(&v, p, sizeof v); return v; }
+SLICE_INLINE void store(float* p, const Floats& v) { std::memcpy(p, &v, sizeof v); }
+SLICE_INLINE Floats add(Floats a, const Floats& b) { SLICE_EACH a.part[i] += b.part[i]; return a; }
+SLICE_INLINE Floats sub(Floats a, const Floats& b) { SLICE_EACH a.part[i] -= b.part[i]; return a; }
+SLICE_INLINE Floats mul(Floats a, const Floats& b) { SLICE_EACH a.part[i] *= b.part[i]; return a; }
+SLICE_INLINE Floats div(Floats a, const Floats& b) { SLICE_EACH a.part[i] /= b.part[i]; return a; }
+SLICE_INLINE Floats max(Floats a, const Floats& b) {
+  SLICE_EACH a.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+  return a;
+}
+SLICE_INLINE Floats min(Floats a, const Floats& b) {
+  SLICE_EACH a.part[i] = a.part[i] < b.part[i] ? a.part[i] : b.part[i];
+  return a;
+}
+SLICE_INLINE Floats fma(const Floats& a, const Floats& b, Floats c) {
+  SLICE_EACH c.part[i] = a.part[i] * b.part[i] + c.part[i];
+  return c;
+}
+SLICE_INLINE float sum_of(const Floats& v) {
+  float lane[16], sum = 0.0f;
+  store(lane, v);
+  for (float value : lane) sum += value;
+  return sum;
+}
+SLICE_INLINE float max_of(const Floats& v) {
+  float lane[16];
+  store(lane, v);
+  float best = lane[0];
+  for (float value : lane) best = value > best ? value : best;
+  return best;
+}
+SLICE_INLINE Floats keep_first(const Floats& v, int count, Floats other) {
+  float from[16], to[16];
+  store(from, v);
+  store(to, other);
+  for (int lane = 0; lane < count; ++lane) to[lane] = from[lane];
+  return load(to);
+}
+
+SLICE_INLINE Ints bits_of(const Floats& v) { Ints o; std::memcpy(&o, &v, sizeof o); return o; }
+SLICE_INLINE Floats from_bits(const Ints& v) { Floats o; std::memcpy(&o, &v, sizeof o); return o; }
+SLICE_INLINE Floats absolute(const Floats& v) {
+  Ints bits = bits_of(v);
+  SLICE_EACH bits.part[i] &= 0x7fffffff;
+  return from_bits(bits);
+}
+SLICE_INLINE Ints all_ints(int32_t value) { return fill<Ints>(value - IntPart{}); }
+SLICE_INLINE Ints add_ints(Ints a, const Ints& b) { SLICE_EACH a.part[i] += b.part[i]; return a; }
+SLICE_INLINE Ints shift_to_exponent(Ints v) { SLICE_EACH v.part[i] <<= 23; return v; }
+SLICE_INLINE Floats to_floats(const Ints& v) {
+  Floats out;
+  SLICE_EACH out.part[i] = __builtin_convertvector(v.part[i], FloatPart);
+  return out;
+}
+SLICE_INLINE int32_t sum_of_ints(const Ints& v) {
+  int32_t lane[16], sum = 0;
+  std::memcpy(lane, &v, sizeof lane);
+  for (int32_t value : lane) sum += value;
+  return sum;
+}
+SLICE_INLINE void store_bytes(int8_t* p, const Ints& v) {
+  int32_t lane[16];
+  std::memcpy(lane, &v, sizeof lane);
+  for (int i = 0; i < 16; ++i) {
+    p[i] = static_cast<int8_t>(lane[i] < -128 ? -128 : lane[i] > 127 ? 127 : lane[i]);
+  }
+}
+
+SLICE_INLINE Floats load_half(const uint16_t* p) {
+  Floats out;
+#if defined(__F16C__)
+  SLICE_EACH out.part[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i));
+#elif defined(__aarch64__)
+  SLICE_EACH out.part[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
+#else
+  float lane[16];
+  for (int i = 0; i < 16; ++i) lane[i] = half_to_float(p[i]);
+  out = load(lane);
+#endif
+  return out;
+}
+SLICE_INLINE void store_half(uint16_t* p, const Floats& v) {
+  float lane[16];
+  store(lane, v);
+  for (int i = 0; i < 16; ++i) p[i] = float_to_half(lane[i]);
+}
+SLICE_INLINE Floats load_bfloat(const uint16_t* p) {
+  float lane[16];
+  for (int i = 0; i < 16; ++i) lane[i] = bfloat_to_float(p[i]);
+  return load(lane);
+}
+
+SLICE_INLINE Codes load_codes(const uint8_t* p) { Codes v; std::memcpy(&v, p, sizeof v); return v; }
+SLICE_INLINE Codes low_nibbles(Codes v) { SLICE_EACH v.part[i] &= 0x0f0f0f0f; return v; }
+SLICE_INLINE Codes high_nibbles(Codes v) {
+  SLICE_EACH v.part[i] = (v.part[i] >> 4) & 0x0f0f0f0f;
+  return v;
+}
+SLICE_INLINE Ints dot(Ints sum, const Codes& codes, const int8_t* four) {
+#if defined(__AVX2__)
+  // Even and odd bytes as 16 bit numbers, so that no product saturates.
+  const __m256i even = _mm256_set1_epi32((four[0] & 0xffff) | four[2] * 65536);
+  const __m256i odd = _mm256_set1_epi32((four[1] & 0xffff) | four[3] * 65536);
+  SLICE_EACH {
+    const __m256i bytes = (__m256i)codes.part[i];
+    const __m256i low = _mm256_and_si256(bytes, _mm256_set1_epi16(255));
+    const __m256i high = _mm256_srli_epi16(bytes, 8);
+    sum.part[i] += (IntPart)_mm256_add_epi32(_mm256_madd_epi16(low, even),
+                                             _mm256_madd_epi16(high, odd));
+  }
+#else
+  SLICE_EACH {
+    const IntPart bytes = codes.part[i];
+    sum.part[i] += (bytes & 255) * four[0] + ((bytes >> 8) & 255) * four[1] +
+                   ((bytes >> 16) & 255) * four[2] + ((bytes >> 24) & 255) * four[3];
+  }
+#endif
+  return sum;
+}
+
+}  // namespace slice::SLICE_ISA

@@ -1,0 +1,124 @@
+// The C interface of the native engine: plain data pointers, no torch, no Python.
+//
+// The Python loader (library.py) mirrors these structures with ctypes. Whoever changes a structure,
+// a signature or a packed layout raises SLICE_ABI_VERSION here and ABI_VERSION there, so that a
+// stale library is refused at load instead of reading wrong memory.
+#pragma once
+
+#include <stdint.h>
+
+#define SLICE_ABI_VERSION 1
+#define SLICE_PAGE_TOKENS 32
+#define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
+
+// How the weights of a matrix are stored. Q8: signed 8 bit codes, one scale a group of 32 inputs.
+// Q4: unsigned 4 bit codes, one scale and one minimum a group (GGUF's Q4_1, Q4_0 fit losslessly).
+enum SliceKind { SLICE_F32 = 0, SLICE_F16 = 1, SLICE_BF16 = 2, SLICE_Q8 = 3, SLICE_Q4 = 4 };
+
+enum SliceIsa { SLICE_BEST = -1, SLICE_GENERIC = 0, SLICE_AVX2 = 1, SLICE_AVX512 = 2 };
+
+// What a call answers: 0, or one of these; nothing was computed then.
+enum SliceError {
+  SLICE_OK = 0,
+  SLICE_BAD_ARGUMENT = -1,
+  SLICE_BAD_TOKEN = -2,
+  SLICE_BAD_SLOT = -3,
+  SLICE_BAD_POSITION = -4,
+  SLICE_BAD_PAGE = -5,
+  SLICE_TOO_MANY_ROWS = -6,
+};
+
+// y = W x + bias; W has `outputs` rows of `inputs` columns, packed by slice_pack_*.
+struct SliceMatrix {
+  const void* data;   // 64 byte aligned, slice_packed_bytes() long
+  const float* bias;  // [outputs], or null
+  int32_t kind;
+  int32_t outputs;
+  int32_t inputs;
+  int32_t reserved;
+};
+
+struct SliceLayer {
+  const float* attention_norm;  // [hidden]
+  const float* mlp_norm;        // [hidden]
+  const float* query_norm;      // [head_dim], or null
+  const float* key_norm;        // [head_dim], or null
+  SliceMatrix qkv;              // query heads, then key heads, then value heads
+  SliceMatrix attention_out;
+  SliceMatrix gate_up;  // blocks of 16 gate outputs and 16 up outputs in turn, zero padded
+  SliceMatrix down;
+};
+
+struct SliceModel {
+  const SliceLayer* layer;   // [layers]
+  const float* final_norm;   // [hidden]
+  const float* rope_cos;     // [positions][rotary_dim / 2]
+  const float* rope_sin;     // [positions][rotary_dim / 2]
+  SliceMatrix embedding;     // [vocabulary][hidden]; the same as head where they are tied
+  SliceMatrix head;          // [vocabulary][hidden]
+  int32_t layers;
+  int32_t hidden;
+  int32_t heads;
+  int32_t kv_heads;
+  int32_t head_dim;
+  int32_t rotary_dim;
+  int32_t intermediate;
+  int32_t vocabulary;
+  int32_t positions;
+  float norm_eps;
+  float attention_scale;  // usually 1 / sqrt(head_dim)
+  int32_t reserved;
+};
+
+// Keys and values in 16 bit floats, in pages of SLICE_PAGE_TOKENS tokens that slots name in a page
+// table, so that short requests take little and a shared prefix is one set of pages. With
+// width = head_dim rounded up to 16:
+//   keys   [layer][page][kv_head][page_tokens / 16][width][16 tokens]
+//   values [layer][page][kv_head][page_tokens][width]
+struct SliceCache {
+  uint16_t* keys;
+  uint16_t* values;
+  const int32_t* page_table;  // [slots][pages_per_slot]; -1 = no page yet
+  int32_t slots;
+  int32_t pages_per_slot;
+  int32_t pages;
+  int32_t reserved;
+};
+
+struct SliceRunner;  // threads and work space of one model
+
+SLICE_EXPORT int32_t slice_abi_version(void);
+// The best instruction set of this machine, or `wanted` if this machine has it, else -1.
+SLICE_EXPORT int32_t slice_isa(int32_t wanted);
+SLICE_EXPORT const char* slice_isa_name(int32_t isa);
+
+SLICE_EXPORT int64_t slice_packed_bytes(int32_t kind, int32_t outputs, int32_t inputs);
+// Packs rows of fp32 weights [outputs][inputs]; quantises them when kind is Q8 or Q4.
+SLICE_EXPORT int32_t slice_pack_floats(int32_t kind, int32_t outputs, int32_t inputs,
+                                       const float* weights, void* packed);
+// Packs ready codes [outputs][inputs] (Q8: code + 128) with fp16 scales and, for Q4, minimums
+// [outputs][inputs / 32]; inputs must be a multiple of 32.
+SLICE_EXPORT int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inputs,
+                                      const uint8_t* codes, const uint16_t* scales,
+                                      const uint16_t* minimums, void* packed);
+// One row of W as fp32 [inputs]: an embedding, or a look into a packed matrix.
+SLICE_EXPORT int32_t slice_unpack_row(const SliceMatrix* matrix, int32_t row, float* out);
+
+// The model and cache structures are copied, the memory they point to stays the caller's.
+// Null when an argument is out of range.
+SLICE_EXPORT SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cache,
+                                              int32_t threads, int32_t max_rows, int32_t isa);
+SLICE_EXPORT void slice_runner_destroy(SliceRunner* runner);
+
+// One forward pass of `rows` tokens: row i is token[i] of slot[i] at position[i]; rows of one slot
+// stand together, each a position further than the last. Writes logits [outputs][vocabulary] of the
+// rows listed in output_row and, where best_token is not null, the index of each one's greatest.
+SLICE_EXPORT int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token,
+                                const int32_t* slot, const int32_t* position, int32_t outputs,
+                                const int32_t* output_row, float* logits, int32_t* best_token);
+
+// Single operators, for tests and measurements.
+SLICE_EXPORT int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows,
+                                  const float* in, float* out);
+SLICE_EXPORT int32_t slice_rms_norm(int32_t isa, int32_t rows, int32_t width, float eps,
+                                    const float* weight, const float* in, float* out);

@@ -1,0 +1,208 @@
+// One forward pass, phase by phase. Every member of the team runs forward(); a phase shares its
+// rows, outputs or heads out and ends when all of them are done.
+
+#include <algorithm>
+#include <cstring>
+
+#include "runner.hpp"
+
+namespace slice {
+
+int32_t Runner::step(const Batch& batch) {
+  const int32_t error = check(batch);
+  if (error != SLICE_OK) return error;
+  group_rows(batch);
+  struct Context {
+    Runner* runner;
+    const Batch* batch;
+  } context{this, &batch};
+  team_.run(
+      [](void* opaque, int member) {
+        const Context& mine = *static_cast<Context*>(opaque);
+        mine.runner->forward(*mine.batch, member);
+      },
+      &context);
+  return SLICE_OK;
+}
+
+void Runner::forward(const Batch& batch, int member) {
+  const int rows = batch.rows;
+  const int hidden = model_.hidden;
+  const Activations normed = activations(values_.get(), hidden);
+  const Activations attended = activations(values_.get(), model_.heads * model_.head_dim);
+  const Activations gated = activations(gated_.get(), model_.intermediate);
+  float* residual = hidden_.get();
+  embed(batch);
+  for (int i = 0; i < model_.layers; ++i) {
+    const SliceLayer& layer = layers_[i];
+    const int qkv_width = layer.qkv.outputs;
+    normalize(layer.attention_norm, layer.qkv, rows, nullptr, normed);
+    multiply(layer.qkv, normed, rows, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
+    rotate_and_keep(batch, i);
+    attend(batch, i, member);
+    quantize(layer.attention_out, rows, attended);
+    multiply(layer.attention_out, attended, rows, residual, hidden, hidden, Store::kAdd);
+    normalize(layer.mlp_norm, layer.gate_up, rows, nullptr, normed);
+    multiply(layer.gate_up, normed, rows, gated.values, gated.value_stride, model_.intermediate,
+             Store::kSwiGlu);
+    quantize(layer.down, rows, gated);
+    multiply(layer.down, gated, rows, residual, hidden, hidden, Store::kAdd);
+  }
+  if (batch.outputs == 0) return;
+  normalize(model_.final_norm, model_.head, batch.outputs, batch.output_row, normed);
+  multiply(model_.head, normed, batch.outputs, batch.logits, model_.vocabulary, model_.vocabulary,
+           Store::kWrite);
+  if (batch.best_token) pick_best(batch);
+}
+
+Activations Runner::activations(float* values, int inputs) const {
+  const int groups = groups_of(inputs);
+  return {values,          codes_.get(),      scales_.get(), scaled_sums_.get(),
+          corrections_.get(), groups * kGroup, groups};
+}
+
+void Runner::embed(const Batch& batch) {
+  team_.share(batch.rows, 1, [&](int begin, int end) {
+    for (int row = begin; row < end; ++row) {
+      unpack_row(model_.embedding, batch.token[row], hidden_.get() + int64_t{row} * model_.hidden);
+    }
+  });
+}
+
+void Runner::normalize(const float* weight, const SliceMatrix& next, int rows,
+                       const int32_t* row_of, const Activations& to) {
+  team_.share(rows, 1, [&](int begin, int end) {
+    for (int row = begin; row < end; ++row) {
+      const int64_t from = row_of ? row_of[row] : row;
+      float* out = to.values + int64_t{row} * to.value_stride;
+      kernels_.rms_norm(hidden_.get() + from * model_.hidden, weight, model_.norm_eps,
+                        model_.hidden, out);
+      if (is_quantized(next.kind)) kernels_.quantize(out, model_.hidden, to, row);
+    }
+  });
+}
+
+void Runner::quantize(const SliceMatrix& next, int rows, const Activations& in) {
+  if (!is_quantized(next.kind)) return;
+  team_.share(rows, 1, [&](int begin, int end) {
+    for (int row = begin; row < end; ++row) {
+      kernels_.quantize(in.values + int64_t{row} * in.value_stride, next.inputs, in, row);
+    }
+  });
+}
+
+void Runner::multiply(const SliceMatrix& matrix, const Activations& in, int rows, float* out,
+                      int out_stride, int out_width, Store store) {
+  const MatmulJob job{&matrix, &in, out, rows, out_stride, out_width, store};
+  const int units = units_of(matrix.outputs);
+  // Small enough that nobody waits long for the last piece, large enough to stream.
+  const int piece = std::clamp(units / (team_.size() * 8), 1, 8);
+  team_.share(units, piece, [&](int begin, int end) { kernels_.matmul(job, begin, end); });
+}
+
+uint16_t* Runner::page_base(uint16_t* pool, int layer, int kv_head) const {
+  return pool + (int64_t{layer} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
+}
+
+void Runner::rotate_head(const float* head, const float* norm, int position, float scale,
+                         float* out) {
+  const int size = model_.head_dim;
+  if (norm) {
+    kernels_.rms_norm(head, norm, model_.norm_eps, size, out);
+  } else {
+    std::memcpy(out, head, sizeof(float) * size);
+  }
+  const int64_t row = int64_t{position} * (model_.rotary_dim / 2);
+  kernels_.rotate(out, model_.rope_cos + row, model_.rope_sin + row, model_.rotary_dim);
+  for (int i = 0; i < size; ++i) out[i] *= scale;
+  std::fill(out + size, out + head_width_, 0.0f);
+}
+
+void Runner::rotate_and_keep(const Batch& batch, int layer) {
+  team_.share(batch.rows, 1, [&](int begin, int end) {
+    for (int row = begin; row < end; ++row) {
+      keep_row(layer, row, batch.slot[row], batch.position[row]);
+    }
+  });
+}
+
+void Runner::keep_row(int layer, int row, int slot, int position) {
+  const int size = model_.head_dim;
+  const int width = head_width_;
+  const SliceLayer& weights = layers_[layer];
+  const float* from = qkv_.get() + int64_t{row} * weights.qkv.outputs;
+  float* query = queries_.get() + int64_t{row} * model_.heads * width;
+  for (int head = 0; head < model_.heads; ++head, from += size, query += width) {
+    rotate_head(from, weights.query_norm, position, model_.attention_scale, query);
+  }
+  const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
+                                     position / SLICE_PAGE_TOKENS];
+  const int token = position % SLICE_PAGE_TOKENS;
+  const int64_t offset = int64_t{page} * model_.kv_heads * page_size_;
+  float head_values[kMaxHeadWidth];
+  uint16_t halves[kMaxHeadWidth];
+  for (int head = 0; head < model_.kv_heads; ++head) {
+    rotate_head(from + head * size, weights.key_norm, position, 1.0f, head_values);
+    kernels_.to_half(head_values, width, halves);
+    uint16_t* keys = page_base(cache_.keys, layer, head) + offset + token / 16 * 16 * width +
+                     token % 16;
+    for (int i = 0; i < width; ++i) keys[i * 16] = halves[i];
+  }
+  from += model_.kv_heads * size;
+  for (int head = 0; head < model_.kv_heads; ++head) {
+    std::memcpy(head_values, from + head * size, sizeof(float) * size);
+    std::fill(head_values + size, head_values + width, 0.0f);
+    kernels_.to_half(head_values, width,
+                     page_base(cache_.values, layer, head) + offset + token * width);
+  }
+}
+
+void Runner::attend(const Batch& batch, int layer, int member) {
+  float* scores = scores_.get() + int64_t{member} * kMaxQueries * score_stride_;
+  const int items = static_cast<int>(groups_.size()) * model_.kv_heads;
+  team_.share(items, 1, [&](int begin, int end) {
+    for (int item = begin; item < end; ++item) {
+      attend_group(batch, layer, groups_[item / model_.kv_heads], item % model_.kv_heads, scores);
+    }
+  });
+}
+
+void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
+                          float* scores) {
+  const int shared = model_.heads / model_.kv_heads;
+  const Activations to = activations(values_.get(), model_.heads * model_.head_dim);
+  AttentionJob job;
+  job.width = head_width_;
+  job.head_dim = model_.head_dim;
+  job.keys = page_base(cache_.keys, layer, kv_head);
+  job.values = page_base(cache_.values, layer, kv_head);
+  job.page_stride = model_.kv_heads * page_size_;
+  job.pages = cache_.page_table + int64_t{batch.slot[group.first]} * cache_.pages_per_slot;
+  job.scores = scores;
+  job.score_stride = score_stride_;
+  job.queries = 0;
+  for (int row = group.first; row < group.first + group.rows; ++row) {
+    for (int head = kv_head * shared; head < (kv_head + 1) * shared; ++head) {
+      job.query[job.queries] = queries_.get() + (int64_t{row} * model_.heads + head) * head_width_;
+      job.out[job.queries] = to.values + int64_t{row} * to.value_stride + head * model_.head_dim;
+      job.length[job.queries] = batch.position[row] + 1;
+      if (++job.queries == kMaxQueries) {
+        kernels_.attend(job);
+        job.queries = 0;
+      }
+    }
+  }
+  if (job.queries > 0) kernels_.attend(job);
+}
+
+void Runner::pick_best(const Batch& batch) {
+  team_.share(batch.outputs, 1, [&](int begin, int end) {
+    for (int row = begin; row < end; ++row) {
+      const float* logits = batch.logits + int64_t{row} * model_.vocabulary;
+      batch.best_token[row] =
+          static_cast<int32_t>(std::max_element(logits, logits + model_.vocabulary) - logits);
+    }
+  });
+}
+
+}  // namespace slice

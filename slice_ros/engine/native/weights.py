@@ -1,0 +1,164 @@
+"""Weights in the packed form the kernels read, from floats or from a GGUF file's own codes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from slice_ros.engine.native.library import Library, Matrix
+
+KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
+_GROUP = 32
+_BLOCK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Weights [outputs, inputs] as integers with a scale for each group of 32 inputs.
+
+    The value is ``scale * (code - 128)`` for int8 and ``scale * code + minimum`` for int4.
+    """
+
+    kind: str                    # 'int8' | 'int4'
+    codes: np.ndarray            # uint8 [outputs, inputs]
+    scales: np.ndarray           # float16 [outputs, inputs / 32]
+    minimums: np.ndarray | None  # the same for int4
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.shape
+
+    def rows(self, order: np.ndarray) -> 'Codes':
+        """Return the rows `order` names, in its order."""
+        minimums = None if self.minimums is None else self.minimums[order]
+        return Codes(self.kind, self.codes[order], self.scales[order], minimums)
+
+    def floats(self) -> np.ndarray:
+        """Return the weights as float32."""
+        groups = self.codes.reshape(len(self.codes), -1, _GROUP).astype(np.float32)
+        if self.kind == 'int8':
+            groups -= 128
+        groups *= self.scales[..., None].astype(np.float32)
+        if self.minimums is not None:
+            groups += self.minimums[..., None].astype(np.float32)
+        return groups.reshape(self.codes.shape)
+
+    @classmethod
+    def from_gguf(cls, data: np.ndarray, type_name: str) -> 'Codes | None':
+        """Return the blocks of a GGUF tensor [outputs, bytes] without loss.
+
+        Types: Q8_0, Q4_0 and Q4_1; None for any other.
+        """
+        if type_name not in ('Q8_0', 'Q4_0', 'Q4_1'):
+            return None
+        head = 4 if type_name == 'Q4_1' else 2
+        size = head + (_GROUP if type_name == 'Q8_0' else _GROUP // 2)
+        blocks = np.ascontiguousarray(data).reshape(len(data), -1, size)
+        scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0]
+        body = blocks[..., head:]
+        if type_name == 'Q8_0':
+            return cls('int8', (body ^ 0x80).reshape(len(data), -1), scales, None)
+        codes = np.concatenate((body & 15, body >> 4), -1).reshape(len(data), -1)
+        if type_name == 'Q4_1':
+            minimums = np.ascontiguousarray(blocks[..., 2:4]).view(np.float16)[..., 0]
+        else:
+            minimums = scales * np.float16(-8)
+        return cls('int4', codes, scales, minimums)
+
+
+Rows = np.ndarray | Codes  # weights [outputs, inputs]: floats, or codes
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A packed matrix and the memory it points to."""
+
+    matrix: Matrix
+    data: np.ndarray
+    bias: np.ndarray | None
+    kind: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+
+def pack(library: Library, kind: str, parts: Sequence[Rows],
+         bias: np.ndarray | None = None) -> Packed:
+    """Return the matrix whose outputs are those of `parts`, one after the other.
+
+    Codes of that very kind are kept exactly; all else is converted through float32. Raises
+    ``ValueError`` when the parts do not fit each other or hold numbers that are not finite.
+    """
+    if kind not in KINDS:
+        raise ValueError(f'weights {kind!r} are none of {", ".join(KINDS)}')
+    inputs = parts[0].shape[1]
+    outputs = sum(part.shape[0] for part in parts)
+    if any(part.shape[1] != inputs for part in parts):
+        raise ValueError(f'matrices with {sorted({p.shape[1] for p in parts})} inputs cannot be '
+                         'joined')
+    if bias is not None:
+        bias = np.ascontiguousarray(bias, np.float32)
+        if bias.shape != (outputs,):
+            raise ValueError(f'a bias of shape {bias.shape} for {outputs} outputs')
+    data = aligned(library.slice_packed_bytes(KINDS[kind], outputs, inputs))
+    if all(isinstance(part, Codes) and part.kind == kind for part in parts):
+        codes = np.concatenate([part.codes for part in parts])
+        scales = np.concatenate([part.scales for part in parts])
+        minimums = None if kind == 'int8' else np.concatenate([p.minimums for p in parts])
+        _check_finite(scales, minimums)
+        error = library.slice_pack_codes(
+            KINDS[kind], outputs, inputs, codes.ctypes.data, scales.ctypes.data,
+            None if minimums is None else minimums.ctypes.data, data.ctypes.data)
+    else:
+        floats = np.concatenate([_floats(part) for part in parts])
+        _check_finite(floats)
+        error = library.slice_pack_floats(KINDS[kind], outputs, inputs, floats.ctypes.data,
+                                          data.ctypes.data)
+    if error:
+        raise ValueError(f'a matrix of {outputs} by {inputs} cannot be packed as {kind}')
+    matrix = Matrix(data.ctypes.data, None if bias is None else bias.ctypes.data, KINDS[kind],
+                    outputs, inputs)
+    return Packed(matrix, data, bias, kind)
+
+
+def interleaved(gate: Rows, up: Rows) -> Rows:
+    """Return 16 outputs of `gate`, the same 16 of `up`, the next 16 of `gate`, ...
+
+    The kernel multiplies the two where it computes them. Missing outputs are zeros.
+    """
+    if gate.shape != up.shape:
+        raise ValueError(f'gate {gate.shape} and up {up.shape} differ in shape')
+    if isinstance(gate, Codes) and isinstance(up, Codes) and gate.kind == up.kind \
+            and gate.shape[0] % _BLOCK == 0:
+        def mix(a, b):
+            return None if a is None else _mix(a, b)
+        return Codes(gate.kind, mix(gate.codes, up.codes), mix(gate.scales, up.scales),
+                     mix(gate.minimums, up.minimums))
+    gate, up = _floats(gate), _floats(up)
+    missing = -len(gate) % _BLOCK
+    if missing:
+        padding = ((0, missing), (0, 0))
+        gate, up = np.pad(gate, padding), np.pad(up, padding)
+    return _mix(gate, up)
+
+
+def aligned(nbytes: int) -> np.ndarray:
+    """Return untouched bytes that start on a cache line."""
+    raw = np.empty(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start:start + nbytes]
+
+
+def _mix(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+    blocks = (len(gate) // _BLOCK, 1, _BLOCK, -1)
+    both = np.concatenate((gate.reshape(blocks), up.reshape(blocks)), 1)
+    return both.reshape(2 * len(gate), -1)
+
+
+def _floats(rows: Rows) -> np.ndarray:
+    return rows.floats() if isinstance(rows, Codes) else np.asarray(rows, np.float32)
+
+
+def _check_finite(*arrays: np.ndarray | None) -> None:
+    if not all(np.isfinite(array).all() for array in arrays if array is not None):
+        raise ValueError('the weights hold numbers that are not finite: the file is damaged')
