@@ -23,7 +23,7 @@ def capacity_bound(workload: Sequence[Arrival], latency: LatencyModel, max_batch
     attained = 0
     for cost in costs:
         left -= cost
-        if left < 0:
+        if left < -1e-9:  # a sum of floats may miss an exact fit
             break
         attained += 1
     return attained / len(workload)

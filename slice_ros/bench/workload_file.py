@@ -53,13 +53,14 @@ def load_trace(path: Path, classes: Iterable[SloClass] = DEFAULT_CLASSES) -> lis
 def _trace_row(row, known: Mapping[str, SloClass]) -> tuple[float, SloClass, int, int, int]:
     _only(row, 'a trace line', {'arrival', 'class', 'prompt_tokens', 'output_tokens',
                                 'max_tokens'})
-    if row.get('class') not in known:
-        raise ValueError(f'class {row.get("class")!r:.80} is none of {", ".join(known)}')
+    name = row.get('class')
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f'class {name!r:.80} is none of {", ".join(known)}')
     time = _number(row.get('arrival'), 'arrival', 0.0)
     prompt = _count(row.get('prompt_tokens'), 'prompt_tokens')
     output = _count(row.get('output_tokens'), 'output_tokens')
     limit = _count(row['max_tokens'], 'max_tokens') if 'max_tokens' in row else 0
-    return time, known[row['class']], prompt, output, limit
+    return time, known[name], prompt, output, limit
 
 
 def _workload(data, default_name: str) -> Workload:

@@ -1,0 +1,106 @@
+"""``slice_bench simulate`` from its flags to its JSON."""
+
+import json
+import math
+
+import pytest
+from slice_ros.bench.cli import main
+
+RUN_KEYS = {'policy', 'rate', 'seed', 'requests', 'attainment', 'utility_attainment',
+            'capacity_bound', 'plan_us_p50', 'plan_us_p99', 'classes'}
+CLASS_KEYS = {'requests', 'attainment', 'ttft_p50', 'ttft_p99', 'tpot_p50', 'tpot_p99',
+              'completion_mean', 'completion_p99', 'max_gap_p99'}
+
+
+def simulate(tmp_path, *flags):
+    out = tmp_path / 'out.json'
+    status = main(['simulate', '--requests', '30', '--jobs', '1', '--json', str(out), *flags])
+    assert status == 0
+    return json.loads(out.read_text())['runs']
+
+
+def test_json_holds_every_field_of_every_run(tmp_path, capsys):
+    runs = simulate(tmp_path, '--profile', 'rtx4060ti-chatglm2-6b-int4', '--rates', '1,4',
+                    '--mix', 'control=0.4,navigation=0.3,dialogue=0.3', '--seeds', '1,2',
+                    '--policies', 'orca,fastserve,slice_static,slice_static:capacity_ratio=0.5')
+    assert len(runs) == 4 * 2 * 2
+    assert {(run['policy'], run['rate'], run['seed']) for run in runs} == {
+        (policy, rate, seed) for rate in (1, 4) for seed in (1, 2)
+        for policy in ('orca', 'fastserve', 'slice_static', 'slice_static:capacity_ratio=0.5')}
+    for run in runs:
+        assert RUN_KEYS == set(run)
+        assert run['requests'] == 30 == sum(c['requests'] for c in run['classes'].values())
+        assert 0 <= run['attainment'] <= run['capacity_bound'] <= 1
+        for figures in run['classes'].values():
+            assert CLASS_KEYS <= set(figures)
+            assert all(math.isfinite(value) for value in figures.values())
+    assert 'attained, % of requests (mean ± standard deviation over 2 seeds)' in \
+        capsys.readouterr().out
+
+
+def test_the_same_flags_give_the_same_figures_on_one_process_and_on_two(tmp_path):
+    flags = ['--rates', '3', '--policies', 'orca', '--noise', '0.3', '--seeds', '1,2']
+    once = simulate(tmp_path, *flags)
+    again = simulate(tmp_path, *flags, '--jobs', '2')
+    for run in once + again:
+        del run['plan_us_p50'], run['plan_us_p99']
+    assert once == again
+
+
+def test_flags_change_what_they_say(tmp_path):
+    base = ['--rates', '2', '--seeds', '1', '--policies', 'orca']
+    (plain,) = simulate(tmp_path, *base)
+    (loose,) = simulate(tmp_path, *base, '--slo-scale', '100')
+    (slow,) = simulate(tmp_path, *base, '--burst-every', '0.01')
+    (control,) = simulate(tmp_path, *base, '--mix', 'control=1')
+    assert plain['attainment'] < loose['attainment'] == 1
+    assert slow['classes']['dialogue']['tpot_p50'] > plain['classes']['dialogue']['tpot_p50']
+    assert list(control['classes']) == ['control']
+
+
+def test_revealed_lengths_reach_the_policy(tmp_path):
+    # A class with a deadline alone is held to deadline / max_tokens: knowing the lengths matters.
+    flags = ['--rates', '4', '--seeds', '1', '--policies', 'slice_static', '--workload',
+             str(tmp_path / 'w.yaml')]
+    (tmp_path / 'w.yaml').write_text(
+        'classes: {a: {share: 1, prompt_tokens: [8, 8], output_tokens: [2, 80], '
+        'slo: {deadline_ms: 4000}}}')
+    (hidden,) = simulate(tmp_path, *flags)
+    (shown,) = simulate(tmp_path, *flags, '--reveal-lengths')
+    assert hidden['classes'] != shown['classes']
+
+
+def test_a_trace_is_replayed(tmp_path):
+    trace = tmp_path / 't.jsonl'
+    trace.write_text('\n'.join(json.dumps(
+        {'arrival': 7 + i, 'class': 'control', 'prompt_tokens': 40, 'output_tokens': 12})
+        for i in range(11)))
+    (run,) = simulate(tmp_path, '--trace', str(trace), '--policies', 'orca', '--seeds', '1')
+    assert (run['requests'], run['rate'], run['attainment']) == (11, 1.1, 1.0)
+
+
+@pytest.mark.parametrize('flags, sentence', [
+    (['--policies', 'sjf'], "unknown policy 'sjf': choose one of fastserve, orca"),
+    (['--policies', 'orca:x=1'], 'policy orca'),
+    (['--policies', 'slice_static:0.5'], 'expected option=value'),
+    (['--policies', 'slice_static:capacity_ratio=7'], 'capacity_ratio must be in'),
+    (['--profile', 'none'], "'none' is neither a file nor one of the profiles"),
+    (['--workload', 'none'], "'none' is neither a file nor one of the workloads"),
+    (['--mix', 'control'], 'expected class=share'),
+    (['--mix', 'x=1'], "unknown class 'x'"),
+    (['--trace', '/nonexistent'], '/nonexistent is not a trace'),
+    (['--json', '/nonexistent/x.json', '--requests', '5'], '/nonexistent'),
+])
+def test_what_is_wrong_is_said_in_a_sentence(capsys, flags, sentence):
+    assert main(['simulate', '--rates', '2', '--seeds', '1', '--jobs', '1', '--policies', 'orca',
+                 *flags]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('flags', [['--rates', '0'], ['--rates', 'x'], ['--seeds', '1.5'],
+                                   ['--requests', '-3'], ['--nope']])
+def test_a_flag_that_cannot_be_is_refused(capsys, flags):
+    with pytest.raises(SystemExit) as ended:
+        main(['simulate', *flags])
+    assert ended.value.code == 2
+    assert flags[0] in capsys.readouterr().err

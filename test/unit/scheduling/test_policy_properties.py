@@ -1,0 +1,140 @@
+"""What holds for every registered policy, whatever arrives."""
+
+from dataclasses import astuple, replace
+from statistics import fmean
+
+from hypothesis import given, settings, strategies as st
+import pytest
+from slice_ros.bench.config import config_file
+from slice_ros.bench.report import attainment
+from slice_ros.bench.simulate import mistaken, Noise, simulate
+from slice_ros.bench.workload import Arrival, generate
+from slice_ros.bench.workload_file import load_workload
+from slice_ros.errors import ErrorCode
+from slice_ros.request import State
+from slice_ros.scheduling.latency import LatencyModel, load_profile
+from slice_ros.scheduling.policy import Capacity, make_policy, policy_names, Policy
+from slice_ros.slo import SloClass
+
+LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+PUBLISHED = load_workload(config_file('workloads', 'published'))
+# At its default ratio of 1.0 the published policy starts more than it can finish, so that too
+# little memory, or too slow an accelerator, can even help it. Held to a ratio that works.
+OPTIONS = {'slice_static': {'capacity_ratio': .5}}
+EVERY_POLICY = pytest.mark.parametrize('name', policy_names())
+MS = st.sampled_from([0, 1, 20, 50, 100, 250, 500, 1500, 6000])
+SLOS = st.builds(SloClass, st.sampled_from(['a', 'b', 'c']), ttft_ms=MS, tpot_ms=MS,
+                 deadline_ms=MS, utility=st.sampled_from([.1, 1, 10, 100]))
+ARRIVALS = st.lists(
+    st.builds(Arrival, st.floats(0, 5), SLOS, prompt_tokens=st.integers(1, 90),
+              output_tokens=st.integers(1, 30), max_tokens=st.integers(1, 30)),
+    min_size=1, max_size=24).map(lambda rows: sorted(rows, key=lambda a: a.time))
+# The tightest cache still holds the longest prompt and answer, as the server's limits see to.
+CAPACITIES = st.builds(Capacity, max_batch=st.integers(1, 8), slots=st.integers(1, 10),
+                       kv_tokens=st.integers(120, 600), prefill_chunk=st.integers(8, 128))
+NOISES = st.builds(Noise, spread=st.sampled_from([0, .3]), burst_every=st.sampled_from([0, 1.0]))
+
+
+class Watched(Policy):
+    """Passes everything on, and holds that planning changes no request."""
+
+    def __init__(self, policy):
+        super().__init__(policy.capacity)
+        self.policy = policy
+        self.finished = policy.finished
+        self.overhead = policy.overhead
+
+    def plan(self, now, requests, latency):
+        before = [astuple(request) for request in requests]
+        step = self.policy.plan(now, requests, latency)
+        assert [astuple(request) for request in requests] == before
+        return step
+
+
+@EVERY_POLICY
+@settings(max_examples=40, deadline=None)
+@given(workload=ARRIVALS, capacity=CAPACITIES, noise=NOISES,
+       error=st.sampled_from([.5, 1.0, 2.0]))
+def test_the_contract_holds_and_no_request_is_lost(name, workload, capacity, noise, error):
+    # The simulator raises when a request decodes before its prefill or after its end, when a cap
+    # is broken, and when nothing moves.
+    result = simulate(Watched(make_policy(name, capacity)), LATENCY, workload, noise=noise,
+                      believed=mistaken(LATENCY, error))
+    assert len(result.requests) == len(workload)
+    for request, arrival in zip(result.requests, workload):
+        if request.state is State.FINISHED:
+            assert request.generated == min(arrival.output_tokens, arrival.max_tokens)
+        else:
+            assert (request.state, request.error) == (State.FAILED, ErrorCode.DEADLINE_MISSED)
+
+
+@EVERY_POLICY
+@settings(max_examples=40, deadline=None)
+@given(prompt=st.integers(1, 1000), output=st.integers(1, 100), unused=st.integers(0, 100),
+       loose=st.floats(1.01, 20), set_=st.tuples(st.booleans(), st.booleans(), st.booleans()))
+def test_every_feasible_lone_request_attains(name, prompt, output, unused, loose, set_):
+    chunks = [512] * (prompt // 512) + [prompt % 512] * (prompt % 512 > 0)
+    ttft = sum(LATENCY.prefill(n) for n in chunks) * loose
+    tpot = LATENCY.decode(1) * loose
+    objectives = (ttft, tpot, ttft + tpot * (output - 1))
+    slo = SloClass('lone', *(on * x * 1e3 for on, x in zip(set_, objectives)))
+    lone = Arrival(3.0, slo, prompt, output, output + unused)
+    (request,) = simulate(make_policy(name), LATENCY, [lone]).requests
+    assert request.report().attained
+
+
+@EVERY_POLICY
+@settings(max_examples=30, deadline=None)
+@given(workload=ARRIVALS, capacity=CAPACITIES)
+def test_no_decision_depends_on_lengths_not_yet_seen(name, workload, capacity):
+    logs = []
+    for longer in (False, True):
+        work = [replace(a, max_tokens=30, output_tokens=30 if longer else a.output_tokens)
+                for a in workload]
+        result = simulate(make_policy(name, capacity), LATENCY, work, log=True)
+        logs.append((result.log, min(request.ended_at for request in result.requests)))
+    (short, end), (long, _) = logs
+    common = [step for step in short if step.start < end]
+    assert common == long[:len(common)]
+
+
+@EVERY_POLICY
+@pytest.mark.parametrize('slo', [
+    SloClass('none'),                                   # objectives of 0
+    SloClass('past', ttft_ms=1, tpot_ms=1, deadline_ms=1, utility=100),   # late on arrival
+    SloClass('unexpected', ttft_ms=700, tpot_ms=70, utility=1e9),
+])
+def test_a_burst_of_fifty_of_one_class_is_seen_through(name, slo):
+    burst = [Arrival(i * .02, slo, 64, 20, 40) for i in range(50)]
+    result = simulate(make_policy(name), LATENCY, burst)
+    assert all(request.ended for request in result.requests)
+    if slo.name == 'none':
+        assert all(request.state is State.FINISHED for request in result.requests)
+
+
+@EVERY_POLICY
+@pytest.mark.parametrize('rate', [1.0, 2.0, 4.0])
+def test_a_faster_accelerator_never_lowers_attainment(name, rate):
+    shares = [fmean(attainment(simulate(
+        make_policy(name, **OPTIONS.get(name, {})), mistaken(LATENCY, factor),
+        generate(PUBLISHED, rate, 100, seed)).reports) for seed in (1, 2, 3))
+        for factor in (1.0, .8, .6)]
+    assert shares[1] >= shares[0] - .03
+    assert shares[2] >= shares[1] - .03
+
+
+@EVERY_POLICY
+def test_more_memory_never_lowers_attainment(name):
+    shares = [fmean(attainment(simulate(
+        make_policy(name, Capacity(slots=slots, kv_tokens=tokens), **OPTIONS.get(name, {})),
+        LATENCY, generate(PUBLISHED, 2.0, 100, seed)).reports) for seed in (1, 2, 3))
+        for slots, tokens in ((4, 1000), (16, 4000), (64, 1 << 20))]
+    assert shares[1] >= shares[0] - .03
+    assert shares[2] >= shares[1] - .03
+
+
+def test_the_profile_is_the_published_one():
+    assert [round(LATENCY.decode(b) * 1e3) for b in range(1, 17)] == [
+        14, 27, 38, 50, 60, 72, 83, 95, 106, 118, 129, 141, 152, 164, 175, 187]
+    assert LATENCY.prefill(100) == pytest.approx(.045)
+    assert isinstance(LATENCY, LatencyModel)
