@@ -51,6 +51,7 @@ class Loop:
     def __init__(self, engine: 'Engine', latency: LatencyModel,
                  make_policy: Callable[[], Policy], clock: Callable[[], float]) -> None:
         self.engine, self.latency, self.clock = engine, latency, clock
+        self.observe = getattr(latency, 'observe', None)  # models that learn have it
         self.make_policy = make_policy
         self.policy = make_policy()
         self.changed = threading.Condition()     # guards what follows; notified when it changes
@@ -134,9 +135,9 @@ class Loop:
     def _step(self, step: Step, jobs: dict[str, Job], begin: float) -> None:
         fed = {jobs[r.id]: 1 for r in step.decode}
         fed.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
-        predicted = self.latency.step(
-            len(step.decode), sum(r.cached for r in step.decode),
-            [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
+        shape = (len(step.decode), sum(r.cached for r in step.decode),
+                 [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
+        predicted = self.latency.step(*shape)
         planned = self.clock()
         try:
             outputs = self.engine.step([(job.sequence, n) for job, n in fed.items()])
@@ -154,6 +155,8 @@ class Loop:
             for job in fed:
                 self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
             return
+        if self.observe:
+            self.observe(*shape, now - planned)
         for job in jobs.values():
             if job not in fed:
                 job.request.pause()

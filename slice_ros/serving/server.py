@@ -160,13 +160,15 @@ class Server:
         """Return what the server is doing, and how the classes have fared of late."""
         now, config, loop = self.clock(), self.config, self._loop
         slos = {slo.name: slo for slo in config.classes}
-        with loop.changed:
+        with loop.changed:  # copied here, summed up outside: the loop waits for this lock
             live = tuple(job.request for job in loop.jobs.values())
-            classes = {
-                name: class_snapshot(slos.get(name) or SloClass(name), stats,
-                                     [r for r in live if r.slo.name == name], now, config.window)
-                for name, stats in loop.classes.items()}
-            figures = loop_figures(loop.stats, now, config.window, self._started)
+            stats = {name: stats.copy() for name, stats in loop.classes.items()}
+            loop_stats = loop.stats.copy()
+        classes = {
+            name: class_snapshot(slos.get(name) or SloClass(name), stats[name],
+                                 [r for r in live if r.slo.name == name], now, config.window)
+            for name in stats}
+        figures = loop_figures(loop_stats, now, config.window, self._started)
         return Snapshot(
             at=now, policy=config.policy, window=config.window, requests=live, classes=classes,
             capacity_ratio=getattr(loop.policy, 'capacity_ratio', math.nan),

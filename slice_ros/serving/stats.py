@@ -5,14 +5,14 @@ Written by the loop thread and read by any other under the server's lock. Times 
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import math
 
 from slice_ros.request import Request, State
 from slice_ros.slo import SloClass, SloReport
 
 _ENDS_KEPT = 1000   # requests a class remembers at most, however long the window
-_STEPS_KEPT = 4096  # the same for steps
+_STEPS_KEPT = 2000  # the same for steps
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -34,6 +34,10 @@ class ClassStats:
     failed: int = 0
     rejected: int = 0
     ends: deque = field(default_factory=lambda: deque(maxlen=_ENDS_KEPT))  # (time, SloReport)
+
+    def copy(self) -> 'ClassStats':
+        """Return a copy that no longer changes."""
+        return replace(self, ends=self.ends.copy())
 
     def end(self, request: Request) -> None:
         """Count a request that has just ended."""
@@ -73,7 +77,12 @@ class LoopStats:
     policy_failures: int = 0
     recent: deque = field(default_factory=lambda: deque(maxlen=_STEPS_KEPT))
 
+    def copy(self) -> 'LoopStats':
+        """Return a copy that no longer changes."""
+        return replace(self, recent=self.recent.copy())
+
     def step(self, record: StepRecord) -> None:
+        """Count a forward pass."""
         self.steps += 1
         self.tokens += record.tokens
         self.recent.append(record)

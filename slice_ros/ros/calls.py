@@ -1,0 +1,94 @@
+"""One request on its way through the node: from its refusal or first token to its report."""
+
+from collections.abc import Callable
+import math
+
+from rclpy.clock import Clock
+from rclpy.publisher import Publisher
+from rclpy.task import Future
+
+from slice_ros import msg
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.request import Request, State
+from slice_ros.ros.conversions import report_message
+from slice_ros.serving import Delivery
+from slice_ros.slo import SloClass
+
+
+class Call:
+    """Passes the tokens of one request on, and keeps the answer for whoever awaits `done`.
+
+    An instance is the `on_output` of its request: it is called by the serving loop, publishes
+    there and then, and leaves nothing to a timer. `tokens` and `reports` are the publishers, None
+    where there is no such topic; `feedback` is called with (text, number, tokens, predicted
+    completion in ms) for each token; `wake` is called after `done` was completed, which by itself
+    does not wake an executor from another thread.
+    """
+
+    def __init__(self, request_id: str, clock: Clock, tokens: Publisher | None,
+                 reports: Publisher, wake: Callable[[], None],
+                 feedback: Callable[[str, int, int, float], None] | None = None) -> None:
+        self.id = request_id
+        self.done: Future = Future()   # completed with None; the answer is in the fields below
+        self.text = ''
+        self.finish_reason = ''
+        self.error = ErrorCode.NONE
+        self.message = ''
+        self.report = msg.SloReport(request_id=request_id)
+        self._clock, self._tokens, self._reports = clock, tokens, reports
+        self._wake, self._feedback = wake, feedback
+        self._pieces: list[str] = []
+        self._chunk = msg.TokenChunk(request_id=request_id)  # filled anew for each token
+        self._received = clock.now().to_msg()
+
+    def __call__(self, delivery: Delivery) -> None:
+        request, chunk = delivery.request, self._chunk
+        last = delivery.finish_reason is not None
+        self._pieces.append(delivery.text)
+        if last:
+            chunk.finished = True
+            chunk.finish_reason = delivery.finish_reason
+            chunk.error_code, chunk.error_msg = int(delivery.error), delivery.message
+        if self._tokens is not None and self._tokens.get_subscription_count():
+            chunk.stamp = self._clock.now().to_msg()
+            chunk.sequence, chunk.text = delivery.number, delivery.text
+            chunk.tokens = request.generated
+            self._tokens.publish(chunk)
+        if self._feedback is not None and not (last and delivery.error):
+            self._feedback(delivery.text, delivery.number, request.generated,
+                           _predicted_completion_ms(request))
+        if last:
+            self._finish(request, delivery.finish_reason, delivery.error, delivery.message)
+
+    def refuse(self, error: RequestError, slo: SloClass | None, arrival: float) -> None:
+        """End a request that was not taken in; `slo` is None where the class is not known."""
+        chunk = self._chunk
+        chunk.stamp, chunk.finished, chunk.finish_reason = self._received, True, 'error'
+        chunk.error_code, chunk.error_msg = int(error.code), error.message
+        if self._tokens is not None:
+            self._tokens.publish(chunk)
+        request = None
+        if slo is not None:
+            request = Request(self.id, slo, arrival, 0, 0, error=error.code,
+                              state=State.REJECTED, ended_at=arrival)
+        self._finish(request, 'error', error.code, error.message)
+
+    def _finish(self, request: Request | None, reason: str, error: ErrorCode,
+                message: str) -> None:
+        self.text = ''.join(self._pieces)
+        self.finish_reason, self.error, self.message = reason, error, message
+        if request is not None:
+            self.report = report_message(request.report(), self._received, reason, error, message)
+            self._reports.publish(self.report)
+        else:
+            self.report.stamp, self.report.finish_reason = self._received, reason
+            self.report.error_code, self.report.error_msg = int(error), message
+        self.done.set_result(None)
+        self._wake()
+
+
+def _predicted_completion_ms(request: Request) -> float:
+    if request.generated < 2:
+        return math.nan  # one token says nothing about the next
+    left = request.max_tokens - request.generated
+    return (request.completion + left * request.tpot) * 1e3

@@ -1,0 +1,190 @@
+"""Messages to core and back. Whatever a message may hold ends in a request or a `RequestError`."""
+
+from collections.abc import Sequence
+import math
+import resource
+import sys
+
+from builtin_interfaces.msg import Time
+
+from slice_ros import msg
+from slice_ros.engine import EngineInfo, Sampling
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.request import Request
+from slice_ros.ros.parameters import Settings
+from slice_ros.serving import ClassSnapshot, Snapshot
+from slice_ros.slo import SloClass, SloReport
+
+ROLES = (msg.ChatMessage.SYSTEM, msg.ChatMessage.USER, msg.ChatMessage.ASSISTANT)
+FORMATS = (msg.ResponseFormat.TEXT, msg.ResponseFormat.CHOICE, msg.ResponseFormat.JSON_SCHEMA,
+           msg.ResponseFormat.REGEX)
+MAX_STOPS = 16          # stop strings of a request
+MAX_STOP_BYTES = 256    # the longest of them
+MAX_ID = 128            # characters of a request id
+MAX_LISTED = 64         # live requests in SchedulerState
+
+
+def _invalid(sentence: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_REQUEST, sentence)
+
+
+def slo_class(name: str, goal, settings: Settings) -> SloClass:
+    """Return the class `name` with the goal's own objectives where it sets some."""
+    slo = settings.classes.get(name)
+    if slo is None:
+        raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
+                           f'there is no class {name!r:.80}: choose one of '
+                           f'{", ".join(settings.classes)}')
+    if not (goal.ttft_ms or goal.tpot_ms or goal.deadline_ms):
+        return slo
+
+    def objective(field: str) -> float:
+        value = getattr(goal, field)
+        if math.isnan(value) or value < 0:
+            raise _invalid(f'{field} is {value}: give milliseconds above 0, 0 for the objective '
+                           'of the class, or inf for none')
+        if value == 0:
+            return getattr(slo, field)
+        return 0.0 if math.isinf(value) else value
+    return SloClass(name, objective('ttft_ms'), objective('tpot_ms'), objective('deadline_ms'),
+                    slo.utility)
+
+
+def messages(goal, settings: Settings) -> list[tuple[str, str]]:
+    """Return the conversation of a goal as (role, content) pairs, oldest first."""
+    if goal.prompt and goal.messages:
+        raise _invalid('both prompt and messages are given: give one of them')
+    if len(goal.messages) > settings.max_messages:
+        raise _invalid(f'{len(goal.messages)} messages are too many: give '
+                       f'{settings.max_messages} at most')
+    # Characters first: that is quick, and bytes are never fewer.
+    size = len(goal.prompt) + sum(len(m.content) for m in goal.messages)
+    if size <= settings.max_text_bytes:
+        size = len(goal.prompt.encode(errors='replace')) + sum(
+            len(m.content.encode(errors='replace')) for m in goal.messages)
+    if size > settings.max_text_bytes:
+        raise RequestError(ErrorCode.PROMPT_TOO_LONG,
+                           f'the text has {size} bytes: shorten it to {settings.max_text_bytes}')
+    if not goal.messages:
+        if not goal.prompt.strip():
+            raise _invalid('the prompt is empty: say something in prompt or messages')
+        return [('user', goal.prompt)]
+    for number, message in enumerate(goal.messages):
+        if message.role not in ROLES:
+            raise _invalid(f'messages[{number}].role is {message.role!r:.80}: choose one of '
+                           f'{", ".join(ROLES)}')
+        if message.role != 'assistant' and not message.content.strip():
+            raise _invalid(f'messages[{number}] ({message.role}) is empty: say something or '
+                           'leave it out')
+    return [(message.role, message.content) for message in goal.messages]
+
+
+def sampling(values: msg.SamplingParams) -> Sampling:
+    """Return how a goal wants its tokens picked."""
+    try:
+        return Sampling(
+            temperature=values.temperature, top_k=values.top_k, top_p=values.top_p,
+            min_p=values.min_p, repetition_penalty=values.repetition_penalty,
+            seed=None if values.seed < 0 else values.seed)
+    except ValueError as error:
+        raise _invalid(f'sampling.{error}') from error
+
+
+def stops(values: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts that end an answer."""
+    if len(values) > MAX_STOPS:
+        raise _invalid(f'{len(values)} stop texts are too many: give {MAX_STOPS} at most')
+    for number, text in enumerate(values):
+        if not text or len(text.encode(errors='replace')) > MAX_STOP_BYTES:
+            raise _invalid(f'stop[{number}] must have 1 to {MAX_STOP_BYTES} bytes')
+    return tuple(values)
+
+
+def check_unserved(goal) -> None:
+    """Refuse what the interface has room for and this node does not do."""
+    if goal.session_id or goal.reset_session:
+        raise _invalid('this node keeps no sessions: leave session_id empty and send the '
+                       'conversation in messages')
+    kind = goal.response_format.type
+    if kind not in FORMATS:
+        raise _invalid(f'response_format.type is {kind!r:.80}: choose text')
+    if kind != msg.ResponseFormat.TEXT:
+        raise _invalid(f'this node does not enforce the response format {kind}: choose text')
+
+
+def request_id(text: str) -> str:
+    """Return a caller's own request id ('' when it leaves that to the node)."""
+    if len(text) > MAX_ID or not text.isprintable():
+        raise _invalid(f'request_id must be printable and have {MAX_ID} characters at most')
+    return text
+
+
+def slo_message(slo: SloClass) -> msg.SloClass:
+    return msg.SloClass(
+        name=slo.name, ttft_ms=float(slo.ttft_ms), tpot_ms=float(slo.tpot_ms),
+        deadline_ms=float(slo.deadline_ms), utility=float(slo.utility))
+
+
+def report_message(report: SloReport, stamp: Time, reason: str, error: ErrorCode,
+                   sentence: str) -> msg.SloReport:
+    """Return the report of a request that was received at `stamp`."""
+    return msg.SloReport(
+        stamp=stamp, request_id=report.request_id, requested_class=report.slo.name,
+        slo=slo_message(report.slo), served=report.served, attained=report.attained,
+        ttft_met=report.ttft_met, tpot_met=report.tpot_met, deadline_met=report.deadline_met,
+        prompt_tokens=report.prompt_tokens, output_tokens=report.output_tokens,
+        ttft_ms=report.ttft * 1e3, tpot_ms=report.tpot * 1e3,
+        completion_ms=report.completion * 1e3, max_gap_ms=report.max_gap * 1e3,
+        finish_reason=reason, error_code=int(error), error_msg=sentence)
+
+
+def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
+    """Return what is loaded, with the memory the process holds now."""
+    return msg.EngineStatus(
+        model=info.model, family=info.family, device=info.device, weights=info.weights,
+        path=info.path, kernels=info.kernels, max_context=info.max_context, slots=info.slots,
+        max_batch=max_batch, kv_tokens=info.kv_tokens, weight_bytes=info.weight_bytes,
+        kv_bytes=info.kv_bytes, resident_bytes=_resident_bytes(), vocab_size=info.vocab_size)
+
+
+def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.SchedulerState:
+    """Return what the scheduler is doing."""
+    return msg.SchedulerState(
+        stamp=stamp, policy=snapshot.policy, rate_control='work_conserving', gate_open=True,
+        capacity_ratio=float(snapshot.capacity_ratio), load=snapshot.load,
+        window_s=snapshot.window, prediction_error=snapshot.prediction_error,
+        step_p50_ms=snapshot.step[0] * 1e3, step_p99_ms=snapshot.step[1] * 1e3,
+        plan_p50_ms=snapshot.plan[0] * 1e3, overhead=snapshot.overhead,
+        tokens_per_s=snapshot.tokens_per_s, steps=snapshot.steps, tokens=snapshot.tokens,
+        engine_failures=snapshot.engine_failures, queued=snapshot.queued, max_queued=max_queued,
+        slots_used=snapshot.slots_used, kv_tokens_used=snapshot.kv_tokens_used,
+        requests=[_request_message(r, snapshot.at) for r in snapshot.requests[:MAX_LISTED]],
+        classes=[_class_message(c) for c in snapshot.classes.values()])
+
+
+def _request_message(request: Request, now: float) -> msg.RequestStatus:
+    return msg.RequestStatus(
+        request_id=request.id, slo_class=request.slo.name, state=request.state.value,
+        prompt_tokens=request.prompt_tokens, cached_tokens=request.cached,
+        output_tokens=request.generated, max_tokens=request.max_tokens,
+        age_ms=(now - request.arrival) * 1e3, ttft_ms=request.ttft * 1e3,
+        tpot_ms=request.tpot * 1e3)
+
+
+def _class_message(c: ClassSnapshot) -> msg.ClassStatus:
+    return msg.ClassStatus(
+        slo=slo_message(c.slo), received=c.received, finished=c.finished, attained=c.attained,
+        cancelled=c.cancelled, failed=c.failed, rejected=c.rejected, live=c.live,
+        waiting=c.waiting, window_s=c.window, window_requests=c.window_requests,
+        attainment=c.attainment, ttft_p50_ms=c.ttft[0] * 1e3, ttft_p99_ms=c.ttft[1] * 1e3,
+        tpot_p50_ms=c.tpot[0] * 1e3, tpot_p99_ms=c.tpot[1] * 1e3,
+        completion_p50_ms=c.completion[0] * 1e3, completion_p99_ms=c.completion[1] * 1e3)
+
+
+def _resident_bytes() -> int:
+    try:
+        with open('/proc/self/statm') as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux: the peak is the next best figure
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == 'darwin' else peak * 1024

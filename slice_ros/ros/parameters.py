@@ -1,0 +1,169 @@
+"""The node's parameters: declared once here, checked as a whole, read as one typed snapshot."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+
+from slice_ros.engine import EngineConfig
+from slice_ros.scheduling.policy import policy_names
+from slice_ros.serving import DEFAULT_POLICY, ServerConfig
+from slice_ros.slo import DEFAULT_CLASSES, SloClass
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One parameter; the type is that of its default."""
+
+    name: str
+    default: object
+    sentence: str                # meaning, with the unit
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+
+SPECS = (
+    Spec('engine.model', '', 'Model: a Hugging Face directory or a .gguf file; empty = the '
+         'embedded SmolLM2-135M-Instruct.'),
+    Spec('engine.device', 'auto', 'Where the model runs.', choices=('auto', 'cpu', 'cuda')),
+    Spec('engine.weights', 'auto', 'Precision of the weights in memory; auto = what suits the '
+         'device.', choices=('auto', 'fp16', 'bf16', 'fp32')),
+    Spec('engine.max_context', 2048, 'Tokens one request may hold, prompt and answer together.',
+         8, 1 << 22),
+    Spec('engine.slots', 32, 'Requests with a KV cache at the same time.', 1, 4096),
+    Spec('engine.max_batch', 16, 'Requests in one decode step.', 1, 4096),
+    Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
+    Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.'),
+    Spec('scheduler.capacity_ratio', 0.0, 'Share of a cycle the selection may fill; 0 = the '
+         "policy's own.", 0.0, 1.0),
+    Spec('scheduler.cycle_s', 0.0, "Span over which rates are planned, seconds; 0 = the policy's "
+         'own.', 0.0, 60.0),
+    Spec('scheduler.prefill_chunk', 64, 'Prompt tokens in one step: fewer let an urgent request '
+         'in sooner, more prefill faster.', 1, 1 << 16),
+    Spec('limits.max_queued', 64, 'Requests that may wait for their first step; more get '
+         'QUEUE_FULL.', 1, 1 << 16),
+    Spec('limits.max_tokens', 1024, 'Most tokens a request may ask for.', 1, 1 << 20),
+    Spec('limits.max_prompt_tokens', 0, 'Tokens of the longest prompt; 0 = what the context '
+         'holds.', 0, 1 << 22),
+    Spec('limits.max_text_bytes', 65536, 'Bytes of all texts of a request together.',
+         1, 1 << 30),
+    Spec('limits.max_messages', 256, 'Messages in a conversation.', 1, 1 << 16),
+    Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
+         'client, seconds.', 1, 86400),
+    Spec('status.period_s', 1.0, 'Time between two messages on ~/scheduler_state, seconds.',
+         0.05, 3600.0),
+    Spec('status.window_s', 60.0, 'Span that the figures of the status cover, seconds.',
+         1.0, 86400.0),
+    Spec('shutdown.drain_s', 0.0, 'Time that live requests are given to end when the node is '
+         'asked to stop, seconds.', 0.0, 600.0),
+)
+CLASSES = Spec('slo.classes', [slo.name for slo in DEFAULT_CLASSES], 'Names of the SLO classes.')
+
+
+def class_specs(name: str) -> tuple[Spec, ...]:
+    """Return the parameters of one SLO class."""
+    known = {slo.name: slo for slo in DEFAULT_CLASSES}
+    slo = known[name] if name in known else SloClass('none')
+    return (
+        Spec(f'slo.{name}.ttft_ms', float(slo.ttft_ms), 'Objective: request received to first '
+             'token, milliseconds; 0 = none.', 0.0, 1e9),
+        Spec(f'slo.{name}.tpot_ms', float(slo.tpot_ms), 'Objective: mean time per token after '
+             'the first, milliseconds; 0 = none.', 0.0, 1e9),
+        Spec(f'slo.{name}.deadline_ms', float(slo.deadline_ms), 'Objective: request received to '
+             'last token, milliseconds; 0 = none.', 0.0, 1e9),
+        Spec(f'slo.{name}.utility', float(slo.utility), 'Worth of one attained request relative '
+             'to other classes.', 1e-9, 1e9))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One consistent set of parameters."""
+
+    engine: EngineConfig
+    server: ServerConfig
+    classes: Mapping[str, SloClass]
+    max_text_bytes: int
+    max_messages: int
+    result_timeout_s: int
+    status_period_s: float
+    drain_s: float
+
+
+class ParameterError(Exception):
+    """A set of parameters that cannot be used; the sentence names the one at fault."""
+
+
+def declare(node: Node) -> Settings:
+    """Declare every parameter on `node` and read them. Raises `ParameterError`."""
+    try:
+        names = node.declare_parameter(CLASSES.name, CLASSES.default, _descriptor(CLASSES)).value
+        specs = SPECS + tuple(spec for name in names for spec in class_specs(name))
+        values = {
+            spec.name: node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
+            for spec in specs}
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        raise ParameterError(str(error)) from error
+    return settings_from(names, values)
+
+
+def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Settings:
+    """Check a whole set of values and make the snapshot. Raises `ParameterError`."""
+    names = list(names)
+    if not names or len(set(names)) != len(names):
+        raise ParameterError(f'slo.classes needs at least one name, each only once, not {names}')
+    for spec in SPECS:
+        _check(spec, values[spec.name])
+    policies = policy_names()
+    if values['scheduler.policy'] not in policies:
+        raise ParameterError(f'scheduler.policy must be one of {", ".join(policies)}, '
+                             f'not {values["scheduler.policy"]!r:.80}')
+    try:
+        classes = {
+            name: SloClass(name, *(values[spec.name] for spec in class_specs(name)))
+            for name in names}
+    except ValueError as error:
+        raise ParameterError(f'slo.{error}') from error
+    options = {option: values[f'scheduler.{parameter}']
+               for option, parameter in (('capacity_ratio', 'capacity_ratio'),
+                                         ('cycle', 'cycle_s'))
+               if values[f'scheduler.{parameter}']}
+    engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
+        'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'threads')})
+    server = ServerConfig(
+        policy=values['scheduler.policy'], policy_options=options,
+        classes=tuple(classes.values()), max_batch=engine.max_batch,
+        prefill_chunk=values['scheduler.prefill_chunk'], window=values['status.window_s'],
+        **{name: values[f'limits.{name}']
+           for name in ('max_queued', 'max_prompt_tokens', 'max_tokens')})
+    return Settings(
+        engine=engine, server=server, classes=classes,
+        max_text_bytes=values['limits.max_text_bytes'],
+        max_messages=values['limits.max_messages'],
+        result_timeout_s=values['limits.result_timeout_s'],
+        status_period_s=values['status.period_s'], drain_s=values['shutdown.drain_s'])
+
+
+def _check(spec: Spec, value: object) -> None:
+    if spec.choices and value not in spec.choices:
+        raise ParameterError(f'{spec.name} must be one of {", ".join(spec.choices)}, '
+                             f'not {value!r:.80}')
+    # Written so that NaN is refused too.
+    if spec.low is not None and not spec.low <= value <= spec.high:
+        raise ParameterError(f'{spec.name} must be from {spec.low:g} to {spec.high:g}, '
+                             f'not {value}')
+
+
+def _descriptor(spec: Spec) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=spec.sentence, read_only=True)
+    if spec.choices:
+        descriptor.additional_constraints = f'one of {", ".join(spec.choices)}'
+    if isinstance(spec.default, float):
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high))]
+    elif isinstance(spec.default, int):
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)]
+    return descriptor
