@@ -10,9 +10,9 @@ from slice_ros.scheduling.latency import LatencyModel
 def capacity_bound(workload: Sequence[Arrival], latency: LatencyModel, max_batch: int) -> float:
     """Return the share of `workload` that any schedule could attain, at most.
 
-    Cheapest requests first, each costing its prefill plus its later tokens at the least ``l(b) / b``
-    over the batch sizes with ``l(b) <= TPOT``, summed within the horizon from the first arrival
-    to the last instant at which any request could still attain.
+    Cheapest requests first, each costing its prefill plus its later tokens at the least
+    ``l(b) / b`` over the batch sizes with ``l(b) <= TPOT``, summed within the horizon from the
+    first arrival to the last instant at which any request could still attain.
     """
     if not workload:
         return 1.0

@@ -93,37 +93,39 @@ def print_runs(runs: Sequence[Mapping], console: Console) -> None:
     """Print what the runs of a sweep came to: policies by load, mean ± spread over the seeds."""
     seeds = len({run['seed'] for run in runs})
     over = f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'
-    bound = ('bound', 'capacity_bound', 100)
     console.print(load_table(runs, lambda run: run['attainment'],
-                             f'attained, % of requests ({over})', 100, bound))
+                             f'attained, % of requests ({over})', 100, bound=True))
     console.print(load_table(runs, lambda run: run['utility_attainment'],
                              f'attained, % of utility ({over})', 100))
-    first = next(iter(runs[0]['classes']))
+    urgent = next(iter(runs[0]['classes']))
     for title, figure, scale in (
             ('attained, %', 'attainment', 100), ('mean completion, s', 'completion_mean', 1),
             ('longest gap between tokens, p99, ms', 'max_gap_p99', 1e3)):
-        console.print(load_table(
-            runs, lambda run: run['classes'].get(first, {}).get(figure), f'{first}: {title}', scale))
+        console.print(load_table(runs, _of_class(urgent, figure), f'{urgent}: {title}', scale))
     console.print(load_table(runs, lambda run: run['plan_us_p50'], 'plan, median µs', 1))
 
 
+def _of_class(name: str, figure: str) -> Callable[[Mapping], float | None]:
+    return lambda run: run['classes'].get(name, {}).get(figure)
+
+
 def load_table(runs: Sequence[Mapping], figure: Callable[[Mapping], float | None], title: str,
-               scale: float, extra: tuple[str, str, float] | None = None) -> Table:
-    """Return a rich table of a figure of runs: loads down, policies across."""
+               scale: float, bound: bool = False) -> Table:
+    """Return a rich table of a figure of runs: loads down, policies (and the bound) across."""
     policies = list(dict.fromkeys(run['policy'] for run in runs))
     table = Table(title=title, title_justify='left')
     table.add_column('req/s', justify='right')
     for policy in policies:
         table.add_column(policy.replace(':', ' '), justify='right')
-    if extra:
-        table.add_column(extra[0], justify='right', style='dim')
+    if bound:
+        table.add_column('bound', justify='right', style='dim')
     for rate in sorted({run['rate'] for run in runs}):
         rows = [run for run in runs if run['rate'] == rate]
         cells = [_spread([figure(run) for run in rows if run['policy'] == policy], scale)
                  for policy in policies]
-        if extra:
-            cells.append(_spread([run[extra[1]] for run in rows
-                                  if run['policy'] == policies[0]], extra[2]))
+        if bound:
+            cells.append(_spread([run['capacity_bound'] for run in rows
+                                  if run['policy'] == policies[0]], scale))
         table.add_row(f'{rate:g}', *cells)
     return table
 

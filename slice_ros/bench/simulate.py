@@ -155,7 +155,7 @@ class _Simulation:
 
     def _run(self, step: Step) -> None:
         self._check(step)
-        context = sum(request.context for request in step.decode)
+        context = sum(request.cached for request in step.decode)
         chunks = [(chunk.tokens, chunk.request.cached) for chunk in step.prefill]
         cost = self.truth.step(len(step.decode), context, chunks)
         seconds = self.disturb(self.now, cost) + self.policy.overhead()

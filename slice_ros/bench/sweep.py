@@ -83,6 +83,14 @@ def sweep(runs: Sequence[Run], jobs: int, console: Console) -> list[dict]:
     return rows
 
 
+def logged(runs: Sequence[Run]) -> dict[str, Result]:
+    """Simulate the first and last policy again at one seed of the middle load, with a log."""
+    rates = sorted({run.rate for run in runs})
+    middle = [run for run in runs if run.rate == rates[(len(rates) - 1) // 2]]
+    chosen = {run.policy: run for run in reversed((middle[0], middle[-1]))}
+    return {policy: simulate_run(chosen[policy], log=True) for policy in reversed(chosen)}
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the flags of ``slice_bench simulate``."""
     add_common_arguments(parser)
@@ -122,7 +130,7 @@ def run(args: Namespace) -> int:
     finish(args, rows, console)
     if args.plot:
         from slice_ros.bench.plot import draw  # matplotlib takes its time to load
-        draw(rows, runs, args.plot)
+        draw(rows, logged(runs), f'{args.workload} on {latency.name}', args.plot)
         console.print(f'plot: {args.plot}')
     return 0
 

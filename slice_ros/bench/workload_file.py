@@ -1,4 +1,4 @@
-"""Workload files (YAML) and recorded traces (JSONL): read strictly, with the field at fault named."""
+"""Workload files (YAML) and recorded traces (JSONL), read strictly: a fault is named by field."""
 
 from collections.abc import Iterable, Mapping
 import json
@@ -70,7 +70,7 @@ def _workload(data, default_name: str) -> Workload:
     if not isinstance(entries, Mapping) or not entries:
         raise ValueError('classes must map each class name to its share and token ranges')
     shares = normalised({key: _field(entry, key, 'share') for key, entry in entries.items()},
-                     entries, 'share')
+                        entries, 'share')
     classes = tuple(_class(key, entry, shares[key]) for key, entry in entries.items())
     phases = data.get('phases') or []
     if not isinstance(phases, list):
@@ -125,7 +125,8 @@ def _only(data, where: str, allowed: set[str]) -> None:
         raise ValueError(f'{where} must be a mapping of {", ".join(sorted(allowed))}')
     for key in data:
         if key not in allowed:
-            raise ValueError(f'{where}: unknown key {key!r:.80}, expected {", ".join(sorted(allowed))}')
+            raise ValueError(
+                f'{where}: unknown key {key!r:.80}, expected {", ".join(sorted(allowed))}')
 
 
 def _number(value, where: str, least: float) -> float:

@@ -1,1 +1,1 @@
-"""Which requests take part in the next step. Pure Python: no torch, no ROS, no clock of its own."""
+"""Which requests take part in the next step. Pure Python: no torch, no ROS, no clock."""

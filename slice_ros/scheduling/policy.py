@@ -60,7 +60,7 @@ class Policy(ABC):
 
     @abstractmethod
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
-        """Return the next step for the live `requests` (none of them ended), in order of arrival."""
+        """Return the next step for the live `requests`: none ended, in order of arrival."""
 
     def finished(self, request: Request) -> None:
         """Learn from a request that has just ended, whatever its final state."""
@@ -98,7 +98,8 @@ def make_policy(name: str, capacity: Capacity | None = None, **options) -> Polic
     """
     _load_all()
     if name not in _REGISTRY:
-        raise ValueError(f'unknown policy {name!r:.80}: choose one of {", ".join(sorted(_REGISTRY))}')
+        raise ValueError(
+            f'unknown policy {name!r:.80}: choose one of {", ".join(sorted(_REGISTRY))}')
     try:
         return _REGISTRY[name](capacity or Capacity(), **options)
     except TypeError as error:

@@ -67,7 +67,7 @@ class SliceStatic(Policy):
         return self._select(self.rank(requests), latency)
 
     def rank(self, requests: Sequence[Request]) -> list[Request]:
-        """Order by utility rate ``U * TPOT``, highest first; equals keep their order of arrival."""
+        """Order by utility rate ``U * TPOT``, highest first; equals stay in order of arrival."""
         return sorted(requests, key=lambda r: -r.slo.utility * self.tpot(r))
 
     def tpot(self, request: Request) -> float:

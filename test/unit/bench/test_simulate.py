@@ -173,7 +173,8 @@ def test_caps_are_enforced(cap, sentence):
 
 def test_noise_strays_as_far_as_it_says_and_is_the_same_for_a_seed():
     work = arrivals(*[(0.0, 30, 20)] * 8)
-    runs = [simulate(make_policy('orca'), LATENCY, work, noise=Noise(spread=.3), seed=seed, log=True)
+    noise = Noise(spread=.3)
+    runs = [simulate(make_policy('orca'), LATENCY, work, noise=noise, seed=seed, log=True)
             for seed in (1, 1, 2)]
     assert runs[0].end == runs[1].end != runs[2].end
     quiet = simulate(make_policy('orca'), LATENCY, work, log=True)

@@ -38,7 +38,8 @@ def test_the_published_mix():
         (DEFAULT_CLASSES[2], .3, (32, 128), (60, 160))]
     drawn = Counter(a.slo.name for a in generate(workload, 1.0, 5000, seed=3))
     assert drawn['control'] / 5000 == pytest.approx(.4, abs=.02)
-    lengths = [a.output_tokens for a in generate(workload, 1.0, 5000, 3) if a.slo.name == 'control']
+    lengths = [a.output_tokens for a in generate(workload, 1.0, 5000, 3)
+               if a.slo.name == 'control']
     assert set(lengths) == set(range(10, 26))
 
 
@@ -161,7 +162,7 @@ def test_a_trace_is_replayed_in_order_with_the_longest_answer_as_the_limit(tmp_p
     ({**ROW, 'output_tokens': '9'}, 'output_tokens must be a whole number'),
     ({**ROW, 'max_tokens': True}, 'max_tokens must be a whole number'),
     ({**ROW, 'prompt': 'hi'}, "unknown key 'prompt'"),
-    ({**ROW, 'class': ['control']}, "class .* is none of"),
+    ({**ROW, 'class': ['control']}, 'class .* is none of'),
 ])
 def test_a_bad_trace_line_is_refused_by_number(tmp_path, row, sentence):
     with pytest.raises(ValueError, match=sentence):
