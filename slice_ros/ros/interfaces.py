@@ -25,6 +25,8 @@ TOKENS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                     durability=DurabilityPolicy.VOLATILE)
 REPORTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 PROMPTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+# The default of 10 loses requests without a word when many callers ask at once.
+SERVICES = QoSProfile(depth=256, reliability=ReliabilityPolicy.RELIABLE)
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -55,11 +57,14 @@ class SliceNode(Node):
                 (srv.CheckAdmission, 'check_admission', self._check_admission),
                 (srv.CancelRequest, 'cancel', self._cancel),
                 (srv.GetStatus, 'get_status', self._get_status)):
-            self.create_service(kind, f'~/{name}', callback, callback_group=group)
+            self.create_service(kind, f'~/{name}', callback, qos_profile=SERVICES,
+                                callback_group=group)
         self._action = ActionServer(
             self, Generate, '~/generate', self._never_started, callback_group=group,
             handle_accepted_callback=self._accepted, cancel_callback=self._cancel_goal,
-            feedback_pub_qos_profile=TOKENS, result_timeout=self.settings.result_timeout_s)
+            goal_service_qos_profile=SERVICES, result_service_qos_profile=SERVICES,
+            cancel_service_qos_profile=SERVICES, feedback_pub_qos_profile=TOKENS,
+            result_timeout=self.settings.result_timeout_s)
         self.create_timer(self.settings.status_period_s, self._publish_state,
                           callback_group=group)
 

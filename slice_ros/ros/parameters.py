@@ -100,7 +100,7 @@ def declare(node: Node) -> Settings:
     """Declare every parameter on `node` and read them. Raises `ParameterError`."""
     try:
         names = node.declare_parameter(CLASSES.name, CLASSES.default, _descriptor(CLASSES)).value
-        specs = SPECS + tuple(spec for name in names for spec in class_specs(name))
+        specs = SPECS + tuple(spec for name in dict.fromkeys(names) for spec in class_specs(name))
         values = {
             spec.name: node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
             for spec in specs}

@@ -1,0 +1,164 @@
+"""The node with the real embedded model, in this process, and a caller beside it.
+
+Both spin in threads of their own, on a domain that no other process hears.
+"""
+
+import os
+import threading
+import time
+
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['ROS_DOMAIN_ID'] = str(os.getpid() % 90 + 10)
+
+import pytest  # noqa: E402
+import rclpy  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from slice_ros import msg, srv  # noqa: E402
+from slice_ros.action import Generate  # noqa: E402
+from slice_ros.engine import EngineConfig, load_engine  # noqa: E402
+from slice_ros.ros.interfaces import SERVICES, SliceNode, TOKENS  # noqa: E402
+from slice_ros.scheduling.latency import LatencyModel  # noqa: E402
+
+CLASSES = ('control', 'navigation', 'dialogue')
+
+
+def wait_until(condition, timeout=30.0, what='it did not come to pass'):
+    """Wait for a condition without spinning anything."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.005)
+
+
+def get(future, timeout=60.0):
+    """Return the result of a future that another thread's executor completes."""
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    assert done.wait(timeout), 'no answer'
+    return future.result()
+
+
+class Spinning:
+    """Spins nodes in a thread until it is closed."""
+
+    def __init__(self, *nodes) -> None:
+        self.executor = SingleThreadedExecutor()
+        for node in nodes:
+            self.executor.add_node(node)
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+class Caller(Node):
+    """Everything a client of the node may use, and all it has heard."""
+
+    def __init__(self) -> None:
+        super().__init__('caller')
+        self.generate = ActionClient(self, Generate, '/slice/generate',
+                                     feedback_sub_qos_profile=TOKENS)
+        self.text = self.create_client(srv.GenerateText, '/slice/generate_text',
+                                       qos_profile=SERVICES)
+        self.admission = self.create_client(srv.CheckAdmission, '/slice/check_admission')
+        self.canceller = self.create_client(srv.CancelRequest, '/slice/cancel')
+        self.status = self.create_client(srv.GetStatus, '/slice/get_status')
+        self.chunks: dict[str, list[msg.TokenChunk]] = {name: [] for name in CLASSES}
+        self.reports: list[msg.SloReport] = []
+        self.states: list[msg.SchedulerState] = []
+        self.prompts = {}
+        for name in CLASSES:
+            self.create_subscription(msg.TokenChunk, f'/slice/{name}/tokens',
+                                     self.chunks[name].append, TOKENS)
+            self.prompts[name] = self.create_publisher(msg.Prompt, f'/slice/{name}/prompt', 10)
+        self.create_subscription(msg.SloReport, '/slice/slo_reports', self.reports.append, 100)
+        self.create_subscription(msg.SchedulerState, '/slice/scheduler_state',
+                                 self.states.append, 10)
+
+    def send(self, feedback=None, **goal):
+        """Send a goal and return its handle."""
+        goal = {'slo_class': 'dialogue', 'max_tokens': 8, **goal}
+        handle = get(self.generate.send_goal_async(Generate.Goal(**goal),
+                                                   feedback_callback=feedback))
+        assert handle.accepted
+        return handle
+
+    def ask(self, **goal):
+        """Send a goal and return (status, result)."""
+        response = get(self.send(**goal).get_result_async())
+        return response.status, response.result
+
+    def call(self, client, **request):
+        return get(client.call_async(client.srv_type.Request(**request)))
+
+    def chunks_of(self, request_id, name='dialogue'):
+        """Return the chunks of a request once it is over."""
+        def mine():
+            return [c for c in self.chunks[name] if c.request_id == request_id]
+        wait_until(lambda: any(c.finished for c in mine()), what='no last chunk')
+        return mine()
+
+    def report_of(self, request_id):
+        wait_until(lambda: any(r.request_id == request_id for r in self.reports),
+                   what='no report')
+        return next(r for r in self.reports if r.request_id == request_id)
+
+
+@pytest.fixture(scope='session')
+def engine():
+    """The embedded model."""
+    return load_engine(EngineConfig(max_context=512, slots=16, max_batch=16, threads=2))
+
+
+@pytest.fixture(scope='session')
+def latency():
+    """Times about right for a small CPU; tests must not depend on how busy the machine is."""
+    return LatencyModel('test', ((1, 15.0), (4, 20.0), (16, 50.0)), prefill_token_ms=1.5)
+
+
+@pytest.fixture(scope='session')
+def ros():
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture(scope='module')
+def node(ros, engine, latency):
+    """A node that serves."""
+    node = SliceNode(parameter_overrides=[
+        Parameter('limits.max_queued', value=40), Parameter('limits.max_tokens', value=400),
+        Parameter('status.period_s', value=0.2)])
+    spinning = Spinning(node)
+    node.serve(engine, latency)
+    yield node
+    assert node.close()
+    spinning.close()
+    node.destroy_node()
+
+
+@pytest.fixture(scope='module')
+def caller(node):
+    caller = Caller()
+    spinning = Spinning(caller)
+    assert caller.generate.wait_for_server(20)
+    for client in (caller.text, caller.admission, caller.canceller, caller.status):
+        assert client.wait_for_service(20)
+    for name in CLASSES:
+        wait_until(lambda: node._tokens[name].get_subscription_count(), what='no subscriber')
+        wait_until(lambda: caller.prompts[name].get_subscription_count(), what='no publisher')
+    yield caller
+    spinning.close()
+    caller.destroy_node()

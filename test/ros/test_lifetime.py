@@ -1,0 +1,74 @@
+"""Before the model is there, and when the node is told to stop."""
+
+from action_msgs.msg import GoalStatus
+from conftest import Caller, get, Spinning, wait_until
+import pytest
+from rclpy.parameter import Parameter
+from slice_ros import srv
+from slice_ros.action import Generate
+from slice_ros.ros.interfaces import SliceNode
+from slice_ros.ros.parameters import ParameterError
+
+
+@pytest.fixture
+def pair(ros):
+    node, caller = SliceNode(), Caller()
+    spinning = [Spinning(node), Spinning(caller)]
+    assert caller.generate.wait_for_server(20) and caller.status.wait_for_service(20)
+    assert caller.text.wait_for_service(20)
+    yield node, caller
+    node.close()
+    for each in spinning:
+        each.close()
+    caller.destroy_node()
+    node.destroy_node()
+
+
+def test_while_loading_every_request_is_told_so_and_then_served(pair, engine, latency):
+    node, caller = pair
+    assert caller.call(caller.status).state == 'loading'
+    status, result = caller.ask(prompt='Hello')
+    assert status == GoalStatus.STATUS_ABORTED
+    assert result.error_code == Generate.Result.NOT_READY
+    assert caller.call(caller.text, slo_class='control', prompt='x').error_code == result.error_code
+    node.serve(engine, latency)
+    assert caller.call(caller.status).state == 'ready'
+    assert caller.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED
+
+
+def test_stopping_answers_what_is_live(pair, engine, latency):
+    node, caller = pair
+    node.serve(engine, latency)
+    goal = caller.send(prompt='Count to a thousand.', max_tokens=400)
+    service = caller.text.call_async(srv.GenerateText.Request(
+        slo_class='control', prompt='Count to a thousand.', max_tokens=400))
+    wait_until(lambda: node.server.snapshot().slots_used == 2)
+    assert node.close()
+    code = Generate.Result.SHUTTING_DOWN
+    response = get(goal.get_result_async())
+    assert (response.status, response.result.error_code) == (GoalStatus.STATUS_ABORTED, code)
+    assert get(service).error_code == code
+    assert caller.ask(prompt='Hello')[1].error_code == code
+
+
+@pytest.mark.parametrize('name, value, word', [
+    ('limits.max_queued', 0, 'limits.max_queued'),
+    ('slo.control.tpot_ms', -1.0, 'slo.control.tpot_ms'),
+    ('slo.control.utility', float('nan'), 'utility'),
+    ('slo.classes', ['no spaces please'], 'letter'),
+    ('slo.classes', ['a', 'a'], 'slo.classes'),
+    ('scheduler.policy', 'magic', 'slice_static'),
+    ('engine.device', 'tpu', 'cuda'),
+    ('limits.max_tokens', 'many', 'limits.max_tokens')])
+def test_parameters_that_cannot_be_used_are_named(ros, name, value, word):
+    with pytest.raises(ParameterError, match=word.replace('.', r'\.')):
+        SliceNode(parameter_overrides=[Parameter(name, value=value)])
+
+
+def test_classes_are_what_the_parameters_say(ros):
+    node = SliceNode(namespace='left', parameter_overrides=[
+        Parameter('slo.classes', value=['arm']), Parameter('slo.arm.deadline_ms', value=200.0)])
+    topics = {name for name, _ in node.get_topic_names_and_types()}
+    assert {'/left/slice/arm/tokens', '/left/slice/arm/prompt'} <= topics
+    assert node.settings.classes['arm'].deadline == 0.2
+    node.destroy_node()
