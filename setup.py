@@ -58,25 +58,26 @@ class CMakeBuild(build):
     def run_cmake(self, build_folder, stage):
         """Run the three steps of CMake, starting afresh where the ROS packages have moved."""
         prefixes = ros_prefixes()
-        cache_key = '\n'.join([sys.executable, *prefixes])
-        key_file = build_folder / 'ros_prefixes.txt'
-        if not key_file.is_file() or key_file.read_text() != cache_key:
-            shutil.rmtree(build_folder, ignore_errors=True)
-        shutil.rmtree(stage, ignore_errors=True)
-        build_folder.mkdir(parents=True, exist_ok=True)
+        configure = ['cmake', '-S', str(ROOT), '-B', str(build_folder),
+                     f'-DCMAKE_INSTALL_PREFIX={stage}',
+                     f'-DCMAKE_PREFIX_PATH={";".join(prefixes)}',
+                     f'-DPython3_EXECUTABLE={sys.executable}',
+                     '-DPython3_FIND_VIRTUALENV=ONLY', '-DBUILD_TESTING=OFF',
+                     # Generated message code only copies fields: -O1 takes half the time of -O3.
+                     '-DCMAKE_C_FLAGS_RELEASE=-O1 -DNDEBUG',
+                     '-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG']
         env = dict(os.environ, AMENT_PREFIX_PATH=os.pathsep.join(prefixes))
         jobs = os.environ.get('CMAKE_BUILD_PARALLEL_LEVEL', str(os.cpu_count()))
-        for command in (
-            ['cmake', '-S', str(ROOT), '-B', str(build_folder),
-             f'-DCMAKE_INSTALL_PREFIX={stage}',
-             f'-DCMAKE_PREFIX_PATH={";".join(prefixes)}',
-             f'-DPython3_EXECUTABLE={sys.executable}',
-             '-DPython3_FIND_VIRTUALENV=ONLY', '-DBUILD_TESTING=OFF'],
-            ['cmake', '--build', str(build_folder), '--parallel', jobs],
-            ['cmake', '--install', str(build_folder)],
-        ):
+        configured = build_folder / 'configured_with.txt'
+        if not configured.is_file() or configured.read_text() != '\n'.join(configure):
+            shutil.rmtree(build_folder, ignore_errors=True)
+            build_folder.mkdir(parents=True)
+            subprocess.run(configure, check=True, env=env)
+            configured.write_text('\n'.join(configure))
+        shutil.rmtree(stage, ignore_errors=True)
+        for command in (['cmake', '--build', str(build_folder), '--parallel', jobs],
+                        ['cmake', '--install', str(build_folder)]):
             subprocess.run(command, check=True, env=env)
-        key_file.write_text(cache_key)
 
 
 class BinaryDistribution(Distribution):

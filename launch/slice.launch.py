@@ -1,0 +1,57 @@
+"""Start the language model server of a robot: ros2 launch slice_ros slice.launch.py."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+
+def generate_launch_description():
+    """Declare the arguments; the node itself is made once they have their values."""
+    share = Path(get_package_share_directory('slice_ros'))
+    return LaunchDescription([
+        DeclareLaunchArgument(
+            'namespace', default_value='',
+            description='Namespace of the node; its topics, services and action live below '
+                        '<namespace>/slice.'),
+        DeclareLaunchArgument(
+            'params_file', default_value=str(share / 'config' / 'slice.yaml'),
+            description='YAML file with the parameters: SLO classes, scheduler, engine, limits.'),
+        DeclareLaunchArgument(
+            'model', default_value='',
+            description='Model to serve: a Hugging Face directory or a .gguf file. Empty: the '
+                        'engine.model of params_file, or else the embedded '
+                        'SmolLM2-135M-Instruct.'),
+        DeclareLaunchArgument(
+            'log_level', default_value='info',
+            choices=['debug', 'info', 'warn', 'error', 'fatal'],
+            description='Least severity that the node logs.'),
+        DeclareLaunchArgument(
+            'respawn', default_value='false', choices=['true', 'false'],
+            description='Start the node again, 5 s later, when it ends.'),
+        OpaqueFunction(function=_slice_node),
+    ])
+
+
+def _slice_node(context):
+    parameters = [LaunchConfiguration('params_file')]
+    if LaunchConfiguration('model').perform(context):
+        # Only when given: an empty string would hide what the file says.
+        model = ParameterValue(LaunchConfiguration('model'), value_type=str)
+        parameters.append({'engine.model': model})
+    return [Node(
+        package='slice_ros',
+        executable='slice_node',
+        name='slice',
+        namespace=LaunchConfiguration('namespace'),
+        parameters=parameters,
+        arguments=['--ros-args', '--log-level', ['slice:=', LaunchConfiguration('log_level')]],
+        respawn=LaunchConfiguration('respawn').perform(context) == 'true',
+        respawn_delay=5.0,
+        output='both',
+        emulate_tty=True,
+    )]

@@ -1,0 +1,26 @@
+"""What every test shares: ROS graphs of our own, and the reasons for which a test may skip."""
+
+import importlib.util
+import os
+
+import pytest
+
+# Before any context exists: nobody else's nodes are heard, and two runs do not hear each other.
+os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what this machine cannot run, and say what is missing."""
+    reasons = {}
+    if any(item.get_closest_marker('gpu') for item in items):
+        import torch
+        if not torch.cuda.is_available():
+            reasons['gpu'] = 'needs a CUDA device: none is visible to torch'
+    # Not `launch`: the folder of that name in the checkout can be imported too.
+    if importlib.util.find_spec('launch_testing') is None:
+        reasons['launch'] = 'needs the ROS 2 launch stack: launch_testing is not installed'
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))

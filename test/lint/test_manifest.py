@@ -1,0 +1,87 @@
+"""package.xml, the licence and the lists of dependencies agree with each other."""
+
+import configparser
+import hashlib
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import tomllib
+import xml.etree.ElementTree as ElementTree
+
+from catkin_pkg.package import parse_package
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# The text of the Apache License 2.0 as its authors publish it.
+APACHE_2_SHA256 = 'cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30'
+
+
+def package_names(requirements) -> set[str]:
+    """Return the normalised names in lines of requirements."""
+    lines = (line.split('#')[0].strip() for line in requirements)
+    return {re.sub('[-_.]+', '-', re.match('[A-Za-z0-9._-]+', line)[0].lower())
+            for line in lines if line}
+
+
+def test_manifest_is_valid():
+    """The ament tools read package.xml without an error or a warning."""
+    warnings = []
+    package = parse_package(str(ROOT), warnings=warnings)
+    package.validate(warnings=warnings)
+    assert not warnings
+    assert package.name == 'slice_ros'
+    assert package.get_build_type() == 'ament_cmake'
+    assert [group.name for group in package.member_of_groups] == ['rosidl_interface_packages']
+
+
+@pytest.mark.parametrize('path', [
+    *ROOT.glob('*.xml'), *ROOT.glob('config/**/*.xml')], ids=lambda path: path.name)
+def test_xml_is_well_formed(path):
+    """As xmllint sees it where it is installed, else as Python's parser does."""
+    ElementTree.parse(path)
+    if shutil.which('xmllint'):
+        done = subprocess.run(['xmllint', '--noout', '--nonet', str(path)],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+
+def test_licence_is_whole_and_the_same_everywhere():
+    """LICENSE is the unchanged text; the manifest names it; no file claims another."""
+    text = (ROOT / 'LICENSE').read_bytes()
+    assert hashlib.sha256(text).hexdigest() == APACHE_2_SHA256
+    licence, = parse_package(str(ROOT)).licenses
+    assert (str(licence), licence.file) == ('Apache-2.0', 'LICENSE')
+    for folder in ('slice_ros', 'launch', 'cmake'):
+        for path in (ROOT / folder).rglob('*'):
+            if path.suffix in ('.py', '.cpp', '.hpp', '.h', '.cu', '.cmake', '.txt'):
+                identifiers = re.findall(r'SPDX-License-Identifier: *(\S+)', path.read_text())
+                assert set(identifiers) <= {'Apache-2.0'}, path
+
+
+def test_version_is_in_the_changelog():
+    """The newest version of CHANGELOG.rst is the one of package.xml, or it is `Forthcoming`."""
+    version = parse_package(str(ROOT)).version
+    headings = re.findall(r'^(Forthcoming|\d+\.\d+\.\d+.*)\n-+$',
+                          (ROOT / 'CHANGELOG.rst').read_text(), re.MULTILINE)
+    assert headings and (headings[0] == 'Forthcoming' or headings[0].startswith(version))
+
+
+def test_development_set_up_installs_all_that_is_declared():
+    """What pip would install to build and to run the package is pinned in requirements-dev.txt."""
+    setup_cfg = configparser.ConfigParser()
+    setup_cfg.read(ROOT / 'setup.cfg')
+    runtime = setup_cfg['options']['install_requires'].strip().splitlines()
+    build = tomllib.loads((ROOT / 'pyproject.toml').read_text())['build-system']['requires']
+    pinned = (ROOT / 'requirements-dev.txt').read_text().splitlines()
+    assert package_names([*runtime, *build]) - package_names(pinned) == set()
+    assert all('==' in line for line in pinned if line and not line.startswith('#'))
+
+
+def test_every_interface_file_is_generated():
+    """No file of msg/, srv/ or action/ is missing from CMakeLists.txt."""
+    text = (ROOT / 'CMakeLists.txt').read_text()
+    listed = set(re.findall(r'^ +((?:msg|srv|action)/\w+\.\w+)$', text, re.MULTILINE))
+    present = {path.relative_to(ROOT).as_posix() for kind in ('msg', 'srv', 'action')
+               for path in (ROOT / kind).iterdir() if path.suffix == f'.{kind}'}
+    assert listed == present

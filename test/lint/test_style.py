@@ -1,0 +1,29 @@
+"""Style of the Python files, with the rules in setup.cfg: ROS 2's own, as ament applies them."""
+
+from pathlib import Path
+import subprocess
+import sys
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ['slice_ros', 'launch', 'setup.py']
+
+
+def findings(*command: str) -> str:
+    """Run a checker from the root of the checkout; return what it says, empty if nothing."""
+    done = subprocess.run([sys.executable, '-m', *command], cwd=ROOT, capture_output=True,
+                          text=True, timeout=100)
+    assert not done.stderr, done.stderr
+    assert bool(done.stdout) == bool(done.returncode), done.stdout
+    return done.stdout
+
+
+def test_flake8():
+    """Layout, names, imports, quotes."""
+    said = findings('flake8', *PACKAGE, 'test')
+    assert not said, said
+
+
+def test_docstrings():
+    """PEP 257: each docstring is a sentence, in the imperative for functions."""
+    said = findings('pydocstyle', *PACKAGE)
+    assert not said, said
