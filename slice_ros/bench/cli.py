@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from importlib import import_module
 import sys
 
+from slice_ros.errors import ModelError, RequestError
+
 # Each module has add_arguments(parser) and run(args), and is loaded only when it is asked for:
 # simulating needs no torch, and only `ros` needs rclpy.
 SUBCOMMANDS = {
     'simulate': ('slice_ros.bench.sweep', 'policies against workloads on a latency model'),
+    'serve': ('slice_ros.bench.serve', 'the same on the real engine, in real time'),
 }
 
 
@@ -26,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return args.run(args) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModelError, RequestError) as error:
         print(f'slice_bench: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

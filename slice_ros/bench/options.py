@@ -119,11 +119,15 @@ def policy_from_spec(spec: str, capacity: Capacity) -> Policy:
 
     Raises ``ValueError`` naming what is wrong.
     """
-    name, *parts = spec.split(':')
+    return make_policy(spec.split(':')[0], capacity, **spec_options(spec))
+
+
+def spec_options(spec: str) -> dict[str, object]:
+    """Return the options of a policy spec. Raises ``ValueError`` naming the part at fault."""
     options = {}
-    for part in parts:
+    for part in spec.split(':')[1:]:
         key, equals, value = part.partition('=')
         if not equals or not key:
             raise ValueError(f'policy {spec!r:.80}: expected option=value, not {part!r:.80}')
         options[key] = yaml.safe_load(value)
-    return make_policy(name, capacity, **options)
+    return options

@@ -1,13 +1,14 @@
 """``slice_bench simulate``: policies by loads by seeds, in parallel; tables, JSON and plots."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed, ProcessPoolExecutor
 from dataclasses import dataclass
 import json
 from multiprocessing import get_context
 import os
 import sys
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -47,19 +48,20 @@ def simulate_run(run: Run, log: bool = False) -> Result:
         believed=mistaken(run.latency, run.model_error), noise=run.noise, seed=run.seed, log=log)
 
 
-def run_row(run: Run, reports: Sequence[SloReport], plan_us: Sequence[float]) -> dict:
-    """Return the JSON row of a run, simulated or served."""
+def run_row(run: Run, reports: Sequence[SloReport], plan_us: tuple[float, float]) -> dict:
+    """Return the JSON row of a run, simulated or served; `plan_us` is the p50 and p99."""
     return {
         'policy': run.policy, 'rate': run.rate, 'seed': run.seed, 'requests': len(reports),
         'attainment': attainment(reports), 'utility_attainment': utility_attainment(reports),
         'capacity_bound': capacity_bound(run.arrivals, run.latency, run.capacity.max_batch),
-        'plan_us_p50': percentile(plan_us, .5), 'plan_us_p99': percentile(plan_us, .99),
+        'plan_us_p50': plan_us[0], 'plan_us_p99': plan_us[1],
         'classes': class_summary(reports)}
 
 
 def _row(run: Run) -> dict:
     result = simulate_run(run)
-    return run_row(run, result.reports, result.plan_us)
+    return run_row(run, result.reports,
+                   (percentile(result.plan_us, .5), percentile(result.plan_us, .99)))
 
 
 def sweep(runs: Sequence[Run], jobs: int, console: Console) -> list[dict]:
@@ -127,17 +129,19 @@ def run(args: Namespace) -> int:
             for policy in args.policies for rate, seed, arrivals in loads]
     console = Console(width=None if sys.stdout.isatty() else 120)
     rows = sweep(runs, min(args.jobs, len(runs)), console)
-    finish(args, rows, console)
-    if args.plot:
-        from slice_ros.bench.plot import draw  # matplotlib takes its time to load
-        draw(rows, logged(runs), f'{args.workload} on {latency.name}', args.plot)
-        console.print(f'plot: {args.plot}')
+    finish(args, rows, f'{args.workload} on {latency.name}', console,
+           logged(runs) if args.plot else {})
     return 0
 
 
-def finish(args: Namespace, rows: list[dict], console: Console) -> None:
-    """Print the tables and write the JSON."""
+def finish(args: Namespace, rows: list[dict], title: str, console: Console,
+           strips: Mapping[str, Result] = MappingProxyType({})) -> None:
+    """Print the tables, write the JSON and draw the plot, with `strips` of logged results."""
     print_runs(rows, console)
     if args.json:
         args.json.write_text(json.dumps({'runs': rows}, indent=1, allow_nan=False) + '\n')
         console.print(f'figures: {args.json}')
+    if args.plot:
+        from slice_ros.bench.plot import draw  # matplotlib takes its time to load
+        draw(rows, strips, title, args.plot)
+        console.print(f'plot: {args.plot}')

@@ -1,0 +1,92 @@
+"""``serve``: workloads through the real server; the engine is a fake that takes no time."""
+
+from types import SimpleNamespace
+
+import pytest
+from slice_ros.bench.serve import auto_scale, saturation, serve_run
+from slice_ros.bench.sweep import Run
+from slice_ros.bench.workload import Arrival
+from slice_ros.errors import RequestError
+from slice_ros.request import State
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Capacity
+from slice_ros.slo import DEFAULT_CLASSES, SloClass
+
+CONTROL, _, DIALOGUE = DEFAULT_CLASSES
+LATENCY = LatencyModel('flat', ((1, 10), (4, 25), (16, 85)), decode_context_ms=.01,
+                       prefill_base_ms=20, prefill_token_ms=1)
+
+
+class FakeSequence:
+
+    def __init__(self, tokens, limit):
+        self.pending, self.left = len(tokens), limit
+
+
+class FakeEngine:
+    """Samples nothing and stops where it was told to; keeps what was opened."""
+
+    info = SimpleNamespace(slots=8, kv_tokens=4096, max_context=512, vocab_size=100)
+
+    def __init__(self):
+        self.opened = []
+
+    def open(self, tokens, max_tokens, sampling, stop=()):  # noqa: A003
+        assert all(0 <= token < 100 for token in tokens)
+        self.opened.append((len(tokens), max_tokens))
+        return FakeSequence(tokens, max_tokens)
+
+    def step(self, work):
+        outputs = []
+        for sequence, n in work:
+            sequence.pending -= n
+            if not sequence.pending:
+                sequence.pending, sequence.left = 1, sequence.left - 1
+                outputs.append(SimpleNamespace(
+                    sequence=sequence, token=1, text='x',
+                    finish_reason=None if sequence.left else 'length'))
+        return outputs
+
+    def evict(self, sequence):
+        raise AssertionError('there is room for all')
+
+    def close(self, sequence):
+        pass
+
+
+def cell(arrivals, policy='slice_static:capacity_ratio=0.5'):
+    return Run(policy, 10.0, 1, tuple(arrivals), LATENCY, Capacity(slots=8, kv_tokens=4096))
+
+
+def test_every_request_is_served_to_its_scripted_length_that_the_policy_does_not_see():
+    arrivals = [Arrival(i * .02, (CONTROL, DIALOGUE)[i % 2], 10 + i, 3 + i, 50) for i in range(6)]
+    engine, ended = FakeEngine(), []
+    requests, plan = serve_run(engine, cell(arrivals), lambda: ended.append(1))
+    assert engine.opened == [(10 + i, 3 + i) for i in range(6)]
+    assert [r.state for r in requests] == [State.FINISHED] * 6
+    assert [(r.slo, r.prompt_tokens, r.generated, r.max_tokens) for r in requests] == [
+        (a.slo, a.prompt_tokens, a.output_tokens, 50) for a in arrivals]
+    assert len(ended) == 6
+    assert 0 < plan[0] <= plan[1]
+    # Requests come when the workload says, and count from then.
+    gaps = [b.arrival - a.arrival for a, b in zip(requests, requests[1:])]
+    assert gaps == pytest.approx([.02] * 5)
+    assert all(r.ttft > 0 for r in requests)
+
+
+def test_a_request_too_long_for_the_engine_is_refused_before_anything_runs():
+    with pytest.raises(RequestError, match='context of 512'):
+        serve_run(FakeEngine(), cell([Arrival(0, CONTROL, 500, 5, 50)]), lambda: None)
+
+
+def test_auto_scale_makes_the_tightest_tpot_a_batch_of_four():
+    arrivals = [Arrival(0, CONTROL, 40, 20, 25), Arrival(0, DIALOGUE, 140, 20, 25)]
+    # 25 ms and 4 * (90 + 10) tokens of context at 0.01 ms: 29 ms, against 50.
+    assert auto_scale(arrivals, LATENCY) == pytest.approx(.58)
+    assert auto_scale([Arrival(0, SloClass('free'), 40, 20, 25)], LATENCY) == 1.0
+
+
+def test_saturation_is_what_full_batches_carry():
+    # Prefill 60 ms, 10 tokens at (85 + 16 * 45 * 0.01) / 16 = 5.7625 ms: 117.6 ms a request.
+    arrivals = [Arrival(0, CONTROL, 40, 11, 25)] * 3
+    assert saturation(arrivals, LATENCY, 16) == pytest.approx(1 / .117625)
