@@ -11,6 +11,7 @@ from slice_ros.errors import ModelError, RequestError
 # simulating needs no torch, and only `ros` needs rclpy.
 SUBCOMMANDS = {
     'simulate': ('slice_ros.bench.sweep', 'policies against workloads on a latency model'),
+    'plan': ('slice_ros.bench.plan', 'what one plan costs, up to thousands of live requests'),
     'serve': ('slice_ros.bench.serve', 'the same on the real engine, in real time'),
 }
 

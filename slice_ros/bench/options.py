@@ -122,6 +122,11 @@ def policy_from_spec(spec: str, capacity: Capacity) -> Policy:
     return make_policy(spec.split(':')[0], capacity, **spec_options(spec))
 
 
+def positive_ints(text: str) -> list[int]:
+    """Parse a comma-separated flag of whole numbers above 0."""
+    return [positive_int(part) for part in names(text)]
+
+
 def spec_options(spec: str) -> dict[str, object]:
     """Return the options of a policy spec. Raises ``ValueError`` naming the part at fault."""
     options = {}
