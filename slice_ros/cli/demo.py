@@ -1,0 +1,183 @@
+"""slice_demo: a robot's minute on one model, live in the terminal.
+
+Starts the node, asks control, navigation and dialogue questions that overlap, shows what each
+class's topic says as it comes, and ends with a table of what was promised and what was kept.
+"""
+
+import argparse
+from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
+import json
+import os
+from pathlib import Path
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from slice_ros.cli.robots_minute import SCRIPT
+from slice_ros.cli.stage import Screen, Stage
+
+READY_TIMEOUT = 600.0   # the first start on a slow machine converts the model
+ANSWER_TIMEOUT = 120.0  # after the last request was sent
+REDRAW = 0.25           # seconds; drawing takes CPU time that the model could use
+FIELDS = ('requests', 'attained', 'ttft_p50', 'ttft_p99', 'tpot_p50', 'tpot_p99',
+          'completion_mean')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; return 0 when every request was answered."""
+    parser = argparse.ArgumentParser(prog='slice_demo', description=__doc__)
+    parser.add_argument('--params-file', type=Path, default=None,
+                        help='parameters of the node (default: the installed config/slice.yaml)')
+    parser.add_argument('--report', type=Path, default=Path('demo_report.json'),
+                        help='where the figures are written (default: demo_report.json)')
+    options = parser.parse_args(argv)
+    # Nobody else's nodes are heard, nobody else hears ours.
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
+    from slice_ros.cli.connection import Connection, NoAnswer
+    console = Console()
+    try:
+        with _node(options.params_file or _config(), console) as node:
+            with Connection() as connection:
+                _wait_until_ready(connection, node, console)
+                stage = Stage(connection)
+                _play(stage, console)
+                return _finish(stage, options.report, console)
+    except NoAnswer as error:
+        console.print(f'slice_demo: {error}', style='red')
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _config() -> Path:
+    """Return config/slice.yaml of the checkout this runs in, else the installed one."""
+    here = Path(__file__).resolve().parents[2] / 'config' / 'slice.yaml'
+    if here.exists():
+        return here
+    from ament_index_python.packages import get_package_share_directory
+    return Path(get_package_share_directory('slice_ros')) / 'config' / 'slice.yaml'
+
+
+@contextmanager
+def _node(config: Path, console: Console):
+    """Run the node as a process of its own; end it as Ctrl-C would."""
+    with tempfile.NamedTemporaryFile('w+', prefix='slice_node_', suffix='.log',
+                                     delete=False) as log:
+        command = [sys.executable, '-m', 'slice_ros.ros.node', '--ros-args', '--params-file',
+                   str(config)]
+        console.print(f'starting the node with {config}; its log is {log.name}')
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
+                                   start_new_session=True)
+        process.log = Path(log.name)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            if process.returncode:
+                console.print(f'the node ended with exit code {process.returncode}:', style='red')
+                console.print(_tail(process.log), markup=False, highlight=False)
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return '\n'.join(path.read_text(errors='replace').splitlines()[-lines:])
+
+
+def _wait_until_ready(connection, node: subprocess.Popen, console: Console) -> None:
+    from slice_ros.cli.connection import NoAnswer
+    outcome: list = []
+
+    def ask() -> None:
+        try:
+            outcome.append(connection.wait_until_ready(READY_TIMEOUT))
+        except NoAnswer as error:
+            outcome.append(error)
+    thread = threading.Thread(target=ask, daemon=True)
+    begin = time.monotonic()
+    thread.start()
+    with console.status('loading the model') as display:
+        while not outcome:
+            if node.poll() is not None:
+                raise NoAnswer('the node ended before it was ready')
+            told = _tail(node.log, 1).rpartition(']: ')[2]
+            display.update(f'loading the model ({time.monotonic() - begin:.0f} s): {told}')
+            time.sleep(0.1)
+    if isinstance(outcome[0], NoAnswer):
+        raise outcome[0]
+    engine = outcome[0].engine
+    console.print(f'ready after {time.monotonic() - begin:.0f} s: {engine.model} on '
+                  f'{engine.device}, {engine.weights} weights, policy '
+                  f'{outcome[0].scheduler.policy}')
+
+
+def _play(stage: Stage, console: Console) -> None:
+    """Send every request at its time and show what is said until all have ended."""
+    begin = time.monotonic()
+    todo = list(SCRIPT)
+    last = SCRIPT[-1].at + ANSWER_TIMEOUT
+    screen = Screen(stage, SCRIPT)
+    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    drawn = 0.0
+    with live or nullcontext():
+        while (now := time.monotonic() - begin) < last and (todo or stage.waiting):
+            while todo and todo[0].at <= now:
+                stage.send(todo.pop(0))
+            if not live:
+                for line in screen.news(now):
+                    console.print(line, markup=False, highlight=False)
+            elif now - drawn >= REDRAW:
+                drawn = now
+                live.update(screen.render(now, console), refresh=True)
+            time.sleep(0.02)
+        if live:
+            live.update(screen.render(now, console), refresh=True)
+    if not live:
+        for line in screen.news(now):
+            console.print(line, markup=False, highlight=False)
+
+
+def _finish(stage: Stage, path: Path, console: Console) -> int:
+    from slice_ros.bench.report import class_summary
+    summary = class_summary(stage.reports())
+    answered = stage.answered()
+    report = {
+        'requests': len(SCRIPT), 'answered': answered,
+        'classes': {name: {field: figures[field] for field in FIELDS}
+                    for name, figures in summary.items()}}
+    path.write_text(json.dumps(report, indent=2) + '\n')
+    console.print(_table(summary))
+    console.print(f'{answered} of {len(SCRIPT)} requests answered; figures are in {path}')
+    for line in stage.failures():
+        console.print(line, style='red', markup=False)
+    return 0 if answered == len(SCRIPT) else 1
+
+
+def _table(summary: Mapping[str, dict]) -> Table:
+    table = Table(title='What was promised, and what was kept (times in ms)')
+    for column in ('class', 'requests', 'attained', 'TTFT p50', 'p99', 'TPOT p50', 'p99',
+                   'completion'):
+        table.add_column(column, justify='left' if column == 'class' else 'right')
+    for name, figures in summary.items():
+        times = [figures[field] for field in FIELDS[2:]]
+        table.add_row(name, str(figures['requests']), str(figures['attained']),
+                      *('-' if t is None else f'{t * 1e3:.0f}' for t in times))
+    return table
+
+
+if __name__ == '__main__':
+    sys.exit(main())
