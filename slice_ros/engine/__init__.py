@@ -4,6 +4,9 @@ import os
 
 # Nothing here ever asks a model hub; this keeps the libraries, imported below, from trying.
 os.environ.update(HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1')
+# torch's threads wait for each other several hundred times a step. By default they spin, which
+# beside other busy processes (a robot) makes a step ten times slower; sleeping costs little.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 from slice_ros.engine.config import EngineConfig, EngineInfo, Sampling  # noqa: E402
 from slice_ros.engine.engine import Engine  # noqa: E402

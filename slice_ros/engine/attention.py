@@ -1,11 +1,10 @@
-"""Attention over the slot cache with torch's own operators: one call a request, nothing gathered."""
+"""Attention over the slot cache with torch's operators: one call a request, nothing gathered."""
 
 from collections.abc import Callable, Sequence
 
+from slice_ros.engine.kv_cache import KvCache
 import torch
 from torch.nn import functional as F
-
-from slice_ros.engine.kv_cache import KvCache
 
 
 class TorchAttention:

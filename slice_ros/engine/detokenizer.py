@@ -27,7 +27,7 @@ class Detokenizer:
         self._held = ''            # decoded, but it may be the start of a stop string
 
     def push(self, token: int) -> tuple[str, bool]:
-        """Add a token; return (text that may be shown now, whether a stop string was completed)."""
+        """Add a token; return (text to show now, whether a stop string was completed)."""
         self._ids.append(token)
         text = self._decode(self._ids)
         if text.endswith(_REPLACEMENT) and len(self._ids) - self._read < _MAX_UNFINISHED:
@@ -43,7 +43,7 @@ class Detokenizer:
         return self._release(new)
 
     def flush(self) -> str:
-        """Return what was held back, at the end of the text (an unfinished character is dropped)."""
+        """Return what was held back, at the end of the text; half a character is dropped."""
         new = self._decode(self._ids)[len(self._prefix):].rstrip(_REPLACEMENT)
         self._read, self._ids, self._prefix = 0, [], ''
         text, _ = self._release(new)

@@ -48,7 +48,8 @@ class Engine:
         if min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
             raise _invalid(f'token ids must be from 0 to {self.info.vocab_size - 1}')
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
-            raise _invalid(f'max_tokens must be a whole number of at least 1, not {max_tokens!r:.80}')
+            raise _invalid(
+                f'max_tokens must be a whole number of at least 1, not {max_tokens!r:.80}')
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if len(stop) > _MAX_STOPS:
             raise _invalid(f'{len(stop)} stop strings: at most {_MAX_STOPS} are possible')

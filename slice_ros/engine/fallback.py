@@ -1,4 +1,4 @@
-"""Decoder-only models the flat batch does not know: transformers' own forward, request by request."""
+"""Models the flat batch does not know: transformers' own forward, request by request."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ class TransformersRunner:
         self._model = model
         self._caches: list[DynamicCache | None] = [None] * slots
         self.weight_bytes = sum(p.nbytes for p in model.parameters())
+        self.streamed_bytes = self.weight_bytes
 
     @classmethod
     def load(cls, path: Path, config: PreTrainedConfig, weights: str, device: torch.device,
@@ -47,8 +48,8 @@ class TransformersRunner:
             cache = self._caches[s.slot]
             if cache is None or s.start == 0:
                 cache = self._caches[s.slot] = DynamicCache(config=self._model.config)
-            elif cache.get_seq_length() > s.start:
-                cache.crop(s.start)  # a step that failed had fed more
+            elif (excess := cache.get_seq_length() - s.start) > 0:
+                cache.crop(-excess)  # a step that failed had fed more
             out = self._model(
                 input_ids=torch.tensor([list(s.ids)], device=self._model.device),
                 past_key_values=cache, use_cache=True, logits_to_keep=1)

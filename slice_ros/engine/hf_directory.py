@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open, SafetensorError
 from slice_ros.errors import ModelError
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
@@ -59,7 +59,7 @@ def read_config(path: Path) -> PreTrainedConfig:
 
 
 def read_tokenizer(path: Path):
-    """Read the tokenizer. Raises ``ModelError`` when there is none that needs no code of its own."""
+    """Read the tokenizer. Raises ``ModelError`` when there is none without own code."""
     try:
         return AutoTokenizer.from_pretrained(
             str(path), local_files_only=True, trust_remote_code=False)

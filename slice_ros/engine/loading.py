@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import importlib.util
+import json
 import logging
 from pathlib import Path
 import shutil
@@ -12,7 +13,7 @@ from slice_ros.engine.engine import Engine
 from slice_ros.engine.fallback import TransformersRunner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import fp16_kernels
-from slice_ros.engine.runner import FlatBatchRunner
+from slice_ros.engine.runner import FlatBatchRunner, Segment
 from slice_ros.engine.tokenizer import PromptEncoder
 from slice_ros.errors import ModelError
 import torch
@@ -81,9 +82,9 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     context = getattr(model_config, 'max_position_embeddings', None) or config.max_context
     max_context = min(config.max_context, context)
     kernels = 'transformers'
+    tensors = hf_directory.Tensors(path)
     if why_not is None:
         max_context = min(max_context, llama.sliding_window(model_config) or max_context)
-        tensors = hf_directory.Tensors(path)
         dim = llama.head_dim(model_config)
         kv_dtype = torch.float32 if device.type == 'cpu' else _half(weights)
         shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
@@ -102,6 +103,7 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
         runner = TransformersRunner.load(path, model_config, weights, device, config.slots)
         weight_bytes = runner.weight_bytes
         kv_bytes = 0
+    _try_out(path, runner)
     progress('loading the weights', 1.0)
     info = EngineInfo(
         model=name or getattr(model_config, 'name_or_path', '') or path.name,
@@ -112,6 +114,17 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     logger.info('%s', info)
     return Engine(info, runner, PromptEncoder(tokenizer, max_context), tokenizer,
                   _stop_tokens(path, model_config, tokenizer), config)
+
+
+def _try_out(path: Path, runner) -> None:
+    # Weights that do not fit each other, or are damaged, show in the first step.
+    try:
+        logits = runner.forward([Segment(0, 0, [0], True)])
+    except RuntimeError as error:
+        raise ModelError(f'{path}: the weights do not fit the config ({error})') from error
+    if not logits.isfinite().all():
+        raise ModelError(f'{path}: the weights are damaged: the first step gives no numbers')
+    runner.forget(0)
 
 
 def _device(wanted: str) -> torch.device:
@@ -147,8 +160,8 @@ def _check_memory(path: Path, device: torch.device, kv_bytes: int, config: Engin
         raise ModelError(
             f'not enough memory: {path} needs {weight_bytes / 2**30:.2f} GiB for weights and '
             f'{kv_bytes / 2**30:.2f} GiB for {config.slots} slots of {config.max_context} tokens, '
-            f'{free / 2**30:.2f} GiB are free: use fewer slots, a shorter max_context or a smaller '
-            'model')
+            f'{free / 2**30:.2f} GiB are free: use fewer slots, a shorter max_context or a '
+            'smaller model')
 
 
 def _available_memory() -> int | None:
@@ -162,9 +175,12 @@ def _available_memory() -> int | None:
 
 def _stop_tokens(path: Path, model_config, tokenizer) -> frozenset[int]:
     found = [tokenizer.eos_token_id, model_config.get_text_config().eos_token_id]
-    if (path / 'generation_config.json').exists():
-        from transformers import GenerationConfig
-        found.append(GenerationConfig.from_pretrained(str(path), local_files_only=True).eos_token_id)
+    generation = path / 'generation_config.json'
+    if generation.exists():
+        try:
+            found.append(json.loads(generation.read_text()).get('eos_token_id'))
+        except (ValueError, AttributeError, OSError) as error:
+            raise ModelError(f'{generation} cannot be used: {error}') from error
     vocabulary = tokenizer.get_added_vocab()
     found += [vocabulary[token] for token in _END_OF_TURN if token in vocabulary]
     flat = set()

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch.nn import functional as F
-
 from slice_ros.engine.attention import TorchAttention
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import Linear
+import torch
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,8 @@ class FlatBatchRunner:
         self.cache = cache
         self.attention = TorchAttention(cache, weights.heads, weights.head_dim)
         self.device = weights.embedding.device
+        # Weights that a decode step reads: of the embedding it reads a row a token.
+        self.streamed_bytes = weights.nbytes - weights.embedding.nbytes
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 import random
 
-import torch
-
 from slice_ros.engine.config import Sampling
+import torch
 
 # Filters look at this many of the most likely tokens first, at all only where that is not enough.
 _FIRST_LOOK = 256

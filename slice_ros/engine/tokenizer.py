@@ -13,8 +13,8 @@ ROLES = ('system', 'user', 'assistant')
 class PromptEncoder:
     """Encodes prompts and chats with a Hugging Face tokenizer. Thread-safe.
 
-    Text that could not fit `max_context` tokens whatever it says is refused by its length in bytes,
-    so that megabytes of text cost nothing.
+    Text that could not fit `max_context` tokens whatever it says is refused by its length in
+    bytes, so that megabytes of text cost nothing.
     """
 
     def __init__(self, tokenizer, max_context: int) -> None:
@@ -59,8 +59,10 @@ class PromptEncoder:
         for role, content in messages:
             self._check_text('role', role)
             self._check_text('message content', content)
-            if role not in ROLES and (f"'{role}'" not in template
-                                      and f'"{role}"' not in template):
+            # Other roles are taken where the template names them ('tool' ...).
+            known = role in ROLES or role.isidentifier() and (
+                f"'{role}'" in template or f'"{role}"' in template)
+            if not known:
                 raise RequestError(ErrorCode.INVALID_REQUEST,
                                    f'unknown role {role!r:.80}: use {", ".join(ROLES)}')
             size += len(content.encode())
@@ -100,8 +102,9 @@ class PromptEncoder:
         if not literal:
             return self._ids(text)
         if self._plain is None:
-            raise RequestError(ErrorCode.INVALID_REQUEST, 'a message holds a special token of this '
-                               f'model (one of {", ".join(self._special[:4])}): leave it out')
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, 'a message holds a special token of this model '
+                f'(one of {", ".join(self._special[:4])}): leave it out'[:400])
         ids = []
         for mark, content in literal.items():
             before, found, text = text.partition(mark)

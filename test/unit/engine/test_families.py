@@ -1,0 +1,85 @@
+"""Every family against transformers' own forward, alone and in company."""
+
+import logging
+
+import pytest
+from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine.runner import Segment
+import tiny
+import torch
+
+FLAT = [tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases]
+OTHER = [tiny.gpt2, tiny.gpt_neox]
+
+
+def ids(n, seed=0):
+    return torch.randint(0, 256, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+@torch.no_grad()
+def expected(model, tokens):
+    return model(torch.tensor([tokens])).logits[0, -1]
+
+
+@pytest.mark.parametrize('family', FLAT + OTHER, ids=lambda f: f.__name__)
+@pytest.mark.parametrize('weights, tolerance', [('fp32', 1e-4), ('auto', 4e-2)])
+def test_logits_are_those_of_transformers(family, weights, tolerance, tmp_path):
+    """Whole prompts, chunks behind chunks, and decode rows, mixed in the same steps."""
+    model = tiny.save(tmp_path, family())
+    engine = load_engine(EngineConfig(str(tmp_path), weights=weights, max_context=128, slots=3))
+    a, b = ids(90, 1), ids(71, 2)
+    run = engine._runner.forward
+    run([Segment(2, 0, a[:50], False)])
+    mixed = run([Segment(2, 50, a[50:89], True), Segment(0, 0, b[:70], True)])
+    decode = run([Segment(0, 70, b[70:], True), Segment(2, 89, a[89:], True)])
+    for got, tokens in zip([*mixed, *decode], [a[:89], b[:70], b, a]):
+        want = expected(model, tokens)
+        assert (got - want).abs().max() < tolerance * max(1.0, want.abs().max())
+
+
+@pytest.mark.parametrize('family', FLAT, ids=lambda f: f.__name__)
+def test_the_llama_family_runs_as_a_flat_batch(family, tmp_path):
+    tiny.save(tmp_path, family())
+    engine = load_engine(EngineConfig(str(tmp_path), max_context=4096, slots=2))
+    assert engine.info.path == 'flat batch'
+    # The model's own limit, or how far its attention sees.
+    assert engine.info.max_context == (100 if family is tiny.mistral else 256)
+
+
+@pytest.mark.parametrize('family', OTHER, ids=lambda f: f.__name__)
+def test_other_families_run_through_transformers_and_say_so(family, tmp_path, caplog):
+    model = tiny.save(tmp_path, family())
+    with caplog.at_level(logging.WARNING, 'slice_ros'):
+        engine = load_engine(EngineConfig(str(tmp_path), max_context=128, slots=2))
+    assert engine.info.path == 'transformers'
+    assert family().model_type in caplog.text
+    prompts = [ids(9, 3), ids(17, 4)]
+    live = [engine.open(p, 12, Sampling()) for p in prompts]
+    while todo := [(s, s.pending) for s in live if not s.finish_reason]:
+        engine.step(todo)
+    for prompt, sequence in zip(prompts, live):
+        out = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)),
+                             max_new_tokens=12, do_sample=False, pad_token_id=0)
+        assert sequence.tokens == out[0].tolist()
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+def test_a_row_does_not_depend_on_who_shares_the_step(threads, tmp_path):
+    """Bit for bit, in the default weights, for decode rows and prefill chunks."""
+    tiny.save(tmp_path, tiny.llama(hidden_size=128, intermediate_size=192))
+    engine = load_engine(
+        EngineConfig(str(tmp_path), max_context=128, slots=12, threads=threads))
+    if engine.info.weights != 'fp16':
+        pytest.skip(f'weights are {engine.info.weights} here: only fp16 is bitwise invariant')
+    run = engine._runner.forward
+    run([Segment(slot, 0, ids(20 + 7 * slot, slot), False) for slot in range(8)])
+    row = Segment(3, 41, ids(1, 99), True)
+    chunk = Segment(9, 0, ids(33, 98), True)
+    alone, chunk_alone = run([row])[0], run([chunk])[0]
+    for others in range(1, 8):
+        company = [Segment(s, 20 + 7 * s, ids(1, s), True) for s in range(8) if s != 3][:others]
+        assert torch.equal(run([*company, row])[-1], alone)
+        assert torch.equal(run([row, *company])[0], alone)
+        both = run([*company, row, chunk])
+        assert torch.equal(both[-2], alone)
+        assert torch.equal(both[-1], chunk_alone)

