@@ -8,11 +8,12 @@ import sys
 from slice_ros.errors import ModelError, RequestError
 
 # Each module has add_arguments(parser) and run(args), and is loaded only when it is asked for:
-# simulating needs no torch, and only `ros` needs rclpy.
+# simulating needs no torch.
 SUBCOMMANDS = {
     'simulate': ('slice_ros.bench.sweep', 'policies against workloads on a latency model'),
     'plan': ('slice_ros.bench.plan', 'what one plan costs, up to thousands of live requests'),
     'serve': ('slice_ros.bench.serve', 'the same on the real engine, in real time'),
+    'engine': ('slice_ros.bench.engine', 'decode step and prefill times of the engine'),
 }
 
 

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from slice_ros.bench.cli import main
+from slice_ros.bench.cli import main, SUBCOMMANDS
 
 RUN_KEYS = {'policy', 'rate', 'seed', 'requests', 'attainment', 'utility_attainment',
             'capacity_bound', 'plan_us_p50', 'plan_us_p99', 'classes'}
@@ -104,3 +104,11 @@ def test_a_flag_that_cannot_be_is_refused(capsys, flags):
         main(['simulate', *flags])
     assert ended.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', sorted(SUBCOMMANDS))
+def test_every_subcommand_has_its_help(capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        main([name, '--help'])
+    assert ended.value.code == 0
+    assert '--json' in capsys.readouterr().out
