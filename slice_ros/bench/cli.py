@@ -20,7 +20,8 @@ SUBCOMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that `argv` names; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = ArgumentParser(prog='slice_bench', description=__doc__.split(': ')[1])
+    parser = ArgumentParser(prog='slice_bench',
+                            description='Print the figures that this package reports.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     for name, (module, help_text) in SUBCOMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=help_text)

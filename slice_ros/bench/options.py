@@ -9,10 +9,11 @@ from pathlib import Path
 from slice_ros.bench.config import config_file
 from slice_ros.bench.workload import Arrival, generate, scale_slo, Workload
 from slice_ros.bench.workload_file import load_trace, load_workload
-from slice_ros.scheduling.policy import Capacity, make_policy, Policy
+from slice_ros.scheduling.policy import Capacity, make_policy, Policy, policy_names
 import yaml
 
-DEFAULT_POLICIES = 'orca,fastserve,slice_static,slice'
+# Every policy there is; the product's own last, where plots show its decode mask.
+DEFAULT_POLICIES = sorted(policy_names(), key=lambda name: (name == 'slice', name))
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -27,9 +28,9 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--requests', type=positive_int, default=400,
                         help='requests a run (default: %(default)s)')
     parser.add_argument('--seeds', type=integers, default=[1, 2, 3], help='(default: 1,2,3)')
-    parser.add_argument('--policies', default=names(DEFAULT_POLICIES), type=names,
+    parser.add_argument('--policies', default=DEFAULT_POLICIES, type=names,
                         help='comma-separated, each NAME[:OPTION=VALUE...], e.g. '
-                             'slice_static:capacity_ratio=0.6 (default: ' + DEFAULT_POLICIES + ')')
+                             'slice_static:capacity_ratio=0.6 (default: all)')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
     parser.add_argument('--plot', type=Path, metavar='OUT.png', help='draw the figures here')
     parser.add_argument('--max-batch', type=positive_int, default=16,
