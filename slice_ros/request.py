@@ -79,7 +79,7 @@ class Request:
         ended or `tokens` is not between 1 and ``pending``.
         """
         if self.ended:
-            raise ValueError(f'request {self.id} has ended ({self.state.value}): it cannot advance')
+            raise ValueError(f'request {self.id} has ended ({self.state.value}) and cannot advance')
         if not 1 <= tokens <= self.pending:
             raise ValueError(f'request {self.id} has {self.pending} tokens pending, not {tokens}')
         self.cached += tokens
@@ -107,9 +107,10 @@ class Request:
             self.state = State.WAITING
 
     def end(self, state: State, now: float, error: ErrorCode = ErrorCode.NONE) -> None:
-        """Enter a final state. Raises ``ValueError`` when it is none, or one was entered before."""
+        """Enter a final state. Raises ``ValueError`` when it is none, or one was entered."""
         if state not in ENDED or self.ended:
-            raise ValueError(f'request {self.id} cannot go from {self.state.value} to {state.value}')
+            raise ValueError(
+                f'request {self.id} cannot go from {self.state.value} to {state.value}')
         self.state, self.ended_at, self.error = state, now, error
 
     @property
@@ -130,7 +131,7 @@ class Request:
         return self.last_token_at - self.arrival
 
     def report(self) -> SloReport:
-        """What was promised and what was measured."""
+        """Return what was promised and what was measured."""
         return SloReport(
             request_id=self.id, slo=self.slo, served=self.state is State.FINISHED,
             prompt_tokens=self.prompt_tokens, output_tokens=self.generated, ttft=self.ttft,

@@ -1,4 +1,4 @@
-"""slice_client: ask the node one thing from the terminal, watch the answer come, see its report."""
+"""slice_client: ask one thing from the terminal, watch the answer come, see its report."""
 
 import argparse
 import json

@@ -32,7 +32,8 @@ class LatencyModel:
         self.decode_ms = tuple((int(b), float(ms)) for b, ms in self.decode_ms)
         batches = [b for b, _ in self.decode_ms]
         if not batches or batches[0] < 1 or any(a >= b for a, b in zip(batches, batches[1:])):
-            raise ValueError(f'{self.name}: decode_ms needs rising batch sizes from 1, got {batches}')
+            raise ValueError(
+                f'{self.name}: decode_ms needs rising batch sizes from 1, got {batches}')
         numbers = [ms for _, ms in self.decode_ms] + [
             self.decode_context_ms, self.prefill_base_ms, self.prefill_token_ms,
             self.prefill_context_ms]

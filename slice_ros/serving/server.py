@@ -12,7 +12,7 @@ from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, make_policy, Policy
-from slice_ros.serving.forecast import forecast, Forecast
+from slice_ros.serving.forecast import Forecast, forecast
 from slice_ros.serving.loop import Delivery, Job, Loop
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -48,7 +48,7 @@ class Server:
     def __init__(self, engine: 'Engine', latency: LatencyModel,
                  config: ServerConfig = ServerConfig(), *,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        """Make a server. Raises ``ValueError`` when the policy or one of its options is unknown."""
+        """Make a server. Raises ``ValueError`` when the policy, or an option of it, is unknown."""
         self.engine, self.latency, self.config, self.clock = engine, latency, config, clock
         self._loop = Loop(engine, latency, self._make_policy, clock)
         for slo in config.classes:

@@ -16,7 +16,7 @@ _STEPS_KEPT = 2000  # the same for steps
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """Return the nearest-rank percentile (`share` in 0..1) of the values that are not NaN."""
+    """Return the nearest-rank quantile at `share` (0..1) of the values that are not NaN."""
     ordered = sorted(v for v in values if not math.isnan(v))
     if not ordered:
         return math.nan

@@ -30,7 +30,8 @@ def test_while_loading_every_request_is_told_so_and_then_served(pair, engine, la
     status, result = caller.ask(prompt='Hello')
     assert status == GoalStatus.STATUS_ABORTED
     assert result.error_code == Generate.Result.NOT_READY
-    assert caller.call(caller.text, slo_class='control', prompt='x').error_code == result.error_code
+    answer = caller.call(caller.text, slo_class='control', prompt='x')
+    assert answer.error_code == result.error_code
     node.serve(engine, latency)
     assert caller.call(caller.status).state == 'ready'
     assert caller.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED

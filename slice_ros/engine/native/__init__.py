@@ -6,7 +6,7 @@ whole steps of a model of the Llama family on it. Nothing here imports torch.
 
 from slice_ros.engine.native.library import Library, load_library
 from slice_ros.engine.native.model import KvPages, LayerWeights, ModelShape, NativeModel
-from slice_ros.engine.native.weights import Codes, KINDS, Packed, pack
+from slice_ros.engine.native.weights import Codes, KINDS, pack, Packed
 
 __all__ = ['Codes', 'KINDS', 'KvPages', 'LayerWeights', 'Library', 'ModelShape', 'NativeModel',
            'Packed', 'load_library', 'pack']

@@ -19,7 +19,8 @@ def drawn(logits, n=400, prompt=(), **settings_):
     ('temperature', math.nan), ('temperature', -0.1), ('temperature', math.inf),
     ('temperature', True), ('temperature', '1'), ('top_p', 0.0), ('top_p', 1.1),
     ('top_p', math.nan), ('min_p', -0.1), ('min_p', 2.0), ('top_k', -1), ('top_k', 1.5),
-    ('repetition_penalty', 0.0), ('repetition_penalty', math.nan), ('seed', 1.5), ('seed', 1 << 64)])
+    ('repetition_penalty', 0.0), ('repetition_penalty', math.nan), ('seed', 1.5),
+    ('seed', 1 << 64)])
 def test_a_bad_setting_is_named(field, value):
     with pytest.raises(ValueError, match=field):
         Sampling(**{field: value})
