@@ -85,3 +85,15 @@ def test_every_interface_file_is_generated():
     present = {path.relative_to(ROOT).as_posix() for kind in ('msg', 'srv', 'action')
                for path in (ROOT / kind).iterdir() if path.suffix == f'.{kind}'}
     assert listed == present
+
+
+def test_every_console_script_exists():
+    """Each program of setup.cfg names a module of the package that has that function."""
+    setup_cfg = configparser.ConfigParser()
+    setup_cfg.read(ROOT / 'setup.cfg')
+    scripts = setup_cfg['options.entry_points']['console_scripts'].strip().splitlines()
+    assert scripts
+    for script in scripts:
+        module, function = script.split(' = ')[1].split(':')
+        text = (ROOT / module.replace('.', '/')).with_suffix('.py').read_text()
+        assert f'\ndef {function}(' in text, script
