@@ -79,7 +79,8 @@ class Request:
         ended or `tokens` is not between 1 and ``pending``.
         """
         if self.ended:
-            raise ValueError(f'request {self.id} has ended ({self.state.value}) and cannot advance')
+            raise ValueError(
+                f'request {self.id} has ended ({self.state.value}): it cannot advance')
         if not 1 <= tokens <= self.pending:
             raise ValueError(f'request {self.id} has {self.pending} tokens pending, not {tokens}')
         self.cached += tokens
