@@ -108,4 +108,4 @@ def make_policy(name: str, capacity: Capacity | None = None, **options) -> Polic
 
 def _load_all() -> None:
     # Imported here, since each of these imports this module to register itself.
-    from slice_ros.scheduling import fastserve, orca, slice_static  # noqa: F401
+    from slice_ros.scheduling import fastserve, orca, slice, slice_static  # noqa: F401

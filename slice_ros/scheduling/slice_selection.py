@@ -1,0 +1,79 @@
+"""Phase 1 of SLICE: the set of requests with the most utility whose objectives all hold.
+
+All work due by an instant must fit the time until then. Going through the due times in order,
+whenever the work so far does not fit, the request that is worth least per second of work leaves
+(for equal worths this is the rule of Moore and Hodgson for the fewest late jobs, for equal due
+times the greedy knapsack by utility rate). Work that is expected to arrive takes part like a
+request: whoever is worth more than it need not make room for it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+import math
+
+from slice_ros.scheduling.slice_demand import Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Arrivals of one class, as a fluid: `load` seconds of work a second, due `delay` s later."""
+
+    load: float
+    delay: float
+    worth: float
+
+
+def select(now: float, demands: Iterable[Demand], forecasts: Iterable[Forecast],
+           ratio: float) -> None:
+    """Set ``selected`` on each demand; `ratio` is the share of the time that may be promised.
+
+    O(n log n) for n demands. A request that has not begun has two due times, its first token's
+    and its last one's; one without objectives is always selected, since it cannot be late.
+    """
+    events = []
+    for n, demand in enumerate(demands):
+        demand.selected = True
+        work = demand.work
+        if demand.first_due < math.inf and demand.prefill:
+            events.append((demand.first_due, n, demand.prefill, demand))
+            work -= demand.prefill
+        if demand.finish_due < math.inf:
+            events.append((demand.finish_due, n, work, demand))
+    events.sort(key=_due)
+    expected = sorted((f for f in forecasts if f.load > 0), key=_worth, reverse=True)
+    total = 0.0
+    taken: dict[int, float] = {}
+    heap: list[tuple[float, int, Demand]] = []
+    for due, n, work, demand in events:
+        if not demand.selected:
+            continue
+        total += work
+        if n in taken:
+            taken[n] += work
+        else:
+            taken[n] = work
+            heappush(heap, (demand.worth, n, demand))
+        span = due - now
+        available = span * ratio
+        while True:
+            coming = 0.0
+            for forecast in expected:
+                if span > forecast.delay:
+                    coming += forecast.load * (span - forecast.delay)
+            if total + coming <= available or not heap:
+                break
+            if expected and expected[-1].worth < heap[0][0]:
+                expected.pop()
+                continue
+            _, n, loser = heappop(heap)
+            loser.selected = False
+            total -= taken[n]
+
+
+def _due(event: tuple) -> float:
+    return event[0]
+
+
+def _worth(forecast: Forecast) -> float:
+    return forecast.worth
