@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -138,8 +139,7 @@ def _play(stage: Stage, console: Console) -> None:
             while todo and todo[0].at <= now:
                 stage.send(todo.pop(0))
             if not live:
-                for line in screen.news(now):
-                    console.print(line, markup=False, highlight=False)
+                _print_news(screen, now, console)
             elif now - drawn >= REDRAW:
                 drawn = now
                 live.update(screen.render(now, console), refresh=True)
@@ -147,8 +147,12 @@ def _play(stage: Stage, console: Console) -> None:
         if live:
             live.update(screen.render(now, console), refresh=True)
     if not live:
-        for line in screen.news(now):
-            console.print(line, markup=False, highlight=False)
+        _print_news(screen, now, console)
+
+
+def _print_news(screen: Screen, now: float, console: Console) -> None:
+    for line in screen.news(now):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _finish(stage: Stage, path: Path, console: Console) -> int:
@@ -168,7 +172,7 @@ def _finish(stage: Stage, path: Path, console: Console) -> int:
 
 
 def _table(summary: Mapping[str, dict]) -> Table:
-    table = Table(title='What was promised, and what was kept (times in ms)')
+    table = Table(title='What was promised, and what was kept (times in ms)', box=box.SIMPLE)
     for column in ('class', 'requests', 'attained', 'TTFT p50', 'p99', 'TPOT p50', 'p99',
                    'completion'):
         table.add_column(column, justify='left' if column == 'class' else 'right')

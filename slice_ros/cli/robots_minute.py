@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 _CONTROL = (
-    ('system', 'You decide how a delivery robot moves. Answer STOP, SLOW or GO and say why in a '
-     'few words.'),
-    ('user', 'The corridor ahead is empty for 10 m.'),
-    ('assistant', 'GO: the way is free.'),
-    ('user', 'A box lies 0.5 m ahead.'),
-    ('assistant', 'STOP: a box blocks the way.'),
-    ('user', 'People walk beside the robot.'),
-    ('assistant', 'SLOW: people are close.'))
+    ('system', 'Decide for a robot: STOP (blocked or danger), SLOW (people near, slippery) or GO '
+     '(free way).'),
+    ('user', 'Way free.'),
+    ('assistant', 'GO, the way is free.'),
+    ('user', 'People near.'),
+    ('assistant', 'SLOW, people are near.'),
+    ('user', 'Box 0.5 m ahead.'),
+    ('assistant', 'STOP, a box blocks the way.'))
 _NAVIGATION = (
     ('system', 'You guide a delivery robot through a building. The lift is at the end of corridor '
      'A. The kitchen is on floor 2, to the left of the lift. The lab is on floor 3, to the right '
@@ -40,19 +40,19 @@ SCRIPT = (
     Line(0.0, 'dialogue', 'Hello Pico! Who are you, and what do you do all day?', 120),
     Line(1.5, 'control', 'A door ahead is closing.', 12),
     Line(3.0, 'navigation', 'I am in corridor A. How do I get to the kitchen?', 50),
-    Line(5.0, 'control', 'The hall ahead is clear for 8 m.', 12),
+    Line(5.0, 'control', 'A wall is 0.3 m ahead.', 14),
     Line(9.0, 'dialogue', 'Can you tell me a short story about a robot and a cat?', 160),
-    Line(10.0, 'control', 'A child runs across, 1 m ahead.', 12),
+    Line(10.0, 'control', 'A child runs across, 1 m ahead.', 14),
     Line(11.0, 'navigation', 'The lift is out of order. What should I do with a parcel for the '
          'lab?', 60),
     Line(13.0, 'control', 'The floor ahead is wet.', 16),
     Line(17.0, 'dialogue', 'What is the weather like on Mars?', 100),
-    Line(18.0, 'control', 'Two people talk in the middle of the corridor, 2 m ahead.', 16),
+    Line(18.0, 'control', 'Two people talk in the corridor, 2 m ahead.', 16),
     Line(20.0, 'navigation', 'I leave the lift on floor 3. Where is the lab?', 40),
     Line(21.5, 'control', 'The corridor is empty again.', 12),
     Line(26.0, 'dialogue', 'Why do people drink so much coffee?', 80),
     Line(27.0, 'control', 'A forklift comes towards you, 3 m ahead.', 16),
     Line(28.0, 'navigation', 'The parcel is delivered. How do I get from the lab back to the '
          'lift?', 50),
-    Line(29.0, 'control', 'The charging station is 1 m ahead.', 12),
+    Line(29.0, 'control', 'Stairs go down 0.5 m ahead.', 12),
 )

@@ -132,6 +132,7 @@ class Screen:
                     text.append(f'> {scene.line.user}\n', style='dim')
                     text.append(f'{self._stage.said(scene).strip()} ')
                     text.append(f'{_verdict(scene)}\n', style='green' if _kept(scene) else 'red')
+            text.rstrip()
             lines = text.wrap(console, width)[-(height - 2):]
             panels.append(Panel(Text('\n').join(lines), title=f'/slice/{name}/tokens',
                                 border_style=style, height=height))

@@ -1,0 +1,61 @@
+"""The process around the node: signals at any time, and parameters it cannot use."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def start(*arguments):
+    return subprocess.Popen([sys.executable, '-m', 'slice_ros.ros.node', '--ros-args', *arguments],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env={**os.environ, 'RCUTILS_LOGGING_BUFFERED_STREAM': '0'})
+
+
+def end(process):
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, output
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('moment', ['reading the tokenizer', 'loading the weights'])
+def test_a_signal_while_loading_ends_with_0_and_no_traceback(number, moment):
+    process = start()
+    for line in process.stdout:
+        if moment in line:
+            break
+    begin = time.monotonic()
+    process.send_signal(number)
+    code, output = end(process)
+    assert code == 0 and 'Traceback' not in output and 'ready:' not in output
+    assert time.monotonic() - begin < 20
+
+
+def test_a_signal_before_anything_is_loaded_ends_with_0():
+    process = start()
+    time.sleep(1.5)  # rclpy or torch is being imported
+    process.send_signal(signal.SIGINT)
+    code, output = end(process)
+    assert code == 0 and 'Traceback' not in output, output
+
+
+@pytest.mark.parametrize('parameter, word', [
+    ('limits.max_queued:=0', 'limits.max_queued'),
+    ('slo.control.tpot_ms:=fast', 'slo.control.tpot_ms'),
+    ('scheduler.policy:=magic', 'slice_static'),
+    ('engine.weights:=fp12', 'fp16')])
+def test_parameters_it_cannot_use_are_said_and_end_with_2(parameter, word):
+    code, output = end(start('-p', parameter))
+    assert code == 2 and word in output and 'Traceback' not in output, output
+
+
+def test_a_model_that_is_none_is_said_and_ends_with_1(tmp_path):
+    (tmp_path / 'model.gguf').write_bytes(b'no model at all')
+    code, output = end(start('-p', f'engine.model:={tmp_path / "model.gguf"}'))
+    assert code == 1 and 'model.gguf' in output and 'Traceback' not in output, output
