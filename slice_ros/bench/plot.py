@@ -37,7 +37,7 @@ def draw(runs: Sequence[Mapping], strips: Mapping[str, Result], title: str, path
         _draw_bound(attained, runs)
         _draw_percent(attained, 'requests attained')
         rows[0].legend(*attained.get_legend_handles_labels(), loc='outside upper left', fontsize=8,
-                       ncols=5)
+                       ncols=6)
         _draw_lines(completed, runs, policies,
                     lambda run: run['classes'].get(classes[0], {}).get('completion_mean'))
         completed.set(title=f'mean completion of {classes[0]}, served or not (s)', yscale='log',

@@ -86,11 +86,13 @@ def sweep(runs: Sequence[Run], jobs: int, console: Console) -> list[dict]:
 
 
 def logged(runs: Sequence[Run]) -> dict[str, Result]:
-    """Simulate the first and last policy again at one seed of the middle load, with a log."""
+    """Simulate the first and the last two policies again, at one seed of the middle load."""
     rates = sorted({run.rate for run in runs})
-    middle = [run for run in runs if run.rate == rates[(len(rates) - 1) // 2]]
-    chosen = {run.policy: run for run in reversed((middle[0], middle[-1]))}
-    return {policy: simulate_run(chosen[policy], log=True) for policy in reversed(chosen)}
+    middle = {run.policy: run for run in reversed(runs)
+              if run.rate == rates[(len(rates) - 1) // 2]}
+    policies = list(reversed(middle))
+    chosen = dict.fromkeys([*policies[:1], *policies[-2:]])
+    return {policy: simulate_run(middle[policy], log=True) for policy in chosen}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
