@@ -13,6 +13,8 @@ class TransformersRunner:
     """Feeds each request to the model alone, with a KV cache of its own, by slot."""
 
     path = 'transformers'
+    kernels = 'transformers'
+    kv_bytes = 0  # grows with the requests
 
     def __init__(self, model: PreTrainedModel, slots: int) -> None:
         self._model = model

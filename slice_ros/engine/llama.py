@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig
 
 FAMILY = ('llama', 'qwen2', 'mistral')
-_PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
+PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
 
 
 def unsupported(config: PreTrainedConfig) -> str | None:
@@ -60,7 +60,7 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
         at = f'model.layers.{i}.'
         layers.append(Layer(
             input_norm=tensor(at + 'input_layernorm.weight'),
-            qkv=linear(*(at + part for part in _PARTS)),
+            qkv=linear(*(at + part for part in PARTS)),
             output=linear(at + 'self_attn.o_proj'),
             post_norm=tensor(at + 'post_attention_layernorm.weight'),
             gate_up=linear(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
@@ -75,7 +75,9 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
         head_dim=head_dim(config), intermediate=config.intermediate_size,
         norm_eps=config.rms_norm_eps, embedding=embedding, layers=tuple(layers),
         norm=tensor('model.norm.weight'), head=head, cos=cos.to(device, wide),
-        sin=sin.to(device, wide), nbytes=nbytes + embedding.nbytes)
+        sin=sin.to(device, wide),
+        linears='fbgemm fp16' if weights == 'fp16' and device.type == 'cpu' else 'torch',
+        nbytes=nbytes + embedding.nbytes)
 
 
 def rope_tables(config: PreTrainedConfig, length: int) -> tuple[torch.Tensor, torch.Tensor]:

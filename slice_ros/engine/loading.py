@@ -4,15 +4,17 @@ from collections.abc import Callable
 import importlib.util
 import json
 import logging
+import math
 from pathlib import Path
 import shutil
 
-from slice_ros.engine import hf_directory, llama, model_cache
+from slice_ros.engine import hf_directory, llama, model_cache, native_runner
 from slice_ros.engine.config import EngineConfig, EngineInfo
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.fallback import TransformersRunner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import fp16_kernels
+from slice_ros.engine.native import load_library
 from slice_ros.engine.runner import FlatBatchRunner, Segment
 from slice_ros.engine.tokenizer import PromptEncoder
 from slice_ros.errors import ModelError
@@ -81,39 +83,52 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     why_not = llama.unsupported(model_config)
     context = getattr(model_config, 'max_position_embeddings', None) or config.max_context
     max_context = min(config.max_context, context)
-    kernels = 'transformers'
     tensors = hf_directory.Tensors(path)
     if why_not is None:
         max_context = min(max_context, llama.sliding_window(model_config) or max_context)
-        dim = llama.head_dim(model_config)
-        kv_dtype = torch.float32 if device.type == 'cpu' else _half(weights)
-        shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
-        _check_memory(
-            path, device, 2 * shape[0] * shape[1] * shape[2] * max_context * dim
-            * kv_dtype.itemsize, config)
-        loaded = llama.build(model_config, tensors, weights, device, max_context,
-                             lambda share: progress('loading the weights', share))
-        runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
-        kernels = (f'{"fbgemm fp16" if weights == "fp16" and device.type == "cpu" else "torch"} '
-                   f'linears, {runner.attention.name}')
-        weight_bytes, kv_bytes = loaded.nbytes, runner.cache.nbytes
+        runner = _flat_batch_runner(path, model_config, tensors, weights, device, max_context,
+                                    config, lambda share: progress('loading the weights', share))
     else:
         logger.warning('%s: the flat batch cannot run this model (%s); it runs through '
                        'transformers, one request after the other', path, why_not)
         runner = TransformersRunner.load(path, model_config, weights, device, config.slots)
-        weight_bytes = runner.weight_bytes
-        kv_bytes = 0
     _try_out(path, runner)
     progress('loading the weights', 1.0)
     info = EngineInfo(
         model=name or getattr(model_config, 'name_or_path', '') or path.name,
         family=model_config.model_type, device=str(device), weights=weights, path=runner.path,
-        kernels=kernels, max_context=max_context, slots=config.slots,
-        kv_tokens=config.slots * max_context, weight_bytes=weight_bytes, kv_bytes=kv_bytes,
-        vocab_size=model_config.get_text_config().vocab_size)
+        kernels=runner.kernels, max_context=max_context, slots=config.slots,
+        kv_tokens=config.slots * max_context, weight_bytes=runner.weight_bytes,
+        kv_bytes=runner.kv_bytes, vocab_size=model_config.get_text_config().vocab_size)
     logger.info('%s', info)
     return Engine(info, runner, PromptEncoder(tokenizer, max_context), tokenizer,
                   _stop_tokens(path, model_config, tokenizer), config)
+
+
+def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: torch.device,
+                       max_context: int, config: EngineConfig, progress):
+    library, sentence = load_library() if device.type == 'cpu' else (None, 'torch path on CUDA')
+    if library is not None:
+        why_not = native_runner.unsupported(model_config, tensors, weights)
+        if why_not is not None:
+            library, sentence = None, f'torch path: the native kernels cannot run {why_not}'
+    logger.info(sentence)
+    dim = llama.head_dim(model_config)
+    kv_dtype = torch.float32 if device.type == 'cpu' and library is None else _half(weights)
+    shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
+    _check_memory(path, device, 2 * math.prod(shape) * max_context * dim * kv_dtype.itemsize,
+                  config)
+    if library is not None:
+        try:
+            return native_runner.NativeRunner(model_config, tensors, weights, library,
+                                              config.slots, max_context, progress)
+        except ValueError as error:
+            raise ModelError(f'{path}: {error}') from error
+    if weights == 'fp16' and device.type == 'cpu' and not fp16_kernels():
+        raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
+                         "this machine has neither: use 'auto', 'bf16' or 'fp32'")
+    loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
+    return FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
 
 
 def _try_out(path: Path, runner) -> None:
@@ -137,13 +152,10 @@ def _device(wanted: str) -> torch.device:
 
 def _weights(wanted: str, device: torch.device) -> str:
     if wanted != 'auto':
-        if wanted == 'fp16' and device.type == 'cpu' and not fp16_kernels():
-            raise ModelError("weights 'fp16' need torch's fbgemm kernels on CPU, which this build "
-                             "lacks: use 'auto', 'bf16' or 'fp32'")
         return wanted
     if device.type == 'cuda':
         return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
-    return 'fp16' if fp16_kernels() else 'fp32'
+    return 'fp16' if fp16_kernels() or load_library()[0] is not None else 'fp32'
 
 
 def _half(weights: str) -> torch.dtype:

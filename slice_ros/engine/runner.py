@@ -50,6 +50,7 @@ class LlamaWeights:
     head: Linear
     cos: torch.Tensor            # [max_context, 1, head_dim]
     sin: torch.Tensor            # the same, first half negated: see _rotate
+    linears: str                 # who computes them
     nbytes: int
 
 
@@ -62,6 +63,8 @@ class FlatBatchRunner:
         self.weights = weights
         self.cache = cache
         self.attention = TorchAttention(cache, weights.heads, weights.head_dim)
+        self.kernels = f'{weights.linears} linears, {self.attention.name}'
+        self.weight_bytes, self.kv_bytes = weights.nbytes, cache.nbytes
         self.device = weights.embedding.device
         # Weights that a decode step reads: of the embedding it reads a row a token.
         self.streamed_bytes = weights.nbytes - weights.embedding.nbytes

@@ -6,14 +6,35 @@ import os
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest  # noqa: E402
-from slice_ros.engine import EngineConfig, load_engine  # noqa: E402
+from slice_ros.engine import EngineConfig, load_engine, loading  # noqa: E402
+from slice_ros.engine.native import load_library  # noqa: E402
 import tiny  # noqa: E402
 
 
-@pytest.fixture(scope='session')
-def embedded():
+NATIVE, WHY_NOT = load_library()
+# Both forwards of the flat batch where both are there; the torch path is there always.
+KERNELS = ['torch'] if NATIVE is None else ['torch', 'native']
+
+
+def use_kernels(patch, kernels):
+    """Have models loaded from here on run on `kernels`."""
+    if kernels == 'torch':
+        patch.setattr(loading, 'load_library', lambda: (None, 'torch path: a test wants it'))
+
+
+@pytest.fixture(scope='session', params=KERNELS)
+def embedded(request):
     """Return the embedded model, as it is served by default but for its size."""
-    return load_engine(EngineConfig(max_context=512, slots=9, threads=2))
+    with pytest.MonkeyPatch.context() as patch:
+        use_kernels(patch, request.param)
+        return load_engine(EngineConfig(max_context=512, slots=12, threads=2))
+
+
+@pytest.fixture(params=KERNELS)
+def kernels(request, monkeypatch):
+    """Have the test run on each of the kernels that are there."""
+    use_kernels(monkeypatch, request.param)
+    return request.param
 
 
 @pytest.fixture(scope='session')

@@ -23,12 +23,14 @@ def expected(model, tokens):
 
 @pytest.mark.parametrize('family', FLAT + OTHER, ids=lambda f: f.__name__)
 @pytest.mark.parametrize('weights, tolerance', [('fp32', 1e-4), ('auto', 4e-2)])
-def test_logits_are_those_of_transformers(family, weights, tolerance, tmp_path):
+def test_logits_are_those_of_transformers(family, weights, tolerance, tmp_path, kernels):
     """Whole prompts, chunks behind chunks, and decode rows, mixed in the same steps."""
     model = tiny.save(tmp_path, family())
     engine = load_engine(EngineConfig(str(tmp_path), weights=weights, max_context=128, slots=3))
     a, b = ids(90, 1), ids(71, 2)
-    run = engine._runner.forward
+
+    def run(segments):
+        return engine._runner.forward(segments).clone()  # the next step may write over them
     run([Segment(2, 0, a[:50], False)])
     mixed = run([Segment(2, 50, a[50:89], True), Segment(0, 0, b[:70], True)])
     decode = run([Segment(0, 70, b[70:], True), Segment(2, 89, a[89:], True)])
@@ -38,10 +40,12 @@ def test_logits_are_those_of_transformers(family, weights, tolerance, tmp_path):
 
 
 @pytest.mark.parametrize('family', FLAT, ids=lambda f: f.__name__)
-def test_the_llama_family_runs_as_a_flat_batch(family, tmp_path):
+def test_the_llama_family_runs_as_a_flat_batch(family, tmp_path, kernels):
     tiny.save(tmp_path, family())
     engine = load_engine(EngineConfig(str(tmp_path), max_context=4096, slots=2))
     assert engine.info.path == 'flat batch'
+    assert ('native' in engine.info.kernels) == (
+        kernels == 'native' and family is not tiny.all_biases)
     # The model's own limit, or how far its attention sees.
     assert engine.info.max_context == (100 if family is tiny.mistral else 256)
 
@@ -64,14 +68,17 @@ def test_other_families_run_through_transformers_and_say_so(family, tmp_path, ca
 
 
 @pytest.mark.parametrize('threads', [1, 2])
-def test_a_row_does_not_depend_on_who_shares_the_step(threads, tmp_path):
+def test_a_row_does_not_depend_on_who_shares_the_step(threads, tmp_path, kernels):
     """Bit for bit, in the default weights, for decode rows and prefill chunks."""
     tiny.save(tmp_path, tiny.llama(hidden_size=128, intermediate_size=192))
     engine = load_engine(
         EngineConfig(str(tmp_path), max_context=128, slots=12, threads=threads))
     if engine.info.weights != 'fp16':
         pytest.skip(f'weights are {engine.info.weights} here: only fp16 is bitwise invariant')
-    run = engine._runner.forward
+
+    def run(segments):
+        return engine._runner.forward(segments).clone()  # the next step may write over them
+
     run([Segment(slot, 0, ids(20 + 7 * slot, slot), False) for slot in range(8)])
     row = Segment(3, 41, ids(1, 99), True)
     chunk = Segment(9, 0, ids(33, 98), True)
