@@ -49,8 +49,11 @@ class CMakeBuild(build):
                         ignore=shutil.ignore_patterns('__pycache__'))
         folders = {}
         for path in sorted(stage.rglob('*')):
+            folder = path.parent.relative_to(stage).as_posix()
+            # ament notes where the build found ROS: a temporary folder where pip isolates builds.
+            if folder.endswith('/parent_prefix_path'):
+                continue
             if path.is_file() and not path.is_relative_to(site_packages):
-                folder = path.parent.relative_to(stage).as_posix()
                 folders.setdefault(folder, []).append(os.path.relpath(path, ROOT))
         self.distribution.data_files = list(folders.items())
         super().run()
