@@ -8,7 +8,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 
 from slice_ros.engine import EngineConfig
-from slice_ros.scheduling.policy import policy_names
+from slice_ros.scheduling.policy import make_policy, policy_names
 from slice_ros.serving import DEFAULT_POLICY, ServerConfig
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
@@ -37,10 +37,10 @@ SPECS = (
     Spec('engine.max_batch', 16, 'Requests in one decode step.', 1, 4096),
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.'),
-    Spec('scheduler.capacity_ratio', 0.0, 'Share of a cycle the selection may fill; 0 = the '
-         "policy's own.", 0.0, 1.0),
-    Spec('scheduler.cycle_s', 0.0, "Span over which rates are planned, seconds; 0 = the policy's "
-         'own.', 0.0, 60.0),
+    Spec('scheduler.capacity_ratio', 0.0, 'For slice_static: share of a cycle the selection may '
+         'fill; 0 = its own.', 0.0, 1.0),
+    Spec('scheduler.cycle_s', 0.0, 'For slice_static: span over which rates are planned, '
+         'seconds; 0 = its own.', 0.0, 60.0),
     Spec('scheduler.prefill_chunk', 64, 'Prompt tokens in one step: fewer let an urgent request '
          'in sooner, more prefill faster.', 1, 1 << 16),
     Spec('limits.max_queued', 64, 'Requests that may wait for their first step; more get '
@@ -51,6 +51,9 @@ SPECS = (
     Spec('limits.max_text_bytes', 65536, 'Bytes of all texts of a request together.',
          1, 1 << 30),
     Spec('limits.max_messages', 256, 'Messages in a conversation.', 1, 1 << 16),
+    Spec('limits.on_miss', 'continue', 'What becomes of a request that has missed an objective: '
+         'continue = served when nobody else needs the time, drop = ends with DEADLINE_MISSED.',
+         choices=('continue', 'drop')),
     Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
          'client, seconds.', 1, 86400),
     Spec('status.period_s', 1.0, 'Time between two messages on ~/scheduler_state, seconds.',
@@ -130,6 +133,12 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
                for option, parameter in (('capacity_ratio', 'capacity_ratio'),
                                          ('cycle', 'cycle_s'))
                if values[f'scheduler.{parameter}']}
+    if values['limits.on_miss'] != 'continue':
+        options['on_miss'] = values['limits.on_miss']
+    try:
+        make_policy(values['scheduler.policy'], **options)
+    except ValueError as error:
+        raise ParameterError(f'scheduler: {error}') from error
     engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
         'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'threads')})
     server = ServerConfig(

@@ -171,7 +171,7 @@ class Server:
         figures = loop_figures(loop_stats, now, config.window, self._started)
         return Snapshot(
             at=now, policy=config.policy, window=config.window, requests=live, classes=classes,
-            capacity_ratio=getattr(loop.policy, 'capacity_ratio', math.nan),
+            capacity_ratio=_capacity_ratio(loop.policy),
             queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
             kv_tokens_used=sum(r.cached for r in live), draining=loop.stop_at < math.inf,
             **figures)
@@ -196,3 +196,8 @@ class Server:
         capacity = Capacity(max_batch=config.max_batch, slots=info.slots,
                             kv_tokens=info.kv_tokens, prefill_chunk=config.prefill_chunk)
         return make_policy(config.policy, capacity, **config.policy_options)
+
+
+def _capacity_ratio(policy: Policy) -> float:
+    """Return the ratio a policy was given or has tuned; NaN where it has none."""
+    return getattr(policy, 'capacity_ratio', getattr(policy, 'ratio', math.nan))

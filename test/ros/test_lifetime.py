@@ -1,5 +1,7 @@
 """Before the model is there, and when the node is told to stop."""
 
+from pathlib import Path
+
 from action_msgs.msg import GoalStatus
 from conftest import Caller, get, Spinning, wait_until
 import pytest
@@ -7,7 +9,8 @@ from rclpy.parameter import Parameter
 from slice_ros import srv
 from slice_ros.action import Generate
 from slice_ros.ros.interfaces import SliceNode
-from slice_ros.ros.parameters import ParameterError
+from slice_ros.ros.parameters import class_specs, CLASSES, ParameterError, SPECS
+import yaml
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def test_stopping_answers_what_is_live(pair, engine, latency):
     node.serve(engine, latency)
     goal = caller.send(prompt='Count to a thousand.', max_tokens=400)
     service = caller.text.call_async(srv.GenerateText.Request(
-        slo_class='control', prompt='Count to a thousand.', max_tokens=400))
+        slo_class='dialogue', prompt='Count to a thousand.', max_tokens=400))
     wait_until(lambda: node.server.snapshot().slots_used == 2)
     assert node.close()
     code = Generate.Result.SHUTTING_DOWN
@@ -59,6 +62,9 @@ def test_stopping_answers_what_is_live(pair, engine, latency):
     ('slo.classes', ['no spaces please'], 'letter'),
     ('slo.classes', ['a', 'a'], 'slo.classes'),
     ('scheduler.policy', 'magic', 'slice_static'),
+    ('scheduler.capacity_ratio', 7.0, 'capacity_ratio'),
+    ('limits.on_miss', 'drop', 'on_miss'),
+    ('limits.on_miss', 'shrug', 'drop'),
     ('engine.device', 'tpu', 'cuda'),
     ('limits.max_tokens', 'many', 'limits.max_tokens')])
 def test_parameters_that_cannot_be_used_are_named(ros, name, value, word):
@@ -73,3 +79,20 @@ def test_classes_are_what_the_parameters_say(ros):
     assert {'/left/slice/arm/tokens', '/left/slice/arm/prompt'} <= topics
     assert node.settings.classes['arm'].deadline == 0.2
     node.destroy_node()
+
+
+def test_the_parameter_file_names_every_parameter_with_its_default():
+    """ROS says nothing of a misspelt name in a file."""
+    path = Path(__file__).parents[2] / 'config' / 'slice.yaml'
+    found = {}
+
+    def flatten(tree, prefix=''):
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                flatten(value, f'{prefix}{name}.')
+            else:
+                found[prefix + name] = value
+    flatten(yaml.safe_load(path.read_text())['/**']['ros__parameters'])
+    specs = [CLASSES, *SPECS, *(s for name in CLASSES.default for s in class_specs(name))]
+    assert found == {spec.name: spec.default for spec in specs}
+    assert all(type(found[spec.name]) is type(spec.default) for spec in specs)
