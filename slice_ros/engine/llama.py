@@ -42,7 +42,8 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
     nbytes = 0
 
     def tensor(name: str) -> torch.Tensor:
-        return tensors[name].to(device, wide)
+        # A tensor that lived on in the mapped file would keep all of it in memory.
+        return tensors[name].to(device, wide, copy=True)
 
     def linear(*names: str):
         nonlocal nbytes
@@ -66,7 +67,7 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
             gate_up=linear(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
             down=linear(at + 'mlp.down_proj')))
         progress((i + 1) / (config.num_hidden_layers + 1))
-    embedding = tensors['model.embed_tokens.weight'].to(device, _dtype(weights))
+    embedding = tensors['model.embed_tokens.weight'].to(device, _dtype(weights), copy=True)
     tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
     head = linear('model.embed_tokens' if tied else 'lm_head')
     cos, sin = rope_tables(config, max_context)

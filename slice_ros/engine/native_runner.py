@@ -37,7 +37,9 @@ class NativeRunner:
                  weights: str, library: Library, slots: int, max_context: int,
                  progress: Callable[[float], None]) -> None:
         def floats(name: str):
-            return tensors[f'{name}.weight'].float().numpy()
+            # A tensor that lived on in the mapped file would keep all of it in memory.
+            weight = tensors[f'{name}.weight']
+            return weight.to(torch.float32, copy=weight.dim() == 1).numpy()
 
         def linear(*names: str):
             bias = None
