@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import math
 from statistics import fmean, stdev
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from slice_ros.slo import SloReport
 
@@ -110,10 +110,10 @@ def _of_class(name: str, figure: str) -> Callable[[Mapping], float | None]:
 
 
 def load_table(runs: Sequence[Mapping], figure: Callable[[Mapping], float | None], title: str,
-               scale: float, bound: bool = False) -> Table:
-    """Return a rich table of a figure of runs: loads down, policies (and the bound) across."""
+               scale: float, bound: bool = False) -> Group:
+    """Return a titled table of a figure of runs: loads down, policies (and the bound) across."""
     policies = list(dict.fromkeys(run['policy'] for run in runs))
-    table = Table(title=title, title_justify='left')
+    table = Table()
     table.add_column('req/s', justify='right')
     for policy in policies:
         table.add_column(policy.replace(':', ' '), justify='right')
@@ -127,7 +127,7 @@ def load_table(runs: Sequence[Mapping], figure: Callable[[Mapping], float | None
             cells.append(_spread([run['capacity_bound'] for run in rows
                                   if run['policy'] == policies[0]], scale))
         table.add_row(f'{rate:g}', *cells)
-    return table
+    return Group(title, table)  # a table's own title wraps at the width of the table
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
