@@ -8,6 +8,7 @@ published cycle and decode mask are what this comes to when nothing changes: see
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 import math
 
@@ -22,7 +23,7 @@ from slice_ros.scheduling.slice_selection import Forecast, select
 RESELECT = 0.05      # seconds between selections where nobody came or went
 REFRESH = 64         # plans between two looks at a latency model that learns
 WORTHWHILE = 1.05    # a batch is big enough when a row costs at most this times the least cost
-TIGHT = 0.9          # rows are paced to this share of the time they have
+TIGHT = 0.8          # rows are paced to this share of the time they have
 SMOOTH = 2.0         # a selected row waits at most this many TPOTs for its next token
 LEFTOVER = 0.01      # share of the time that goes to the oldest unselected request, come what may
 LEAST_CHUNK = 64     # tokens; smaller prefill chunks pay their fixed cost too often
@@ -188,34 +189,36 @@ class Slice(Policy):
     def _compose(self, now: float, latency: LatencyModel) -> Step:
         running = [d for d in self._chosen if d.request.decoding]
         running.sort(key=_worth, reverse=True)
-        rows = []  # (demand, seconds it could be left out, seconds its next step may take)
-        for n, demand in enumerate(running, 1):
-            tpot = demand.request.slo.tpot
-            left = demand.milestone - now
-            speed = min(latency.decode(min(n, self._target)),
-                        max(latency.decode(1), 0.8 * tpot))
-            slack, pace = left - demand.tokens * speed, TIGHT * left / demand.tokens
-            if tpot < math.inf:
-                smooth = demand.request.last_token_at + SMOOTH * tpot - now
-                slack, pace = min(slack, smooth - speed), min(pace, max(smooth, tpot))
-            rows.append((demand, slack, pace))
+        rows = [self._row(demand, n, now, latency) for n, demand in enumerate(running, 1)]
         if len(running) < len(self._chosen):
             chunk = self._prefill(now, rows, latency)
             if chunk:
                 step = fit_step(self.capacity, self._ranked, (), (chunk,))
                 if not step.idle:
                     return step
-        batch, limit = [], math.inf
-        for demand, slack, pace in rows[:self._full]:
-            limit = min(limit, max(pace, 0.0))
-            if batch and latency.decode(len(batch) + 1) > limit:
+        batch: list[_Row] = []
+        for row in rows[:self._full]:
+            seconds = latency.decode(len(batch) + 1)
+            if batch and seconds > min(r.pace_beside(row.demand) for r in batch):
                 break
-            batch.append(demand.request)
+            batch.append(row)
         if not batch:
             return self._leftover(latency)
-        return fit_step(self.capacity, self._ranked, batch)
+        return fit_step(self.capacity, self._ranked, [row.demand.request for row in batch])
 
-    def _prefill(self, now: float, rows: list, latency: LatencyModel) -> PrefillChunk | None:
+    def _row(self, demand: Demand, rank: int, now: float, latency: LatencyModel) -> '_Row':
+        tpot = demand.request.slo.tpot
+        speed = min(latency.decode(min(rank, self._target)), max(latency.decode(1), 0.8 * tpot))
+        first, expected = demand.milestone - now, demand.finish_due - now
+        ahead = max(demand.work / demand.unit, 1.0)
+        smooth = demand.request.last_token_at + SMOOTH * tpot - now
+        return _Row(demand,
+                    min(first - demand.tokens * speed, smooth - speed),
+                    min(expected - ahead * speed, smooth - speed),
+                    min(TIGHT * first / demand.tokens, max(smooth, tpot)),
+                    min(TIGHT * expected / ahead, max(smooth, tpot)))
+
+    def _prefill(self, now: float, rows: list['_Row'], latency: LatencyModel) -> PrefillChunk | None:
         """Choose the prefill that is worth doing before the next decode, if there is one.
 
         The most useful goes first, as long as rows of at least its worth stay on time (and all
@@ -228,14 +231,25 @@ class Slice(Policy):
             urgent = wait < 2 * self._step_limit
             last = wait < 1.2 * self._step_limit
             worth, need = demand.worth, demand.prefill
-            room = min((slack for row, slack, _ in rows if row.worth >= worth or not urgent),
-                       default=math.inf)
-            useful = (urgent or len(rows) < self._target
-                      or worth > rows[self._target - 1][0].worth)
+            room = min((row.slack_beside(demand) for row in rows
+                        if row.demand.worth >= worth or not urgent), default=math.inf)
+            useful = urgent or self._joins(demand, rows, latency)
             if need <= room and useful or last and need <= min(
-                    (slack for row, slack, _ in rows if row.worth > worth), default=math.inf):
+                    (row.slack_beside(demand) for row in rows if row.demand.worth > worth),
+                    default=math.inf):
                 return self._chunk(demand, room, latency)
         return None
+
+    def _joins(self, demand: Demand, rows: list['_Row'], latency: LatencyModel) -> bool:
+        """Return whether `demand` would decode at its pace if it began now.
+
+        Its time per token counts from its first token, so that it had better wait for a place.
+        """
+        before = [row for row in rows if row.demand.worth >= demand.worth]
+        if len(before) >= self._target:
+            return False
+        pace = min((row.pace_beside(demand) for row in before), default=math.inf)
+        return latency.decode(len(before) + 1) <= pace
 
     def _chunk(self, demand: Demand, room: float, latency: LatencyModel) -> PrefillChunk:
         request = demand.request
@@ -255,6 +269,33 @@ class Slice(Policy):
             if not step.idle:
                 return step
         return fit_step(self.capacity, self._ranked, started[:self._full])
+
+
+@dataclass(slots=True)
+class _Row:
+    """A selected request that is decoding, and how much its next token may be held up.
+
+    `slack` is the time in seconds it can be left out, `pace` the longest its next step may take,
+    if its answer turns out short; the `likely` ones are for an answer of the expected length.
+    """
+
+    demand: Demand
+    slack: float
+    likely_slack: float
+    pace: float
+    likely_pace: float
+
+    def slack_beside(self, other: Demand) -> float:
+        """Return the seconds it may wait for `other`: its equals are worth a small risk."""
+        if other.request.slo.utility >= self.demand.request.slo.utility:
+            return max(self.slack, self.likely_slack)
+        return self.slack
+
+    def pace_beside(self, other: Demand) -> float:
+        """Return how long a step may take that it shares with `other`."""
+        if other.request.slo.utility >= self.demand.request.slo.utility:
+            return max(self.pace, self.likely_pace)
+        return self.pace
 
 
 def _worth(demand: Demand) -> float:

@@ -14,6 +14,7 @@ from slice_ros.scheduling.slice_lengths import AnswerLengths
 from slice_ros.slo import SloClass
 
 EARLY = 0.05       # the answer may turn out this short: share of answers that do, see `least`
+HEADROOM = 0.95    # answers are paced to this share of their TPOT: steps are not that exact
 MEMORY = 20.0      # seconds over which arrivals are counted, and forgotten
 CLASSES = 64       # classes remembered; the one heard of least recently makes room
 LEAST_WORK = 1e-3  # seconds; keeps worth per second finite
@@ -126,7 +127,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
         demand.first_due = start
     finish = start + (length - 1) * tpot if ahead or generated else start
     demand.finish_due = min(finish, deadline) if length > 1 else min(start, deadline)
-    demand.milestone = min(start + (least - 1) * tpot if least > 1 else start, deadline)
+    demand.milestone = min(start + HEADROOM * (least - 1) * tpot if least > 1 else start, deadline)
     demand.tokens, demand.unit = max(sure, 1), unit
     demand.work = demand.prefill + ahead * unit
     demand.fastest = demand.prefill + ahead * alone
