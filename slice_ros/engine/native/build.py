@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from slice_ros.engine.native.arena import Arena
 from slice_ros.engine.native.library import BEST, Library
 from slice_ros.engine.native.model import KvPages, LayerWeights, ModelShape, NativeModel
 from slice_ros.engine.native.weights import Codes, interleaved, pack, Packed, Rows
@@ -21,6 +22,8 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
     where the kind is theirs. The head is the embedding where 'lm_head.weight' is missing. Raises
     ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
+    arena = Arena()
+
     def matrix(*names: str) -> Packed:
         biases = [tensors.get(f'{name}.bias') for name in names]
         parts = [tensors[f'{name}.weight'] for name in names]
@@ -28,7 +31,7 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
         if any(b is not None for b in biases):
             bias = np.concatenate([np.zeros(len_of(part), np.float32) if b is None else b
                                    for part, b in zip(parts, biases)])
-        return pack(library, weights, parts, bias)
+        return pack(library, weights, parts, bias, arena)
 
     built = []
     for i in range(layers):
@@ -39,16 +42,17 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
             attention_out=matrix(at + 'self_attn.o_proj'),
             mlp_norm=tensors[at + 'post_attention_layernorm.weight'],
             gate_up=pack(library, weights, [interleaved(tensors[at + 'mlp.gate_proj.weight'],
-                                                        tensors[at + 'mlp.up_proj.weight'])]),
+                                                        tensors[at + 'mlp.up_proj.weight'])],
+                         arena=arena),
             down=matrix(at + 'mlp.down_proj'),
             query_norm=tensors.get(at + 'self_attn.q_norm.weight'),
             key_norm=tensors.get(at + 'self_attn.k_norm.weight')))
         progress((i + 1) / (layers + 1))
     outer = 'int8' if weights == 'int4' else weights
-    embedding = pack(library, outer, [tensors['model.embed_tokens.weight']])
+    embedding = pack(library, outer, [tensors['model.embed_tokens.weight']], arena=arena)
     head = embedding
     if 'lm_head.weight' in tensors:
-        head = pack(library, outer, [tensors['lm_head.weight']])
+        head = pack(library, outer, [tensors['lm_head.weight']], arena=arena)
     cache = KvPages(shape, layers, slots, max_context, pages)
     return NativeModel(library, shape, built, tensors['model.norm.weight'], embedding, head, cos,
                        sin, cache, threads, max_rows, isa)

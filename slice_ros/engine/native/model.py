@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 import ctypes
 from dataclasses import dataclass
+import mmap
 
 import numpy as np
 from slice_ros.engine.native.library import (
     BEST, Cache, ERRORS, Layer, Library, Model, PAGE_TOKENS)
-from slice_ros.engine.native.weights import aligned, Packed
+from slice_ros.engine.native.weights import Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class KvPages:
         self.pages = slots * per_slot if pages is None else pages
         width = -(-shape.head_dim // 16) * 16
         nbytes = layers * self.pages * shape.kv_heads * PAGE_TOKENS * width * 2
-        self.keys, self.values = aligned(nbytes), aligned(nbytes)
+        self.keys, self.values = (np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
+                                  for _ in range(2))
         if pages is None:
             self.table = np.arange(self.pages, dtype=np.int32).reshape(slots, per_slot)
         else:
@@ -82,6 +84,8 @@ class NativeModel:
         self.cache = cache
         self.max_rows = max_rows
         self._alive = []  # what the C structures point to
+        # Taken from the system row by row when first written, then used by every step.
+        self._logits = np.empty((max_rows, shape.vocabulary), np.float32)
         cos, sin = self._floats(cos), self._floats(sin)
         if cos.ndim != 2 or cos.shape != sin.shape:
             raise ValueError(f'rotary tables of shapes {cos.shape} and {sin.shape}')
@@ -109,22 +113,23 @@ class NativeModel:
              outputs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Feed tokens[i] of slot slots[i] at positions[i]; return what follows rows `outputs`.
 
-        Tokens of one slot stand together in order. Returns float32 logits [outputs, vocabulary]
-        and their greatest's indices, int32 [outputs]. More rows than `max_rows` are run in
+        Tokens of one slot stand together in order. Returns float32 logits [outputs, vocabulary],
+        which the next step writes over, and their greatest's indices, int32 [outputs]. More rows than `max_rows` are run in
         several passes. Raises ``ValueError`` for what does not exist; nothing is computed then
         in the pass concerned.
         """
         rows = np.array((tokens, slots, positions), np.int32)
         wanted = np.array(outputs, np.int32)
-        logits = np.empty((len(wanted), self.shape.vocabulary), np.float32)
         best = np.empty(len(wanted), np.int32)
         if rows.shape[1] <= self.max_rows:
+            logits = self._logits[:len(wanted)]
             self._pass(rows, wanted, logits, best)
             return logits, best
+        logits = np.empty((len(wanted), self.shape.vocabulary), np.float32)
         for first in range(0, rows.shape[1], self.max_rows):
             part = np.ascontiguousarray(rows[:, first:first + self.max_rows])
             inside = (wanted >= first) & (wanted < first + self.max_rows)
-            some_logits = np.empty((inside.sum(), self.shape.vocabulary), np.float32)
+            some_logits = self._logits[:inside.sum()]
             some_best = np.empty(inside.sum(), np.int32)
             self._pass(part, wanted[inside] - np.int32(first), some_logits, some_best)
             logits[inside], best[inside] = some_logits, some_best

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from slice_ros.engine.native.arena import Arena
 from slice_ros.engine.native.library import Library, Matrix
 
 KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
@@ -82,8 +83,8 @@ class Packed:
         return self.data.nbytes
 
 
-def pack(library: Library, kind: str, parts: Sequence[Rows],
-         bias: np.ndarray | None = None) -> Packed:
+def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | None = None,
+         arena: Arena | None = None) -> Packed:
     """Return the matrix whose outputs are those of `parts`, one after the other.
 
     Codes of that very kind are kept exactly; all else is converted through float32. Raises
@@ -100,7 +101,8 @@ def pack(library: Library, kind: str, parts: Sequence[Rows],
         bias = np.ascontiguousarray(bias, np.float32)
         if bias.shape != (outputs,):
             raise ValueError(f'a bias of shape {bias.shape} for {outputs} outputs')
-    data = aligned(library.slice_packed_bytes(KINDS[kind], outputs, inputs))
+    nbytes = library.slice_packed_bytes(KINDS[kind], outputs, inputs)
+    data = (arena or Arena(nbytes)).take(nbytes)
     if all(isinstance(part, Codes) and part.kind == kind for part in parts):
         codes = np.concatenate([part.codes for part in parts])
         scales = np.concatenate([part.scales for part in parts])
@@ -140,13 +142,6 @@ def interleaved(gate: Rows, up: Rows) -> Rows:
         padding = ((0, missing), (0, 0))
         gate, up = np.pad(gate, padding), np.pad(up, padding)
     return _mix(gate, up)
-
-
-def aligned(nbytes: int) -> np.ndarray:
-    """Return untouched bytes that start on a cache line."""
-    raw = np.empty(nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start:start + nbytes]
 
 
 def _mix(gate: np.ndarray, up: np.ndarray) -> np.ndarray:

@@ -18,9 +18,12 @@ template <int queries>
 static void score(const AttentionJob& job, int length) {
   for (int page = 0; page * kPage < length; ++page) {
     const uint16_t* keys = job.keys + job.pages[page] * job.page_stride;
+    const uint16_t* next = (page + 1) * kPage < length
+        ? job.keys + job.pages[page + 1] * job.page_stride : keys;
     Floats low[queries], high[queries];
     for (int q = 0; q < queries; ++q) low[q] = high[q] = zeros();
     for (int d = 0; d < job.width; ++d) {
+      prefetch(next + d * kPage);
       const Floats low_keys = load_half(keys + d * 16);
       const Floats high_keys = load_half(keys + (job.width + d) * 16);
 #pragma GCC unroll 8
@@ -69,10 +72,13 @@ static void gather(const AttentionJob& job, int length, int d, const float* scal
   }
   for (int page = 0; page * kPage < length; ++page) {
     const uint16_t* values = job.values + job.pages[page] * job.page_stride + d;
+    const uint16_t* next = (page + 1) * kPage < length
+        ? job.values + job.pages[page + 1] * job.page_stride + d : values;
     const int tokens = length - page * kPage < kPage ? length - page * kPage : kPage;
     const float* scores = job.scores + page * kPage;
     for (int t = 0; t < tokens; ++t) {
       Floats value[vectors];
+      for (int v = 0; v < vectors; v += 2) prefetch(next + t * job.width + v * 16);
       for (int v = 0; v < vectors; ++v) value[v] = load_half(values + t * job.width + v * 16);
 #pragma GCC unroll 8
       for (int q = 0; q < queries; ++q) {
@@ -105,6 +111,9 @@ static void attend_to(const AttentionJob& job) {
                              job.length[q], end);
   }
   int d = 0;
+  if constexpr (queries <= 4) {
+    for (; d + 64 <= job.width; d += 64) gather<queries, 4>(job, length, d, scale);
+  }
   for (; d + 32 <= job.width; d += 32) gather<queries, 2>(job, length, d, scale);
   if (d < job.width) gather<queries, 1>(job, length, d, scale);
 }

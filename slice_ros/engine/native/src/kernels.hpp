@@ -60,6 +60,7 @@ struct Kernels {
   void (*rotate)(float* head, const float* cos, const float* sin, int rotary_dim);
   void (*to_half)(const float* in, int width, uint16_t* out);  // width a multiple of 16
   void (*attend)(const AttentionJob& job);
+  int (*arg_max)(const float* in, int width);  // the first, where several are greatest
 };
 
 // Null where the library was built for another kind of processor.

@@ -14,8 +14,9 @@
 namespace slice {
 
 const Kernels* avx2_kernels() {
-  static constexpr Kernels table = {avx2::matmul, avx2::rms_norm, avx2::quantize,
-                                    avx2::rotate, avx2::to_half,  avx2::attend};
+  static constexpr Kernels table = {avx2::matmul,  avx2::rms_norm, avx2::quantize,
+                                    avx2::rotate,  avx2::to_half,  avx2::attend,
+                                    avx2::arg_max};
   return &table;
 }
 

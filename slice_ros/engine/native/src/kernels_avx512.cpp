@@ -14,8 +14,9 @@
 namespace slice {
 
 const Kernels* avx512_kernels() {
-  static constexpr Kernels table = {avx512::matmul, avx512::rms_norm, avx512::quantize,
-                                    avx512::rotate, avx512::to_half,  avx512::attend};
+  static constexpr Kernels table = {avx512::matmul,  avx512::rms_norm, avx512::quantize,
+                                    avx512::rotate,  avx512::to_half,  avx512::attend,
+                                    avx512::arg_max};
   return &table;
 }
 

@@ -12,8 +12,9 @@
 namespace slice {
 
 const Kernels* generic_kernels() {
-  static constexpr Kernels table = {generic::matmul, generic::rms_norm, generic::quantize,
-                                    generic::rotate, generic::to_half,  generic::attend};
+  static constexpr Kernels table = {generic::matmul,  generic::rms_norm, generic::quantize,
+                                    generic::rotate,  generic::to_half,  generic::attend,
+                                    generic::arg_max};
   return &table;
 }
 

@@ -64,4 +64,17 @@ static void to_half(const float* in, int width, uint16_t* out) {
   for (int i = 0; i < width; i += 16) store_half(out + i, load(in + i));
 }
 
+// Finds the greatest value with vectors, then the first place it stands at.
+static int arg_max(const float* in, int width) {
+  Floats top = all(in[0]);
+  int i = 0;
+  for (; i + 16 <= width; i += 16) top = max(top, load(in + i));
+  float best = max_of(top);
+  for (; i < width; ++i) best = in[i] > best ? in[i] : best;
+  for (int at = 0; at < width; ++at) {
+    if (in[at] == best) return at;
+  }
+  return 0;  // not a number everywhere
+}
+
 }  // namespace slice::SLICE_ISA

@@ -60,7 +60,6 @@ Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& 
       layers_(model.layer, model.layer + model.layers),
       cache_(cache),
       kernels_(kernels),
-      team_(threads),
       max_rows_(max_rows),
       head_width_(head_width(model)),
       widest_(static_cast<int>(input_size(model))),
@@ -76,7 +75,8 @@ Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& 
       qkv_(size_t(max_rows) * layers_[0].qkv.outputs),
       queries_(size_t(max_rows) * model.heads * head_width_),
       scores_(size_t(threads) * kMaxQueries * score_stride_),
-      slot_seen_(cache.slots, 0) {
+      slot_seen_(cache.slots, 0),
+      team_(threads, model.layers * kPhasesPerLayer + kPhasesAround) {
   groups_.reserve(max_rows);
 }
 

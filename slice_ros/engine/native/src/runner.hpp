@@ -28,6 +28,8 @@ class Buffer {
 };
 
 constexpr int kMaxHeadWidth = 512;
+constexpr int kPhasesPerLayer = 10;  // calls of share() in a layer,
+constexpr int kPhasesAround = 4;     // and before and after the layers
 
 // The tokens of one step, as the caller gave them.
 struct Batch {
@@ -61,22 +63,24 @@ class Runner {
   int32_t step(const Batch& batch);
 
  private:
+  using Member = Team::Member;
+
   int32_t check(const Batch& batch);
   bool pages_present(int slot, int position) const;
   void group_rows(const Batch& batch);
 
   // The phases of a step; each is called by every member of the team.
-  void forward(const Batch& batch, int member);
-  void embed(const Batch& batch);
+  void forward(Member& member);
+  void embed(Member& member, const Batch& batch);
   // Row i of `to` becomes the norm of hidden row row_of[i], or i where row_of is null.
-  void normalize(const float* weight, const SliceMatrix& next, int rows, const int32_t* row_of,
+  void normalize(Member& member, const float* weight, const SliceMatrix& next, int rows, const int32_t* row_of,
                  const Activations& to);
-  void quantize(const SliceMatrix& next, int rows, const Activations& in);
-  void multiply(const SliceMatrix& matrix, const Activations& in, int rows, float* out,
+  void quantize(Member& member, const SliceMatrix& next, int rows, const Activations& in);
+  void multiply(Member& member, const SliceMatrix& matrix, const Activations& in, int rows, float* out,
                 int out_stride, int out_width, Store store);
-  void rotate_and_keep(const Batch& batch, int layer);
-  void attend(const Batch& batch, int layer, int member);
-  void pick_best(const Batch& batch);
+  void rotate_and_keep(Member& member, const Batch& batch, int layer);
+  void attend(Member& member, const Batch& batch, int layer);
+  void pick_best(Member& member, const Batch& batch);
 
   // What the phases do for one row or one item.
   void keep_row(int layer, int row, int slot, int position);
@@ -92,7 +96,6 @@ class Runner {
   std::vector<SliceLayer> layers_;
   const SliceCache cache_;
   const Kernels& kernels_;
-  Team team_;
   const int max_rows_;
   const int head_width_;     // head_dim rounded up to 16
   const int widest_;         // the widest input, rounded up to a group
@@ -109,9 +112,11 @@ class Runner {
   Buffer<float> qkv_;       // [rows][qkv outputs]
   Buffer<float> queries_;   // [rows][heads][head_width]
   Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]
+  Batch batch_{};
   std::vector<RowGroup> groups_;
   std::vector<uint64_t> slot_seen_;  // the last step each slot took part in
   uint64_t steps_ = 0;
+  Team team_;  // last, so that its threads end before what they read
 };
 
 }  // namespace slice

@@ -42,6 +42,8 @@ SLICE_INLINE Vector fill(Part value) {
 }
 
 SLICE_INLINE Floats all(float value) { return fill<Floats>(value - FloatPart{}); }
+// Into the second level cache: the first has too few requests in flight to cover the memory.
+SLICE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 SLICE_INLINE Floats zeros() { return fill<Floats>(FloatPart{}); }
 SLICE_INLINE Floats load(const float* p) { Floats v; std::memcpy(&v, p, sizeof v); return v; }
 SLICE_INLINE void store(float* p, const Floats& v) { std::memcpy(p, &v, sizeof v); }

@@ -9,50 +9,44 @@
 namespace slice {
 
 int32_t Runner::step(const Batch& batch) {
+  team_.settle();
   const int32_t error = check(batch);
   if (error != SLICE_OK) return error;
   group_rows(batch);
-  struct Context {
-    Runner* runner;
-    const Batch* batch;
-  } context{this, &batch};
-  team_.run(
-      [](void* opaque, int member) {
-        const Context& mine = *static_cast<Context*>(opaque);
-        mine.runner->forward(*mine.batch, member);
-      },
-      &context);
+  batch_ = batch;
+  team_.run([](void* self, Member& member) { static_cast<Runner*>(self)->forward(member); }, this);
   return SLICE_OK;
 }
 
-void Runner::forward(const Batch& batch, int member) {
+void Runner::forward(Member& member) {
+  const Batch& batch = batch_;
   const int rows = batch.rows;
   const int hidden = model_.hidden;
   const Activations normed = activations(values_.get(), hidden);
   const Activations attended = activations(values_.get(), model_.heads * model_.head_dim);
   const Activations gated = activations(gated_.get(), model_.intermediate);
   float* residual = hidden_.get();
-  embed(batch);
+  embed(member, batch);
   for (int i = 0; i < model_.layers; ++i) {
     const SliceLayer& layer = layers_[i];
     const int qkv_width = layer.qkv.outputs;
-    normalize(layer.attention_norm, layer.qkv, rows, nullptr, normed);
-    multiply(layer.qkv, normed, rows, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
-    rotate_and_keep(batch, i);
-    attend(batch, i, member);
-    quantize(layer.attention_out, rows, attended);
-    multiply(layer.attention_out, attended, rows, residual, hidden, hidden, Store::kAdd);
-    normalize(layer.mlp_norm, layer.gate_up, rows, nullptr, normed);
-    multiply(layer.gate_up, normed, rows, gated.values, gated.value_stride, model_.intermediate,
+    normalize(member, layer.attention_norm, layer.qkv, rows, nullptr, normed);
+    multiply(member, layer.qkv, normed, rows, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
+    rotate_and_keep(member, batch, i);
+    attend(member, batch, i);
+    quantize(member, layer.attention_out, rows, attended);
+    multiply(member, layer.attention_out, attended, rows, residual, hidden, hidden, Store::kAdd);
+    normalize(member, layer.mlp_norm, layer.gate_up, rows, nullptr, normed);
+    multiply(member, layer.gate_up, normed, rows, gated.values, gated.value_stride, model_.intermediate,
              Store::kSwiGlu);
-    quantize(layer.down, rows, gated);
-    multiply(layer.down, gated, rows, residual, hidden, hidden, Store::kAdd);
+    quantize(member, layer.down, rows, gated);
+    multiply(member, layer.down, gated, rows, residual, hidden, hidden, Store::kAdd);
   }
   if (batch.outputs == 0) return;
-  normalize(model_.final_norm, model_.head, batch.outputs, batch.output_row, normed);
-  multiply(model_.head, normed, batch.outputs, batch.logits, model_.vocabulary, model_.vocabulary,
+  normalize(member, model_.final_norm, model_.head, batch.outputs, batch.output_row, normed);
+  multiply(member, model_.head, normed, batch.outputs, batch.logits, model_.vocabulary, model_.vocabulary,
            Store::kWrite);
-  if (batch.best_token) pick_best(batch);
+  if (batch.best_token) pick_best(member, batch);
 }
 
 Activations Runner::activations(float* values, int inputs) const {
@@ -61,17 +55,17 @@ Activations Runner::activations(float* values, int inputs) const {
           corrections_.get(), groups * kGroup, groups};
 }
 
-void Runner::embed(const Batch& batch) {
-  team_.share(batch.rows, 1, [&](int begin, int end) {
+void Runner::embed(Member& member, const Batch& batch) {
+  team_.share(member, batch.rows, 1, [&](int begin, int end) {
     for (int row = begin; row < end; ++row) {
       unpack_row(model_.embedding, batch.token[row], hidden_.get() + int64_t{row} * model_.hidden);
     }
   });
 }
 
-void Runner::normalize(const float* weight, const SliceMatrix& next, int rows,
+void Runner::normalize(Member& member, const float* weight, const SliceMatrix& next, int rows,
                        const int32_t* row_of, const Activations& to) {
-  team_.share(rows, 1, [&](int begin, int end) {
+  team_.share(member, rows, 1, [&](int begin, int end) {
     for (int row = begin; row < end; ++row) {
       const int64_t from = row_of ? row_of[row] : row;
       float* out = to.values + int64_t{row} * to.value_stride;
@@ -82,22 +76,22 @@ void Runner::normalize(const float* weight, const SliceMatrix& next, int rows,
   });
 }
 
-void Runner::quantize(const SliceMatrix& next, int rows, const Activations& in) {
+void Runner::quantize(Member& member, const SliceMatrix& next, int rows, const Activations& in) {
   if (!is_quantized(next.kind)) return;
-  team_.share(rows, 1, [&](int begin, int end) {
+  team_.share(member, rows, 1, [&](int begin, int end) {
     for (int row = begin; row < end; ++row) {
       kernels_.quantize(in.values + int64_t{row} * in.value_stride, next.inputs, in, row);
     }
   });
 }
 
-void Runner::multiply(const SliceMatrix& matrix, const Activations& in, int rows, float* out,
+void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activations& in, int rows, float* out,
                       int out_stride, int out_width, Store store) {
   const MatmulJob job{&matrix, &in, out, rows, out_stride, out_width, store};
   const int units = units_of(matrix.outputs);
   // Small enough that nobody waits long for the last piece, large enough to stream.
   const int piece = std::clamp(units / (team_.size() * 8), 1, 8);
-  team_.share(units, piece, [&](int begin, int end) { kernels_.matmul(job, begin, end); });
+  team_.share(member, units, piece, [&](int begin, int end) { kernels_.matmul(job, begin, end); });
 }
 
 uint16_t* Runner::page_base(uint16_t* pool, int layer, int kv_head) const {
@@ -118,8 +112,8 @@ void Runner::rotate_head(const float* head, const float* norm, int position, flo
   std::fill(out + size, out + head_width_, 0.0f);
 }
 
-void Runner::rotate_and_keep(const Batch& batch, int layer) {
-  team_.share(batch.rows, 1, [&](int begin, int end) {
+void Runner::rotate_and_keep(Member& member, const Batch& batch, int layer) {
+  team_.share(member, batch.rows, 1, [&](int begin, int end) {
     for (int row = begin; row < end; ++row) {
       keep_row(layer, row, batch.slot[row], batch.position[row]);
     }
@@ -157,10 +151,10 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
   }
 }
 
-void Runner::attend(const Batch& batch, int layer, int member) {
-  float* scores = scores_.get() + int64_t{member} * kMaxQueries * score_stride_;
+void Runner::attend(Member& member, const Batch& batch, int layer) {
+  float* scores = scores_.get() + int64_t{member.index} * kMaxQueries * score_stride_;
   const int items = static_cast<int>(groups_.size()) * model_.kv_heads;
-  team_.share(items, 1, [&](int begin, int end) {
+  team_.share(member, items, 1, [&](int begin, int end) {
     for (int item = begin; item < end; ++item) {
       attend_group(batch, layer, groups_[item / model_.kv_heads], item % model_.kv_heads, scores);
     }
@@ -195,12 +189,11 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
   if (job.queries > 0) kernels_.attend(job);
 }
 
-void Runner::pick_best(const Batch& batch) {
-  team_.share(batch.outputs, 1, [&](int begin, int end) {
+void Runner::pick_best(Member& member, const Batch& batch) {
+  team_.share(member, batch.outputs, 1, [&](int begin, int end) {
     for (int row = begin; row < end; ++row) {
       const float* logits = batch.logits + int64_t{row} * model_.vocabulary;
-      batch.best_token[row] =
-          static_cast<int32_t>(std::max_element(logits, logits + model_.vocabulary) - logits);
+      batch.best_token[row] = kernels_.arg_max(logits, model_.vocabulary);
     }
   });
 }

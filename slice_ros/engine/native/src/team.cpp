@@ -15,65 +15,76 @@ void relax() {
 #endif
 }
 
-// Waits until value differs from old: some tens of microseconds awake, then asleep.
-void await_change(const std::atomic<uint32_t>& value, uint32_t old) {
+// Waits until reached(value): some tens of microseconds awake, then asleep until it is notified.
+template <typename Reached>
+void await(const std::atomic<int>& value, const Reached& reached) {
   constexpr int kSpins = 2000;
   for (int spin = 0; spin < kSpins; ++spin) {
-    if (value.load(std::memory_order_acquire) != old) return;
+    if (reached(value.load(std::memory_order_acquire))) return;
     relax();
   }
-  value.wait(old, std::memory_order_acquire);
+  for (int seen = value.load(); !reached(seen); seen = value.load()) value.wait(seen);
 }
 
 }  // namespace
 
-Team::Team(int threads) : size_(threads) {
-  for (int member = 1; member < size_; ++member) {
-    threads_.emplace_back([this, member] { serve(member); });
+Team::Team(int threads, int phases) : phase_count_(phases), phases_(new Phase[phases]) {
+  for (int index = 1; index < threads; ++index) {
+    threads_.emplace_back([this, index] { serve(index); });
   }
 }
 
 Team::~Team() {
-  stop_ = true;
-  job_.fetch_add(1, std::memory_order_release);
+  settle();
+  stop_.store(true);
+  job_.fetch_add(1);
   job_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
+void Team::settle() {
+  await(inside_, [](int inside) { return inside == 0; });
+}
+
 void Team::run(Work work, void* context) {
+  settle();
+  for (int i = 0; i < phase_count_; ++i) {
+    phases_[i].next.store(0, std::memory_order_relaxed);
+    phases_[i].done.store(0, std::memory_order_relaxed);
+  }
   work_ = work;
   context_ = context;
-  job_.fetch_add(1, std::memory_order_release);
+  open_.store(true);
+  job_.fetch_add(1);
   job_.notify_all();
-  work(context, 0);
-  barrier();
+  Member caller{0, 0};
+  work(context, caller);
+  open_.store(false);
 }
 
-void Team::serve(int member) {
-  uint32_t seen = 0;
-  for (;;) {
-    await_change(job_, seen);
-    seen = job_.load(std::memory_order_acquire);
-    if (stop_) return;
-    work_(context_, member);
-    barrier();
+void Team::serve(int index) {
+  for (int seen = 0;;) {
+    await(job_, [seen](int job) { return job != seen; });
+    seen = job_.load();
+    if (stop_.load()) return;
+    // Announced before looking, both sequentially consistent: either this thread sees the job
+    // closed, or settle() sees this thread inside.
+    inside_.fetch_add(1);
+    if (open_.load()) {
+      Member member{index, 0};
+      work_(context_, member);
+    }
+    inside_.fetch_sub(1);
+    inside_.notify_all();
   }
 }
 
-void Team::barrier() {
-  if (size_ == 1) {
-    next_.store(0, std::memory_order_relaxed);
+void Team::finish(Phase& phase, int mine, int count) {
+  if (mine > 0 && phase.done.fetch_add(mine, std::memory_order_acq_rel) + mine == count) {
+    phase.done.notify_all();
     return;
   }
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size_)) {
-    arrived_.store(0, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    phase_.notify_all();
-    return;
-  }
-  await_change(phase_, phase);
+  await(phase.done, [count](int done) { return done >= count; });
 }
 
 }  // namespace slice

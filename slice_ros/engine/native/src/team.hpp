@@ -3,54 +3,72 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <vector>
 
 namespace slice {
 
-// One step has some 250 phases of a few microseconds, so a phase ends in a spinning barrier rather
-// than in the kernel. Between steps, and when a barrier takes long because another process has the
-// core, threads sleep: a robot's processor is not ours to burn.
+// A step has some 300 phases of a few microseconds. A phase is over when its pieces are done, not
+// when every thread has come: on a busy robot the scheduler takes threads away at any moment, and
+// one that was away finds the phases behind it finished, and catches up. Waiting is awake for some
+// tens of microseconds, then asleep; between steps all but the caller sleep.
 class Team {
  public:
-  // A function every thread of the team runs; `member` is 0 for the caller.
-  using Work = void (*)(void* context, int member);
+  // Where one thread is in the current job; 0 is the caller of run().
+  struct Member {
+    int index;
+    int phase;
+  };
+  using Work = void (*)(void* context, Member& member);
 
-  explicit Team(int threads);
+  // A job may have up to `phases` phases.
+  Team(int threads, int phases);
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  int size() const { return size_; }
+  int size() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Runs work on every thread and returns when all are done. One caller at a time.
+  // Runs work on every thread and returns when its phases are done. Late threads may still be
+  // walking through finished phases then: settle() before anything they read is changed.
   void run(Work work, void* context);
+  void settle();
 
   // Inside work, called by every member alike: hands out [0, count) in pieces of `piece` to whoever
-  // is free, and returns when all of it is done. task(begin, end) is called for each piece.
+  // is there, and returns when all of it is done. task(begin, end) is called for each piece.
   template <typename Task>
-  void share(int count, int piece, const Task& task) {
+  void share(Member& member, int count, int piece, const Task& task) {
+    Phase& phase = phases_[member.phase++];
+    int mine = 0;
     for (;;) {
-      const int begin = next_.fetch_add(piece, std::memory_order_relaxed);
+      const int begin = phase.next.fetch_add(piece, std::memory_order_relaxed);
       if (begin >= count) break;
-      task(begin, begin + piece < count ? begin + piece : count);
+      const int end = begin + piece < count ? begin + piece : count;
+      task(begin, end);
+      mine += end - begin;
     }
-    barrier();
+    finish(phase, mine, count);
   }
 
  private:
-  void barrier();
-  void serve(int member);
+  // On a cache line of its own, since every thread writes to it.
+  struct alignas(64) Phase {
+    std::atomic<int> next{0};
+    std::atomic<int> done{0};
+  };
 
-  const int size_;
+  void finish(Phase& phase, int mine, int count);
+  void serve(int index);
+
+  const int phase_count_;
+  std::unique_ptr<Phase[]> phases_;
   Work work_ = nullptr;
   void* context_ = nullptr;
-  bool stop_ = false;
-  // Each on its own cache line: they are written by everybody at different moments.
-  alignas(64) std::atomic<int> next_{0};
-  alignas(64) std::atomic<uint32_t> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
-  alignas(64) std::atomic<uint32_t> job_{0};
+  alignas(64) std::atomic<int> job_{0};     // counts jobs; wakes the threads
+  alignas(64) std::atomic<bool> open_{false};  // the job may be entered
+  alignas(64) std::atomic<int> inside_{0};  // threads that may be in the job, the caller aside
+  std::atomic<bool> stop_{false};
   std::vector<std::thread> threads_;
 };
 
