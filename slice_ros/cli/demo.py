@@ -25,6 +25,7 @@ from rich.table import Table
 
 from slice_ros.cli.robots_minute import SCRIPT
 from slice_ros.cli.stage import Screen, Stage
+from slice_ros.installed import share
 
 READY_TIMEOUT = 600.0   # the first start on a slow machine converts the model
 ANSWER_TIMEOUT = 120.0  # after the last request was sent
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     from slice_ros.cli.connection import Connection, NoAnswer
     console = Console()
     try:
-        with _node(options.params_file or _config(), console) as node:
+        with _node(options.params_file or share() / 'config' / 'slice.yaml', console) as node:
             with Connection() as connection:
                 _wait_until_ready(connection, node, console)
                 stage = Stage(connection)
@@ -58,15 +59,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _config() -> Path:
-    """Return config/slice.yaml of the checkout this runs in, else the installed one."""
-    here = Path(__file__).resolve().parents[2] / 'config' / 'slice.yaml'
-    if here.exists():
-        return here
-    from ament_index_python.packages import get_package_share_directory
-    return Path(get_package_share_directory('slice_ros')) / 'config' / 'slice.yaml'
 
 
 @contextmanager
@@ -172,7 +164,8 @@ def _finish(stage: Stage, path: Path, console: Console) -> int:
 
 
 def _table(summary: Mapping[str, dict]) -> Table:
-    table = Table(title='What was promised, and what was kept (times in ms)', box=box.SIMPLE)
+    table = Table(title='What was promised, and what was kept (times in ms)', box=box.SIMPLE,
+                  padding=(0, 1, 0, 0), pad_edge=False)
     for column in ('class', 'requests', 'attained', 'TTFT p50', 'p99', 'TPOT p50', 'p99',
                    'completion'):
         table.add_column(column, justify='left' if column == 'class' else 'right')

@@ -1,7 +1,6 @@
 """The node class: every topic, service and action of `slice`, each a few lines to the server."""
 
 from functools import partial
-import importlib.metadata
 import uuid
 
 from rclpy.action import ActionServer, CancelResponse
@@ -14,6 +13,7 @@ from slice_ros import msg, srv
 from slice_ros.action import Generate
 from slice_ros.engine import Engine
 from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
 from slice_ros.ros.parameters import declare
@@ -29,8 +29,6 @@ PROMPTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 SERVICES = QoSProfile(depth=256, reliability=ReliabilityPolicy.RELIABLE)
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
 class SliceNode(Node):
     """Answers from the first moment on; serves once `serve` has been given an engine.
 
@@ -43,6 +41,7 @@ class SliceNode(Node):
         super().__init__(name, **options)
         self.settings = declare(self)
         self.state = 'loading'
+        self._version = version()
         self.server: Server | None = None
         group = ReentrantCallbackGroup()  # else one pending coroutine would hold up the others
         self._tokens = {name: self.create_publisher(msg.TokenChunk, f'~/{name}/tokens', TOKENS)
@@ -199,7 +198,7 @@ class SliceNode(Node):
         return response
 
     def _get_status(self, request, response):
-        response.state, response.version = self.state, importlib.metadata.version('slice_ros')
+        response.state, response.version = self.state, self._version
         if self.server is not None:
             config = self.settings.server
             response.engine = conversions.engine_message(self.server.engine.info, config.max_batch)

@@ -91,9 +91,10 @@ def main(args: list[str] | None = None) -> int:
 
 def _spin(executor, node) -> None:
     from rclpy.executors import ExternalShutdownException, ShutdownException
-    while executor.context.ok() and not executor._is_shutdown:
+    while True:
         try:
             executor.spin()
+            return
         except (ExternalShutdownException, ShutdownException):
             return
         except Exception:  # one bad callback must not silence the node

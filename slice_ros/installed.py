@@ -1,0 +1,22 @@
+"""Where the files beside the Python package are, whichever way it was installed."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+
+def share() -> Path:
+    """Return the folder with package.xml and config/: the checkout, or <prefix>/share/slice_ros.
+
+    Raises ``FileNotFoundError`` when there is none above this file.
+    """
+    here = Path(__file__).resolve()
+    for parent in here.parents[1:]:
+        for folder in (parent, parent / 'share' / 'slice_ros'):
+            if (folder / 'package.xml').is_file() and (folder / 'config').is_dir():
+                return folder
+    raise FileNotFoundError(f'no package.xml and config/ above {here}: is slice_ros installed?')
+
+
+def version() -> str:
+    """Return the version of the package, from package.xml."""
+    return ElementTree.parse(share() / 'package.xml').findtext('version')
