@@ -29,6 +29,8 @@ PROMPTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 SERVICES = QoSProfile(depth=256, reliability=ReliabilityPolicy.RELIABLE)
 LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
 class SliceNode(Node):
     """Answers from the first moment on; serves once `serve` has been given an engine.
 
