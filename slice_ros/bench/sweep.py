@@ -138,10 +138,11 @@ def run(args: Namespace) -> int:
 
 def finish(args: Namespace, rows: list[dict], title: str, console: Console,
            strips: Mapping[str, Result] = MappingProxyType({})) -> None:
-    """Print the tables, write the JSON and draw the plot, with `strips` of logged results."""
+    """Write the JSON, print the tables and draw the plot, with `strips` of logged results."""
+    if args.json:  # first: whoever reads the tables may hang up
+        args.json.write_text(json.dumps({'runs': rows}, indent=1, allow_nan=False) + '\n')
     print_runs(rows, console)
     if args.json:
-        args.json.write_text(json.dumps({'runs': rows}, indent=1, allow_nan=False) + '\n')
         console.print(f'figures: {args.json}')
     if args.plot:
         from slice_ros.bench.plot import draw  # matplotlib takes its time to load
