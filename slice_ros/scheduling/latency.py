@@ -2,14 +2,16 @@
 
 All times are seconds. A model is a small table that a profile run measured (or a file of
 `config/profiles/`); batch sizes between and beyond the measured ones are interpolated linearly.
+It refines itself from the steps that are run (`observe`) and knows how wrong it lately was.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 import math
 from pathlib import Path
 
+from slice_ros.scheduling.latency_learning import Learning, REPORT
 import yaml
 
 
@@ -27,6 +29,10 @@ class LatencyModel:
     prefill_base_ms: float = 0.0      # per chunk
     prefill_token_ms: float = 0.0     # per token fed
     prefill_context_ms: float = 0.0   # per token fed and cached token it reads
+    # Mean |measured / predicted - 1| of the last steps observed; NaN before the first.
+    error: float = field(default=math.nan, init=False, compare=False)
+    _decode: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
+    _prefill: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.decode_ms = tuple((int(b), float(ms)) for b, ms in self.decode_ms)
@@ -67,9 +73,62 @@ class LatencyModel:
         """Seconds of a mixed step: `batch` decode rows and prefill `chunks` (tokens, context)."""
         return self.decode(batch, context) + sum(self.prefill(n, c) for n, c in chunks)
 
+    def observe(self, batch: int, context: int, chunks: Iterable[tuple[int, int]],
+                seconds: float) -> None:
+        """Learn from a step that took `seconds`; the other arguments are those of `step`.
+
+        The terms of the model are corrected in place. A step of both kinds teaches its prefill
+        part alone: what the decode part took is taken from the model.
+        """
+        chunks = tuple(chunks)
+        decode = self.decode(batch, context)
+        prefill = sum(self.prefill(n, c) for n, c in chunks)
+        predicted = decode + prefill
+        if not (0 < seconds < math.inf and predicted > 0):
+            return
+        wrong = abs(seconds / predicted - 1)
+        self.error = (wrong if math.isnan(self.error)
+                      else self.error + REPORT * (wrong - self.error))
+        if prefill > 0:
+            # However the decode part fared, some of the time was the prefill's.
+            rest = max(seconds - decode, 0.1 * seconds)
+            self._learn_prefill(chunks, prefill, *self._prefill.correction(rest, prefill))
+        else:
+            factor, exponent = self._decode.correction(seconds, decode)
+            self._learn_decode(batch, context, decode, factor, exponent)
+            if factor != 1 and not self._prefill.settled:  # a slow machine is slow at both
+                self.prefill_base_ms *= factor
+                self.prefill_token_ms *= factor
+                self.prefill_context_ms *= factor
+
+    def _learn_decode(self, batch: int, context: int, predicted: float, factor: float,
+                      exponent: float) -> None:
+        share = self.decode_context_ms * context / 1e3 / predicted
+        nearest = min(self.decode_ms, key=lambda pair: abs(pair[0] - batch))[0]
+        table, least = [], 0.0
+        for size, ms in self.decode_ms:
+            # The farther a batch size, the less is learnt of it; more rows never take less time.
+            ms *= factor * math.exp(exponent * (1 - share) / (1 + abs(size - nearest)))
+            least = max(least, ms)
+            table.append((size, least))
+        self.decode_ms = tuple(table)
+        self.decode_context_ms *= factor * math.exp(exponent * share)
+
+    def _learn_prefill(self, chunks: tuple[tuple[int, int], ...], predicted: float,
+                       factor: float, exponent: float) -> None:
+        tokens = sum(n for n, _ in chunks)
+        reads = sum(n * (c + n / 2) for n, c in chunks)
+        parts = (self.prefill_base_ms * len(chunks), self.prefill_token_ms * tokens,
+                 self.prefill_context_ms * reads)
+        base, token, read = (factor * math.exp(exponent * part / 1e3 / predicted)
+                             for part in parts)
+        self.prefill_base_ms *= base
+        self.prefill_token_ms *= token
+        self.prefill_context_ms *= read
+
     def save(self, path: Path) -> None:
         """Write the profile as YAML."""
-        data = asdict(self)
+        data = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         data['decode_ms'] = [list(pair) for pair in self.decode_ms]
         path.write_text(yaml.safe_dump(data, sort_keys=False))
 

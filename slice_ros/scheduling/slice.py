@@ -260,7 +260,7 @@ class Slice(Policy):
         return PrefillChunk(request, tokens)
 
     def _leftover(self, latency: LatencyModel) -> Step:
-        """Serve those whose objectives are missed, absent or out of reach, with what time is left."""
+        """Serve those whose objectives are missed, absent or out of reach, on slack."""
         waiting = [d for d in chain(self._chosen, self._others) if not d.request.decoding]
         started = [d.request for d in chain(self._chosen, self._others) if d.request.decoding]
         if waiting and len(started) < self._target:

@@ -80,12 +80,12 @@ def best_batch(latency: LatencyModel, capacity: Capacity, limit: float) -> int:
 
 def unit_cost(latency: LatencyModel, most: int, tpot: float) -> float:
     """Return the least ``l(b) / b`` over the batch sizes up to `most` that can keep `tpot`."""
-    best = latency.decode(1)
+    best = max(latency.decode(1), LEAST_WORK)
     for batch in range(2, most + 1):
         seconds = latency.decode(batch)
         if seconds > tpot:
             break
-        best = min(best, seconds / batch)
+        best = min(best, max(seconds / batch, LEAST_WORK / batch))
     return best
 
 

@@ -41,7 +41,7 @@ class AnswerLengths:
         self._tails = tails[::-1]
 
     def expected(self, generated: int, max_tokens: int) -> float:
-        """Return the tokens an answer that has `generated` so far will come to (at least one more).
+        """Return the tokens that an answer with `generated` so far will come to, at least one more.
 
         The mean of those remembered that outgrew `generated`, and of the prior.
         """

@@ -70,7 +70,7 @@ def test_a_policy_sees_no_length_and_its_own_latency_model():
     policy = Scripted(lambda self, now, requests, latency: self.orca.plan(now, requests, latency))
     simulate(policy, LATENCY, arrivals((0.0, 30, 3)), believed=mistaken(LATENCY, 2.0))
     _, (request,), latency = policy.seen[0]
-    assert latency.decode(1) == pytest.approx(.020)
+    assert latency.decode(1) == pytest.approx(.020, rel=.1)  # it has begun to learn
     assert request.max_tokens == 20
     fields = {name: getattr(request, name) for name in type(request).__slots__}
     assert not any('output' in name or 'length' in name for name in fields)
