@@ -33,6 +33,14 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
                                    for part, b in zip(parts, biases)])
         return pack(library, weights, parts, bias, arena)
 
+    def gate_up(gate: str, up: str) -> Packed:
+        weight = interleaved(tensors[f'{gate}.weight'], tensors[f'{up}.weight'])
+        bias = None
+        if f'{gate}.bias' in tensors:
+            bias = interleaved(tensors[f'{gate}.bias'][:, None], tensors[f'{up}.bias'][:, None])
+            bias = bias[:, 0]
+        return pack(library, weights, [weight], bias, arena)
+
     built = []
     for i in range(layers):
         at = f'model.layers.{i}.'
@@ -41,9 +49,7 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
             qkv=matrix(*(at + part for part in _PARTS)),
             attention_out=matrix(at + 'self_attn.o_proj'),
             mlp_norm=tensors[at + 'post_attention_layernorm.weight'],
-            gate_up=pack(library, weights, [interleaved(tensors[at + 'mlp.gate_proj.weight'],
-                                                        tensors[at + 'mlp.up_proj.weight'])],
-                         arena=arena),
+            gate_up=gate_up(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
             down=matrix(at + 'mlp.down_proj'),
             query_norm=tensors.get(at + 'self_attn.q_norm.weight'),
             key_norm=tensors.get(at + 'self_attn.k_norm.weight')))

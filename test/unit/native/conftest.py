@@ -1,0 +1,43 @@
+"""The native library, built from this checkout where it is not beside its loader yet."""
+
+from pathlib import Path
+import subprocess
+
+import pytest
+from slice_ros.engine.native import library as native
+import torch
+
+SOURCE = Path(native.__file__).parent
+
+
+@pytest.fixture(scope='session')
+def library(tmp_path_factory):
+    """Return the loaded library."""
+    found, why = native.load_library()
+    if found is None:
+        build = tmp_path_factory.mktemp('native')
+        for command in (['cmake', '-S', SOURCE, '-B', build,
+                         f'-DSLICE_KERNELS_OUTPUT={build}'],
+                        ['cmake', '--build', build, '-j2']):
+            subprocess.run(command, check=True, timeout=300, capture_output=True)
+        found, why = native.load_library(build / native.FILE_NAME)
+    assert found is not None, why
+    return found
+
+
+@pytest.fixture(params=['portable', 'avx2', 'avx512'])
+def isa(request, library):
+    """Return each instruction set that this machine has."""
+    wanted = {'portable': native.PORTABLE, 'avx2': native.AVX2, 'avx512': native.AVX512}
+    if not library.has(wanted[request.param]):
+        pytest.skip(f'this processor or build has no {request.param}')
+    return wanted[request.param]
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Keep torch, the reference, from taking the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

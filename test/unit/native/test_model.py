@@ -1,0 +1,201 @@
+"""Whole steps against transformers, in any company, and what a step refuses."""
+
+import numpy as np
+import pytest
+from slice_ros.engine.native import ModelShape
+from slice_ros.engine.native.build import build_model
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+# hidden, heads, kv heads, head_dim, intermediate, tied, family
+MODELS = {
+    'grouped': (96, 6, 2, 16, 160, True, 'llama'),
+    'odd sizes': (72, 3, 3, 40, 100, False, 'llama'),
+    'many in a group': (80, 10, 1, 64, 64, True, 'llama'),
+    'biased': (64, 4, 2, 24, 48, False, 'qwen2'),
+}
+VOCABULARY, LAYERS, CONTEXT = 300, 3, 128
+
+
+def reference(name):
+    """Return a model of transformers with random weights."""
+    hidden, heads, kv_heads, head_dim, intermediate, tied, family = MODELS[name]
+    config, model = {'llama': (LlamaConfig, LlamaForCausalLM),
+                     'qwen2': (Qwen2Config, Qwen2ForCausalLM)}[family]
+    torch.manual_seed(11)
+    made = model(config(
+        hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads,
+        head_dim=head_dim, intermediate_size=intermediate, num_hidden_layers=LAYERS,
+        vocab_size=VOCABULARY, tie_word_embeddings=tied, initializer_range=0.2)).eval()
+    for parameter in made.parameters():
+        if parameter.dim() == 1:
+            parameter.data += torch.randn_like(parameter) * 0.2
+    return made
+
+
+def native(library, model, weights='fp32', **options):
+    """Return the native model with the weights of one of transformers."""
+    config = model.config
+    shape = ModelShape(config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
+                       config.head_dim, config.intermediate_size, VOCABULARY, config.rms_norm_eps)
+    cos, sin = model.model.rotary_emb(torch.zeros(1), torch.arange(CONTEXT)[None])
+    half = config.head_dim // 2
+    tensors = {k: v.detach().numpy() for k, v in model.named_parameters()}
+    options = {'slots': 6, 'max_context': CONTEXT, 'threads': 2, **options}
+    return build_model(library, shape, LAYERS, tensors, weights, cos[0, :, :half].numpy(),
+                       sin[0, :, :half].numpy(), **options)
+
+
+@pytest.fixture(scope='module', params=MODELS)
+def pair(request, library):
+    """Return a model of transformers and the same on the native kernels."""
+    model = reference(request.param)
+    return model, native(library, model)
+
+
+@pytest.fixture
+def small(library):
+    """Return a small model in the fastest kind."""
+    return native(library, reference('grouped'), 'int4')
+
+
+def tokens_of(seed, count):
+    """Return random tokens."""
+    return np.random.default_rng(seed).integers(0, VOCABULARY, count).tolist()
+
+
+def logits(model, tokens, slot=0, start=0):
+    """Return logits after each of `tokens` in a slot."""
+    count = len(tokens)
+    return model.step(tokens, [slot] * count, range(start, start + count), range(count))[0].copy()
+
+
+def expected(model, tokens):
+    """Return the same by transformers."""
+    with torch.inference_mode():
+        return model(torch.tensor([tokens])).logits[0].numpy()
+
+
+def test_a_prompt_has_the_logits_of_transformers(pair):
+    model, ours = pair
+    tokens = tokens_of(1, 75)
+    want = expected(model, tokens)
+    np.testing.assert_allclose(logits(ours, tokens), want, rtol=0, atol=4e-3 * np.abs(want).max())
+    got, best = ours.step(tokens, [1] * 75, range(75), [74, 3])
+    np.testing.assert_array_equal(best, got.argmax(1))
+
+
+@pytest.mark.parametrize('weights, error', [('fp16', 0.01), ('bf16', 0.1), ('int8', 0.1),
+                                            ('int4', 0.6)])
+def test_other_kinds_stay_near(library, weights, error):
+    model = reference('grouped')
+    want = expected(model, tokens_of(2, 40))
+    got = logits(native(library, model, weights), tokens_of(2, 40))
+    assert np.sqrt(np.mean((got - want) ** 2)) < error * want.std()
+
+
+@pytest.mark.parametrize('weights', ['fp16', 'int8', 'int4'])
+def test_instruction_sets_agree(library, isa, weights):
+    model = reference('odd sizes')
+    tokens = tokens_of(3, 40)
+    want = logits(native(library, model, weights), tokens)
+    got = logits(native(library, model, weights, isa=isa), tokens)
+    assert np.sqrt(np.mean((got - want) ** 2)) < 0.02 * want.std()
+
+
+@pytest.mark.parametrize('weights', ['fp32', 'fp16', 'bf16', 'int8', 'int4'])
+@pytest.mark.parametrize('name', MODELS)
+def test_company_changes_no_bit(library, isa, name, weights):
+    model = reference(name)
+    prompts = [tokens_of(20 + i, 5 + 13 * i) for i in range(5)]
+    alone = native(library, model, weights, threads=1, isa=isa)
+    want = [logits(alone, prompt, slot=i) for i, prompt in enumerate(prompts)]
+    # Token by token, in pieces, and all mixed in the same steps, with more threads and pages
+    # handed out in another order.
+    mixed = native(library, model, weights, threads=3, isa=isa)
+    mixed.cache.table[:] = mixed.cache.table.ravel()[::-1].reshape(mixed.cache.table.shape)
+    got = [[] for _ in prompts]
+    step = 0
+    while any(len(g) < len(p) for g, p in zip(got, prompts)):
+        rows = []
+        for i, prompt in enumerate(prompts):
+            piece = 1 if (step + i) % 3 else 1 + 5 * i
+            done = len(got[i])
+            rows += [(prompt[at], 5 - i, at, i)
+                     for at in range(done, min(done + piece, len(prompt)))]
+        tokens, slots, positions, owners = zip(*rows)
+        out, _ = mixed.step(tokens, slots, positions, range(len(rows)))
+        for owner, row in zip(owners, out):
+            got[owner].append(row.copy())
+        step += 1
+    for one, other in zip(want, got):
+        np.testing.assert_array_equal(one, np.array(other))
+
+
+def test_more_rows_than_fit_are_run_in_passes(library):
+    model = reference('grouped')
+    tokens = tokens_of(4, 100)
+    want = logits(native(library, model), tokens)
+    np.testing.assert_array_equal(logits(native(library, model, max_rows=16), tokens), want)
+
+
+def test_slots_share_the_pages_of_a_prefix(library):
+    model = native(library, reference('grouped'), pages=6)
+    table = model.cache.table
+    prefix, endings = tokens_of(5, 64), [tokens_of(6, 8), tokens_of(7, 9)]
+    table[0, :3] = 0, 1, 2
+    want = [logits(model, prefix + ending)[64:] for ending in endings]
+    table[1, :3] = 0, 1, 3
+    table[2, :3] = 0, 1, 4
+    for slot, ending, one in zip((1, 2), endings, want):
+        np.testing.assert_array_equal(logits(model, ending, slot, 64), one)
+
+
+@pytest.mark.parametrize('tokens, slots, positions, why', [
+    ([VOCABULARY], [0], [0], 'vocabulary'),
+    ([-1], [0], [0], 'vocabulary'),
+    ([1], [6], [0], 'slot'),
+    ([1], [-1], [0], 'slot'),
+    ([1], [0], [CONTEXT], 'position'),
+    ([1], [0], [-1], 'position'),
+    ([1, 2], [0, 0], [3, 5], 'position'),
+    ([1, 2], [0, 0], [3, 3], 'position'),
+    ([1, 2, 3], [0, 1, 0], [0, 0, 1], 'slot'),
+    ([1], [5], [40], 'page'),
+])
+def test_a_bad_step_is_refused_and_the_next_one_runs(small, tokens, slots, positions, why):
+    want = logits(small, [1, 2, 3])
+    small.cache.table[5, 1] = -1
+    with pytest.raises(ValueError, match=why):
+        small.step(tokens, slots, positions, [0])
+    np.testing.assert_array_equal(logits(small, [1, 2, 3]), want)
+
+
+def test_bad_outputs_and_numbers_are_refused(small):
+    for outputs in ([1], [-1], [0, 0]):
+        with pytest.raises(ValueError):
+            small.step([1], [0], [0], outputs)
+    with pytest.raises(ValueError):
+        small.step([], [], [], [])
+    with pytest.raises(OverflowError):
+        small.step([2 ** 40], [0], [0], [0])
+    with pytest.raises(ValueError):
+        small.step([1, 2], [0], [0], [0])
+    small.close()
+    small.close()
+    with pytest.raises(ValueError, match='closed'):
+        small.step([1], [0], [0], [0])
+
+
+def test_parts_that_do_not_fit_are_refused(library):
+    model = reference('grouped')
+    with pytest.raises(ValueError, match='refused'):
+        native(library, model, threads=0)
+    with pytest.raises(ValueError, match='refused'):
+        native(library, model, isa=99)
+    model.config.num_key_value_heads = 3
+    with pytest.raises(ValueError, match='refused'):
+        native(library, model)
+    model.config.hidden_size = 95
+    with pytest.raises(ValueError, match='norm'):
+        native(library, model)
