@@ -8,7 +8,7 @@ published cycle and decode mask are what this comes to when nothing changes: see
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 import math
 
@@ -88,6 +88,25 @@ class Slice(Policy):
         if demand is not None and request.state is State.FINISHED and request.generated:
             demand.kind.lengths.learn(request.generated)
             demand.kind.epoch += 1
+
+    def expect(self, now: float, request: Request,
+               latency: LatencyModel) -> tuple[Demand, list[Demand]]:
+        """Return what phase 1 would make of `request` if it came now, and of the live ones.
+
+        Copies: nothing is changed, and any thread may ask.
+        """
+        kind = self._kinds.get(request.slo.name)
+        record = ClassRecord(request.slo, now)
+        record.unit = unit_cost(latency, max(self._most, 1), request.slo.tpot)
+        if kind is not None:
+            record.lengths = kind.lengths
+        mine = Demand(request, record)
+        measure(mine, now, latency, self.capacity.prefill_chunk)
+        live = [replace(demand) for demand in self._chosen + self._others]
+        viable = [d for d in live + [mine]
+                  if not d.lost and now + d.fastest <= d.finish_due]
+        select(now, viable, self._forecasts(now), self.ratio)
+        return mine, live
 
     # -- phase 1: who can be served ----------------------------------------------------------
 
@@ -174,7 +193,7 @@ class Slice(Policy):
 
     def _forecasts(self, now: float) -> list[Forecast]:
         forecasts = []
-        for kind in self._kinds.values():
+        for kind in tuple(self._kinds.values()):
             slo, work = kind.slo, kind.work
             if len(kind.lengths):
                 length = kind.lengths.expected(0, 1 << 20)
@@ -218,7 +237,8 @@ class Slice(Policy):
                     min(TIGHT * first / demand.tokens, max(smooth, tpot)),
                     min(TIGHT * expected / ahead, max(smooth, tpot)))
 
-    def _prefill(self, now: float, rows: list['_Row'], latency: LatencyModel) -> PrefillChunk | None:
+    def _prefill(self, now: float, rows: list['_Row'],
+                 latency: LatencyModel) -> PrefillChunk | None:
         """Choose the prefill that is worth doing before the next decode, if there is one.
 
         The most useful goes first, as long as rows of at least its worth stay on time (and all

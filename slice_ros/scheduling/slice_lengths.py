@@ -5,7 +5,7 @@ last answers of the same class came to: given that an answer already has k token
 that outgrew k say anything about it.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right
 from collections import deque
 
 # Before anything is known an answer is expected to use this share of its ``max_tokens``, an
@@ -19,45 +19,46 @@ LEAST = 8         # answers it takes before a lower quantile means anything
 class AnswerLengths:
     """The last `KEEP` lengths of one class, in tokens."""
 
-    __slots__ = ('_recent', '_sorted', '_tails')
+    __slots__ = ('_recent', '_known')
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque()
-        self._sorted: list[int] = []
-        self._tails = [0]  # _tails[i] = sum of _sorted[i:]
+        # The lengths, sorted, and tails[i] = sum of lengths[i:]. Replaced as one, so that other
+        # threads may ask while the one that plans learns.
+        self._known: tuple[list[int], list[int]] = ([], [0])
 
     def __len__(self) -> int:
-        return len(self._sorted)
+        return len(self._recent)
 
     def learn(self, tokens: int) -> None:
         """Remember the length of an answer that ran to its own end."""
         self._recent.append(tokens)
-        insort(self._sorted, tokens)
         if len(self._recent) > KEEP:
-            del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
-        tails = [0]
-        for length in reversed(self._sorted):
+            self._recent.popleft()
+        lengths, tails = sorted(self._recent), [0]
+        for length in reversed(lengths):
             tails.append(tails[-1] + length)
-        self._tails = tails[::-1]
+        self._known = lengths, tails[::-1]
 
     def expected(self, generated: int, max_tokens: int) -> float:
         """Return the tokens that an answer with `generated` so far will come to, at least one more.
 
         The mean of those remembered that outgrew `generated`, and of the prior.
         """
-        known = len(self._sorted)
-        first = bisect_right(self._sorted, generated)
-        longer = known - first
+        lengths, tails = self._known
+        first = bisect_right(lengths, generated)
+        longer = len(lengths) - first
         prior = max(PRIOR_SHARE * max_tokens, (generated + 1 + max_tokens) / 2)
         # As few of the prior's imagined answers outgrow `generated` as of the real ones.
-        weight = PRIOR_WEIGHT * (longer + 1) / (known + 1)
-        mean = (self._tails[first] + weight * prior) / (longer + weight)
+        weight = PRIOR_WEIGHT * (longer + 1) / (len(lengths) + 1)
+        mean = (tails[first] + weight * prior) / (longer + weight)
         return max(min(mean, max_tokens), generated + 1)
 
     def least(self, generated: int, max_tokens: int, quantile: float) -> int:
         """Return the length that all but a `quantile` of such answers reach, in tokens."""
-        first = bisect_right(self._sorted, generated)
-        longer = len(self._sorted) - first
-        if longer == 0 or len(self._sorted) < LEAST:
+        lengths, _ = self._known
+        first = bisect_right(lengths, generated)
+        longer = len(lengths) - first
+        if longer == 0 or len(lengths) < LEAST:
             return generated + 1
-        return min(self._sorted[first + int(quantile * longer)], max(max_tokens, generated + 1))
+        return min(lengths[first + int(quantile * longer)], max(max_tokens, generated + 1))
