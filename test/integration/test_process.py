@@ -11,9 +11,6 @@ from serving_checks import check_one_answer, Client
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = str(ROOT / 'config' / 'slice.yaml')
-# The wheels' start-up hook runs the interpreter twice; the flag it leaves behind would make it
-# skip a child that has another environment.
-ENV = {key: value for key, value in os.environ.items() if key != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
 
 
 def installed_program() -> list[str]:
@@ -24,7 +21,11 @@ def installed_program() -> list[str]:
 
 def start(command, arguments, cwd, log):
     """Start the node; its output goes to the file `log`."""
-    return subprocess.Popen([*command, '--ros-args', *arguments], cwd=cwd, env=ENV, stdout=log,
+    # The wheels' start-up hook runs the interpreter twice; the flag it leaves behind would make it
+    # skip a child that has another environment. Read now: this graph is the one the test is on.
+    env = {key: value for key, value in os.environ.items()
+           if key != '_ROS_WHEELS_BOOTSTRAP_COMPLETE'}
+    return subprocess.Popen([*command, '--ros-args', *arguments], cwd=cwd, env=env, stdout=log,
                             stderr=subprocess.STDOUT)
 
 
