@@ -8,8 +8,6 @@ import pytest
 # Before any context exists: nobody else's nodes are heard, and two runs do not hear each other.
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
-# Shared memory that a killed process left behind can keep later participants from being heard.
-os.environ.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'UDPv4')
 
 
 def pytest_collection_modifyitems(items):
