@@ -86,7 +86,6 @@ class _Simulation:
     def __init__(self, policy, latency, workload, believed, noise, seed, log) -> None:
         self.policy, self.truth, self.log = policy, latency, log
         self.believed = mistaken(latency, 1.0) if believed is None else believed
-        self.observe = getattr(self.believed, 'observe', None)
         self.disturb = _Disturbance(noise, seed)
         self.arrivals = workload
         self.next = 0
@@ -158,14 +157,14 @@ class _Simulation:
         context = sum(request.cached for request in step.decode)
         chunks = [(chunk.tokens, chunk.request.cached) for chunk in step.prefill]
         cost = self.truth.step(len(step.decode), context, chunks)
-        seconds = self.disturb(self.now, cost) + self.policy.overhead()
+        measured = self.disturb(self.now, cost)
+        seconds = measured + self.policy.overhead()
         end = self.now + seconds
         if self.log:
             self.result.log.append(StepRecord(
                 self.now, seconds, tuple(r.id for r in step.decode),
                 tuple(c.request.id for c in step.prefill)))
-        if self.observe:
-            self.observe(len(step.decode), context, chunks, seconds)
+        self.believed.observe(len(step.decode), context, chunks, measured)
         self.now = end
         self.result.steps += 1
         self.result.busy += seconds
