@@ -67,13 +67,24 @@ def test_the_true_length_is_bounded_by_max_tokens():
 
 
 def test_a_policy_sees_no_length_and_its_own_latency_model():
-    policy = Scripted(lambda self, now, requests, latency: self.orca.plan(now, requests, latency))
+    told = []
+    policy = Scripted(lambda self, now, requests, latency: (
+        told.append(latency.decode(1)), self.orca.plan(now, requests, latency))[1])
     simulate(policy, LATENCY, arrivals((0.0, 30, 3)), believed=mistaken(LATENCY, 2.0))
-    _, (request,), latency = policy.seen[0]
-    assert latency.decode(1) == pytest.approx(.020, rel=.1)  # it has begun to learn
+    _, (request,), _ = policy.seen[0]
+    assert told[0] == pytest.approx(.020)
     assert request.max_tokens == 20
     fields = {name: getattr(request, name) for name in type(request).__slots__}
     assert not any('output' in name or 'length' in name for name in fields)
+
+
+def test_the_latency_model_of_the_policy_learns_from_the_steps_and_the_true_one_stays():
+    believed = mistaken(LATENCY, 2.0)
+    work = arrivals(*[(i * 1.0, 30, 20) for i in range(20)])
+    result = simulate(make_policy('orca'), LATENCY, work, believed=believed)
+    assert believed.decode(1) == pytest.approx(.010, rel=.1)
+    assert believed.prefill(30) == pytest.approx(.050, rel=.1)
+    assert result.requests[-1].ttft == pytest.approx(.050)
 
 
 def test_a_request_that_no_cache_could_hold_is_rejected():
