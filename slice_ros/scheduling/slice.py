@@ -25,7 +25,8 @@ REFRESH = 64         # plans between two looks at a latency model that learns
 WORTHWHILE = 1.05    # a batch is big enough when a row costs at most this times the least cost
 TIGHT = 0.8          # rows are paced to this share of the time they have
 SMOOTH = 2.0         # a selected row waits at most this many TPOTs for its next token
-LEFTOVER = 0.01      # share of the time that goes to the oldest unselected request, come what may
+PATIENCE = 30.0      # seconds after which an unselected request is owed service, come what may
+LEFTOVER = 0.005     # share of the time that then goes to the oldest of them
 LEAST_CHUNK = 64     # tokens; smaller prefill chunks pay their fixed cost too often
 
 
@@ -49,6 +50,7 @@ class Slice(Policy):
         self._chosen: list[Demand] = []     # selected, with an objective ahead
         self._others: list[Demand] = []     # everyone else, the most useful first
         self._ran: list[Demand] = []        # took part in the last step
+        self._oldest: Demand | None = None  # of the others: first to be owed the leftover
         self._ranked: list[Request] = []
         self._since: float | None = None    # first plan
         self._selected_at = -math.inf
@@ -114,7 +116,10 @@ class Slice(Policy):
         """Compare what the last step was promised to cost with the time it really took."""
         if not self._promised:
             return
-        share = (now - self._planned_at) / self._promised
+        elapsed = now - self._planned_at
+        if self._oldest is not None:
+            self._owed = min(self._owed + LEFTOVER * elapsed, 1.0)
+        share = elapsed / self._promised
         # A single hiccup is no trend: what a step may add is bounded.
         error = min(share, 4 * self._slowness) - self._slowness
         self._slowness += 0.02 * error
@@ -158,6 +163,9 @@ class Slice(Policy):
         self._chosen, self._others = chosen, spare + others
         self._ranked = [d.request for d in chain(chosen, spare, others)]
         self._selected_at = now
+        oldest = min(self._others, key=_arrival, default=None)
+        old = oldest is not None and now - oldest.request.arrival > PATIENCE
+        self._oldest = oldest if old else None
 
     def _kind(self, request: Request, now: float, latency: LatencyModel) -> ClassRecord:
         name = request.slo.name
@@ -209,6 +217,13 @@ class Slice(Policy):
         running = [d for d in self._chosen if d.request.decoding]
         running.sort(key=_worth, reverse=True)
         rows = [self._row(demand, n, now, latency) for n, demand in enumerate(running, 1)]
+        oldest = self._oldest
+        if oldest is not None and not oldest.request.decoding and self._owed > oldest.prefill:
+            chunk = self._chunk(oldest, 0.0, latency)
+            step = fit_step(self.capacity, self._ranked, (), (chunk,))
+            if not step.idle:
+                self._owed -= latency.prefill(chunk.tokens, chunk.request.cached)
+                return step
         if len(running) < len(self._chosen):
             chunk = self._prefill(now, rows, latency)
             if chunk:
@@ -223,7 +238,14 @@ class Slice(Policy):
             batch.append(row)
         if not batch:
             return self._leftover(latency)
-        return fit_step(self.capacity, self._ranked, [row.demand.request for row in batch])
+        decode = [row.demand.request for row in batch]
+        if (oldest is not None and oldest.request.decoding
+                and len(batch) < self.capacity.max_batch):
+            cost = latency.decode(len(batch) + 1) - latency.decode(len(batch))
+            if self._owed > cost:
+                self._owed -= cost
+                decode.append(oldest.request)
+        return fit_step(self.capacity, self._ranked, decode)
 
     def _row(self, demand: Demand, rank: int, now: float, latency: LatencyModel) -> '_Row':
         tpot = demand.request.slo.tpot
@@ -316,6 +338,10 @@ class _Row:
         if other.request.slo.utility >= self.demand.request.slo.utility:
             return max(self.pace, self.likely_pace)
         return self.pace
+
+
+def _arrival(demand: Demand) -> float:
+    return demand.request.arrival
 
 
 def _worth(demand: Demand) -> float:

@@ -41,9 +41,10 @@ class AnswerLengths:
         self._known = lengths, tails[::-1]
 
     def expected(self, generated: int, max_tokens: int) -> float:
-        """Return the tokens that an answer with `generated` so far will come to, at least one more.
+        """Return the tokens that an answer with `generated` so far will come to.
 
-        The mean of those remembered that outgrew `generated`, and of the prior.
+        The mean of those remembered that outgrew `generated`, and of the prior; at least one
+        more than `generated`.
         """
         lengths, tails = self._known
         first = bisect_right(lengths, generated)
