@@ -162,3 +162,9 @@ def caller(node):
     yield caller
     spinning.close()
     caller.destroy_node()
+
+
+@pytest.fixture
+def spin():
+    """Return what spins a node in a thread of its own."""
+    return Spinning

@@ -245,13 +245,12 @@ def test_status_and_scheduler_state_agree_with_what_happened(caller):
     get(handle.get_result_async())
 
 
-def test_a_second_node_hears_the_latest_state_at_once(node, caller):
+def test_a_second_node_hears_the_latest_state_at_once(node, caller, spin):
     from rclpy.node import Node
     from slice_ros.ros.interfaces import LATEST
-    from conftest import Spinning
     late, heard = Node('late'), []
     late.create_subscription(msg.SchedulerState, '/slice/scheduler_state', heard.append, LATEST)
-    spinning = Spinning(late)
+    spinning = spin(late)
     begin = time.monotonic()
     wait_until(lambda: heard)
     assert time.monotonic() - begin < 10
