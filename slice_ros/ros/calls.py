@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import math
+import time
 
 from rclpy.clock import Clock
 from rclpy.publisher import Publisher
@@ -18,11 +19,11 @@ from slice_ros.slo import SloClass
 class Call:
     """Passes the tokens of one request on, and keeps the answer for whoever awaits `done`.
 
-    An instance is the `on_output` of its request: it is called by the serving loop, publishes
-    there and then, and leaves nothing to a timer. `tokens` and `reports` are the publishers, None
-    where there is no such topic; `feedback` is called with (text, number, tokens, predicted
-    completion in ms) for each token; `wake` is called after `done` was completed, which by itself
-    does not wake an executor from another thread.
+    An instance is the `on_output` of its request: the server's delivery thread calls it, and it
+    publishes there and then. `tokens` and `reports` are the publishers, None where there is no
+    such topic; `feedback` is called with (text, number, tokens, predicted completion in ms) for
+    each token; `wake` is called after `done` was completed, which by itself does not wake an
+    executor from another thread.
     """
 
     def __init__(self, request_id: str, clock: Clock, tokens: Publisher | None,
@@ -50,13 +51,16 @@ class Call:
             chunk.finish_reason = delivery.finish_reason
             chunk.error_code, chunk.error_msg = int(delivery.error), delivery.message
         if self._tokens is not None and self._tokens.get_subscription_count():
-            chunk.stamp = self._clock.now().to_msg()
+            # As of when the engine was done with it, however long it waited for this thread.
+            age = int((time.monotonic() - delivery.at) * 1e9)
+            nanoseconds = max(self._clock.now().nanoseconds - age, 0)
+            chunk.stamp.sec, chunk.stamp.nanosec = divmod(nanoseconds, 10**9)
             chunk.sequence, chunk.text = delivery.number, delivery.text
-            chunk.tokens = request.generated
+            chunk.tokens = delivery.tokens
             self._tokens.publish(chunk)
         if self._feedback is not None and not (last and delivery.error):
-            self._feedback(delivery.text, delivery.number, request.generated,
-                           _predicted_completion_ms(request))
+            self._feedback(delivery.text, delivery.number, delivery.tokens,
+                           _predicted_completion_ms(delivery))
         if last:
             self._finish(request, delivery.finish_reason, delivery.error, delivery.message)
 
@@ -87,8 +91,9 @@ class Call:
         self._wake()
 
 
-def _predicted_completion_ms(request: Request) -> float:
-    if request.generated < 2:
+def _predicted_completion_ms(delivery: Delivery) -> float:
+    request, tokens = delivery.request, delivery.tokens
+    if tokens < 2:
         return math.nan  # one token says nothing about the next
-    left = request.max_tokens - request.generated
-    return (request.completion + left * request.tpot) * 1e3
+    tpot = (delivery.at - request.first_token_at) / (tokens - 1)
+    return (delivery.at - request.arrival + (request.max_tokens - tokens) * tpot) * 1e3

@@ -9,29 +9,19 @@ from dataclasses import dataclass
 import logging
 import math
 import threading
-from typing import NamedTuple, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
+from slice_ros.serving.delivery import Courier, Delivery
 from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, Sequence
 
 log = logging.getLogger('slice_ros.serving')
-
-
-class Delivery(NamedTuple):
-    """What the caller of a request is told: one sampled token, or that it has ended."""
-
-    request: Request
-    number: int                 # 0, 1, 2, ... within the request
-    text: str                   # newly printable text; may be empty
-    finish_reason: str | None   # None | stop | length | cancelled | error
-    error: ErrorCode
-    message: str                # one sentence when there is an error
 
 
 @dataclass(eq=False, slots=True)
@@ -61,6 +51,7 @@ class Loop:
         self.stop_at = math.inf                  # when draining: what still lives is ended then
         self.classes: dict[str, ClassStats] = {}
         self.stats = LoopStats()
+        self.courier = Courier(self._consumer_failed)
 
     def notify(self) -> None:
         """Make the loop look again; `changed` must be held."""
@@ -202,15 +193,18 @@ class Loop:
 
     def _tell(self, job: Job, text: str, reason: str | None = None,
               error: ErrorCode = ErrorCode.NONE, message: str = '') -> None:
-        delivery = Delivery(job.request, job.delivered, text, reason, error, message)
+        request = job.request
+        at = request.ended_at if error else request.last_token_at
+        delivery = Delivery(request, job.delivered, text, reason, error, message,
+                            request.generated, at)
         job.delivered += 1
-        try:
-            job.on_output(delivery)
-        except Exception:  # a caller's fault is that caller's alone
-            log.exception('the consumer of request %s failed; it is cancelled', job.request.id)
-            with self.changed:
-                if job.request.id in self.jobs:
-                    self.cancelled[job.request.id] = 'its consumer failed'
+        self.courier.put(job.on_output, delivery)
+
+    def _consumer_failed(self, delivery: Delivery) -> None:
+        with self.changed:
+            if delivery.request.id in self.jobs:
+                self.cancelled[delivery.request.id] = 'its consumer failed'
+                self.notify()
 
 
 def _out_of_memory(error: Exception) -> bool:

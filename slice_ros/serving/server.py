@@ -12,8 +12,9 @@ from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, make_policy, Policy
+from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.forecast import Forecast, forecast
-from slice_ros.serving.loop import Delivery, Job, Loop
+from slice_ros.serving.loop import Job, Loop
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
@@ -42,7 +43,7 @@ class Server:
     """Serves requests on one engine under one policy, from `start` to `stop`.
 
     Any thread may call any method. What the caller of a request is told goes through its
-    `on_output`, called by the loop thread: it must be quick and must not wait for anything.
+    `on_output`, called in order by one thread for all requests: it should not wait for anything.
     """
 
     def __init__(self, engine: 'Engine', latency: LatencyModel,
@@ -61,6 +62,7 @@ class Server:
         if self._thread is not None:
             raise RuntimeError('the server has been started already')
         self._loop.stop_at = math.inf
+        self._loop.courier.start()
         self._thread = threading.Thread(target=self._loop.run, name='slice loop', daemon=True)
         self._thread.start()
 
@@ -77,7 +79,7 @@ class Server:
             if self._thread.is_alive():
                 return False
             self._thread = None
-        return True
+        return self._loop.courier.stop(timeout)
 
     @property
     def alive(self) -> bool:

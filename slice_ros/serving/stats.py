@@ -119,6 +119,7 @@ class Snapshot:
     window: float
     load: float                 # share of the window the engine was busy
     overhead: float             # share of the busy time outside the model: plan and deliver
+    delivery: float             # of that, the share the loop spent handing tokens over
     prediction_error: float     # mean |measured - predicted| / predicted
     step: tuple[float, float]   # p50, p99
     plan: tuple[float, float]
@@ -160,10 +161,12 @@ def loop_figures(stats: LoopStats, now: float, window: float, started: float) ->
     if len(stats.recent) == stats.recent.maxlen and recent:
         span = max(min(span, now - recent[0].at), 1e-9)  # older steps are forgotten already
     busy = sum(r.engine for r in recent)
-    extra = sum(r.plan + r.deliver for r in recent)
+    deliver = sum(r.deliver for r in recent)
+    extra = sum(r.plan for r in recent) + deliver
     errors = [abs(r.engine - r.predicted) / r.predicted for r in recent if r.predicted > 0]
     return {
         'load': min(1.0, busy / span), 'overhead': extra / (busy + extra) if recent else 0.0,
+        'delivery': deliver / (busy + extra) if recent else 0.0,
         'prediction_error': sum(errors) / len(errors) if errors else math.nan,
         'step': tuple(percentile([r.engine for r in recent], p) for p in (0.5, 0.99)),
         'plan': tuple(percentile([r.plan for r in recent], p) for p in (0.5, 0.99)),
