@@ -9,7 +9,6 @@ import math
 
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.slice_lengths import AnswerLengths
 from slice_ros.slo import SloClass
 
@@ -68,14 +67,6 @@ class ClassRecord:
         count = self._count * math.exp(min(0.0, self._counted_at - now) / MEMORY)
         watched = 1 - math.exp(-(now - since + 2.0) / MEMORY)  # less than all while young
         return self.work * count / (MEMORY * watched)
-
-
-def best_batch(latency: LatencyModel, capacity: Capacity, limit: float) -> int:
-    """Return the most rows whose decode step takes at most `limit` seconds (at least 1)."""
-    batch = 1
-    while batch < capacity.max_batch and latency.decode(batch + 1) <= limit:
-        batch += 1
-    return batch
 
 
 def unit_cost(latency: LatencyModel, most: int, tpot: float) -> float:

@@ -1,0 +1,141 @@
+"""Phase 2 of SLICE: what each selected request can bear, and so who shares the next step.
+
+A request's pace is the time it has per token it still needs: the distance between its ones in
+the decode mask. A step may take as long as the pace of its rows allows; rows join in order of
+worth while it does.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+import math
+
+from slice_ros.request import Request
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Capacity, PrefillChunk
+from slice_ros.scheduling.slice_demand import Demand
+from slice_ros.slo import SloClass
+
+WORTHWHILE = 1.05    # a batch is big enough when a row costs at most this times the least cost
+TIGHT = 0.8          # rows are paced to this share of the time they have
+SMOOTH = 2.0         # a selected row waits at most this many TPOTs for its next token
+LEAST_CHUNK = 64     # tokens; smaller prefill chunks pay their fixed cost too often
+LONGEST_STEP = 1.0   # seconds, where no objective says less
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a step may be in seconds, the rows that fit it, and the rows worth gathering."""
+
+    step: float
+    rows: int
+    target: int
+
+
+@dataclass(slots=True)
+class Row:
+    """A selected request that is decoding, and how much its next token may be held up.
+
+    `slack` is the time in seconds it can be left out, `pace` the longest its next step may take,
+    if its answer turns out short; the `likely` ones are for an answer of the expected length.
+    """
+
+    demand: Demand
+    slack: float
+    likely_slack: float
+    pace: float
+    likely_pace: float
+
+    def slack_beside(self, other: Demand) -> float:
+        """Return the seconds it may wait for `other`: its equals are worth a small risk."""
+        if other.request.slo.utility >= self.demand.request.slo.utility:
+            return max(self.slack, self.likely_slack)
+        return self.slack
+
+    def pace_beside(self, other: Demand) -> float:
+        """Return how long a step may take that it shares with `other`."""
+        if other.request.slo.utility >= self.demand.request.slo.utility:
+            return max(self.pace, self.likely_pace)
+        return self.pace
+
+
+def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloClass]) -> Limits:
+    """Return the limits of a step with requests of `classes` about.
+
+    An arrival waits for the step that runs: it must not cost much of the time to its first
+    token. However strict a class is, a step may hold as many rows as it takes to be efficient.
+    """
+    step = min((min(slo.ttft / 4, 2 * slo.tpot) for slo in classes), default=LONGEST_STEP)
+    step = min(step, LONGEST_STEP)
+    times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
+    costs = [seconds / batch for batch, seconds in enumerate(times, 1)]
+    enough = WORTHWHILE * min(costs)
+    target = next(batch for batch, cost in enumerate(costs, 1) if cost <= enough)
+    rows = target
+    while rows < capacity.max_batch and times[rows] <= step:
+        rows += 1
+    return Limits(max(step, times[target - 1]), rows, target)
+
+
+def pace_of(demand: Demand, rank: int, now: float, limits: Limits, latency: LatencyModel) -> Row:
+    """Return what `demand`, the `rank`-th most useful of those that decode, can bear."""
+    request = demand.request
+    tpot = request.slo.tpot
+    # It would decode beside those worth more, and no slower than its own objective asks for.
+    speed = min(latency.decode(min(rank, limits.target)), max(latency.decode(1), 0.8 * tpot))
+    first, expected = demand.milestone - now, demand.finish_due - now
+    ahead = max(demand.work / demand.unit, 1.0)
+    smooth = request.last_token_at + SMOOTH * tpot - now
+    return Row(demand,
+               min(first - demand.tokens * speed, smooth - speed),
+               min(expected - ahead * speed, smooth - speed),
+               min(TIGHT * first / demand.tokens, max(smooth, tpot)),
+               min(TIGHT * expected / ahead, max(smooth, tpot)))
+
+
+def batch_of(rows: Sequence[Row], limits: Limits, latency: LatencyModel) -> list[Request]:
+    """Return who decodes in the next step: `rows` in order of worth, while all bear its time."""
+    batch: list[Row] = []
+    for row in rows[:limits.rows]:
+        seconds = latency.decode(len(batch) + 1)
+        if batch and seconds > min(r.pace_beside(row.demand) for r in batch):
+            break
+        batch.append(row)
+    return [row.demand.request for row in batch]
+
+
+def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limits: Limits,
+               latency: LatencyModel, most: int) -> PrefillChunk | None:
+    """Choose the prefill to do before the next decode, of at most `most` tokens, if any.
+
+    The most useful of `waiting` goes first, once it would decode at its pace or its first token
+    is due soon, as long as the `rows` of at least its worth stay on time.
+    """
+    for demand in waiting:
+        left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
+        before = [row for row in rows if row.demand.worth >= demand.worth]
+        room = min((row.slack_beside(demand) for row in before), default=math.inf)
+        if demand.prefill <= room and (
+                left < 2 * limits.step or _joins(demand, before, limits, latency)):
+            return chunk_of(demand.request, room, limits, latency, most)
+    return None
+
+
+def _joins(demand: Demand, before: list[Row], limits: Limits, latency: LatencyModel) -> bool:
+    """Return whether `demand` would decode at its pace behind those `before` it.
+
+    Its time per token counts from its first token, so that it had better wait for a place.
+    """
+    if len(before) >= limits.target:
+        return False
+    pace = min((row.pace_beside(demand) for row in before), default=math.inf)
+    return latency.decode(len(before) + 1) <= pace
+
+
+def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyModel,
+             most: int) -> PrefillChunk:
+    """Return as much of the prefill as fits `room` seconds, or a step if that is longer."""
+    tokens = min(request.pending, most)
+    room = max(room, limits.step)
+    while tokens > LEAST_CHUNK and latency.prefill(tokens, request.cached) > room:
+        tokens = max(LEAST_CHUNK, tokens // 2)
+    return PrefillChunk(request, tokens)
