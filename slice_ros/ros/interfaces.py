@@ -1,8 +1,10 @@
 """The node class: every topic, service and action of `slice`, each a few lines to the server."""
 
 from functools import partial
+import time
 import uuid
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -16,9 +18,10 @@ from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
+from slice_ros.ros.diagnostics import Diagnostics
 from slice_ros.ros.parameters import declare
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.serving import Server
+from slice_ros.serving import Server, Snapshot
 
 # A token is not worth less because a listener was slow: keep plenty, and never block on it.
 TOKENS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
@@ -50,6 +53,8 @@ class SliceNode(Node):
                         for name in self.settings.classes}
         self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS)
         self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', LATEST)
+        self._diagnostics = Diagnostics(self.get_fully_qualified_name().lstrip('/'))
+        self._health = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         for name in self.settings.classes:
             self.create_subscription(msg.Prompt, f'~/{name}/prompt', partial(self._prompt, name),
                                      PROMPTS, callback_group=group)
@@ -202,18 +207,30 @@ class SliceNode(Node):
     def _get_status(self, request, response):
         response.state, response.version = self.state, self._version
         if self.server is not None:
-            config = self.settings.server
-            response.engine = conversions.engine_message(self.server.engine.info, config.max_batch)
-            response.scheduler = self._state()
+            response.engine = self._engine_message()
+            response.scheduler = self._state_message(self.server.snapshot())
         return response
 
-    def _state(self) -> msg.SchedulerState:
-        return conversions.state_message(self.server.snapshot(), self.settings.server.max_queued,
+    def _engine_message(self) -> msg.EngineStatus:
+        return conversions.engine_message(self.server.engine.info,
+                                          self.settings.server.max_batch)
+
+    def _state_message(self, snapshot: Snapshot) -> msg.SchedulerState:
+        return conversions.state_message(snapshot, self.settings.server.max_queued,
                                          self.get_clock().now().to_msg())
 
     def _publish_state(self) -> None:
-        if self.server is not None:
-            self._states.publish(self._state())
+        health = DiagnosticArray()
+        health.header.stamp = self.get_clock().now().to_msg()
+        if self.server is None:
+            health.status = self._diagnostics.lone(self.state)
+        else:
+            snapshot = self.server.snapshot()
+            state = self._state_message(snapshot)
+            self._states.publish(state)
+            health.status = self._diagnostics.statuses(
+                time.monotonic(), self.state, self._engine_message(), state, snapshot.delivery)
+        self._health.publish(health)
 
 
 def _request_id(handle: ServerGoalHandle) -> str:

@@ -1,0 +1,105 @@
+"""What `/diagnostics` says: one status for the engine, the scheduler, and each SLO class.
+
+Written from the very messages that ~/scheduler_state and ~/get_status carry, so that the three
+agree. A node with nothing to do is OK.
+"""
+
+from collections.abc import Iterable
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from slice_ros import msg
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+QUEUE_WARN = 0.8         # share of limits.max_queued that waits
+LOAD_WARN = 0.95         # share of the window the engine was busy
+PREDICTION_WARN = 0.5    # mean relative error of predicted step times
+ATTAINMENT_WARN = 0.9    # share of a class's requests that attained
+ATTAINMENT_ERROR = 0.5
+FEW = 5                  # requests in the window below which nothing is worse than WARN
+
+
+class Diagnostics:
+    """Judges the messages of the status; it remembers when the engine last failed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name            # of the node
+        self._failures = 0
+        self._failing_until = 0.0    # seconds, of the `now` that `statuses` is given
+
+    def statuses(self, now: float, state: str, engine: msg.EngineStatus,
+                 scheduler: msg.SchedulerState, delivery: float) -> list[DiagnosticStatus]:
+        """Return every status of a node that has a model.
+
+        `now` is any monotonic clock in seconds, `delivery` the share of the busy time spent
+        handing tokens over.
+        """
+        if scheduler.engine_failures > self._failures:
+            self._failing_until = now + scheduler.window_s
+        self._failures = scheduler.engine_failures
+        return [
+            self._engine(state, engine, scheduler, now < self._failing_until),
+            self._scheduler(scheduler, delivery),
+            *(self._class(status) for status in scheduler.classes)]
+
+    def lone(self, state: str) -> list[DiagnosticStatus]:
+        """Return the status of a node without a model."""
+        level = ERROR if state == 'failed' else OK
+        return [self._status('engine', level, f'no model: {state}', '', [])]
+
+    def _engine(self, state: str, engine: msg.EngineStatus, scheduler: msg.SchedulerState,
+                failing: bool) -> DiagnosticStatus:
+        level, said = OK, state
+        if failing:
+            level, said = ERROR, 'steps ended in an engine error: see the log'
+        values = [*_values(engine), ('step_p50_ms', _text(scheduler.step_p50_ms)),
+                  ('step_p99_ms', _text(scheduler.step_p99_ms)),
+                  ('engine_failures', str(scheduler.engine_failures)), ('state', state)]
+        return self._status('engine', level, said, engine.device, values)
+
+    def _scheduler(self, scheduler: msg.SchedulerState, delivery: float) -> DiagnosticStatus:
+        waiting = scheduler.queued / max(scheduler.max_queued, 1)
+        level, said = OK, f'{scheduler.load:.0%} busy'
+        if waiting >= 1:
+            level, said = ERROR, 'the queue is full: new requests are refused'
+        elif waiting >= QUEUE_WARN:
+            level, said = WARN, f'the queue is {waiting:.0%} full'
+        elif not scheduler.gate_open:
+            level, said = ERROR, 'the pacing gate is shut: the executor or the clock stands still'
+        elif scheduler.load >= LOAD_WARN:
+            level, said = WARN, 'the engine is always busy: the least useful requests are late'
+        elif scheduler.prediction_error > PREDICTION_WARN:
+            level, said = WARN, (f'step times are predicted {scheduler.prediction_error:.0%} '
+                                 'wrong: promises are worth less')
+        values = [*_values(scheduler), ('delivery', _text(delivery))]
+        return self._status('scheduler', level, said, '', values)
+
+    def _class(self, status: msg.ClassStatus) -> DiagnosticStatus:
+        level, said = OK, 'no request of late'
+        if status.window_requests:
+            said = (f'{status.attainment:.0%} of {status.window_requests} requests attained '
+                    f'within {status.window_s:g} s')
+            if status.attainment < ATTAINMENT_ERROR and status.window_requests >= FEW:
+                level = ERROR
+            elif status.attainment < ATTAINMENT_WARN:
+                level = WARN
+        values = [*_values(status.slo), *_values(status)]
+        return self._status(f'class {status.slo.name}', level, said, '', values)
+
+    def _status(self, what: str, level: bytes, said: str, hardware: str,
+                values: Iterable[tuple[str, str]]) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=level, name=f'{self._name}: {what}', message=said, hardware_id=hardware,
+            values=[KeyValue(key=key, value=value) for key, value in values])
+
+
+def _values(message) -> list[tuple[str, str]]:
+    """Return the plain fields of a message, by their names."""
+    return [(name, _text(getattr(message, name)))
+            for name, kind in message.get_fields_and_field_types().items()
+            if kind in ('boolean', 'double', 'string', 'uint32', 'uint64')]
+
+
+def _text(value) -> str:
+    return f'{value:.6g}' if isinstance(value, float) else str(value)
