@@ -29,7 +29,7 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
         parts = [tensors[f'{name}.weight'] for name in names]
         bias = None
         if any(b is not None for b in biases):
-            bias = np.concatenate([np.zeros(len_of(part), np.float32) if b is None else b
+            bias = np.concatenate([np.zeros(part.shape[0], np.float32) if b is None else b
                                    for part, b in zip(parts, biases)])
         return pack(library, weights, parts, bias, arena)
 
@@ -62,11 +62,6 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
     cache = KvPages(shape, layers, slots, max_context, pages)
     return NativeModel(library, shape, built, tensors['model.norm.weight'], embedding, head, cos,
                        sin, cache, threads, max_rows, isa)
-
-
-def len_of(rows: Rows) -> int:
-    """Return the number of outputs."""
-    return rows.shape[0]
 
 
 def half_split(rows: Rows, heads: int) -> Rows:

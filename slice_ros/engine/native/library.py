@@ -94,7 +94,7 @@ class Library:
 
     @property
     def isa(self) -> str:
-        """The instruction set that will be used on this machine."""
+        """Return the name of the instruction set that is used on this machine."""
         return self.slice_isa_name(self.slice_isa(BEST)).decode()
 
     def has(self, isa: int) -> bool:

@@ -42,7 +42,7 @@ class LayerWeights:
 class KvPages:
     """Keys and values of all slots in 16 bit floats, in pages of 32 tokens.
 
-    `table` [slots, pages_per_slot] says which page holds which 32 positions of a slot, -1 none;
+    `table` [slots, pages_per_slot], changed in place, says which page holds which 32 positions of a slot, -1 none;
     two slots may name the same page for a prefix they share, as long as neither writes to it. By
     default every slot owns its pages. Memory is taken from the system when first written.
     """
@@ -114,9 +114,9 @@ class NativeModel:
         """Feed tokens[i] of slot slots[i] at positions[i]; return what follows rows `outputs`.
 
         Tokens of one slot stand together in order. Returns float32 logits [outputs, vocabulary],
-        which the next step writes over, and their greatest's indices, int32 [outputs]. More rows than `max_rows` are run in
-        several passes. Raises ``ValueError`` for what does not exist; nothing is computed then
-        in the pass concerned.
+        which the next step writes over, and the indices of their greatest, int32 [outputs]. More
+        rows than `max_rows` are run in several passes. Raises ``ValueError`` for what does not
+        exist, and nothing is computed in the pass concerned.
         """
         rows = np.array((tokens, slots, positions), np.int32)
         wanted = np.array(outputs, np.int32)

@@ -13,6 +13,7 @@ MODELS = {
     'odd sizes': (72, 3, 3, 40, 100, False, 'llama'),
     'many in a group': (80, 10, 1, 64, 64, True, 'llama'),
     'biased': (64, 4, 2, 24, 48, False, 'qwen2'),
+    'biased everywhere': (64, 4, 2, 16, 40, True, 'biased llama'),
 }
 VOCABULARY, LAYERS, CONTEXT = 300, 3, 128
 
@@ -21,12 +22,14 @@ def reference(name):
     """Return a model of transformers with random weights."""
     hidden, heads, kv_heads, head_dim, intermediate, tied, family = MODELS[name]
     config, model = {'llama': (LlamaConfig, LlamaForCausalLM),
-                     'qwen2': (Qwen2Config, Qwen2ForCausalLM)}[family]
+                     'qwen2': (Qwen2Config, Qwen2ForCausalLM)}[family.split()[-1]]
+    biases = {'attention_bias': True, 'mlp_bias': True} if 'biased' in family else {}
     torch.manual_seed(11)
     made = model(config(
         hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads,
         head_dim=head_dim, intermediate_size=intermediate, num_hidden_layers=LAYERS,
-        vocab_size=VOCABULARY, tie_word_embeddings=tied, initializer_range=0.2)).eval()
+        vocab_size=VOCABULARY, tie_word_embeddings=tied, initializer_range=0.2,
+        **biases)).eval()
     for parameter in made.parameters():
         if parameter.dim() == 1:
             parameter.data += torch.randn_like(parameter) * 0.2
