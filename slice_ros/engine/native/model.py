@@ -42,9 +42,10 @@ class LayerWeights:
 class KvPages:
     """Keys and values of all slots in 16 bit floats, in pages of 32 tokens.
 
-    `table` [slots, pages_per_slot], changed in place, says which page holds which 32 positions of a slot, -1 none;
-    two slots may name the same page for a prefix they share, as long as neither writes to it. By
-    default every slot owns its pages. Memory is taken from the system when first written.
+    `table` [slots, pages_per_slot], changed in place, says which page holds which 32 positions of
+    a slot, -1 none; two slots may name the same page for a prefix they share, as long as neither
+    writes to it. By default every slot owns its pages. Memory is taken from the system when first
+    written.
     """
 
     def __init__(self, shape: ModelShape, layers: int, slots: int, max_context: int,

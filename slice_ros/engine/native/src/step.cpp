@@ -89,8 +89,9 @@ void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activatio
                       int out_stride, int out_width, Store store) {
   const MatmulJob job{&matrix, &in, out, rows, out_stride, out_width, store};
   const int units = units_of(matrix.outputs);
-  // Small enough that nobody waits long for the last piece, large enough to stream.
-  const int piece = std::clamp(units / (team_.size() * 8), 1, 8);
+  // Large, since a piece is streamed from memory and asked for ahead; yet more than one for each
+  // thread, so that nobody waits long for one that lost its processor.
+  const int piece = std::clamp(units / (team_.size() * 2), 1, 64);
   team_.share(member, units, piece, [&](int begin, int end) { kernels_.matmul(job, begin, end); });
 }
 
