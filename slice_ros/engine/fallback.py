@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slice_ros.engine.runner import Segment
 from slice_ros.errors import ModelError
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 
 class TransformersRunner:
@@ -16,16 +19,18 @@ class TransformersRunner:
     kernels = 'transformers'
     kv_bytes = 0  # grows with the requests
 
-    def __init__(self, model: PreTrainedModel, slots: int) -> None:
+    def __init__(self, model: 'PreTrainedModel', slots: int) -> None:
         self._model = model
         self._caches: list[DynamicCache | None] = [None] * slots
         self.weight_bytes = sum(p.nbytes for p in model.parameters())
         self.streamed_bytes = self.weight_bytes
 
     @classmethod
-    def load(cls, path: Path, config: PreTrainedConfig, weights: str, device: torch.device,
+    def load(cls, path: Path, config: 'PreTrainedConfig', weights: str, device: torch.device,
              slots: int) -> 'TransformersRunner':
         """Load a Hugging Face directory. Raises ``ModelError`` when it is no decoder."""
+        # Imported where it is needed: transformers' models take seconds and 90 MB.
+        from transformers import AutoModelForCausalLM
         dtype = torch.float32 if device.type == 'cpu' and weights == 'fp16' else {
             'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}[weights]
         if getattr(config, 'is_encoder_decoder', False):
@@ -45,6 +50,7 @@ class TransformersRunner:
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Feed all `segments`; return float32 logits [segments that want them, vocab]."""
+        from transformers import DynamicCache
         logits = []
         for s in segments:
             cache = self._caches[s.slot]

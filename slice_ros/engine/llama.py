@@ -84,13 +84,22 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
 def rope_tables(config: PreTrainedConfig, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cosines and sines [length, 1, head_dim], the first half of the sines negated.
 
-    Frequencies and scaling are transformers' own, for every rope type that does not depend on
+    Frequencies of scaled rope types are transformers' own, for every type that does not depend on
     the length of the text.
     """
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-    cos, sin = LlamaRotaryEmbedding(config)(torch.zeros(1), torch.arange(length)[None])
-    sin[..., :sin.shape[-1] // 2].neg_()
-    return cos[0, :, None].contiguous(), sin[0, :, None].contiguous()
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    rope = config.rope_parameters or {}
+    rope_type = rope.get('rope_type', 'default')
+    if rope_type == 'default':
+        dim = head_dim(config)
+        base = rope.get('rope_theta', 10000.0)
+        frequencies = 1.0 / (base ** (torch.arange(0, dim, 2, dtype=torch.float) / dim))
+        scale = 1.0
+    else:
+        frequencies, scale = ROPE_INIT_FUNCTIONS[rope_type](config)
+    angles = torch.arange(length).float()[:, None, None] * frequencies
+    cos, sin = angles.cos() * scale, angles.sin() * scale
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def _dtype(weights: str) -> torch.dtype:

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 BATCHES = (1, 2, 4, 8, 16, 32)
 CONTEXTS = (64, 512)             # all batches at the first, the ends at the second
 PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, behind this many cached
+BUDGET_S = 3.0                   # for all of it
 _REPEATS = 5
 
 
@@ -34,6 +35,7 @@ class Probe:
             raise ValueError(f'{slots} free slots are needed, {engine._slots.free} are left')
         self._slots = [engine._slots.take() for _ in range(slots)]
         self._context = 0
+        self._token_s = 0.0
         numbers = random.Random(0)
         self._ids = [numbers.randrange(engine.info.vocab_size)
                      for _ in range(engine.info.max_context)]
@@ -55,7 +57,13 @@ class Probe:
     def prefill(self, tokens: int, context: int = 0) -> float:
         """Return the seconds of one prefill chunk of `tokens` behind `context` tokens."""
         self._fill(context)
-        return self._time([Segment(self._slots[0], context, self._ids[:tokens], True)])
+        seconds = self._time([Segment(self._slots[0], context, self._ids[:tokens], True)])
+        self._token_s = seconds / tokens
+        return seconds
+
+    def filling(self, context: int) -> float:
+        """Return the seconds that caching `context` tokens will take, from the last prefill."""
+        return self._token_s * max(context - self._context, 0)
 
     def _fill(self, context: int) -> None:
         if context > self._context:
@@ -90,27 +98,44 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
     return model
 
 
-def measure(engine, progress: Callable[[str, float], None]) -> LatencyModel:
-    """Measure decode steps and prefill chunks, and fit the latency model to their medians."""
+def measure(engine, progress: Callable[[str, float], None],
+            budget: float = BUDGET_S) -> LatencyModel:
+    """Measure decode steps and prefill chunks, and fit the latency model to their medians.
+
+    The cases take turns, the indispensable ones first, until each was measured several times or
+    `budget` seconds are spent; a case that never came is left to the fit.
+    """
     room = engine.info.max_context - 1
     limit = min(engine.config.max_batch, engine.info.slots)
     batches = sorted({min(b, limit) for b in BATCHES} | {limit})
     contexts = sorted({min(c, room) for c in CONTEXTS})
-    decodes = [(b, contexts[0]) for b in batches]
-    decodes += [(b, contexts[-1]) for b in {1, batches[-1]}] if len(contexts) > 1 else []
     prefills = sorted({(min(n, room // 2), min(c, room // 2)) for n, c in PREFILLS})
-    cases = [('decode', *case) for case in decodes] + [('prefill', *case) for case in prefills]
+    cases = [('prefill', n, c) for n, c in prefills]
+    cases += [('decode', b, contexts[0]) for b in batches]
+    cases += [('decode', b, contexts[-1]) for b in {1, batches[-1]} if len(contexts) > 1]
+    # Each context is filled once: the cases with more cached tokens come last.
+    cases.sort(key=lambda case: case[2])
+    needed = {('prefill', *prefills[0]), ('decode', 1, contexts[0]),
+              ('decode', batches[-1], contexts[0])}
     times = {}
+    progress('measuring step times', 0.0)
+    started = time.perf_counter()
     with Probe(engine, batches[-1]) as probe:
-        for done, case in enumerate(cases):
-            progress('measuring step times', done / len(cases))
-            kind, size, context = case
-            run = probe.decode if kind == 'decode' else probe.prefill
-            run(size, context)
-            times[case] = 1e3 * median(run(size, context) for _ in range(_REPEATS))
+        for turn in range(1 + _REPEATS):
+            for done, case in enumerate(cases):
+                spent = time.perf_counter() - started
+                if spent + probe.filling(case[2]) > budget and (case in times
+                                                                or case not in needed):
+                    continue
+                progress('measuring step times', max(
+                    min(spent / budget, 1.0), (turn + done / len(cases)) / (1 + _REPEATS)))
+                run = probe.decode if case[0] == 'decode' else probe.prefill
+                times.setdefault(case, []).append(1e3 * run(*case[1:]))
     progress('measuring step times', 1.0)
-    return fit(engine.info.model, {c[1:]: ms for c, ms in times.items() if c[0] == 'decode'},
-               {c[1:]: ms for c, ms in times.items() if c[0] == 'prefill'})
+    # The first time, caches were cold and memory was taken from the system.
+    medians = {case: median(ms[1:] or ms) for case, ms in times.items()}
+    return fit(engine.info.model, {c[1:]: ms for c, ms in medians.items() if c[0] == 'decode'},
+               {c[1:]: ms for c, ms in medians.items() if c[0] == 'prefill'})
 
 
 def fit(name: str, decode: dict[tuple[int, int], float],

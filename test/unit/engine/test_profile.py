@@ -59,3 +59,22 @@ def test_profiling_amid_requests_says_what_is_missing(tiny_engine, tmp_path, mon
     with pytest.raises(ValueError, match='free slots'):
         tiny_engine.profile()
     assert tiny_engine._slots.free == 3
+
+
+def test_a_slow_machine_spends_the_budget_and_measures_what_is_indispensable(
+        tiny_engine, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(profile.time, 'perf_counter', lambda: now[0])
+    forward = tiny_engine._runner.forward
+    cases = []
+
+    def slow(segments):
+        cases.append((len(segments), segments[0].start, len(segments[0].ids)))
+        now[0] += 2.0
+        return forward(segments)
+    monkeypatch.setattr(tiny_engine._runner, 'forward', slow)
+    model = profile.measure(tiny_engine, lambda what, share: None, budget=3.0)
+    assert now[0] <= 8.0
+    assert [b for b, _ in model.decode_ms] == [1, 4]
+    assert model.decode(4) > 0
+    assert model.prefill(16) > 0
