@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     'plan': ('slice_ros.bench.plan', 'what one plan costs, up to thousands of live requests'),
     'serve': ('slice_ros.bench.serve', 'the same on the real engine, in real time'),
     'engine': ('slice_ros.bench.engine', 'decode step and prefill times of the engine'),
+    'ros': ('slice_ros.bench.ros', 'delivery and class isolation over real topics'),
 }
 
 
