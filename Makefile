@@ -18,7 +18,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BUILD_FILES := package.xml CMakeLists.txt setup.py setup.cfg pyproject.toml README.md LICENSE
-BUILD_DIRS := cmake msg srv action config launch slice_ros
+BUILD_DIRS := cmake msg srv action config launch resource slice_ros
 SOURCES := $(BUILD_FILES) $(shell find $(BUILD_DIRS) -type f -not -path '*/__pycache__/*')
 
 .PHONY: help
