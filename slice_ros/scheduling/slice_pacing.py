@@ -31,7 +31,7 @@ class Limits:
     target: int
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Row:
     """A selected request that is decoding, and how much its next token may be held up.
 
@@ -44,6 +44,7 @@ class Row:
     likely_slack: float
     pace: float
     likely_pace: float
+    overdue: bool   # its next token has to come with this step for the answer to flow
 
     def slack_beside(self, other: Demand) -> float:
         """Return the seconds it may wait for `other`: its equals are worth a small risk."""
@@ -89,11 +90,19 @@ def pace_of(demand: Demand, rank: int, now: float, limits: Limits, latency: Late
                min(first - demand.tokens * speed, smooth - speed),
                min(expected - ahead * speed, smooth - speed),
                min(TIGHT * first / demand.tokens, max(smooth, tpot)),
-               min(TIGHT * expected / ahead, max(smooth, tpot)))
+               min(TIGHT * expected / ahead, max(smooth, tpot)),
+               smooth <= tpot / 5)
 
 
 def batch_of(rows: Sequence[Row], limits: Limits, latency: LatencyModel) -> list[Request]:
-    """Return who decodes in the next step: `rows` in order of worth, while all bear its time."""
+    """Return who decodes in the next step: `rows` in order of worth, while all bear its time.
+
+    Of the most useful class, those whose last token was long ago come before their equals.
+    """
+    top = max((row.demand.request.slo.utility for row in rows), default=0.0)
+    first = [r for r in rows if r.overdue and r.demand.request.slo.utility == top]
+    if first:
+        rows = first + [row for row in rows if row not in first]
     batch: list[Row] = []
     for row in rows[:limits.rows]:
         seconds = latency.decode(len(batch) + 1)

@@ -7,12 +7,15 @@ times the greedy knapsack by utility rate). Work that is expected to arrive take
 request: whoever is worth more than it need not make room for it.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 import math
 
 from slice_ros.scheduling.slice_demand import Demand
+
+TAKE_BACK = 8  # requests that may return to one selection; each costs a look at all due times
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,16 @@ def select(now: float, demands: Iterable[Demand], forecasts: Iterable[Forecast],
     total = 0.0
     taken: dict[int, float] = {}
     heap: list[tuple[float, int, Demand]] = []
+    spare: list[tuple[float, float]] = []
+    left: list[Demand] = []
     for due, n, work, demand in events:
-        if not demand.selected:
-            continue
-        total += work
-        if n in taken:
-            taken[n] += work
-        else:
-            taken[n] = work
-            heappush(heap, (demand.worth, n, demand))
+        if demand.selected:
+            total += work
+            if n in taken:
+                taken[n] += work
+            else:
+                taken[n] = work
+                heappush(heap, (demand.worth, n, demand))
         span = due - now
         available = span * ratio
         while True:
@@ -69,6 +73,47 @@ def select(now: float, demands: Iterable[Demand], forecasts: Iterable[Forecast],
             _, n, loser = heappop(heap)
             loser.selected = False
             total -= taken[n]
+            left.append(loser)
+        spare.append((due, available - coming))
+    if left:
+        _take_back(now, events, spare, left)
+
+
+def _take_back(now: float, events: list, spare: list, left: list[Demand]) -> None:
+    """Select those that left and fit after all, now that others have left too.
+
+    `spare` holds the due times and the time that selected work may fill by each.
+    """
+    total, dues, room, n = 0.0, [], [], 0
+    for due, available in spare:
+        while n < len(events) and events[n][0] <= due:
+            if events[n][3].selected:
+                total += events[n][2]
+            n += 1
+        dues.append(due)
+        room.append(available - total)
+    left.sort(key=_by_worth, reverse=True)
+    taken = 0
+    least = _least_ahead(room)
+    for demand in left:
+        first, last = bisect_left(dues, demand.first_due), bisect_left(dues, demand.finish_due)
+        if least[last] < demand.work or least[first] < demand.prefill:
+            continue
+        demand.selected = True
+        for i in range(min(first, last), len(room)):
+            room[i] -= demand.prefill if i < last else demand.work
+        least = _least_ahead(room)
+        taken += 1
+        if taken == TAKE_BACK:
+            return
+
+
+def _least_ahead(room: list[float]) -> list[float]:
+    """Return the least of ``room[i:]`` for each i, and infinity for none."""
+    least = [math.inf]
+    for value in reversed(room):
+        least.append(min(least[-1], value))
+    return least[::-1]
 
 
 def _due(event: tuple) -> float:
@@ -77,3 +122,7 @@ def _due(event: tuple) -> float:
 
 def _worth(forecast: Forecast) -> float:
     return forecast.worth
+
+
+def _by_worth(demand: Demand) -> float:
+    return demand.worth

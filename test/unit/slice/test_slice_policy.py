@@ -1,0 +1,164 @@
+"""What the default policy promises beyond the contract that every policy keeps."""
+
+from dataclasses import replace
+import math
+
+import pytest
+from slice_ros.bench.config import config_file
+from slice_ros.bench.report import attainment
+from slice_ros.bench.simulate import mistaken, Noise, simulate
+from slice_ros.bench.workload import Arrival, generate
+from slice_ros.bench.workload_file import load_workload
+from slice_ros.errors import ErrorCode
+from slice_ros.request import Request, State
+from slice_ros.scheduling.latency import load_profile
+from slice_ros.scheduling.policy import Capacity, make_policy
+from slice_ros.slo import DEFAULT_CLASSES, SloClass
+
+LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+PUBLISHED = load_workload(config_file('workloads', 'published'))
+CONTROL, NAVIGATION, DIALOGUE = DEFAULT_CLASSES
+
+
+def served(workload, capacity=None, name='slice', believed=None, noise=Noise(), **options):
+    policy = make_policy(name, capacity or Capacity(), **options)
+    return simulate(policy, LATENCY, workload, believed=believed, noise=noise)
+
+
+def share(result):
+    return attainment(result.reports)
+
+
+@pytest.fixture(scope='module')
+def busy():
+    return generate(PUBLISHED, 2.0, 200, 5)
+
+
+@pytest.fixture(scope='module')
+def normal(busy):
+    return share(served(busy))
+
+
+def test_it_attains_more_than_the_published_policy_at_any_ratio(busy, normal):
+    for ratio in (.4, .6, .8, 1.0):
+        static = share(served(busy, name='slice_static', capacity_ratio=ratio))
+        assert normal > static + .05
+
+
+@pytest.mark.parametrize('factor', [.5, 2.0])
+def test_a_model_wrong_by_two_costs_next_to_nothing(busy, normal, factor):
+    assert share(served(busy, believed=mistaken(LATENCY, factor))) > normal - .05
+
+
+def test_noise_with_bursts_costs_little(busy, normal):
+    noise = Noise(spread=.3, burst_every=10.0, burst_seconds=.5, burst_factor=2.0)
+    assert share(served(busy, noise=noise)) > normal - .1
+
+
+def test_a_burst_of_fifty_leaves_no_lasting_harm():
+    calm = [a for a in generate(PUBLISHED, .5, 120, 1)]
+    middle = calm[40].time
+    burst = [replace(a, time=a.time + middle) for a in generate(PUBLISHED, 50.0, 50, 2)]
+    result = served(sorted(calm + burst, key=lambda a: a.time))
+    late = [r.report().attained for r in result.requests if r.arrival > middle + 40]
+    assert len(late) > 20 and all(late)
+    assert all(r.state is State.FINISHED for r in result.requests)
+
+
+def test_control_attains_and_flows_while_everybody_else_is_too_many():
+    result = served(generate(PUBLISHED, 4.0, 200, 3))
+    control = [r for r in result.requests if r.slo.name == 'control']
+    attained = [r for r in control if r.report().attained]
+    assert len(attained) > .9 * len(control)
+    assert max(r.max_gap for r in attained) < 3 * CONTROL.tpot
+
+
+def test_a_long_prompt_stalls_nobody():
+    talk = SloClass('talk', ttft_ms=20000, utility=1)
+    workload = [Arrival(0.0, talk, 6000, 5, 20)] + [
+        Arrival(.1 + .7 * n, CONTROL, 40, 12, 25) for n in range(10)]
+    result = served(workload)
+    assert all(report.attained for report in result.reports)
+
+
+def test_a_missed_request_is_still_answered_or_dropped_as_told():
+    hopeless = SloClass('hopeless', ttft_ms=1, utility=50)
+    workload = [Arrival(0.0, hopeless, 50, 9, 20), Arrival(0.0, CONTROL, 50, 9, 25)]
+    result = served(workload)
+    assert [r.state for r in result.requests] == [State.FINISHED] * 2
+    assert result.requests[1].report().attained
+    dropped, kept = served(workload, on_miss='drop').requests
+    assert (dropped.state, dropped.error) == (State.FAILED, ErrorCode.DEADLINE_MISSED)
+    assert kept.report().attained
+    with pytest.raises(ValueError, match='on_miss'):
+        make_policy('slice', on_miss='cry')
+
+
+@pytest.mark.parametrize('slo', [
+    SloClass('free', utility=1), SloClass('paced', tpot_ms=200, utility=1),
+    SloClass('chat', ttft_ms=1000, tpot_ms=200, utility=1)])
+def test_nobody_starves_under_permanent_overload(slo):
+    policy, now, requests, number = make_policy('slice'), 0.0, [], 0
+    patient = Request('patient', slo, 0.0, 40, 20)
+    requests.append(patient)
+    while patient.generated < 5:
+        while sum(r.slo is CONTROL for r in requests) < 8:
+            requests.append(Request(f'control-{number}', CONTROL, now, 40, 25))
+            number += 1
+        step = policy.plan(now, tuple(requests), LATENCY)
+        now += LATENCY.step(len(step.decode), 0, [(c.tokens, 0) for c in step.prefill])
+        for request in step.decode:
+            request.advance(1, now)
+        for chunk in step.prefill:
+            chunk.request.advance(chunk.tokens, now)
+        for request in [r for r in requests if r.generated >= 15 and r is not patient]:
+            request.end(State.FINISHED, now)
+            requests.remove(request)
+            policy.finished(request)
+        assert now < 400, f'{patient.generated} tokens after {now:.0f} s'
+
+
+def test_objectives_long_past_and_absent_are_served_side_by_side():
+    free = SloClass('free', utility=3)
+    policy = make_policy('slice')
+    old = Request('old', CONTROL, -100.0, 40, 5)
+    new = Request('new', free, 0.0, 40, 5)
+    now = 0.0
+    for _ in range(40):
+        live = tuple(r for r in (old, new) if not r.ended)
+        if not live:
+            break
+        step = policy.plan(now, live, LATENCY)
+        assert not step.idle
+        now += LATENCY.step(len(step.decode), 0, [(c.tokens, 0) for c in step.prefill])
+        for request, tokens in [(r, 1) for r in step.decode] + [
+                (c.request, c.tokens) for c in step.prefill]:
+            request.advance(tokens, now)
+            if request.generated == 5:
+                request.end(State.FINISHED, now)
+                policy.finished(request)
+    assert old.ended and new.ended
+
+
+def test_one_strict_caller_does_not_make_everybody_slow(busy, normal):
+    strict = SloClass('control', ttft_ms=1, tpot_ms=1, deadline_ms=1, utility=1e-6)
+    extra = [Arrival(a.time, strict, 8, 1, 1) for a in busy[::8]]
+    result = served(sorted(list(busy) + extra, key=lambda a: a.time))
+    reports = [r for r in result.reports if r.slo != strict]
+    assert attainment(reports) > normal - .08
+
+
+def test_the_promise_shrinks_when_steps_take_longer_than_foretold(busy):
+    calm = make_policy('slice')
+    simulate(calm, LATENCY, busy[:100])
+    shaken = make_policy('slice')
+    simulate(shaken, LATENCY, busy[:100], noise=Noise(spread=.3, burst_every=2.0))
+    assert .7 < calm.ratio <= 1 and shaken.ratio < calm.ratio - .03
+
+
+def test_a_thousand_classes_are_forgotten_again():
+    policy = make_policy('slice')
+    for n in range(1000):
+        request = Request(f'r{n}', SloClass(f'c{n}', utility=1), float(n), 10, 2)
+        policy.plan(float(n), (request,), LATENCY)
+    assert len(policy._kinds) <= 64 and math.isfinite(policy.ratio)
