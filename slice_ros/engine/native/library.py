@@ -8,7 +8,7 @@ import sys
 ABI_VERSION = 1          # of src/slice_kernels.h: raised together
 PAGE_TOKENS = 32         # tokens in a page of keys and values
 FILE_NAME = 'libslice_kernels.so'
-BEST, PORTABLE, AVX2, AVX512 = -1, 0, 1, 2
+BEST, PORTABLE, AVX2, AVX512, DOTPROD = -1, 0, 1, 2, 3
 
 ERRORS = {
     -1: 'an argument is missing or out of range',

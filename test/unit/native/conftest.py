@@ -1,6 +1,7 @@
 """The native library, built from this checkout where it is not beside its loader yet."""
 
 from pathlib import Path
+import platform
 import subprocess
 
 import pytest
@@ -25,13 +26,20 @@ def library(tmp_path_factory):
     return found
 
 
-@pytest.fixture(params=['portable', 'avx2', 'avx512'])
+ISAS = {'portable': native.PORTABLE}
+if platform.machine() in ('x86_64', 'AMD64'):
+    ISAS |= {'avx2': native.AVX2, 'avx512': native.AVX512}
+elif platform.machine() in ('aarch64', 'arm64'):
+    ISAS |= {'dotprod': native.DOTPROD}
+
+
+@pytest.fixture(params=ISAS)
 def isa(request, library):
     """Return each instruction set that this machine has."""
-    wanted = {'portable': native.PORTABLE, 'avx2': native.AVX2, 'avx512': native.AVX512}
-    if not library.has(wanted[request.param]):
+    wanted = ISAS[request.param]
+    if not library.has(wanted):
         pytest.skip(f'this processor or build has no {request.param}')
-    return wanted[request.param]
+    return wanted
 
 
 @pytest.fixture(autouse=True)

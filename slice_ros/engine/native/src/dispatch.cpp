@@ -2,6 +2,11 @@
 
 #include "kernels.hpp"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace slice {
 namespace {
 
@@ -19,6 +24,9 @@ bool machine_has(int isa) {
     default:
       return isa == SLICE_GENERIC;
   }
+#elif defined(__aarch64__) && defined(__linux__)
+  return isa == SLICE_GENERIC ||
+         (isa == SLICE_DOTPROD && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0);
 #else
   return isa == SLICE_GENERIC;
 #endif
@@ -30,6 +38,8 @@ const Kernels* built(int isa) {
       return avx512_kernels();
     case SLICE_AVX2:
       return avx2_kernels();
+    case SLICE_DOTPROD:
+      return dotprod_kernels();
     case SLICE_GENERIC:
       return generic_kernels();
     default:
@@ -41,7 +51,7 @@ const Kernels* built(int isa) {
 
 const Kernels* kernels_for(int isa) {
   if (isa != SLICE_BEST) return machine_has(isa) ? built(isa) : nullptr;
-  for (int best = SLICE_AVX512; best > SLICE_GENERIC; --best) {
+  for (int best = SLICE_DOTPROD; best > SLICE_GENERIC; --best) {
     if (machine_has(best) && built(best)) return built(best);
   }
   return generic_kernels();
@@ -52,7 +62,7 @@ const Kernels* kernels_for(int isa) {
 int32_t slice_isa(int32_t wanted) {
   const slice::Kernels* kernels = slice::kernels_for(wanted);
   if (!kernels) return -1;
-  for (int isa = SLICE_AVX512; isa > SLICE_GENERIC; --isa) {
+  for (int isa = SLICE_DOTPROD; isa > SLICE_GENERIC; --isa) {
     if (kernels == slice::built(isa)) return isa;
   }
   return SLICE_GENERIC;
@@ -64,6 +74,8 @@ const char* slice_isa_name(int32_t isa) {
       return "AVX-512 VNNI";
     case SLICE_AVX2:
       return "AVX2";
+    case SLICE_DOTPROD:
+      return "NEON dot product";
 #if defined(__aarch64__)
     case SLICE_GENERIC:
       return "NEON";

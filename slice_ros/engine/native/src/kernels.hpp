@@ -67,6 +67,7 @@ struct Kernels {
 const Kernels* generic_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
+const Kernels* dotprod_kernels();
 
 // The kernels of an instruction set, or of the best one for SLICE_BEST; null if this machine lacks it.
 const Kernels* kernels_for(int isa);

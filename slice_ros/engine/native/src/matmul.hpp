@@ -73,7 +73,8 @@ static void quantized_block(const MatmulJob& job, const uint8_t* block, int firs
     Ints exact[rows];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; ++row) {
-      exact[row] = all_ints(kind == SLICE_Q8 ? in.corrections[at + row * groups + group] : 0);
+      exact[row] = kind == SLICE_Q8 ? q8_start(in.corrections[at + row * groups + group])
+                                   : all_ints(0);
     }
     constexpr int vectors = kind == SLICE_Q8 ? kQuads : kQuads / 2;
 #pragma GCC unroll 8
@@ -82,7 +83,9 @@ static void quantized_block(const MatmulJob& job, const uint8_t* block, int firs
       prefetch(weights + kAhead);
       weights += 64;
       const int8_t* activations = codes + group * kGroup + quad * 4;
-      if constexpr (kind == SLICE_Q4) {
+      if constexpr (kind == SLICE_Q8) {
+        four = q8_codes(four);
+      } else {
         const Codes high = high_nibbles(four);
         four = low_nibbles(four);
 #pragma GCC unroll 8

@@ -62,6 +62,9 @@ SLICE_INLINE void store_bytes(int8_t* p, Ints v) {
 SLICE_INLINE Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 SLICE_INLINE Codes low_nibbles(Codes v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 SLICE_INLINE Codes high_nibbles(Codes v) { return low_nibbles(_mm512_srli_epi16(v, 4)); }
+// Q8's codes are stored 128 too high, for this unsigned dot product; a sum starts at what that adds.
+SLICE_INLINE Codes q8_codes(Codes v) { return v; }
+SLICE_INLINE Ints q8_start(int32_t correction) { return all_ints(correction); }
 // Each lane's sum plus the dot product of its four codes and the four activations at `four`.
 SLICE_INLINE Ints dot(Ints sum, Codes codes, const int8_t* four) {
   int32_t packed;

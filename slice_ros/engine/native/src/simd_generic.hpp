@@ -143,6 +143,18 @@ SLICE_INLINE Codes high_nibbles(Codes v) {
   SLICE_EACH v.part[i] = (v.part[i] >> 4) & 0x0f0f0f0f;
   return v;
 }
+#if defined(__ARM_FEATURE_DOTPROD)
+// The dot product is signed here: Q8's codes, stored 128 too high, are brought back.
+SLICE_INLINE Codes q8_codes(Codes v) {
+  SLICE_EACH v.part[i] ^= static_cast<int32_t>(0x80808080);
+  return v;
+}
+SLICE_INLINE Ints q8_start(int32_t) { return all_ints(0); }
+#else
+// Q8's codes are stored 128 too high; a sum starts at what that adds to it.
+SLICE_INLINE Codes q8_codes(const Codes& v) { return v; }
+SLICE_INLINE Ints q8_start(int32_t correction) { return all_ints(correction); }
+#endif
 SLICE_INLINE Ints dot(Ints sum, const Codes& codes, const int8_t* four) {
 #if defined(__AVX2__)
   // Even and odd bytes as 16 bit numbers, so that no product saturates.
@@ -154,6 +166,14 @@ SLICE_INLINE Ints dot(Ints sum, const Codes& codes, const int8_t* four) {
     const __m256i high = _mm256_srli_epi16(bytes, 8);
     sum.part[i] += (IntPart)_mm256_add_epi32(_mm256_madd_epi16(low, even),
                                              _mm256_madd_epi16(high, odd));
+  }
+#elif defined(__ARM_FEATURE_DOTPROD)
+  int32_t packed;
+  std::memcpy(&packed, four, sizeof packed);
+  const int8x16_t activations = vreinterpretq_s8_s32(vdupq_n_s32(packed));
+  SLICE_EACH {
+    const int8x16_t bytes = vreinterpretq_s8_s32((int32x4_t)codes.part[i]);
+    sum.part[i] = (IntPart)vdotq_s32((int32x4_t)sum.part[i], bytes, activations);
   }
 #else
   SLICE_EACH {

@@ -15,7 +15,13 @@
 // Q4: unsigned 4 bit codes, one scale and one minimum a group (GGUF's Q4_1, Q4_0 fit losslessly).
 enum SliceKind { SLICE_F32 = 0, SLICE_F16 = 1, SLICE_BF16 = 2, SLICE_Q8 = 3, SLICE_Q4 = 4 };
 
-enum SliceIsa { SLICE_BEST = -1, SLICE_GENERIC = 0, SLICE_AVX2 = 1, SLICE_AVX512 = 2 };
+enum SliceIsa {
+  SLICE_BEST = -1,
+  SLICE_GENERIC = 0,
+  SLICE_AVX2 = 1,
+  SLICE_AVX512 = 2,
+  SLICE_DOTPROD = 3,
+};
 
 // What a call answers: 0, or one of these; nothing was computed then.
 enum SliceError {

@@ -1,0 +1,31 @@
+// The portable kernels compiled for 64 bit ARM with 8 bit dot products (ARMv8.2 DotProd).
+
+#include "kernels.hpp"
+
+#if defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+
+#define SLICE_ISA dotprod
+#include "simd_generic.hpp"
+
+#include "attention.hpp"
+#include "matmul.hpp"
+#include "rows.hpp"
+
+namespace slice {
+
+const Kernels* dotprod_kernels() {
+  static constexpr Kernels table = {dotprod::matmul,  dotprod::rms_norm, dotprod::quantize,
+                                    dotprod::rotate,  dotprod::to_half,  dotprod::attend,
+                                    dotprod::arg_max};
+  return &table;
+}
+
+}  // namespace slice
+
+#else  // built for another processor, or by a compiler without it
+
+namespace slice {
+const Kernels* dotprod_kernels() { return nullptr; }
+}  // namespace slice
+
+#endif
