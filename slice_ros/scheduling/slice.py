@@ -136,12 +136,14 @@ class Slice(Policy):
                 measure(demand, now, latency, chunk)
                 demand.kind.arrived(request.arrival, demand.work)
             elif (demand.generated != request.generated or demand.cached != request.cached
-                  or demand.epoch != demand.kind.epoch or demand.first_due < now + 1):
+                  or demand.first_due < demand.rolls + now
+                  or demand.epoch != demand.kind.epoch and not demand.lost):
                 measure(demand, now, latency, chunk)
             demands[request] = demand
         self._live, self._demands = live, demands
         viable, others = [], []
         for demand in demands.values():
+            demand.lost = now > demand.expires
             if demand.lost or now + demand.fastest > demand.finish_due:
                 demand.selected = False
                 others.append(demand)
@@ -210,7 +212,9 @@ class Slice(Policy):
         limits, most = self._limits, self.capacity.prefill_chunk
         running = [d for d in self._chosen if d.request.decoding]
         running.sort(key=_worth, reverse=True)
-        rows = [pace_of(demand, n, now, limits, latency) for n, demand in enumerate(running, 1)]
+        # Those far down the line cannot take part: they need no pace.
+        rows = [pace_of(demand, n, now, limits, latency)
+                for n, demand in enumerate(running[:2 * limits.rows], 1)]
         oldest = self._oldest
         if oldest is not None and not oldest.request.decoding:
             chunk = chunk_of(oldest.request, 0.0, limits, latency, most)

@@ -37,6 +37,8 @@ class Demand:
     finish_due: float = 0.0  # latest last token, if the answer has its expected length
     fastest: float = 0.0     # seconds to the expected end if it ran alone
     worth: float = 0.0       # utility per second of work still ahead: what requests are ranked by
+    expires: float = 0.0     # from when on an objective is missed for good
+    rolls: float = -math.inf  # 1 s where `first_due` is as far from now, since nothing sets it
     lost: bool = False       # an objective has been missed for good
     selected: bool = False
 
@@ -105,16 +107,16 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     if generated:
         start = request.first_token_at
         ahead, sure = length - generated, least - generated
-        demand.first_due = math.inf
-        lost = start > request.arrival + ttft
+        demand.first_due, demand.rolls = math.inf, -math.inf
+        expires = deadline if start <= request.arrival + ttft else -math.inf
     else:
         ahead, sure = length - 1, least - 1
         # With a deadline alone the first token may be as late as still leaves time for the rest;
         # with neither, a cycle of 1 s from now stands in.
         start = min(request.arrival + ttft, deadline - ahead * unit)
-        lost = now + demand.prefill > request.arrival + ttft
+        expires = min(request.arrival + ttft, deadline)
         if start == math.inf:
-            start = max(now, request.arrival) + 1.0
+            start, demand.rolls = max(now, request.arrival) + 1.0, 1.0
         demand.first_due = start
     finish = start + (length - 1) * tpot if ahead or generated else start
     demand.finish_due = min(finish, deadline) if length > 1 else min(start, deadline)
@@ -123,4 +125,5 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     demand.work = demand.prefill + ahead * unit
     demand.fastest = demand.prefill + ahead * alone
     demand.worth = slo.utility / max(demand.work, LEAST_WORK)
-    demand.lost = lost or now + demand.prefill > deadline
+    demand.expires = expires - demand.prefill
+    demand.lost = now > demand.expires

@@ -119,23 +119,27 @@ def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limit
     The most useful of `waiting` goes first, once it would decode at its pace or its first token
     is due soon, as long as the `rows` of at least its worth stay on time.
     """
+    rows = rows[:limits.rows]  # those behind wait for these, not for a prefill
+    ahead = 0
     for demand in waiting:
+        while ahead < len(rows) and rows[ahead].demand.worth >= demand.worth:
+            ahead += 1
         left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
-        before = [row for row in rows if row.demand.worth >= demand.worth]
+        urgent = left < 2 * limits.step
+        if not urgent and ahead >= limits.target:
+            continue
+        before = rows[:ahead]
         room = min((row.slack_beside(demand) for row in before), default=math.inf)
-        if demand.prefill <= room and (
-                left < 2 * limits.step or _joins(demand, before, limits, latency)):
+        if demand.prefill <= room and (urgent or _joins(demand, before, latency)):
             return chunk_of(demand.request, room, limits, latency, most)
     return None
 
 
-def _joins(demand: Demand, before: list[Row], limits: Limits, latency: LatencyModel) -> bool:
+def _joins(demand: Demand, before: Sequence[Row], latency: LatencyModel) -> bool:
     """Return whether `demand` would decode at its pace behind those `before` it.
 
     Its time per token counts from its first token, so that it had better wait for a place.
     """
-    if len(before) >= limits.target:
-        return False
     pace = min((row.pace_beside(demand) for row in before), default=math.inf)
     return latency.decode(len(before) + 1) <= pace
 

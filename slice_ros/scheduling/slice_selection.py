@@ -95,7 +95,7 @@ def _take_back(now: float, events: list, spare: list, left: list[Demand]) -> Non
     left.sort(key=_by_worth, reverse=True)
     taken = 0
     least = _least_ahead(room)
-    for demand in left:
+    for demand in left[:4 * TAKE_BACK]:
         first, last = bisect_left(dues, demand.first_due), bisect_left(dues, demand.finish_due)
         if least[last] < demand.work or least[first] < demand.prefill:
             continue
