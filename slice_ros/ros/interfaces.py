@@ -7,20 +7,16 @@ import uuid
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from slice_ros import msg, srv
 from slice_ros.action import Generate
-from slice_ros.engine import Engine
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
 from slice_ros.ros.diagnostics import Diagnostics
-from slice_ros.ros.parameters import declare
-from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.ros.lifecycle import ManagedNode
 from slice_ros.serving import Server, Snapshot
 
 # A token is not worth less because a listener was slow: keep plenty, and never block on it.
@@ -34,8 +30,8 @@ LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                     durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-class SliceNode(Node):
-    """Answers from the first moment on; serves once `serve` has been given an engine.
+class SliceNode(ManagedNode):
+    """Answers from the first moment on; serves while it is active.
 
     No callback waits: a request is handed to the server, and what answers it is a coroutine that
     goes on when the serving loop is done. One executor thread is enough for any number of goals.
@@ -44,11 +40,8 @@ class SliceNode(Node):
     def __init__(self, name: str = 'slice', **options) -> None:
         """Make the node. Raises `ParameterError` when its parameters cannot be used."""
         super().__init__(name, **options)
-        self.settings = declare(self)
-        self.state = 'loading'
         self._version = version()
-        self.server: Server | None = None
-        group = ReentrantCallbackGroup()  # else one pending coroutine would hold up the others
+        group = self.group
         self._tokens = {name: self.create_publisher(msg.TokenChunk, f'~/{name}/tokens', TOKENS)
                         for name in self.settings.classes}
         self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS)
@@ -74,17 +67,6 @@ class SliceNode(Node):
         self.create_timer(self.settings.status_period_s, self._publish_state,
                           callback_group=group)
 
-    def serve(self, engine: Engine, latency: LatencyModel) -> None:
-        """Begin to serve. Raises ``ValueError`` when the policy does not know its options."""
-        server = Server(engine, latency, self.settings.server)
-        server.start()
-        self.server, self.state = server, 'ready'
-
-    def close(self) -> bool:
-        """End what lives, within `shutdown.drain_s`; return whether the loop ended."""
-        self.state = 'draining'
-        return self.server is None or self.server.stop(self.settings.drain_s)
-
     # -- requests ----------------------------------------------------------------------------
 
     def _begin(self, goal, name: str, request_id: str = '', feedback=None) -> Call:
@@ -96,7 +78,7 @@ class SliceNode(Node):
         except RequestError as error:
             request_id, refusal = '', error
         call = Call(request_id or str(uuid.uuid4()), self.get_clock(), self._tokens.get(name),
-                    self._reports, self._wake, feedback)
+                    self._reports, self.wake, feedback)
         try:
             if refusal:
                 raise refusal
@@ -117,14 +99,14 @@ class SliceNode(Node):
 
     def _ready(self) -> Server:
         if self.server is None:
-            raise RequestError(ErrorCode.NOT_READY, 'the model is still being loaded: try again '
-                               'when get_status says ready')
+            how = {'unconfigured': 'the node is not configured: configure and activate it',
+                   'failed': 'the model could not be loaded: the log says why'}
+            raise RequestError(ErrorCode.NOT_READY, how.get(
+                self.state, 'the model is still being loaded: try again when get_status says '
+                'ready'))
+        if self.state == 'inactive':
+            raise RequestError(ErrorCode.NOT_READY, 'the node is not active: activate it')
         return self.server
-
-    def _wake(self) -> None:
-        executor = self.executor
-        if executor is not None:
-            executor.wake()
 
     def _accepted(self, handle: ServerGoalHandle) -> None:
         feedback = Generate.Feedback()
@@ -212,8 +194,7 @@ class SliceNode(Node):
         return response
 
     def _engine_message(self) -> msg.EngineStatus:
-        return conversions.engine_message(self.server.engine.info,
-                                          self.settings.server.max_batch)
+        return conversions.engine_message(self.engine.info, self.settings.server.max_batch)
 
     def _state_message(self, snapshot: Snapshot) -> msg.SchedulerState:
         return conversions.state_message(snapshot, self.settings.server.max_queued,

@@ -1,4 +1,4 @@
-"""The process around the node: signals, loading in the background, an orderly end.
+"""The process around the node: signals, autostart, an orderly end.
 
 The executor spins in a thread of its own, so that the main thread is free for signals: at the
 first SIGINT or SIGTERM live requests are answered while everything still runs, and only then is
@@ -13,10 +13,6 @@ import threading
 
 EXIT_FAILED = 1       # the model cannot be loaded
 EXIT_PARAMETERS = 2   # the parameters cannot be used
-
-
-class _Stopped(Exception):
-    """Raised inside the loader when the node is asked to stop."""
 
 
 class _ToRos(logging.Handler):
@@ -68,20 +64,26 @@ def main(args: list[str] | None = None) -> int:
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, node), name='executor', daemon=True)
     spinner.start()
-    failures: list[str] = []
-    loader = threading.Thread(target=_load, args=(node, stop, failures), name='loader',
-                              daemon=True)
-    loader.start()
+    failed = False
+
+    def started(task) -> None:
+        nonlocal failed
+        if not task.result() and not stop.is_set():
+            failed = True  # whoever started it alone would wait for ever
+            stop.set()
+    if node.settings.autostart:
+        executor.create_task(node.start).add_done_callback(started)
+        executor.wake()
     stop.wait()
     node.get_logger().info('stopping')
     node.close()
-    loader.join(2.0)
+    loaded = node.wait(2.0)
     executor.shutdown()
     spinner.join(2.0)
     node.destroy_node()
     rclpy.shutdown()
-    code = EXIT_FAILED if failures else 0
-    if loader.is_alive() or spinner.is_alive():
+    code = EXIT_FAILED if failed else 0
+    if not loaded or spinner.is_alive():
         # Deep in native code: ending the interpreter under it would crash.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -99,43 +101,6 @@ def _spin(executor, node) -> None:
             return
         except Exception:  # one bad callback must not silence the node
             logging.getLogger('slice_ros.ros').exception('a callback failed')
-
-
-def _load(node, stop: threading.Event, failures: list[str]) -> None:
-    from slice_ros.engine import load_engine
-    from slice_ros.errors import ModelError
-    logger = node.get_logger()
-    told = ''
-
-    def progress(what: str, share: float) -> None:
-        nonlocal told
-        if stop.is_set():
-            raise _Stopped
-        if what != told:
-            told = what
-            logger.info(f'{what} ...')
-    try:
-        engine = load_engine(node.settings.engine, progress)
-        latency = engine.profile(progress)
-        if not stop.is_set():
-            node.serve(engine, latency)
-            info = engine.info
-            logger.info(
-                f'ready: {info.model} on {info.device}, {info.weights} weights, {info.path} '
-                f'({info.kernels}), policy {node.settings.server.policy}; a step takes '
-                f'{latency.decode(1) * 1e3:.0f} ms for 1 request, {latency.decode(8) * 1e3:.0f} '
-                'ms for 8')
-    except _Stopped:
-        pass
-    except ModelError as error:
-        failures.append(str(error))
-        logger.fatal(f'the model cannot be loaded: {error}')
-    except Exception as error:
-        failures.append(str(error))
-        logging.getLogger('slice_ros.ros').exception('loading failed')
-    if failures:
-        node.state = 'failed'
-        stop.set()
 
 
 if __name__ == '__main__':

@@ -26,6 +26,8 @@ class Spec:
 
 
 SPECS = (
+    Spec('autostart', True, 'Configure and activate by itself; false leaves both to a lifecycle '
+         'manager.'),
     Spec('engine.model', '', 'Model: a Hugging Face directory or a .gguf file; empty = the '
          'embedded SmolLM2-135M-Instruct.'),
     Spec('engine.device', 'auto', 'Where the model runs.', choices=('auto', 'cpu', 'cuda')),
@@ -93,6 +95,7 @@ class Settings:
     result_timeout_s: int
     status_period_s: float
     drain_s: float
+    autostart: bool
 
 
 class ParameterError(Exception):
@@ -152,7 +155,8 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         max_text_bytes=values['limits.max_text_bytes'],
         max_messages=values['limits.max_messages'],
         result_timeout_s=values['limits.result_timeout_s'],
-        status_period_s=values['status.period_s'], drain_s=values['shutdown.drain_s'])
+        status_period_s=values['status.period_s'], drain_s=values['shutdown.drain_s'],
+        autostart=values['autostart'])
 
 
 def _check(spec: Spec, value: object) -> None:
@@ -172,7 +176,7 @@ def _descriptor(spec: Spec) -> ParameterDescriptor:
     if isinstance(spec.default, float):
         descriptor.floating_point_range = [
             FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high))]
-    elif isinstance(spec.default, int):
+    elif isinstance(spec.default, int) and not isinstance(spec.default, bool):
         descriptor.integer_range = [
             IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)]
     return descriptor

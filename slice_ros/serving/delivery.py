@@ -56,13 +56,12 @@ class Courier:
 
     def stop(self, timeout: float) -> bool:
         """Deliver what was put so far, then end; return whether that took `timeout` at most."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                return False
-            self._thread = None
-        return True
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return True
+        self._queue.put(None)
+        thread.join(timeout)
+        return not thread.is_alive()
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -74,9 +74,10 @@ class Server:
         with self._loop.changed:
             self._loop.stop_at = min(self._loop.stop_at, self.clock() + drain)
             self._loop.notify()
-        if self._thread is not None:
-            self._thread.join(drain + timeout)
-            if self._thread.is_alive():
+        thread = self._thread  # two callers may wait for it at once
+        if thread is not None:
+            thread.join(drain + timeout)
+            if thread.is_alive():
                 return False
             self._thread = None
         return self._loop.courier.stop(timeout)
@@ -84,7 +85,8 @@ class Server:
     @property
     def alive(self) -> bool:
         """Whether the loop thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
     def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
                on_output: Callable[[Delivery], None], *, stop: Iterable[str] = (),

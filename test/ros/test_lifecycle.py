@@ -1,0 +1,144 @@
+"""Transitions as a lifecycle manager asks for them."""
+
+from action_msgs.msg import GoalStatus
+from conftest import Caller, get, Spinning, wait_until
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+import pytest
+from rclpy.parameter import Parameter
+from slice_ros import srv
+from slice_ros.action import Generate
+from slice_ros.ros.interfaces import SliceNode
+
+CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
+    Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP,
+    Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE)
+SHUTDOWN = Transition.TRANSITION_ACTIVE_SHUTDOWN
+LONG = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
+
+
+class Manager(Caller):
+    """A caller that also changes the state of the node."""
+
+    def __init__(self):
+        super().__init__()
+        self.changer = self.create_client(ChangeState, '/slice/change_state')
+        self.getter = self.create_client(GetState, '/slice/get_state')
+
+    def change(self, transition):
+        return self.changer.call_async(ChangeState.Request(transition=Transition(id=transition)))
+
+    def changed(self, transition):
+        return get(self.change(transition)).success
+
+    @property
+    def label(self):
+        return self.call(self.getter).current_state.label
+
+
+@pytest.fixture
+def managed(ros, engine, latency, monkeypatch):
+    """Return a function that makes a node that waits to be told, and its manager."""
+    made = []
+
+    def make(load=lambda config, progress: engine, **parameters):
+        monkeypatch.setattr('slice_ros.engine.load_engine', load)
+        monkeypatch.setattr(type(engine), 'profile', lambda self, progress=None: latency)
+        node = SliceNode(parameter_overrides=[
+            Parameter('autostart', value=False),
+            *(Parameter(name.replace('__', '.'), value=value)
+              for name, value in parameters.items())])
+        manager = Manager()
+        made.extend([(node, Spinning(node)), (manager, Spinning(manager))])
+        for client in (manager.changer, manager.getter, manager.status, manager.text):
+            assert client.wait_for_service(20)
+        assert manager.generate.wait_for_server(20)
+        return node, manager
+    yield make
+    made[0][0].close()
+    for node, spinning in made:
+        spinning.close()
+        node.destroy_node()
+
+
+def test_a_manager_takes_it_through_its_life_twice(managed):
+    node, manager = managed()
+    for _ in range(2):
+        assert manager.label == 'unconfigured'
+        assert manager.call(manager.status).state == 'unconfigured'
+        answer = manager.ask(prompt='Hello')[1]
+        assert answer.error_code == Generate.Result.NOT_READY and 'configure' in answer.error_msg
+        assert not manager.changed(ACTIVATE)
+        assert manager.changed(CONFIGURE)
+        assert manager.label == manager.call(manager.status).state == 'inactive'
+        answer = manager.ask(prompt='Hello')[1]
+        assert answer.error_code == Generate.Result.NOT_READY and 'activate' in answer.error_msg
+        assert manager.changed(ACTIVATE) and manager.label == 'active'
+        assert manager.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED
+        assert manager.changed(DEACTIVATE) and manager.label == 'inactive'
+        assert manager.changed(CLEANUP)
+        assert node.engine is None and node.server is None
+    assert manager.changed(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert manager.call(manager.getter).current_state.id == State.PRIMARY_STATE_FINALIZED
+
+
+def test_loading_holds_up_no_callback_and_no_second_transition_begins(managed, engine):
+    free = []
+
+    def slow(config, progress):
+        wait_until(lambda: free)
+        return engine
+    _, manager = managed(slow)
+    configured = manager.change(CONFIGURE)
+    wait_until(lambda: manager.call(manager.status).state == 'loading')
+    assert manager.ask(prompt='Hello')[1].error_code == Generate.Result.NOT_READY
+    assert not manager.changed(CONFIGURE)
+    assert not configured.done()
+    free.append(True)
+    assert get(configured).success and manager.label == 'inactive'
+
+
+def test_a_model_that_is_none_leaves_it_unconfigured_and_it_may_try_again(managed, engine):
+    from slice_ros.errors import ModelError
+    outcomes = [ModelError('there is no such file'), engine]
+
+    def load(config, progress):
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+    _, manager = managed(load)
+    assert not manager.changed(CONFIGURE)
+    assert manager.label == 'unconfigured' and manager.call(manager.status).state == 'failed'
+    assert manager.changed(CONFIGURE) and manager.label == 'inactive'
+
+
+@pytest.mark.parametrize('drain, quick', [(1.0, Generate.Result.NONE),
+                                          (0.0, Generate.Result.SHUTTING_DOWN)])
+def test_deactivate_drains_then_says_shutting_down(managed, drain, quick):
+    node, manager = managed(shutdown__drain_s=drain)
+    assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
+    slow = manager.send(**LONG)
+    short = manager.text.call_async(srv.GenerateText.Request(
+        slo_class='control', prompt='Stop or go?', max_tokens=8))
+    wait_until(lambda: node.server.snapshot().slots_used == 2)
+    deactivated = manager.change(DEACTIVATE)
+    if drain:
+        wait_until(lambda: manager.call(manager.status).state == 'draining')
+        late = manager.ask(prompt='Me too')[1]
+        assert late.error_code == Generate.Result.SHUTTING_DOWN
+    assert get(deactivated).success
+    assert get(short).error_code == quick
+    assert get(slow.get_result_async()).result.error_code == Generate.Result.SHUTTING_DOWN
+    assert manager.changed(ACTIVATE)
+    assert manager.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED
+
+
+def test_shutdown_from_active_answers_what_is_live(managed):
+    node, manager = managed()
+    assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
+    goal = manager.send(**LONG)
+    wait_until(lambda: node.server.snapshot().slots_used == 1)
+    assert manager.changed(SHUTDOWN) and manager.label == 'finalized'
+    assert get(goal.get_result_async()).result.error_code == Generate.Result.SHUTTING_DOWN
+    assert manager.ask(prompt='Hello')[1].error_code == Generate.Result.NOT_READY
