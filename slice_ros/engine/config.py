@@ -21,6 +21,7 @@ class EngineConfig:
     slots: int = 32          # requests with a KV cache at once
     max_batch: int = 16      # requests in one decode step
     threads: int = 0         # 0 = torch's default
+    memory_fraction: float = 0.5  # of the memory free beside the weights, for the KV cache
 
     def __post_init__(self) -> None:
         for name, choices in (('weights', WEIGHTS), ('device', DEVICES)):
@@ -30,6 +31,9 @@ class EngineConfig:
         for name, low, high in (('max_context', 8, 1 << 22), ('slots', 1, 4096),
                                 ('max_batch', 1, 4096), ('threads', 0, 1024)):
             _check_int(name, getattr(self, name), low, high)
+        if not 0 < self.memory_fraction <= 1:
+            raise ValueError(f'memory_fraction must be above 0 and at most 1, not '
+                             f'{self.memory_fraction}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,9 @@ class EngineInfo:
     kernels: str       # who does attention and linears of the flat batch, in words
     max_context: int   # tokens one request may hold
     slots: int
-    kv_tokens: int     # tokens in all slots together
+    kv_tokens: int     # tokens that all requests together may hold
     weight_bytes: int
-    kv_bytes: int      # reserved; on CPU a page takes memory when first written
+    kv_bytes: int      # for as many tokens; on CPU memory is taken when first written
     vocab_size: int
 
 

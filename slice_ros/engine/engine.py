@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 
 from slice_ros.engine.config import EngineConfig, EngineInfo, Sampling
 from slice_ros.engine.detokenizer import Detokenizer
-from slice_ros.engine.kv_cache import Slots
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runner import Segment
 from slice_ros.engine.sampling import choose_tokens, Sampler
 from slice_ros.engine.sequence import Output, Sequence
+from slice_ros.engine.slots import Slots
 from slice_ros.engine.tokenizer import PromptEncoder
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.scheduling.latency import LatencyModel
@@ -20,19 +20,20 @@ _MAX_STOP_LENGTH = 256
 class Engine:
     """A loaded model. Made by `load_engine`.
 
-    `encode`, `encode_chat` and `open` may be called from any thread; `step`, `evict`, `close`
-    and `profile` from one thread only, the one that runs the loop.
+    `encode`, `encode_chat` and `open` may be called from any thread; `adopt`, `step`, `evict`,
+    `close` and `profile` from one thread only, the one that runs the loop.
     """
 
     def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, tokenizer,
-                 stop_tokens: frozenset[int], config: EngineConfig) -> None:
+                 slots: Slots, stop_tokens: frozenset[int], config: EngineConfig) -> None:
         self.info = info
         self.config = config
         self.encode = encoder.encode
         self.encode_chat = encoder.encode_chat
         self._check_tokens = encoder.check_tokens
         self._runner = runner
-        self._slots = Slots(info.slots)
+        self._slots = slots
+        self._held: dict[int, Sequence] = {}  # by slot
         self._stop_tokens = stop_tokens
         backend = getattr(tokenizer, 'backend_tokenizer', None)
         self._decode = backend.decode if backend is not None else _slow_decode(tokenizer)
@@ -60,12 +61,36 @@ class Engine:
         return Sequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
                         Detokenizer(self._decode, stop))
 
+    def adopt(self, sequence: Sequence) -> int:
+        """Take over the keys and values of a prefix that a live or recent request has computed.
+
+        Return how many tokens of a sequence that holds none are cached now; its last token never
+        is, since the next one is sampled from it. The logits that follow are those that feeding
+        these tokens would give. 0 when there is no such prefix, or no room.
+        """
+        if sequence.slot is not None or sequence.closed or self._runner.share is None:
+            return 0
+        source, tokens = self._slots.longest_prefix(sequence.tokens, (
+            (slot, s.tokens, s.cached) for slot, s in self._held.items()))
+        held = sum(s.cached for s in self._held.values())
+        if not tokens or held + tokens > self.info.kv_tokens:
+            return 0
+        slot = self._slots.share(source, tokens)
+        self._forget_dropped()
+        if slot is None:
+            return 0
+        self._runner.share(source, slot, tokens)
+        self._held[slot] = sequence
+        sequence.slot, sequence.cached, sequence.reused = slot, tokens, tokens
+        return tokens
+
     def step(self, work: Iterable[tuple[Sequence, int]]) -> list[Output]:
         """Run one forward pass that feeds n pending tokens of each (sequence, n) in `work`.
 
         Return an output for each sequence whose pending tokens were all fed, in the order of
-        `work`. Raises ``ValueError`` for work that cannot be done (nothing has changed then) and
-        lets errors of the forward pass through; no sequence has advanced then either.
+        `work`. Raises ``ValueError`` for work that cannot be done (nothing has changed then),
+        ``MemoryError`` when the KV cache cannot hold it, and lets errors of the forward pass
+        through; no sequence has advanced then either.
         """
         work = list(work)
         self._check(work)
@@ -73,9 +98,12 @@ class Engine:
         for sequence, n in work:
             if sequence.slot is None:
                 sequence.slot = self._slots.take()
+                self._held[sequence.slot] = sequence
             start = sequence.cached
             segments.append(Segment(sequence.slot, start, sequence.tokens[start:start + n],
                                     n == sequence.pending))
+        self._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
+        self._forget_dropped()
         logits = self._runner.forward(segments)
         sampled = [sequence for sequence, n in work if n == sequence.pending]
         tokens = choose_tokens(logits, [s.sampler for s in sampled]) if sampled else []
@@ -84,11 +112,20 @@ class Engine:
         return [self._append(sequence, token) for sequence, token in zip(sampled, tokens)]
 
     def evict(self, sequence: Sequence) -> None:
-        """Give up the slot of a sequence; its next step feeds all its tokens again."""
-        if sequence.slot is not None:
-            self._runner.forget(sequence.slot)
-            self._slots.give(sequence.slot)
-            sequence.slot, sequence.cached = None, 0
+        """Give up the slot of a sequence; its next step feeds all its tokens again.
+
+        What the slot holds is kept for `adopt` until the room is needed.
+        """
+        slot = sequence.slot
+        if slot is None:
+            return
+        del self._held[slot]
+        if self._runner.share is None:
+            self._slots.give(slot)
+        else:
+            self._slots.keep(slot, sequence.tokens[:sequence.cached])
+        self._forget_dropped()
+        sequence.slot, sequence.cached = None, 0
 
     def close(self, sequence: Sequence) -> None:
         """Release everything of a sequence. Closing twice does nothing."""
@@ -101,6 +138,11 @@ class Engine:
         Measuring needs free slots: it is meant for before the first request.
         """
         return load_or_measure(self, progress or (lambda what, share: None))
+
+    def _forget_dropped(self) -> None:
+        dropped = self._slots.dropped
+        while dropped:
+            self._runner.forget(dropped.pop())
 
     def _check(self, work: list[tuple[Sequence, int]]) -> None:
         if len({id(sequence) for sequence, _ in work}) < len(work):

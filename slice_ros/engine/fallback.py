@@ -18,6 +18,8 @@ class TransformersRunner:
     path = 'transformers'
     kernels = 'transformers'
     kv_bytes = 0  # grows with the requests
+    table = None
+    share = None  # each request has a cache of its own
 
     def __init__(self, model: 'PreTrainedModel', slots: int) -> None:
         self._model = model

@@ -1,28 +1,10 @@
 """Keys and values of every request in progress, in slots allocated once."""
 
 from collections.abc import Sequence
+import ctypes
+import mmap
 
 import torch
-
-
-class Slots:
-    """Which slots are free; slots are handed out lowest first."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._free = list(range(count - 1, -1, -1))
-
-    @property
-    def free(self) -> int:
-        return len(self._free)
-
-    def take(self) -> int:
-        """Return a free slot. Raises ``IndexError`` when there is none."""
-        return self._free.pop()
-
-    def give(self, slot: int) -> None:
-        """Return a slot that was taken."""
-        self._free.append(slot)
 
 
 class KvCache:
@@ -39,6 +21,10 @@ class KvCache:
         self.data = torch.empty(layers, slots, 2 * kv_heads, max_context, head_dim,
                                 dtype=dtype, device=device)
         # By [slot, position], for writing: a tuple with one view a layer.
+        self._release = None
+        if device.type == 'cpu' and hasattr(mmap, 'MADV_DONTNEED'):
+            self._release = ctypes.CDLL(None).madvise
+            self._release.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         self._by_position = self.data.transpose(2, 3).unbind(0)
 
     @property
@@ -57,6 +43,21 @@ class KvCache:
         """
         both = self.data[:, slot, :, :length].unsqueeze(2)
         return both[:, :self.kv_heads].unbind(0), both[:, self.kv_heads:].unbind(0)
+
+    def copy(self, source: int, slot: int, length: int) -> None:
+        """Copy the first `length` positions of a slot to another."""
+        self.data[:, slot, :, :length] = self.data[:, source, :, :length]
+
+    def forget(self, slot: int) -> None:
+        """Give the memory of a slot back to the system, where it is the system's (CPU, Linux)."""
+        if self._release is None:
+            return
+        for layer in range(len(self.data)):
+            part = self.data[layer, slot]
+            first = -(-part.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+            last = (part.data_ptr() + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+            if first < last:
+                self._release(first, last - first, mmap.MADV_DONTNEED)
 
     def fill(self, slots: Sequence[int], length: int) -> None:
         """Write numbers into the first `length` positions of slots, quickly."""

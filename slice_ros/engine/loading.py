@@ -5,10 +5,10 @@ import ctypes
 import importlib.util
 import json
 import logging
-import math
 from pathlib import Path
 import shutil
 
+import numpy as np
 from slice_ros.engine import hf_directory, llama, model_cache, native_runner
 from slice_ros.engine.config import EngineConfig, EngineInfo
 from slice_ros.engine.engine import Engine
@@ -16,7 +16,9 @@ from slice_ros.engine.fallback import TransformersRunner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import fp16_kernels
 from slice_ros.engine.native import load_library
+from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.runner import FlatBatchRunner, Segment
+from slice_ros.engine.slots import Slots
 from slice_ros.engine.tokenizer import PromptEncoder
 from slice_ros.errors import ModelError
 import torch
@@ -87,24 +89,30 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     tensors = hf_directory.Tensors(path)
     if why_not is None:
         max_context = min(max_context, llama.sliding_window(model_config) or max_context)
-        runner = _flat_batch_runner(path, model_config, tensors, weights, device, max_context,
-                                    config, lambda share: progress('loading the weights', share))
+        runner, pages = _flat_batch_runner(
+            path, model_config, tensors, weights, device, max_context, config,
+            lambda share: progress('loading the weights', share))
     else:
         logger.warning('%s: the flat batch cannot run this model (%s); it runs through '
                        'transformers, one request after the other', path, why_not)
         runner = TransformersRunner.load(path, model_config, weights, device, config.slots)
-    _try_out(path, runner)
+        pages = config.slots * -(-max_context // PAGE_TOKENS)
+    table = runner.table
+    if table is None:
+        table = np.empty((config.slots, -(-max_context // PAGE_TOKENS)), np.int32)
+    slots = Slots(table, pages)
+    _try_out(path, runner, slots)
     _give_back_memory()
     progress('loading the weights', 1.0)
     info = EngineInfo(
         model=name or getattr(model_config, 'name_or_path', '') or path.name,
         family=model_config.model_type, device=str(device), weights=weights, path=runner.path,
         kernels=runner.kernels, max_context=max_context, slots=config.slots,
-        kv_tokens=config.slots * max_context, weight_bytes=runner.weight_bytes,
+        kv_tokens=_kv_tokens(pages, config.slots, max_context), weight_bytes=runner.weight_bytes,
         kv_bytes=runner.kv_bytes, vocab_size=model_config.get_text_config().vocab_size)
     logger.info('%s', info)
     return Engine(info, runner, PromptEncoder(tokenizer, max_context), tokenizer,
-                  _stop_tokens(path, model_config, tokenizer), config)
+                  slots, _stop_tokens(path, model_config, tokenizer), config)
 
 
 def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: torch.device,
@@ -118,30 +126,35 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
     dim = llama.head_dim(model_config)
     kv_dtype = torch.float32 if device.type == 'cpu' and library is None else _half(weights)
     shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
-    _check_memory(path, device, 2 * math.prod(shape) * max_context * dim * kv_dtype.itemsize,
-                  config)
+    page_bytes = (2 * model_config.num_hidden_layers * model_config.num_key_value_heads * dim
+                  * kv_dtype.itemsize * PAGE_TOKENS)
+    pages = _pages(path, device, page_bytes, max_context, config)
     if library is not None:
         try:
             return native_runner.NativeRunner(model_config, tensors, weights, library,
-                                              config.slots, max_context, progress)
+                                              config.slots, pages, max_context, progress), pages
         except ValueError as error:
             raise ModelError(f'{path}: {error}') from error
     if weights == 'fp16' and device.type == 'cpu' and not fp16_kernels():
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
     loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
-    return FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
+    runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
+    runner.kv_bytes = pages * page_bytes
+    return runner, pages
 
 
-def _try_out(path: Path, runner) -> None:
+def _try_out(path: Path, runner, slots: Slots) -> None:
     # Weights that do not fit each other, or are damaged, show in the first step.
+    slot = slots.take()
+    slots.reserve([(slot, 1)])
     try:
-        logits = runner.forward([Segment(0, 0, [0], True)])
+        logits = runner.forward([Segment(slot, 0, [0], True)])
     except RuntimeError as error:
         raise ModelError(f'{path}: the weights do not fit the config ({error})') from error
     if not logits.isfinite().all():
         raise ModelError(f'{path}: the weights are damaged: the first step gives no numbers')
-    runner.forget(0)
+    slots.give(slot)
 
 
 def _give_back_memory() -> None:
@@ -171,18 +184,34 @@ def _half(weights: str) -> torch.dtype:
     return torch.bfloat16 if weights == 'bf16' else torch.float16
 
 
-def _check_memory(path: Path, device: torch.device, kv_bytes: int, config: EngineConfig) -> None:
+def _pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
+           config: EngineConfig) -> int:
+    """Return how many pages of the KV cache there are to be, by the memory that is free."""
+    per_slot = -(-max_context // PAGE_TOKENS)
+    every = config.slots * per_slot
     weight_bytes = sum(file.stat().st_size for file in path.glob('*.safetensors'))
     if device.type == 'cuda':
-        free = torch.cuda.mem_get_info(device)[0]
+        free, least = torch.cuda.mem_get_info(device)[0], every  # one block, taken at once
     else:
-        free = _available_memory()
-    if free is not None and weight_bytes + kv_bytes > free:
+        # One full context beside the page that each request begins.
+        free, least = _available_memory(), min(per_slot + config.slots, every)
+    if free is None:
+        return every
+    pages = min(int((free - weight_bytes) * config.memory_fraction) // page_bytes, every)
+    if pages < least:
         raise ModelError(
-            f'not enough memory: {path} needs {weight_bytes / 2**30:.2f} GiB for weights and '
-            f'{kv_bytes / 2**30:.2f} GiB for {config.slots} slots of {config.max_context} tokens, '
-            f'{free / 2**30:.2f} GiB are free: use fewer slots, a shorter max_context or a '
+            f'not enough memory: {path} needs {weight_bytes / 2**30:.2f} GiB for weights and at '
+            f'least {least * page_bytes / 2**30:.2f} GiB for keys and values; '
+            f'{free / 2**30:.2f} GiB are free, of which memory_fraction leaves '
+            f'{config.memory_fraction:g} of the rest: use a shorter max_context, fewer slots or a '
             'smaller model')
+    return pages
+
+
+def _kv_tokens(pages: int, slots: int, max_context: int) -> int:
+    # However many tokens requests hold, each leaves a part of one page unused.
+    every = slots * -(-max_context // PAGE_TOKENS)
+    return slots * max_context if pages == every else (pages - slots) * PAGE_TOKENS
 
 
 def _available_memory() -> int | None:

@@ -6,8 +6,10 @@ same, and so is what comes out.
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from slice_ros.engine.llama import head_dim, PARTS, rope_tables
 from slice_ros.engine.native import KvPages, LayerWeights, Library, ModelShape, NativeModel, pack
+from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.native.weights import interleaved
 from slice_ros.engine.runner import Segment
 import torch
@@ -34,7 +36,7 @@ class NativeRunner:
     path = 'flat batch'
 
     def __init__(self, config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
-                 weights: str, library: Library, slots: int, max_context: int,
+                 weights: str, library: Library, slots: int, pages: int, max_context: int,
                  progress: Callable[[float], None]) -> None:
         def floats(name: str):
             # A tensor that lived on in the mapped file would keep all of it in memory.
@@ -71,7 +73,9 @@ class NativeRunner:
             intermediate=config.intermediate_size, vocabulary=embedding.matrix.outputs,
             norm_eps=config.rms_norm_eps)
         cos, sin = (table[:, 0, dim // 2:].numpy() for table in rope_tables(config, max_context))
-        self._pages = KvPages(shape, config.num_hidden_layers, slots, max_context)
+        self._pages = KvPages(shape, config.num_hidden_layers, slots, max_context,
+                              pages)
+        self.table = self._pages.table
         self._layers = config.num_hidden_layers
         self._model = NativeModel(
             library, shape, layers, floats('model.norm'), embedding, head, cos, sin, self._pages,
@@ -95,14 +99,24 @@ class NativeRunner:
                 last.append(len(ids) - 1)
         return torch.from_numpy(self._model.step(ids, slots, positions, last)[0])
 
+    def share(self, source: int, slot: int, tokens: int) -> None:
+        """Have a slot hold the first `tokens` of another, whose whole pages it names already."""
+        whole, rest = divmod(tokens, PAGE_TOKENS)
+        if rest:
+            self._copy(self._pages.table[source, whole:whole + 1],
+                       self._pages.table[slot, whole:whole + 1])
+
     def forget(self, slot: int) -> None:
-        """Release what is kept for a slot (nothing: the next request writes over it)."""
+        """Release what a slot holds (nothing: its pages are used again)."""
 
     def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
         """Put something into the first `len(ids)` positions of slots, to measure steps on."""
         self.forward([Segment(slots[0], 0, ids, False)])
-        first = self._pages.table[slots[0]]
+        used = -(-len(ids) // PAGE_TOKENS)
+        for slot in slots[1:]:
+            self._copy(self._pages.table[slots[0], :used], self._pages.table[slot, :used])
+
+    def _copy(self, source: np.ndarray, target: np.ndarray) -> None:
         for data in (self._pages.keys, self._pages.values):
             pages = data.reshape(self._layers, self._pages.pages, -1)
-            for slot in slots[1:]:
-                pages[:, self._pages.table[slot]] = pages[:, first]
+            pages[:, target] = pages[:, source]

@@ -34,6 +34,7 @@ class Probe:
         if engine._slots.free < slots:
             raise ValueError(f'{slots} free slots are needed, {engine._slots.free} are left')
         self._slots = [engine._slots.take() for _ in range(slots)]
+        engine._forget_dropped()
         self._context = 0
         self._token_s = 0.0
         numbers = random.Random(0)
@@ -45,8 +46,8 @@ class Probe:
 
     def __exit__(self, *error: object) -> None:
         for slot in self._slots:
-            self._engine._runner.forget(slot)
             self._engine._slots.give(slot)
+        self._engine._forget_dropped()
 
     def decode(self, batch: int, context: int) -> float:
         """Return the seconds of one decode step of `batch` rows behind `context` tokens each."""
@@ -67,10 +68,13 @@ class Probe:
 
     def _fill(self, context: int) -> None:
         if context > self._context:
+            self._engine._slots.reserve((slot, context) for slot in self._slots)
             self._engine._runner.fill(self._slots, self._ids[:context])
             self._context = context
 
     def _time(self, segments: Sequence[Segment]) -> float:
+        self._engine._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
+        self._engine._forget_dropped()
         started = time.perf_counter()
         self._engine._runner.forward(segments).argmax(-1).tolist()  # waits for the device
         return time.perf_counter() - started
@@ -106,10 +110,11 @@ def measure(engine, progress: Callable[[str, float], None],
     `budget` seconds are spent; a case that never came is left to the fit.
     """
     room = engine.info.max_context - 1
+    prefills = sorted({(min(n, room // 2), min(c, room // 2)) for n, c in PREFILLS})
     limit = min(engine.config.max_batch, engine.info.slots)
     batches = sorted({min(b, limit) for b in BATCHES} | {limit})
-    contexts = sorted({min(c, room) for c in CONTEXTS})
-    prefills = sorted({(min(n, room // 2), min(c, room // 2)) for n, c in PREFILLS})
+    room = min(room, engine.info.kv_tokens // batches[-1] - 1)
+    contexts = sorted({max(min(c, room), 1) for c in CONTEXTS})
     cases = [('prefill', n, c) for n, c in prefills]
     cases += [('decode', b, contexts[0]) for b in batches]
     cases += [('decode', b, contexts[-1]) for b in {1, batches[-1]} if len(contexts) > 1]

@@ -58,6 +58,7 @@ class FlatBatchRunner:
     """Runs any subset of the live requests, decode rows and prefill chunks alike, in one pass."""
 
     path = 'flat batch'
+    table = None  # each slot has a place of its own
 
     def __init__(self, weights: LlamaWeights, cache: KvCache) -> None:
         self.weights = weights
@@ -99,8 +100,13 @@ class FlatBatchRunner:
         h = h if len(last) == len(h) else h[last]
         return w.head(F.rms_norm(h, hidden, w.norm, w.norm_eps)).float()
 
+    def share(self, source: int, slot: int, tokens: int) -> None:
+        """Have a slot hold the first `tokens` of another."""
+        self.cache.copy(source, slot, tokens)
+
     def forget(self, slot: int) -> None:
-        """Release what is kept for a slot (nothing: the next request writes over it)."""
+        """Release what a slot holds."""
+        self.cache.forget(slot)
 
     def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
         """Put something into the first `len(ids)` positions of slots, to measure steps on."""

@@ -21,6 +21,7 @@ class Sequence:
     detokenizer: Detokenizer
     slot: int | None = None
     cached: int = 0
+    reused: int = 0  # of them, taken over from another request and never fed
     closed: bool = False
     finish_reason: str | None = None
     text: str = ''

@@ -30,6 +30,7 @@ def test_logits_are_those_of_transformers(family, weights, tolerance, tmp_path, 
     a, b = ids(90, 1), ids(71, 2)
 
     def run(segments):
+        engine._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
         return engine._runner.forward(segments).clone()  # the next step may write over them
     run([Segment(2, 0, a[:50], False)])
     mixed = run([Segment(2, 50, a[50:89], True), Segment(0, 0, b[:70], True)])
@@ -77,6 +78,7 @@ def test_a_row_does_not_depend_on_who_shares_the_step(threads, tmp_path, kernels
         pytest.skip(f'weights are {engine.info.weights} here: only fp16 is bitwise invariant')
 
     def run(segments):
+        engine._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
         return engine._runner.forward(segments).clone()  # the next step may write over them
 
     run([Segment(slot, 0, ids(20 + 7 * slot, slot), False) for slot in range(8)])
