@@ -46,6 +46,7 @@ class Request:
     max_tokens: int
     state: State = State.WAITING
     cached: int = 0
+    reused: int = 0  # of the prompt, found in the cache when the request came
     generated: int = 0
     first_token_at: float = math.nan
     last_token_at: float = math.nan
@@ -96,6 +97,20 @@ class Request:
         self.state = State.RUNNING
         return True
 
+    def adopt(self, tokens: int) -> None:
+        """Record that the first `tokens` were found in the cache and need not be fed.
+
+        Raises ``ValueError`` when the request has ended, holds a part of the cache already, or
+        would have nothing left to feed.
+        """
+        if self.ended or self.cached or not 1 <= tokens < self.pending:
+            raise ValueError(f'request {self.id} ({self.state.value}, {self.cached} of '
+                             f'{self.context} tokens cached) cannot take {tokens} over')
+        self.cached = tokens
+        if not self.generated:
+            self.reused = tokens
+        self.state = State.PREFILL
+
     def pause(self) -> None:
         """Sit a step out, keeping the KV cache."""
         if self.state is State.RUNNING:
@@ -137,4 +152,4 @@ class Request:
             request_id=self.id, slo=self.slo, served=self.state is State.FINISHED,
             prompt_tokens=self.prompt_tokens, output_tokens=self.generated, ttft=self.ttft,
             tpot=self.tpot, completion=self.completion, max_gap=self.max_gap,
-            elapsed=self.ended_at - self.arrival)
+            elapsed=self.ended_at - self.arrival, reused_tokens=self.reused)

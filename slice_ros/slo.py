@@ -84,6 +84,7 @@ class SloReport:
     completion: float
     max_gap: float
     elapsed: float = math.nan
+    reused_tokens: int = 0  # of the prompt, found in the cache
 
     @property
     def ttft_met(self) -> bool:

@@ -133,6 +133,7 @@ def report_message(report: SloReport, stamp: Time, reason: str, error: ErrorCode
         slo=slo_message(report.slo), served=report.served, attained=report.attained,
         ttft_met=report.ttft_met, tpot_met=report.tpot_met, deadline_met=report.deadline_met,
         prompt_tokens=report.prompt_tokens, output_tokens=report.output_tokens,
+        reused_tokens=report.reused_tokens,
         ttft_ms=report.ttft * 1e3, tpot_ms=report.tpot * 1e3,
         completion_ms=report.completion * 1e3, elapsed_ms=report.elapsed * 1e3,
         max_gap_ms=report.max_gap * 1e3,
@@ -146,7 +147,8 @@ def report_from(message: msg.SloReport) -> SloReport:
     return SloReport(
         request_id=m.request_id, slo=slo, served=m.served, prompt_tokens=m.prompt_tokens,
         output_tokens=m.output_tokens, ttft=m.ttft_ms / 1e3, tpot=m.tpot_ms / 1e3,
-        completion=m.completion_ms / 1e3, max_gap=m.max_gap_ms / 1e3, elapsed=m.elapsed_ms / 1e3)
+        completion=m.completion_ms / 1e3, max_gap=m.max_gap_ms / 1e3, elapsed=m.elapsed_ms / 1e3,
+        reused_tokens=m.reused_tokens)
 
 
 def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:

@@ -114,3 +114,28 @@ def test_a_dropped_request_has_attained_nothing():
     assert not report.served and not report.attained
     assert report.elapsed == pytest.approx(.4)
     assert math.isnan(report.completion)
+
+
+def test_tokens_found_in_the_cache_need_not_be_fed():
+    request = make()
+    request.adopt(8)
+    assert (request.cached, request.pending, request.state) == (8, 2, State.PREFILL)
+    assert request.advance(2, 100.2)
+    assert request.report().reused_tokens == 8
+    request.evict()
+    request.adopt(10)
+    assert (request.pending, request.decoding) == (1, True)
+    assert request.report().reused_tokens == 8  # its own tokens are no saving
+
+
+@pytest.mark.parametrize('tokens', [0, -1, 10, 11])
+def test_the_last_token_is_always_fed(tokens):
+    with pytest.raises(ValueError, match='take'):
+        make().adopt(tokens)
+
+
+def test_a_request_that_holds_a_cache_takes_none_over():
+    request = make()
+    request.advance(3, 100.1)
+    with pytest.raises(ValueError, match='3 of 10'):
+        request.adopt(5)
