@@ -26,6 +26,7 @@ RESELECT = 0.05      # seconds between selections where nobody came or went
 REFRESH = 64         # plans between two looks at a latency model that learns
 PATIENCE = 30.0      # seconds after which an unselected request is owed service, come what may
 LEFTOVER = 0.005     # share of the time that then goes to the oldest of them
+PARTS = frozenset(('lengths', 'forecasts', 'ratio', 'return', 'places'))
 
 
 @register('slice')
@@ -33,11 +34,16 @@ class Slice(Policy):
     """Closed-loop SLICE. `on_miss` says what becomes of a request that has missed an objective.
 
     ``'continue'``: it is served on slack, after all that can still be met; ``'drop'``: it ends
-    with DEADLINE_MISSED. Raises ``ValueError`` for any other `on_miss`.
+    with DEADLINE_MISSED. `without` turns parts off (`PARTS`, joined by ``+``), to measure what
+    each is worth. Raises ``ValueError`` for any other `on_miss` or part.
     """
 
-    def __init__(self, capacity: Capacity, *, on_miss: str = 'continue') -> None:
+    def __init__(self, capacity: Capacity, *, on_miss: str = 'continue',
+                 without: str = '') -> None:
         super().__init__(capacity)
+        self._off = frozenset(part for part in without.split('+') if part)
+        if not self._off <= PARTS:
+            raise ValueError(f'without takes {", ".join(sorted(PARTS))}, not {without!r:.80}')
         if on_miss not in ('continue', 'drop'):
             raise ValueError(f"on_miss must be 'continue' or 'drop', not {on_miss!r:.80}")
         self.on_miss = on_miss
@@ -86,7 +92,8 @@ class Slice(Policy):
     def finished(self, request: Request) -> None:
         """Learn the length of an answer that ran to its own end."""
         demand = self._demands.pop(request, None)
-        if demand is not None and request.state is State.FINISHED and request.generated:
+        if (demand is not None and request.state is State.FINISHED and request.generated
+                and 'lengths' not in self._off):
             demand.kind.lengths.learn(request.generated)
             demand.kind.epoch += 1
 
@@ -122,7 +129,8 @@ class Slice(Policy):
         error = min(share, 4 * self._slowness) - self._slowness
         self._slowness += 0.02 * error
         self._unsteady += 0.02 * (abs(error) - self._unsteady)
-        self.ratio = 1 / max(1.0, self._slowness + 0.5 * self._unsteady)
+        if 'ratio' not in self._off:
+            self.ratio = 1 / max(1.0, self._slowness + 0.5 * self._unsteady)
 
     def _select(self, now: float, live: tuple[Request, ...], latency: LatencyModel) -> None:
         if self._since is None:
@@ -149,7 +157,7 @@ class Slice(Policy):
                 others.append(demand)
             else:
                 viable.append(demand)
-        select(now, viable, self._forecasts(now), self.ratio)
+        select(now, viable, self._forecasts(now), self.ratio, 'return' not in self._off)
         chosen, spare = [], []
         for demand in viable:
             if not demand.selected:
@@ -196,6 +204,8 @@ class Slice(Policy):
 
     def _forecasts(self, now: float) -> list[Forecast]:
         forecasts = []
+        if 'forecasts' in self._off:
+            return forecasts
         for kind in tuple(self._kinds.values()):
             slo, work = kind.slo, kind.work
             if len(kind.lengths):
@@ -227,7 +237,8 @@ class Slice(Policy):
         if len(running) < len(self._chosen):
             waiting = [d for d in self._chosen if not d.request.decoding]
             waiting.sort(key=_worth, reverse=True)
-            chunk = prefill_of(waiting, rows, now, limits, latency, most)
+            chunk = prefill_of(waiting, rows, now, limits, latency, most,
+                               'places' not in self._off)
             if chunk:
                 step = fit_step(self.capacity, self._ranked, (), (chunk,))
                 if not step.idle:

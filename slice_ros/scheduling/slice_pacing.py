@@ -113,11 +113,12 @@ def batch_of(rows: Sequence[Row], limits: Limits, latency: LatencyModel) -> list
 
 
 def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limits: Limits,
-               latency: LatencyModel, most: int) -> PrefillChunk | None:
+               latency: LatencyModel, most: int, places: bool = True) -> PrefillChunk | None:
     """Choose the prefill to do before the next decode, of at most `most` tokens, if any.
 
     The most useful of `waiting` goes first, once it would decode at its pace or its first token
-    is due soon, as long as the `rows` of at least its worth stay on time.
+    is due soon, as long as the `rows` of at least its worth stay on time. Without `places` it
+    does not wait to be able to decode at its pace.
     """
     rows = rows[:limits.rows]  # those behind wait for these, not for a prefill
     ahead = 0
@@ -125,7 +126,7 @@ def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limit
         while ahead < len(rows) and rows[ahead].demand.worth >= demand.worth:
             ahead += 1
         left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
-        urgent = left < 2 * limits.step
+        urgent = left < 2 * limits.step or not places
         if not urgent and ahead >= limits.target:
             continue
         before = rows[:ahead]

@@ -28,8 +28,10 @@ class Forecast:
 
 
 def select(now: float, demands: Iterable[Demand], forecasts: Iterable[Forecast],
-           ratio: float) -> None:
+           ratio: float, returns: bool = True) -> None:
     """Set ``selected`` on each demand; `ratio` is the share of the time that may be promised.
+
+    With `returns`, one that left and fits after all is selected again.
 
     O(n log n) for n demands. A request that has not begun has two due times, its first token's
     and its last one's; one without objectives is always selected, since it cannot be late.
@@ -75,7 +77,7 @@ def select(now: float, demands: Iterable[Demand], forecasts: Iterable[Forecast],
             total -= taken[n]
             left.append(loser)
         spare.append((due, available - coming))
-    if left:
+    if left and returns:
         _take_back(now, events, spare, left)
 
 
