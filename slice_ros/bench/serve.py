@@ -177,6 +177,10 @@ class _ScriptedEngine:
         """Open a sequence of the scripted length."""
         return self.engine.open(tokens, self.lengths[id(tokens)], sampling, stop)
 
+    def adopt(self, sequence) -> int:
+        """Take nothing over: each policy gets the same prompts, and none may find them cached."""
+        return 0
+
 
 def _scale(text: str) -> float:
     if text == 'auto':

@@ -30,6 +30,7 @@ class Job:
     sequence: 'Sequence'
     on_output: Callable[[Delivery], None]
     delivered: int = 0
+    looked_at: int = -1      # Loop.prefixes when the cache was last asked for its prompt
 
 
 class Loop:
@@ -51,6 +52,7 @@ class Loop:
         self.stop_at = math.inf                  # when draining: what still lives is ended then
         self.classes: dict[str, ClassStats] = {}
         self.stats = LoopStats()
+        self.prefixes = 0                        # counts what gave the cache something to reuse
         self.courier = Courier(self._consumer_failed)
 
     def notify(self) -> None:
@@ -90,6 +92,7 @@ class Loop:
         if not jobs:
             self._wait(version, stop_at)
             return True
+        self._adopt(jobs)
         step = self._plan(begin, jobs)
         for request in step.drop:
             self._end(jobs.pop(request.id), State.FAILED, ErrorCode.DEADLINE_MISSED,
@@ -97,6 +100,7 @@ class Loop:
         for request in step.evict:
             self.engine.evict(jobs[request.id].sequence)
             request.evict()
+            self.prefixes += 1
         if not step.idle:
             self._step(step, jobs, begin)
         elif not step.drop:
@@ -104,6 +108,16 @@ class Loop:
             wake_at = math.inf if step.wake_at is None else max(step.wake_at, begin + 1e-3)
             self._wait(version, min(stop_at, wake_at))
         return True
+
+    def _adopt(self, jobs: dict[str, Job]) -> None:
+        """Let requests that hold no cache take over what others computed of their prompts."""
+        for job in jobs.values():
+            if job.request.cached or job.looked_at == self.prefixes:
+                continue
+            job.looked_at = self.prefixes
+            tokens = self.engine.adopt(job.sequence)
+            if tokens:
+                job.request.adopt(tokens)
 
     def _plan(self, now: float, jobs: dict[str, Job]) -> Step:
         requests = tuple(job.request for job in jobs.values())
@@ -138,6 +152,7 @@ class Loop:
             for job, n in fed.items():
                 if job.request.advance(n, now):
                     told.append((job, by_sequence[id(job.sequence)]))
+                    self.prefixes += job.request.generated == 1
         except Exception as error:  # a fault of this step is the end of its requests alone
             log.exception('a step of %d requests failed', len(fed))
             with self.changed:
@@ -170,6 +185,7 @@ class Loop:
             self.engine.close(job.sequence)
         except Exception:  # nothing of the engine may keep a caller from its answer
             log.exception('the engine could not release request %s', request.id)
+        self.prefixes += 1
         with self.changed:
             self.jobs.pop(request.id, None)
             self.cancelled.pop(request.id, None)

@@ -47,6 +47,9 @@ class FakeEngine:
                     finish_reason=None if sequence.left else 'length'))
         return outputs
 
+    def adopt(self, sequence):
+        return 0
+
     def evict(self, sequence):
         raise AssertionError('there is room for all')
 

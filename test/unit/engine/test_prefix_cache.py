@@ -1,12 +1,18 @@
 """Prefixes: what another request has computed is taken over, exactly, as long as there is room."""
 
+from queue import Queue
+
 import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.runner import Segment
 from slice_ros.engine.slots import Slots
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.serving import Server, ServerConfig
+from slice_ros.slo import DEFAULT_CLASSES
 import torch
 
+CONTROL = DEFAULT_CLASSES[0]
 GREEDY = Sampling()
 SYSTEM = [(7 * i) % 250 for i in range(50)]
 FIRST, SECOND = SYSTEM + [1, 2, 3], SYSTEM + [9, 8, 7, 6]
@@ -180,3 +186,21 @@ def test_pages_are_never_lost_or_given_twice():
         assert slots.free + len(live) == 6
         for slot, tokens in live.items():
             assert (table[slot, :-(-len(tokens) // 32)] >= 0).all()
+
+
+def test_the_second_request_of_a_class_is_served_from_its_new_tokens_on(engine):
+    latency = LatencyModel('any', ((1, 1.0),), prefill_token_ms=1.0)
+    server = Server(engine, latency, ServerConfig(max_tokens=64))
+    server.start()
+    try:
+        reports = []
+        for prompt in (FIRST, SECOND):
+            told = Queue()
+            request = server.submit(CONTROL, prompt, 4, GREEDY, told.put)
+            while told.get(timeout=20.0).finish_reason is None:
+                pass
+            reports.append(request.report())
+    finally:
+        assert server.stop()
+    assert [r.reused_tokens for r in reports] == [0, len(SYSTEM)]
+    assert all(r.served for r in reports)

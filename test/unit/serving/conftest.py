@@ -49,6 +49,7 @@ class FakeEngine:
     length: int = 1 << 30
     seconds: float = 0.0
     fail: object = None
+    prefix: int = 0          # tokens of every prompt that the cache knows
     steps: list = field(default_factory=list)      # sequences of each step
     closed: list = field(default_factory=list)
     evicted: list = field(default_factory=list)
@@ -81,6 +82,11 @@ class FakeEngine:
                 reason = 'length'
             outputs.append(FakeOutput(sequence, sequence.generated, text, reason))
         return outputs
+
+    def adopt(self, sequence):
+        tokens = min(self.prefix, sequence.pending - 1)
+        sequence.cached = tokens
+        return tokens
 
     def evict(self, sequence):
         sequence.cached = 0

@@ -333,3 +333,13 @@ def test_a_forecast_knows_the_queue(make_server):
     assert not tight.feasible and 'time per token' in tight.reason
     with pytest.raises(RequestError):
         server.predict(CONTROL, 50, 0)
+
+
+def test_a_prompt_that_the_cache_knows_is_not_fed_again(make_server):
+    engine = FakeEngine(prefix=3)
+    fed = []
+    engine.fail = lambda work: fed.extend(n for _, n in work)
+    request, consumer = ask(make_server(engine), prompt=5, max_tokens=3)
+    assert consumer.text == '1 2 3 '
+    assert fed == [2, 1, 1]
+    assert request.report().reused_tokens == 3
