@@ -7,6 +7,7 @@ import uuid
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from slice_ros import msg, srv
@@ -17,6 +18,7 @@ from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
 from slice_ros.ros.diagnostics import Diagnostics
 from slice_ros.ros.lifecycle import ManagedNode
+from slice_ros.ros.parameters import Settings
 from slice_ros.serving import Server, Snapshot
 
 # A token is not worth less because a listener was slow: keep plenty, and never block on it.
@@ -42,15 +44,12 @@ class SliceNode(ManagedNode):
         super().__init__(name, **options)
         self._version = version()
         group = self.group
-        self._tokens = {name: self.create_publisher(msg.TokenChunk, f'~/{name}/tokens', TOKENS)
-                        for name in self.settings.classes}
+        self._tokens: dict[str, Publisher] = {}
         self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS)
         self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', LATEST)
         self._diagnostics = Diagnostics(self.get_fully_qualified_name().lstrip('/'))
         self._health = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        for name in self.settings.classes:
-            self.create_subscription(msg.Prompt, f'~/{name}/prompt', partial(self._prompt, name),
-                                     PROMPTS, callback_group=group)
+        self._add_topics()
         for kind, name, callback in (
                 (srv.GenerateText, 'generate_text', self._generate_text),
                 (srv.CheckAdmission, 'check_admission', self._check_admission),
@@ -64,8 +63,23 @@ class SliceNode(ManagedNode):
             goal_service_qos_profile=SERVICES, result_service_qos_profile=SERVICES,
             cancel_service_qos_profile=SERVICES, feedback_pub_qos_profile=TOKENS,
             result_timeout=self.settings.result_timeout_s)
-        self.create_timer(self.settings.status_period_s, self._publish_state,
-                          callback_group=group)
+        self._status_timer = self.create_timer(
+            self.settings.status_period_s, self._publish_state, callback_group=group)
+
+    def _add_topics(self) -> None:
+        """Make the topics of every class that has none; a class that goes keeps its own."""
+        for name in self.settings.classes:
+            if name not in self._tokens:
+                self._tokens[name] = self.create_publisher(msg.TokenChunk, f'~/{name}/tokens',
+                                                           TOKENS)
+                self.create_subscription(msg.Prompt, f'~/{name}/prompt',
+                                         partial(self._prompt, name), PROMPTS,
+                                         callback_group=self.group)
+
+    def _reconfigured(self, before: Settings) -> None:
+        super()._reconfigured(before)
+        self._add_topics()
+        self._status_timer.timer_period_ns = int(self.settings.status_period_s * 1e9)
 
     # -- requests ----------------------------------------------------------------------------
 

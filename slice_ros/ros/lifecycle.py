@@ -21,7 +21,7 @@ from rclpy.task import Future
 
 from slice_ros.engine import Engine
 from slice_ros.errors import ModelError
-from slice_ros.ros.parameters import declare
+from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Server
 
@@ -48,19 +48,29 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def __init__(self, name: str, **options) -> None:
         """Declare the parameters. Raises `ParameterError` when they cannot be used."""
         Node.__init__(self, name, **options)
-        self.settings = declare(self)
+        self.server: Server | None = None
+        self.engine: Engine | None = None
+        self._live_parameters = Parameters(
+            self, lambda: self._changing or self.engine is not None, self._reconfigured)
         # Else one pending coroutine would hold up the others.
         self.group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self.group)
         self._complete = self._service_change_state.callback
         self._service_change_state.callback = self._change_state
         self.state = 'loading' if self.settings.autostart else 'unconfigured'
-        self.server: Server | None = None
-        self.engine: Engine | None = None
         self._latency: LatencyModel | None = None
         self._changing = False
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The parameters in force: one snapshot, replaced as a whole."""
+        return self._live_parameters.settings
+
+    def _reconfigured(self, before: Settings) -> None:
+        if self.server is not None and self.settings.server != before.server:
+            self.server.reconfigure(self.settings.server)
 
     async def start(self) -> bool:
         """Configure and activate; return whether both succeeded."""

@@ -1,11 +1,13 @@
 """The node's parameters: declared once here, checked as a whole, read as one typed snapshot."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import (FloatingPointRange, IntegerRange, ParameterDescriptor,
+                                SetParametersResult)
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from slice_ros.engine import EngineConfig
 from slice_ros.scheduling.policy import make_policy, policy_names
@@ -23,11 +25,12 @@ class Spec:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    fixed: bool = False          # read once, when the node starts
 
 
 SPECS = (
     Spec('autostart', True, 'Configure and activate by itself; false leaves both to a lifecycle '
-         'manager.'),
+         'manager.', fixed=True),
     Spec('engine.model', '', 'Model: a Hugging Face directory or a .gguf file; empty = the '
          'embedded SmolLM2-135M-Instruct.'),
     Spec('engine.device', 'auto', 'Where the model runs.', choices=('auto', 'cpu', 'cuda')),
@@ -57,7 +60,7 @@ SPECS = (
          'continue = served when nobody else needs the time, drop = ends with DEADLINE_MISSED.',
          choices=('continue', 'drop')),
     Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
-         'client, seconds.', 1, 86400),
+         'client, seconds.', 1, 86400, fixed=True),
     Spec('status.period_s', 1.0, 'Time between two messages on ~/scheduler_state, seconds.',
          0.05, 3600.0),
     Spec('status.window_s', 60.0, 'Span that the figures of the status cover, seconds.',
@@ -65,6 +68,7 @@ SPECS = (
     Spec('shutdown.drain_s', 0.0, 'Time that live requests are given to end when the node is '
          'asked to stop, seconds.', 0.0, 600.0),
 )
+MAX_CLASSES = 64   # each has topics of its own
 CLASSES = Spec('slo.classes', [slo.name for slo in DEFAULT_CLASSES], 'Names of the SLO classes.')
 
 
@@ -102,24 +106,75 @@ class ParameterError(Exception):
     """A set of parameters that cannot be used; the sentence names the one at fault."""
 
 
-def declare(node: Node) -> Settings:
-    """Declare every parameter on `node` and read them. Raises `ParameterError`."""
-    try:
-        names = node.declare_parameter(CLASSES.name, CLASSES.default, _descriptor(CLASSES)).value
-        specs = SPECS + tuple(spec for name in dict.fromkeys(names) for spec in class_specs(name))
+class Parameters:
+    """The parameters of a node, live: `settings` is the snapshot in force.
+
+    `loaded` tells whether the engine is there, whose parameters are frozen then; `changed` is
+    called with the snapshot before, when another one is in force.
+    """
+
+    def __init__(self, node: Node, loaded: Callable[[], bool],
+                 changed: Callable[[Settings], None]) -> None:
+        """Declare every parameter and read them. Raises `ParameterError`."""
+        self._node, self._loaded, self._changed = node, loaded, changed
+        names = self._declare(CLASSES)
+        values = {spec.name: self._declare(spec) for spec in SPECS}
+        self._add_classes(names, values)
+        self.settings = settings_from(names, values)
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._apply)
+
+    def _declare(self, spec: Spec) -> object:
+        try:
+            return self._node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            raise ParameterError(str(error)) from error
+
+    def _add_classes(self, names: Iterable[str], values: dict[str, object]) -> None:
+        for name in dict.fromkeys(names):
+            for spec in class_specs(name):
+                if not self._node.has_parameter(spec.name):
+                    values[spec.name] = self._declare(spec)
+
+    def _next(self, changes: Iterable[Parameter]) -> Settings:
+        """Return the snapshot that `changes` lead to. Raises `ParameterError`."""
+        node, changed = self._node, {p.name: p.value for p in changes}
+        names = changed.get(CLASSES.name, node.get_parameter(CLASSES.name).value)
+        specs = SPECS + tuple(spec for name in names for spec in class_specs(name))
         values = {
-            spec.name: node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
-            for spec in specs}
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        raise ParameterError(str(error)) from error
-    return settings_from(names, values)
+            spec.name: node.get_parameter_or(
+                spec.name, Parameter(spec.name, value=spec.default)).value for spec in specs}
+        settings = settings_from(names, values | changed)
+        if self._loaded() and settings.engine != self.settings.engine:
+            name = next(name for name in changed if name.startswith('engine.'))
+            raise ParameterError(f'{name} can be set while the node is unconfigured only: '
+                                 'deactivate it and clean it up first')
+        return settings
+
+    def _check(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            self._next(changes)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, changes: list[Parameter]) -> None:
+        names = self._node.get_parameter(CLASSES.name).value
+        try:
+            self._add_classes(names, {})  # each comes back here, and is in force then
+        except ParameterError as error:   # given for a class that had not been there until now
+            self._node.get_logger().error(f'{error}: the class has its default')
+        before, self.settings = self.settings, self._next([])
+        if self.settings != before:
+            self._changed(before)
 
 
 def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Settings:
     """Check a whole set of values and make the snapshot. Raises `ParameterError`."""
     names = list(names)
-    if not names or len(set(names)) != len(names):
-        raise ParameterError(f'slo.classes needs at least one name, each only once, not {names}')
+    if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+        raise ParameterError(f'slo.classes needs 1 to {MAX_CLASSES} names, each only once, '
+                             f'not {names!s:.200}')
     for spec in SPECS:
         _check(spec, values[spec.name])
     policies = policy_names()
@@ -131,7 +186,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
             name: SloClass(name, *(values[spec.name] for spec in class_specs(name)))
             for name in names}
     except ValueError as error:
-        raise ParameterError(f'slo.{error}') from error
+        raise ParameterError(f'slo.classes: {error}') from error
     options = {option: values[f'scheduler.{parameter}']
                for option, parameter in (('capacity_ratio', 'capacity_ratio'),
                                          ('cycle', 'cycle_s'))
@@ -170,7 +225,7 @@ def _check(spec: Spec, value: object) -> None:
 
 
 def _descriptor(spec: Spec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=spec.sentence, read_only=True)
+    descriptor = ParameterDescriptor(description=spec.sentence, read_only=spec.fixed)
     if spec.choices:
         descriptor.additional_constraints = f'one of {", ".join(spec.choices)}'
     if isinstance(spec.default, float):
@@ -180,3 +235,23 @@ def _descriptor(spec: Spec) -> ParameterDescriptor:
         descriptor.integer_range = [
             IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)]
     return descriptor
+
+
+def markdown() -> str:
+    """Return the table of all parameters for the README."""
+    lines = ['| parameter | type | default | range | meaning |',
+             '| --- | --- | --- | --- | --- |']
+    for spec in (CLASSES, *class_specs('control'), *SPECS):
+        kind = {bool: 'bool', int: 'integer', float: 'double', str: 'string',
+                list: 'string[]'}[type(spec.default)]
+        span = ', '.join(spec.choices)
+        if spec.low is not None:
+            span = f'{spec.low:g} to {spec.high:g}'
+        if spec.name == 'scheduler.policy':
+            span = ', '.join(policy_names())
+        default = ', '.join(spec.default) if kind == 'string[]' else str(spec.default).lower()
+        when = ' *(fixed at start)*' if spec.fixed else ''
+        when = ' *(while unconfigured)*' if spec.name.startswith('engine.') else when
+        lines.append(f'| `{spec.name}` | {kind} | {default or "empty"} | {span} | '
+                     f'{spec.sentence}{when} |')
+    return '\n'.join(lines) + '\n'

@@ -17,6 +17,7 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Courier, Delivery
 from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
+from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, Sequence
@@ -49,6 +50,7 @@ class Loop:
         self.version = 0                         # counts the changes the loop has to look at
         self.jobs: dict[str, Job] = {}           # live, in order of arrival
         self.cancelled: dict[str, str] = {}      # request id -> why; ended before the next step
+        self.reconfigured: Callable[[SloClass], SloClass] | None = None  # set to be obeyed once
         self.stop_at = math.inf                  # when draining: what still lives is ended then
         self.classes: dict[str, ClassStats] = {}
         self.stats = LoopStats()
@@ -82,6 +84,11 @@ class Loop:
             cancelled, self.cancelled = self.cancelled, {}
             jobs = dict(self.jobs)
             stop_at = self.stop_at
+            reconfigured, self.reconfigured = self.reconfigured, None
+        if reconfigured:
+            self.policy = self.make_policy()
+            for job in jobs.values():
+                job.request.slo = reconfigured(job.request.slo)
         for request_id, why in cancelled.items():
             if request_id in jobs:
                 self._end(jobs.pop(request_id), State.CANCELLED, ErrorCode.CANCELLED, why)

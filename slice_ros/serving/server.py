@@ -1,7 +1,7 @@
 """The server as the rest of the node sees it: submit, cancel, predict, look."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 import math
 import threading
 import time
@@ -130,6 +130,22 @@ class Server:
             ids = [i for i, job in self._loop.jobs.items() if job.request.slo.name == name]
         return [i for i in ids if self.cancel(i, why)]
 
+    def reconfigure(self, config: ServerConfig) -> None:
+        """Serve by another configuration from the next plan on, live requests included.
+
+        A live request takes the new objectives of its class where it has the class's own. The
+        policy is made anew. Raises ``ValueError`` as the constructor does; nothing changes then.
+        """
+        self._make_policy(config)
+        with self._loop.changed:
+            before, self.config = self.config, config
+            for slo in config.classes:
+                self._loop.class_stats(slo.name)
+            earlier = self._loop.reconfigured or (lambda slo: slo)
+            change = _objectives(before.classes, config.classes)
+            self._loop.reconfigured = lambda slo: change(earlier(slo))
+            self._loop.notify()
+
     def check(self, prompt_tokens: int, max_tokens: int) -> None:
         """Raise `RequestError` when no request of this size is ever served."""
         config, info = self.config, self.engine.info
@@ -195,11 +211,26 @@ class Server:
                 f'{queued} requests wait already: try again later, or raise limits.max_queued')
         return None
 
-    def _make_policy(self) -> Policy:
-        info, config = self.engine.info, self.config
+    def _make_policy(self, config: ServerConfig | None = None) -> Policy:
+        info, config = self.engine.info, config or self.config
         capacity = Capacity(max_batch=config.max_batch, slots=info.slots,
                             kv_tokens=info.kv_tokens, prefill_chunk=config.prefill_chunk)
         return make_policy(config.policy, capacity, **config.policy_options)
+
+
+def _objectives(before: Iterable[SloClass], after: Iterable[SloClass]
+                ) -> Callable[[SloClass], SloClass]:
+    """Return what turns the objectives of a live request into those it has from now on."""
+    old, new = ({slo.name: slo for slo in classes} for classes in (before, after))
+
+    def change(slo: SloClass) -> SloClass:
+        if slo.name not in old or slo.name not in new:
+            return slo
+        was, to = old[slo.name], new[slo.name]
+        return replace(slo, **{
+            field.name: getattr(to, field.name) for field in fields(slo)
+            if getattr(slo, field.name) == getattr(was, field.name)})
+    return change
 
 
 def _capacity_ratio(policy: Policy) -> float:

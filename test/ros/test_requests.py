@@ -229,7 +229,7 @@ def test_status_and_scheduler_state_agree_with_what_happened(caller):
     wait_until(lambda: caller.call(caller.status).scheduler.slots_used == 1)
     status = caller.call(caller.status)
     assert status.state == 'ready' and 'SmolLM2' in status.engine.model
-    assert status.engine.device == 'cpu' and status.engine.weight_bytes > 1e8
+    assert status.engine.device == 'cpu' and status.engine.weight_bytes > 5e7
     assert status.engine.resident_bytes > status.engine.weight_bytes
     state = status.scheduler
     assert [c.slo.name for c in state.classes] == list(CLASSES)

@@ -1,0 +1,137 @@
+"""Parameters while the node serves: whole sets, refused with a sentence or in force at once."""
+
+from pathlib import Path
+
+from conftest import get, wait_until
+import pytest
+from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
+from rclpy.parameter import Parameter
+from slice_ros import msg
+from slice_ros.action import Generate
+from slice_ros.ros.interfaces import TOKENS
+from slice_ros.ros.parameters import markdown
+
+STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
+
+
+@pytest.fixture
+def put(node, caller):
+    """Return a function that sets parameters as a client would; all are set back afterwards."""
+    client = caller.create_client(SetParametersAtomically, '/slice/set_parameters_atomically')
+    assert client.wait_for_service(20)
+    before = {}
+
+    def put(**values):
+        values = {name.replace('__', '.'): value for name, value in values.items()}
+        now = {name: node.get_parameter(name).value for name in values}
+        result = send(values)
+        if result.successful:
+            before.update({name: value for name, value in now.items() if name not in before})
+        return result
+
+    def send(values):
+        return get(client.call_async(SetParametersAtomically.Request(parameters=[
+            Parameter(name, value=value).to_parameter_msg()
+            for name, value in values.items()]))).result
+    yield put
+    assert not before or send(before).successful
+    caller.destroy_client(client)
+
+
+@pytest.mark.parametrize('values, words', [
+    ({'slo__control__tpot_ms': -1.0}, ('slo.control.tpot_ms', '1000000000')),
+    ({'slo__control__utility': float('nan')}, ('slo.control.utility', '1e-09')),
+    ({'scheduler__policy': 'magic'}, ('scheduler.policy', 'slice_static')),
+    ({'limits__on_miss': 'shrug'}, ('limits.on_miss', 'drop')),
+    ({'limits__max_queued': 0}, ('limits.max_queued', '65536')),
+    ({'slo__classes': ['control', 'control']}, ('slo.classes',)),
+    ({'slo__classes': ['no spaces please']}, ('slo.classes', 'letter')),
+    ({'scheduler__policy': 'orca', 'limits__on_miss': 'drop'}, ('scheduler', 'on_miss')),
+    ({'slo__control__tpot_ms': 40.0, 'scheduler__policy': 'magic'}, ('scheduler.policy',)),
+    ({'engine__slots': 3}, ('engine.slots', 'unconfigured')),
+    ({'autostart': False}, ('read-only',))])
+def test_a_set_that_cannot_be_used_is_refused_and_changes_nothing(node, put, values, words):
+    before = node.settings
+    result = put(**values)
+    assert not result.successful
+    for word in words:
+        assert word.replace('_', '').lower() in result.reason.replace('_', '').lower()
+    assert node.settings == before
+    assert node.get_parameter('slo.control.tpot_ms').value == 50.0
+
+
+def test_objectives_act_on_requests_that_run(node, caller, put):
+    own = caller.send(tpot_ms=77.0, **STORY)
+    plain = caller.send(**STORY)
+    wait_until(lambda: len(node.server.snapshot().requests) == 2)
+    assert put(slo__dialogue__tpot_ms=123.0, slo__dialogue__utility=7.0).successful
+    wait_until(lambda: sorted(r.slo.tpot_ms for r in node.server.snapshot().requests)
+               == [77.0, 123.0])
+    assert {r.slo.utility for r in node.server.snapshot().requests} == {7.0}
+    for handle in (own, plain):
+        get(handle.cancel_goal_async())
+    report = get(plain.get_result_async()).result.report
+    assert report.slo.tpot_ms == 123.0 and report.slo.utility == 7.0
+    assert get(own.get_result_async()).result.report.slo.tpot_ms == 77.0
+
+
+@pytest.mark.parametrize('policy', ['orca', 'slice', 'fastserve'])
+def test_the_policy_is_changed_under_a_running_request(node, caller, put, policy):
+    handle = caller.send(**STORY)
+    wait_until(lambda: any(r.generated for r in node.server.snapshot().requests))
+    assert put(scheduler__policy=policy).successful
+    wait_until(lambda: type(node.server._loop.policy).__module__.endswith(f'.{policy}'))
+    assert caller.call(caller.status).scheduler.policy == policy
+    assert caller.ask(prompt='Hello', max_tokens=3)[1].error_code == Generate.Result.NONE
+    get(handle.cancel_goal_async())
+    chunks = caller.chunks_of(get(handle.get_result_async()).result.request_id)
+    assert [c.sequence for c in chunks] == list(range(len(chunks)))
+
+
+def test_limits_act_at_once(node, caller, put):
+    assert put(limits__max_tokens=10).successful
+    answer = caller.ask(prompt='Hello', max_tokens=11)[1]
+    assert answer.error_code == Generate.Result.INVALID_REQUEST and '10' in answer.error_msg
+
+
+def test_a_class_added_at_run_time_has_topics_and_is_served(node, caller, put):
+    arm = Parameter('slo.classes', value=['control', 'navigation', 'dialogue', 'arm'])
+    assert put(slo__classes=arm.value).successful
+    assert put(slo__arm__deadline_ms=9000.0).successful
+    chunks = []
+    caller.create_subscription(msg.TokenChunk, '/slice/arm/tokens', chunks.append, TOKENS)
+    prompts = caller.create_publisher(msg.Prompt, '/slice/arm/prompt', 10)
+    wait_until(lambda: prompts.get_subscription_count())
+    wait_until(lambda: node._tokens['arm'].get_subscription_count())
+    prompts.publish(msg.Prompt(prompt='Grasp or wait?', max_tokens=3))
+    wait_until(lambda: chunks and chunks[-1].finished)
+    result = caller.ask(slo_class='arm', prompt='Grasp or wait?', max_tokens=3)[1]
+    assert result.report.slo.deadline_ms == 9000.0
+    status = {c.slo.name for c in caller.call(caller.status).scheduler.classes}
+    assert 'arm' in status
+    assert put(slo__classes=['control', 'navigation', 'dialogue']).successful
+    gone = caller.ask(slo_class='arm', prompt='Grasp or wait?')[1]
+    assert gone.error_code == Generate.Result.UNKNOWN_SLO_CLASS
+
+
+def test_the_period_of_the_status_changes(node, caller, put):
+    assert put(status__period_s=0.05).successful
+    caller.states.clear()
+    wait_until(lambda: len(caller.states) >= 10, timeout=5.0)
+
+
+def test_descriptors_say_range_and_meaning(node, caller):
+    client = caller.create_client(DescribeParameters, '/slice/describe_parameters')
+    assert client.wait_for_service(20)
+    tpot, policy, start = get(client.call_async(DescribeParameters.Request(
+        names=['slo.control.tpot_ms', 'limits.on_miss', 'autostart']))).descriptors
+    assert 'milliseconds' in tpot.description and tpot.floating_point_range[0].from_value == 0
+    assert not tpot.read_only and 'drop' in policy.additional_constraints
+    assert start.read_only
+
+
+def test_the_readme_has_the_table_of_all_parameters():
+    """`python -c 'from slice_ros.ros.parameters import markdown; print(markdown())'`."""
+    readme = (Path(__file__).parents[2] / 'README.md').read_text()
+    table = readme.partition('<!-- parameters: begin -->\n')[2]
+    assert table.partition('<!-- parameters: end -->')[0] == markdown()
