@@ -18,7 +18,8 @@ from slice_ros.slo import SloClass
 WORTHWHILE = 1.05    # a batch is big enough when a row costs at most this times the least cost
 TIGHT = 0.8          # rows are paced to this share of the time they have
 SMOOTH = 2.0         # a selected row waits at most this many TPOTs for its next token
-LEAST_CHUNK = 64     # tokens; smaller prefill chunks pay their fixed cost too often
+LEAST_CHUNK = 16     # tokens; the smallest prefill chunk, where a chunk has no fixed cost
+FIXED_SHARE = 4      # the tokens of a chunk take at least this many times its fixed cost
 LONGEST_STEP = 1.0   # seconds, where no objective says less
 
 
@@ -35,8 +36,9 @@ class Limits:
 class Row:
     """A selected request that is decoding, and how much its next token may be held up.
 
-    `slack` is the time in seconds it can be left out, `pace` the longest its next step may take,
-    if its answer turns out short; the `likely` ones are for an answer of the expected length.
+    `slack` is the time in seconds it can be left out in all, `pace` the longest its next step may
+    take, if its answer turns out short; the `likely` ones are for an answer of the expected
+    length. `gap` is how long it can be left out at a stretch for its answer to flow.
     """
 
     demand: Demand
@@ -44,6 +46,7 @@ class Row:
     likely_slack: float
     pace: float
     likely_pace: float
+    gap: float
     overdue: bool   # its next token has to come with this step for the answer to flow
 
     def slack_beside(self, other: Demand) -> float:
@@ -87,10 +90,11 @@ def pace_of(demand: Demand, rank: int, now: float, limits: Limits, latency: Late
     ahead = max(demand.work / demand.unit, 1.0)
     smooth = request.last_token_at + SMOOTH * tpot - now
     return Row(demand,
-               min(first - demand.tokens * speed, smooth - speed),
-               min(expected - ahead * speed, smooth - speed),
+               first - demand.tokens * speed,
+               expected - ahead * speed,
                min(TIGHT * first / demand.tokens, max(smooth, tpot)),
                min(TIGHT * expected / ahead, max(smooth, tpot)),
+               smooth - speed,
                smooth <= tpot / 5)
 
 
@@ -132,7 +136,10 @@ def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limit
         before = rows[:ahead]
         room = min((row.slack_beside(demand) for row in before), default=math.inf)
         if demand.prefill <= room and (urgent or _joins(demand, before, latency)):
-            return chunk_of(demand.request, room, limits, latency, most)
+            gap = min((row.gap for row in before), default=math.inf)
+            chunk = chunk_of(demand.request, min(room, gap), limits, latency, most)
+            if not before or latency.prefill(chunk.tokens, chunk.request.cached) <= gap:
+                return chunk
     return None
 
 
@@ -147,9 +154,13 @@ def _joins(demand: Demand, before: Sequence[Row], latency: LatencyModel) -> bool
 
 def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyModel,
              most: int) -> PrefillChunk:
-    """Return as much of the prefill as fits `room` seconds, or a step if that is longer."""
+    """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay."""
     tokens = min(request.pending, most)
-    room = max(room, limits.step)
-    while tokens > LEAST_CHUNK and latency.prefill(tokens, request.cached) > room:
-        tokens = max(LEAST_CHUNK, tokens // 2)
+    room = min(room, limits.step)
+    least = LEAST_CHUNK
+    if latency.prefill_token_ms:
+        fixed = FIXED_SHARE * latency.prefill_base_ms / latency.prefill_token_ms
+        least = max(least, math.ceil(min(fixed, most)))
+    while tokens > least and latency.prefill(tokens, request.cached) > room:
+        tokens = max(least, tokens // 2)
     return PrefillChunk(request, tokens)
