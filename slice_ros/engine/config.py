@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 import math
 
-WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32')
+WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
 
 
@@ -16,7 +16,7 @@ class EngineConfig:
 
     model: str = ''          # '' = the embedded SmolLM2; else a Hugging Face directory or a .gguf
     device: str = 'auto'     # auto | cpu | cuda
-    weights: str = 'auto'    # auto | fp16 | bf16 | fp32
+    weights: str = 'auto'    # auto | fp16 | bf16 | fp32 | int8 | int4
     max_context: int = 2048  # tokens one request may hold, capped by the model's own
     slots: int = 32          # requests with a KV cache at once
     max_batch: int = 16      # requests in one decode step
@@ -73,7 +73,7 @@ class EngineInfo:
     model: str         # name the model gives itself, else its file name
     family: str        # model type: llama, qwen2, mistral ...
     device: str        # cpu | cuda:0 ...
-    weights: str       # fp16 | bf16 | fp32
+    weights: str       # fp16 | bf16 | fp32 | int8 | int4
     path: str          # which forward runs: 'flat batch' | 'transformers'
     kernels: str       # who does attention and linears of the flat batch, in words
     max_context: int   # tokens one request may hold

@@ -28,6 +28,7 @@ class Engine:
                  slots: Slots, stop_tokens: frozenset[int], config: EngineConfig) -> None:
         self.info = info
         self.config = config
+        self._encoder = encoder
         self.encode = encoder.encode
         self.encode_chat = encoder.encode_chat
         self._check_tokens = encoder.check_tokens

@@ -68,6 +68,15 @@ class GgufFile:
             'eos_token_id': self._get('tokenizer.ggml.eos_token_id'),
         }
 
+    def precision(self) -> str | None:
+        """Return the kind of weights nearest to what the file is stored in, None = 16 bits."""
+        numbers = {'int4': 0, 'int8': 0, None: 0}
+        for tensor in self._tensors.values():
+            bits = re.match(r'I?T?Q(\d)', tensor.tensor_type.name)
+            kind = None if bits is None else 'int4' if int(bits[1]) <= 4 else 'int8'
+            numbers[kind] += int(tensor.n_elements)
+        return max(numbers, key=numbers.get)
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield (Hugging Face name, float32 tensor), one at a time."""
         from gguf import dequantize

@@ -19,7 +19,7 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1             # of the layout of an entry: raise it to have all made anew
+_VERSION = 2             # of the layout of an entry: raise it to have all made anew
 _SHARD_BYTES = 1 << 29   # converted tensors held in memory at once
 _MANIFEST = 'slice_ros.json'
 
@@ -61,6 +61,11 @@ def converted(gguf: Path, dtype: torch.dtype, progress) -> tuple[Path, bool]:
     return entry, False
 
 
+def precision(entry: Path) -> str | None:
+    """Return the kind of weights that the GGUF file of a converted model was stored in."""
+    return json.loads((entry / _MANIFEST).read_text())['precision']
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open('rb') as file:
@@ -90,7 +95,8 @@ def _convert(gguf: Path, dtype: torch.dtype, target: Path, progress) -> None:
             write()
     write()
     hashes = {file.name: file_hash(file) for file in sorted(target.iterdir())}
-    (target / _MANIFEST).write_text(json.dumps({'source': gguf.name, 'files': hashes}, indent=2))
+    (target / _MANIFEST).write_text(json.dumps(
+        {'source': gguf.name, 'precision': source.precision(), 'files': hashes}, indent=2))
 
 
 def _intact(entry: Path) -> bool:

@@ -7,27 +7,42 @@ same, and so is what comes out.
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from slice_ros.engine.llama import head_dim, PARTS, rope_tables
-from slice_ros.engine.native import KvPages, LayerWeights, Library, ModelShape, NativeModel, pack
+from slice_ros.engine.llama import head_dim, rope_tables
+from slice_ros.engine.native import KINDS, Library, ModelShape
+from slice_ros.engine.native.build import build_model
 from slice_ros.engine.native.library import PAGE_TOKENS
-from slice_ros.engine.native.weights import interleaved
 from slice_ros.engine.runner import Segment
 import torch
 from transformers import PreTrainedConfig
 
-WEIGHTS = ('fp16', 'bf16')
+WEIGHTS = ('fp16', 'bf16', 'int8', 'int4')
 
 
-def unsupported(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
-                weights: str) -> str | None:
+def unsupported(config: PreTrainedConfig, weights: str) -> str | None:
     """Return why the native kernels cannot run this model of the family, None if they can."""
     if weights not in WEIGHTS:
         return f'weights {weights}'
-    if 'model.layers.0.mlp.up_proj.bias' in tensors:
-        return 'bias in the feed-forward layers'
     if head_dim(config) % 2:
         return f'heads of {head_dim(config)}'
     return None
+
+
+class _Floats:
+    """Tensors of a checkpoint as float32 arrays, without a head of its own where it is tied."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], tied: bool) -> None:
+        self._tensors, self._tied = tensors, tied
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors and not (self._tied and name == 'lm_head.weight')
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        tensor = self._tensors[name]
+        # A tensor that lived on in the mapped file would keep all of it in memory.
+        return tensor.to(torch.float32, copy=tensor.dim() == 1).numpy()
+
+    def get(self, name: str) -> np.ndarray | None:
+        return self[name] if name in self else None
 
 
 class NativeRunner:
@@ -38,52 +53,27 @@ class NativeRunner:
     def __init__(self, config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
                  weights: str, library: Library, slots: int, pages: int, max_context: int,
                  progress: Callable[[float], None]) -> None:
-        def floats(name: str):
-            # A tensor that lived on in the mapped file would keep all of it in memory.
-            weight = tensors[f'{name}.weight']
-            return weight.to(torch.float32, copy=weight.dim() == 1).numpy()
-
-        def linear(*names: str):
-            bias = None
-            if any(f'{n}.bias' in tensors for n in names):
-                bias = torch.cat([
-                    tensors[f'{n}.bias'].float() if f'{n}.bias' in tensors
-                    else torch.zeros(tensors[f'{n}.weight'].shape[0]) for n in names]).numpy()
-            return pack(library, weights, [floats(n) for n in names], bias)
-
-        layers = []
-        for i in range(config.num_hidden_layers):
-            at = f'model.layers.{i}.'
-            layers.append(LayerWeights(
-                attention_norm=floats(at + 'input_layernorm'),
-                qkv=linear(*(at + part for part in PARTS)),
-                attention_out=linear(at + 'self_attn.o_proj'),
-                mlp_norm=floats(at + 'post_attention_layernorm'),
-                gate_up=pack(library, weights, [interleaved(
-                    floats(at + 'mlp.gate_proj'), floats(at + 'mlp.up_proj'))]),
-                down=linear(at + 'mlp.down_proj')))
-            progress((i + 1) / (config.num_hidden_layers + 1))
-        embedding = linear('model.embed_tokens')
-        tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
-        head = embedding if tied else linear('lm_head')
         dim = head_dim(config)
         shape = ModelShape(
             hidden=config.hidden_size, heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads, head_dim=dim,
-            intermediate=config.intermediate_size, vocabulary=embedding.matrix.outputs,
+            intermediate=config.intermediate_size, vocabulary=config.vocab_size,
             norm_eps=config.rms_norm_eps)
         cos, sin = (table[:, 0, dim // 2:].numpy() for table in rope_tables(config, max_context))
-        self._pages = KvPages(shape, config.num_hidden_layers, slots, max_context,
-                              pages)
-        self.table = self._pages.table
         self._layers = config.num_hidden_layers
-        self._model = NativeModel(
-            library, shape, layers, floats('model.norm'), embedding, head, cos, sin, self._pages,
-            torch.get_num_threads())
+        self._model = build_model(
+            library, shape, self._layers, _Floats(tensors, config.tie_word_embeddings), weights,
+            cos, sin, slots=slots, max_context=max_context, threads=torch.get_num_threads(),
+            pages=pages, progress=progress)
+        self._pages = self._model.cache
+        self.table = self._pages.table
         self.kernels = f'native {library.isa}'
         self.weight_bytes = self._model.weight_bytes
         self.kv_bytes = self._pages.nbytes
-        self.streamed_bytes = self.weight_bytes - (0 if tied else embedding.nbytes)
+        # An untied embedding is read a row a token; it is as large as the head.
+        tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
+        self.streamed_bytes = self.weight_bytes - (0 if tied else library.slice_packed_bytes(
+            KINDS['int8' if weights == 'int4' else weights], shape.vocabulary, shape.hidden))
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Feed all `segments`; return float32 logits [segments that want them, vocab].

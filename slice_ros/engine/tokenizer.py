@@ -42,7 +42,7 @@ class PromptEncoder:
         if not prompt:
             raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt is empty')
         self._check_bytes(len(prompt.encode()))
-        return self.check_tokens(self._ids(prompt, with_bos=True))
+        return self.check_tokens(self.ids(prompt, with_bos=True))
 
     def encode_chat(self, messages: Iterable[tuple[str, str]]) -> list[int]:
         """Encode (role, content) messages with the chat template, up to where the answer starts.
@@ -92,7 +92,8 @@ class PromptEncoder:
                 f'{self._max_context}: shorten it to at most {self._max_context - 1}')
         return tokens
 
-    def _ids(self, text: str, with_bos: bool = False) -> list[int]:
+    def ids(self, text: str, with_bos: bool = False) -> list[int]:
+        """Return the tokens of a text of any length, special tokens taken as such."""
         if self._backend is None:
             return list(self._tokenizer.encode(text, add_special_tokens=with_bos))
         # The batch call releases the interpreter lock while it works.
@@ -100,7 +101,7 @@ class PromptEncoder:
 
     def _ids_with_literals(self, text: str, literal: dict[str, str]) -> list[int]:
         if not literal:
-            return self._ids(text)
+            return self.ids(text)
         if self._plain is None:
             raise RequestError(
                 ErrorCode.INVALID_REQUEST, 'a message holds a special token of this model '
@@ -109,10 +110,10 @@ class PromptEncoder:
         for mark, content in literal.items():
             before, found, text = text.partition(mark)
             if before:
-                ids += self._ids(before)
+                ids += self.ids(before)
             if found:
                 ids += self._plain.encode_batch([content], add_special_tokens=False)[0].ids
-        return ids + (self._ids(text) if text else [])
+        return ids + (self.ids(text) if text else [])
 
     def _check_text(self, what: str, text: object) -> None:
         if not isinstance(text, str):

@@ -24,10 +24,11 @@ def use_kernels(patch, kernels):
 
 @pytest.fixture(scope='session', params=KERNELS)
 def embedded(request):
-    """Return the embedded model, as it is served by default but for its size."""
+    """Return the embedded model, in the weights that give transformers' own text."""
     with pytest.MonkeyPatch.context() as patch:
         use_kernels(patch, request.param)
-        return load_engine(EngineConfig(max_context=512, slots=12, threads=2))
+        return load_engine(EngineConfig(weights='fp16', max_context=512, slots=12,
+                                        threads=2))
 
 
 @pytest.fixture(params=KERNELS)

@@ -45,8 +45,7 @@ def test_the_llama_family_runs_as_a_flat_batch(family, tmp_path, kernels):
     tiny.save(tmp_path, family())
     engine = load_engine(EngineConfig(str(tmp_path), max_context=4096, slots=2))
     assert engine.info.path == 'flat batch'
-    assert ('native' in engine.info.kernels) == (
-        kernels == 'native' and family is not tiny.all_biases)
+    assert ('native' in engine.info.kernels) == (kernels == 'native')
     # The model's own limit, or how far its attention sees.
     assert engine.info.max_context == (100 if family is tiny.mistral else 256)
 

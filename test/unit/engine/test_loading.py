@@ -216,6 +216,9 @@ class FakeGguf:
     def config(self):
         return tiny.llama().to_dict()
 
+    def precision(self):
+        return None
+
     def tensors(self):
         return iter(tiny.model(tiny.llama()).state_dict().items())
 

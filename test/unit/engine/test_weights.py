@@ -1,0 +1,53 @@
+"""Fewer bits: as good as the file they come from, the same whoever shares the step, refused."""
+
+from conftest import NATIVE, use_kernels
+import numpy as np
+import pytest
+from slice_ros.bench.accuracy import engine_perplexity, perplexity, text_tokens
+from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine.runner import Segment
+from slice_ros.errors import ModelError
+import torch
+
+FEW_BITS = [] if NATIVE is None else ['int8', 'int4']
+
+
+def test_a_gguf_file_keeps_its_own_precision_where_the_kernels_are(kernels):
+    info = load_engine(EngineConfig(max_context=64, slots=1)).info
+    assert info.weights == ('fp16' if kernels == 'torch' else 'int4')
+
+
+def test_few_bits_without_the_kernels_are_refused(tiny_directory, monkeypatch):
+    use_kernels(monkeypatch, 'torch')
+    with pytest.raises(ModelError, match='native kernels'):
+        load_engine(EngineConfig(str(tiny_directory), weights='int8'))
+
+
+@pytest.mark.parametrize('weights', FEW_BITS)
+def test_few_bits_predict_nearly_as_well_and_do_not_mind_company(weights):
+    exact = load_engine(EngineConfig(weights='fp16', max_context=256, slots=2, threads=2))
+    tokens = text_tokens(exact)[:512]
+    expected = engine_perplexity(exact, tokens)
+    engine = load_engine(EngineConfig(weights=weights, max_context=256, slots=4, threads=2))
+    assert engine_perplexity(engine, tokens) < 1.02 * expected
+    engine._slots.reserve((slot, 64) for slot in range(3))
+
+    def run(*segments):
+        return engine._runner.forward(segments).clone()
+    prompt = tokens[:50]
+    alone = run(Segment(0, 0, prompt, True))[-1]
+    run(Segment(1, 0, tokens[60:90], False))
+    run(Segment(0, 0, prompt[:21], False))
+    both = run(Segment(1, 30, tokens[90:91], True), Segment(0, 21, prompt[21:], True),
+               Segment(2, 0, tokens[:5], True))
+    assert torch.equal(both[1], alone)
+
+
+def test_perplexity_of_what_is_known_by_heart_and_of_what_is_not():
+    tokens = [2, 0, 1, 2, 0, 1, 2]
+
+    def sure(part):
+        return 50.0 * np.eye(3, dtype=np.float32)[[(t + 1) % 3 for t in part]]
+    assert perplexity(tokens, sure, 4) == pytest.approx(1.0)
+    assert perplexity(tokens, lambda part: np.zeros((len(part), 3), np.float32), 4) \
+        == pytest.approx(3.0)
