@@ -47,7 +47,7 @@ class Slice(Policy):
         if on_miss not in ('continue', 'drop'):
             raise ValueError(f"on_miss must be 'continue' or 'drop', not {on_miss!r:.80}")
         self.on_miss = on_miss
-        self.ratio = 1.0          # capacity ratio: share of the time that may be promised
+        self.capacity_ratio = 1.0   # share of the time that may be promised
         self._live: tuple[Request, ...] = ()
         self._demands: dict[Request, Demand] = {}
         self._kinds: dict[str, ClassRecord] = {}
@@ -113,7 +113,7 @@ class Slice(Policy):
         live = [replace(demand) for demand in self._chosen + self._others]
         viable = [d for d in live + [mine]
                   if not d.lost and now + d.fastest <= d.finish_due]
-        select(now, viable, self._forecasts(now), self.ratio)
+        select(now, viable, self._forecasts(now), self.capacity_ratio)
         return mine, live
 
     # -- phase 1: who can be served ----------------------------------------------------------
@@ -130,7 +130,7 @@ class Slice(Policy):
         self._slowness += 0.02 * error
         self._unsteady += 0.02 * (abs(error) - self._unsteady)
         if 'ratio' not in self._off:
-            self.ratio = 1 / max(1.0, self._slowness + 0.5 * self._unsteady)
+            self.capacity_ratio = 1 / max(1.0, self._slowness + 0.5 * self._unsteady)
 
     def _select(self, now: float, live: tuple[Request, ...], latency: LatencyModel) -> None:
         if self._since is None:
@@ -157,7 +157,7 @@ class Slice(Policy):
                 others.append(demand)
             else:
                 viable.append(demand)
-        select(now, viable, self._forecasts(now), self.ratio, 'return' not in self._off)
+        select(now, viable, self._forecasts(now), self.capacity_ratio, 'return' not in self._off)
         chosen, spare = [], []
         for demand in viable:
             if not demand.selected:

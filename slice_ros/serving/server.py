@@ -235,4 +235,4 @@ def _objectives(before: Iterable[SloClass], after: Iterable[SloClass]
 
 def _capacity_ratio(policy: Policy) -> float:
     """Return the ratio a policy was given or has tuned; NaN where it has none."""
-    return getattr(policy, 'capacity_ratio', getattr(policy, 'ratio', math.nan))
+    return getattr(policy, 'capacity_ratio', math.nan)

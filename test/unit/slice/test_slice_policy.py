@@ -153,7 +153,7 @@ def test_the_promise_shrinks_when_steps_take_longer_than_foretold(busy):
     simulate(calm, LATENCY, busy[:100])
     shaken = make_policy('slice')
     simulate(shaken, LATENCY, busy[:100], noise=Noise(spread=.3, burst_every=2.0))
-    assert .7 < calm.ratio <= 1 and shaken.ratio < calm.ratio - .03
+    assert .7 < calm.capacity_ratio <= 1 and shaken.capacity_ratio < calm.capacity_ratio - .03
 
 
 def test_a_thousand_classes_are_forgotten_again():
@@ -161,4 +161,4 @@ def test_a_thousand_classes_are_forgotten_again():
     for n in range(1000):
         request = Request(f'r{n}', SloClass(f'c{n}', utility=1), float(n), 10, 2)
         policy.plan(float(n), (request,), LATENCY)
-    assert len(policy._kinds) <= 64 and math.isfinite(policy.ratio)
+    assert len(policy._kinds) <= 64 and math.isfinite(policy.capacity_ratio)
