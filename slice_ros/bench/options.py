@@ -9,7 +9,8 @@ from pathlib import Path
 from slice_ros.bench.config import config_file
 from slice_ros.bench.workload import Arrival, generate, scale_slo, Workload
 from slice_ros.bench.workload_file import load_trace, load_workload
-from slice_ros.scheduling.policy import Capacity, make_policy, Policy, policy_names
+from slice_ros.scheduling.policy import Capacity, Policy
+from slice_ros.scheduling.registry import make_policy, policy_names
 import yaml
 
 # Every policy there is; the product's own last, where plots show its decode mask.

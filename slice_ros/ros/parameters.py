@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from slice_ros.engine import EngineConfig
-from slice_ros.scheduling.policy import make_policy, policy_names
+from slice_ros.scheduling.registry import make_policy, policy_names
 from slice_ros.serving import DEFAULT_POLICY, ServerConfig
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 

@@ -12,7 +12,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.orca import prefill_in_order
-from slice_ros.scheduling.policy import Capacity, Policy, register, Step
+from slice_ros.scheduling.policy import Capacity, Policy, Step
 
 
 @dataclass(slots=True)
@@ -25,7 +25,6 @@ class _Standing:
     used: float = 0.0    # seconds of this level's quantum used up
 
 
-@register('fastserve')
 class FastServe(Policy):
     """Skip-join MLFQ over `levels` levels; `q0` and `promote_after` are seconds.
 

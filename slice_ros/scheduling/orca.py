@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from slice_ros.request import Request
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Policy, PrefillChunk, register, Step
+from slice_ros.scheduling.policy import Policy, PrefillChunk, Step
 
 
 def prefill_in_order(requests: Sequence[Request], budget: int) -> list[PrefillChunk]:
@@ -24,7 +24,6 @@ def prefill_in_order(requests: Sequence[Request], budget: int) -> list[PrefillCh
     return chunks
 
 
-@register('orca')
 class Orca(Policy):
     """First come, first served; the batch is the oldest ``max_batch`` live requests."""
 

@@ -1,4 +1,4 @@
-"""The contract every scheduling policy keeps, and the registry they are made from.
+"""The contract every scheduling policy keeps.
 
 A policy is asked for one step at a time: given the time, the live requests and a latency model,
 `Policy.plan` says who decodes, who prefills how much, and who gives up memory. The simulator and
@@ -7,7 +7,7 @@ them; what it must not know (how long an answer will turn out) is not on a reque
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slice_ros.request import Request
@@ -72,40 +72,3 @@ class Policy(ABC):
         do); the real engine takes the time it takes.
         """
         return 0.0
-
-
-_REGISTRY: dict[str, Callable[..., Policy]] = {}
-
-
-def register(name: str) -> Callable[[type[Policy]], type[Policy]]:
-    """Class decorator: make a policy available to `make_policy` under `name`."""
-    def add(policy: type[Policy]) -> type[Policy]:
-        _REGISTRY[name] = policy
-        return policy
-    return add
-
-
-def policy_names() -> tuple[str, ...]:
-    """Names that `make_policy` knows, in alphabetical order."""
-    _load_all()
-    return tuple(sorted(_REGISTRY))
-
-
-def make_policy(name: str, capacity: Capacity | None = None, **options) -> Policy:
-    """Make the policy `name`; `options` are its own (``capacity_ratio`` of ``slice_static`` ...).
-
-    Raises ``ValueError`` naming the known policies, or the option that is not one.
-    """
-    _load_all()
-    if name not in _REGISTRY:
-        raise ValueError(
-            f'unknown policy {name!r:.80}: choose one of {", ".join(sorted(_REGISTRY))}')
-    try:
-        return _REGISTRY[name](capacity or Capacity(), **options)
-    except TypeError as error:
-        raise ValueError(f'policy {name}: {error}') from error
-
-
-def _load_all() -> None:
-    # Imported here, since each of these imports this module to register itself.
-    from slice_ros.scheduling import fastserve, orca, slice, slice_static  # noqa: F401

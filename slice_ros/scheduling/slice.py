@@ -15,7 +15,7 @@ import math
 from slice_ros.request import Request, State
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Capacity, Policy, register, Step
+from slice_ros.scheduling.policy import Capacity, Policy, Step
 from slice_ros.scheduling.slice_demand import (
     CLASSES, ClassRecord, Demand, measure, unit_cost)
 from slice_ros.scheduling.slice_pacing import (
@@ -29,7 +29,6 @@ LEFTOVER = 0.005     # share of the time that then goes to the oldest of them
 PARTS = frozenset(('lengths', 'forecasts', 'ratio', 'return', 'places'))
 
 
-@register('slice')
 class Slice(Policy):
     """Closed-loop SLICE. `on_miss` says what becomes of a request that has missed an objective.
 

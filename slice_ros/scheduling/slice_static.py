@@ -12,10 +12,9 @@ from slice_ros.scheduling.decode_mask import (
     columns_of, cycle_time, decode_rate, left_justified)
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, register, Step
+from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 
 
-@register('slice_static')
 class SliceStatic(Policy):
     """SLICE as published: nominal rates, a fixed capacity ratio, prefills outside the budget.
 

@@ -11,7 +11,8 @@ import uuid
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Capacity, make_policy, Policy
+from slice_ros.scheduling.policy import Capacity, Policy
+from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.forecast import Forecast, forecast
 from slice_ros.serving.loop import Job, Loop

@@ -8,7 +8,7 @@ from slice_ros.bench.simulate import simulate
 from slice_ros.bench.workload import Arrival, generate
 from slice_ros.bench.workload_file import load_workload
 from slice_ros.scheduling.latency import LatencyModel, load_profile
-from slice_ros.scheduling.policy import make_policy
+from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import SloClass
 
 # l(1) = 10, l(2) = 15 and l(3) = 21 ms: the cheapest share is 7 ms a token, at batch 3.

@@ -8,7 +8,7 @@ from slice_ros.bench.config import config_file
 from slice_ros.bench.plan import growth, time_plans
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.orca import Orca
-from slice_ros.scheduling.policy import policy_names
+from slice_ros.scheduling.registry import policy_names
 
 LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
 

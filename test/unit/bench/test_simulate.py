@@ -8,7 +8,8 @@ from slice_ros.bench.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Capacity, make_policy, Policy, PrefillChunk, Step
+from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
+from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import DEFAULT_CLASSES
 
 CONTROL = DEFAULT_CLASSES[0]

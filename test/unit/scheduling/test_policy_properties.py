@@ -13,7 +13,8 @@ from slice_ros.bench.workload_file import load_workload
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State
 from slice_ros.scheduling.latency import LatencyModel, load_profile
-from slice_ros.scheduling.policy import Capacity, make_policy, Policy, policy_names
+from slice_ros.scheduling.policy import Capacity, Policy
+from slice_ros.scheduling.registry import make_policy, policy_names
 from slice_ros.slo import SloClass
 
 LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))

@@ -3,7 +3,8 @@
 import pytest
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Capacity, make_policy
+from slice_ros.scheduling.policy import Capacity
+from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 CONTROL, NAVIGATION, DIALOGUE = DEFAULT_CLASSES

@@ -7,7 +7,8 @@ import pytest
 
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import State
-from slice_ros.scheduling.policy import _REGISTRY, Policy, Step
+from slice_ros.scheduling.policy import Policy, Step
+from slice_ros.scheduling.registry import POLICIES
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 from .conftest import Consumer, FakeEngine, FakeInfo
@@ -171,9 +172,9 @@ def policy():
 
         def plan(self, now, requests, latency):
             return self.script(type(self).made, requests)
-    _REGISTRY['scripted'] = Scripted
+    POLICIES['scripted'] = Scripted
     yield Scripted
-    del _REGISTRY['scripted']
+    del POLICIES['scripted']
 
 
 def oldest(requests):

@@ -12,7 +12,8 @@ from slice_ros.bench.workload_file import load_workload
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import load_profile
-from slice_ros.scheduling.policy import Capacity, make_policy
+from slice_ros.scheduling.policy import Capacity
+from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
