@@ -63,7 +63,6 @@ def test_stopping_answers_what_is_live(pair, engine, latency):
     ('slo.classes', ['a', 'a'], 'slo.classes'),
     ('scheduler.policy', 'magic', 'slice_static'),
     ('scheduler.capacity_ratio', 7.0, 'capacity_ratio'),
-    ('limits.on_miss', 'drop', 'on_miss'),
     ('limits.on_miss', 'shrug', 'drop'),
     ('engine.device', 'tpu', 'cuda'),
     ('limits.max_tokens', 'many', 'limits.max_tokens')])
