@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from slice_ros.engine import EngineConfig
+from slice_ros.engine.config import WEIGHTS
 from slice_ros.scheduling.registry import make_policy, policy_names
 from slice_ros.serving import DEFAULT_POLICY, ServerConfig
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -34,8 +35,8 @@ SPECS = (
     Spec('engine.model', '', 'Model: a Hugging Face directory or a .gguf file; empty = the '
          'embedded SmolLM2-135M-Instruct.'),
     Spec('engine.device', 'auto', 'Where the model runs.', choices=('auto', 'cpu', 'cuda')),
-    Spec('engine.weights', 'auto', 'Precision of the weights in memory; auto = what suits the '
-         'device.', choices=('auto', 'fp16', 'bf16', 'fp32')),
+    Spec('engine.weights', 'auto', 'Precision of the weights in memory; auto = a GGUF '
+         "file's own, else what suits the device.", choices=WEIGHTS),
     Spec('engine.max_context', 2048, 'Tokens one request may hold, prompt and answer together.',
          8, 1 << 22),
     Spec('engine.slots', 32, 'Requests with a KV cache at the same time.', 1, 4096),
