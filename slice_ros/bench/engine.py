@@ -14,8 +14,11 @@ import time
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from slice_ros.bench.accuracy import CHUNK, engine_perplexity, perplexity, text_tokens
+from slice_ros.bench.peer import LlamaCpp
 from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling
 from slice_ros.engine.config import DEVICES, WEIGHTS
+from slice_ros.engine.loading import find_model
 from slice_ros.engine.profile import Probe
 import torch
 
@@ -38,6 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--prefill', type=_numbers, default='16,64,256',
                         help='tokens of a prefill chunk with nothing cached')
     parser.add_argument('--rounds', type=int, default=9, help='times that every case is measured')
+    parser.add_argument('--peer', choices=['llama.cpp'], help='measure it in the same rounds')
+    parser.add_argument('--peer-model', action='append', default=[], metavar='GGUF',
+                        help='what the peer runs, the model itself if not given; may be repeated, '
+                        'the quickest counts in each case')
+    parser.add_argument('--plot', type=Path, help='file to draw the figures to')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
 
 
@@ -52,7 +60,7 @@ def run(args: Namespace) -> int:
     batch = max(*args.batches, _SHARE_BATCH)
     config = EngineConfig(
         args.model, args.device, args.weights, threads=args.threads, slots=batch, max_batch=batch,
-        max_context=max(*args.contexts, *args.prefill, 2 * _SHARE_STEPS) + 2)
+        max_context=max(*args.contexts, *args.prefill, CHUNK, 2 * _SHARE_STEPS) + 2)
     started = time.perf_counter()
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task('', total=1.0)
@@ -65,18 +73,27 @@ def run(args: Namespace) -> int:
                              f'{longest} are too many')
         cases = [('decode', b, c) for c in args.contexts for b in args.batches]
         cases += [('prefill', n, 0) for n in args.prefill]
+        peers = _peers(args, batch, longest)
         bar.update(task, description='measuring', total=args.rounds * len(cases), completed=0)
-        times = _measure(engine, cases, args.rounds, lambda: bar.advance(task))
+        times, peer_ms = _measure(engine, peers, cases, args.rounds, lambda: bar.advance(task))
+        bar.update(task, description='reading a text')
+        tokens = text_tokens(engine)
+        found = engine_perplexity(engine, tokens)
+        peers_found = [perplexity(tokens, peer.logits) for peer in peers]
+        for peer in peers:
+            peer.close()
     share = _overhead_share(engine)
     bandwidth = _read_bandwidth(engine)
     result = {
         'model': engine.info.model, 'weights': engine.info.weights, 'device': engine.info.device,
         'threads': torch.get_num_threads(),
         'floor_ms': 1e3 * engine._runner.streamed_bytes / bandwidth,
-        'decode': [{'batch': b, 'context': c} | _figures(times['decode', b, c])
+        'decode': [{'batch': b, 'context': c} | _figures(times, peer_ms, ('decode', b, c))
                    for c in args.contexts for b in args.batches],
-        'prefill': [{'tokens': n} | _figures(times['prefill', n, 0]) for n in args.prefill],
-        'perplexity': None, 'peer_perplexity': None, 'overhead_share': share,
+        'prefill': [{'tokens': n} | _figures(times, peer_ms, ('prefill', n, 0))
+                    for n in args.prefill],
+        'perplexity': found, 'peer_perplexity': min(peers_found, default=None),
+        'overhead_share': share,
         'path': engine.info.path, 'kernels': engine.info.kernels, 'load_s': load_s,
         'read_gb_per_s': bandwidth / 1e9, 'resident_mb': _resident_mb(),
     }
@@ -84,6 +101,10 @@ def run(args: Namespace) -> int:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n')
+    if args.plot:
+        from slice_ros.bench.engine_plot import draw
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        draw(result, args.plot)
     return 0
 
 
@@ -97,22 +118,36 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _measure(engine: Engine, cases: list[tuple[str, int, int]], rounds: int,
-             done: Callable[[], None]) -> dict[tuple[str, int, int], list[float]]:
-    times = {case: [] for case in cases}
+def _peers(args: Namespace, slots: int, longest: int) -> list[LlamaCpp]:
+    if not args.peer:
+        return []
+    paths = args.peer_model or [str(find_model(args.model))]
+    rows = max(longest, CHUNK)
+    return [LlamaCpp(path, torch.get_num_threads(), slots, rows + 2, rows) for path in paths]
+
+
+def _measure(engine: Engine, peers: list[LlamaCpp], cases: list[tuple[str, int, int]], rounds: int,
+             done: Callable[[], None]) -> tuple[dict, list[dict]]:
+    """Return ms by case, in order of the rounds: the engine's, and those of each peer."""
     with Probe(engine, max([n for kind, n, _ in cases if kind == 'decode'] or [1])) as probe:
-        for case in cases:
-            getattr(probe, case[0])(*case[1:])
-        for _ in range(rounds):
+        measured = [(timed, {case: [] for case in cases}) for timed in (probe, *peers)]
+        for round_ in range(-1, rounds):
             for case in cases:
-                times[case].append(1e3 * getattr(probe, case[0])(*case[1:]))
-                done()
-    return times
+                for timed, times in measured:
+                    ms = 1e3 * getattr(timed, case[0])(*case[1:])
+                    if round_ >= 0:
+                        times[case].append(ms)
+                if round_ >= 0:
+                    done()
+    return measured[0][1], [times for _, times in measured[1:]]
 
 
-def _figures(ms: list[float]) -> dict[str, float | None]:
-    low, _, high = quantiles(ms, n=4) if len(ms) > 1 else ms * 3
-    return {'ms': median(ms), 'low_ms': low, 'high_ms': high, 'peer_ms': None, 'ratio': None}
+def _figures(times: dict, peers: list[dict], case: tuple[str, int, int]) -> dict:
+    ms = times[case]
+    low, middle, high = quantiles(ms, n=4) if len(ms) > 1 else ms * 3
+    peer = min((median(times[case]) for times in peers), default=None)
+    return {'ms': middle, 'low_ms': low, 'high_ms': high, 'peer_ms': peer,
+            'ratio': None if peer is None else middle / peer}
 
 
 def _overhead_share(engine: Engine) -> float:
@@ -173,7 +208,9 @@ def _resident_mb() -> float | None:
 def _show(console: Console, result: dict) -> None:
     table = Table(title=f'{result["model"]}: {result["weights"]} on {result["device"]}, '
                   f'{result["threads"]} threads')
-    for name in ('step', 'cached', 'ms', 'quartiles', 'tokens/s'):
+    peer = result['decode'][0]['peer_ms'] is not None
+    for name in ('step', 'cached', 'ms', 'quartiles', 'tokens/s',
+                 *(('llama.cpp', 'ratio') if peer else ())):
         table.add_column(name, justify='right' if name != 'step' else 'left')
     rows = [(f'decode, batch {d["batch"]}', d['context'], d['batch'], d)
             for d in result['decode']]
@@ -181,10 +218,14 @@ def _show(console: Console, result: dict) -> None:
     for what, cached, tokens, row in rows:
         table.add_row(what, str(cached), f'{row["ms"]:.1f}',
                       f'{row["low_ms"]:.1f} - {row["high_ms"]:.1f}',
-                      f'{1e3 * tokens / row["ms"]:.0f}')
+                      f'{1e3 * tokens / row["ms"]:.0f}',
+                      *((f'{row["peer_ms"]:.1f}', f'{row["ratio"]:.2f}') if peer else ()))
     console.print(table)
     console.print(f'forward: {result["path"]} ({result["kernels"]})')
     console.print(f'memory floor of a step: {result["floor_ms"]:.1f} ms '
                   f'at {result["read_gb_per_s"]:.1f} GB/s')
+    console.print(f'perplexity of a text: {result["perplexity"]:.3f}' + (
+        '' if result['peer_perplexity'] is None
+        else f'; llama.cpp: {result["peer_perplexity"]:.3f}'))
     console.print(f'loaded in {result["load_s"]:.1f} s; share of a step outside the model: '
                   f'{100 * result["overhead_share"]:.1f} %')

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import ctypes
+import os
 import time
 
 import numpy as np
@@ -14,11 +15,16 @@ class LlamaCpp:
     """
 
     def __init__(self, path: str, threads: int, slots: int, max_context: int, rows: int) -> None:
+        # Its threads wait as they do by default: being put to sleep would halve its speed.
+        policy = os.environ.pop('OMP_WAIT_POLICY', None)
         try:
             import llama_cpp
         except ImportError as error:
             raise ValueError('--peer llama.cpp needs the package llama-cpp-python, which is not '
                              f'installed ({error})') from error
+        finally:
+            if policy is not None:
+                os.environ['OMP_WAIT_POLICY'] = policy
         self._api = api = llama_cpp
         self._quiet = api.llama_log_callback(lambda level, text, data: None)
         api.llama_log_set(self._quiet, ctypes.c_void_p(0))

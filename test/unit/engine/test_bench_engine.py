@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 import json
+import sys
 
 import pytest
 from slice_ros.bench import engine as bench
@@ -16,7 +17,8 @@ def args(*options):
 def test_the_json_has_every_agreed_field(tiny_directory, tmp_path, capsys):
     out = tmp_path / 'new' / 'engine.json'
     assert bench.run(args('--model', str(tiny_directory), '--batches', '1,3', '--contexts', '8,64',
-                          '--prefill', '16', '--rounds', '2', '--json', str(out))) == 0
+                          '--prefill', '16', '--rounds', '2', '--json', str(out),
+                          '--plot', str(tmp_path / 'engine.png'))) == 0
     found = json.loads(out.read_text())
     assert {'model', 'weights', 'device', 'threads', 'floor_ms', 'decode', 'prefill', 'perplexity',
             'peer_perplexity', 'overhead_share'} <= set(found)
@@ -27,6 +29,8 @@ def test_the_json_has_every_agreed_field(tiny_directory, tmp_path, capsys):
         assert 0 < row['low_ms'] <= row['ms'] <= row['high_ms']
         assert row['peer_ms'] is row['ratio'] is None
     assert 0 < found['overhead_share'] < 1
+    assert found['perplexity'] > 1 and found['peer_perplexity'] is None
+    assert (tmp_path / 'engine.png').stat().st_size > 1000
     assert 'batch 3' in capsys.readouterr().out
 
 
@@ -40,3 +44,10 @@ def test_lists_that_are_none_are_refused(options, capsys):
 def test_a_context_beyond_the_model_is_refused(tiny_directory):
     with pytest.raises(ValueError, match='256'):
         bench.run(args('--model', str(tiny_directory), '--contexts', '300', '--rounds', '1'))
+
+
+def test_a_peer_that_is_not_installed_is_named(tiny_directory, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'llama_cpp', None)
+    with pytest.raises(ValueError, match='llama-cpp-python'):
+        bench.run(args('--model', str(tiny_directory), '--batches', '1', '--contexts', '8',
+                       '--prefill', '16', '--rounds', '1', '--peer', 'llama.cpp'))
