@@ -22,7 +22,7 @@ from slice_ros.slo import DEFAULT_CLASSES, SloClass
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, Sampling
 
-DEFAULT_POLICY = 'slice_static'
+DEFAULT_POLICY = 'slice'
 
 
 @dataclass(frozen=True, slots=True)
