@@ -11,20 +11,21 @@ import numpy as np
 class LlamaCpp:
     """A GGUF file in llama.cpp, with one sequence for each of `slots` requests.
 
-    Raises ``ValueError`` when llama-cpp-python is not installed or refuses the file.
+    Raises ``ValueError`` when llama-cpp-python is not installed or refuses the file, or OpenMP
+    would slow it down.
     """
 
     def __init__(self, path: str, threads: int, slots: int, max_context: int, rows: int) -> None:
-        # Its threads wait as they do by default: being put to sleep would halve its speed.
-        policy = os.environ.pop('OMP_WAIT_POLICY', None)
         try:
             import llama_cpp
         except ImportError as error:
             raise ValueError('--peer llama.cpp needs the package llama-cpp-python, which is not '
                              f'installed ({error})') from error
-        finally:
-            if policy is not None:
-                os.environ['OMP_WAIT_POLICY'] = policy
+        if os.environ.get('OMP_WAIT_POLICY', '').upper() != 'ACTIVE':
+            # The engine's default, which holds for the whole process, halves the peer's speed.
+            raise ValueError('--peer llama.cpp needs OMP_WAIT_POLICY=ACTIVE in the environment: '
+                             "else the peer's threads sleep between operators, and it is slower "
+                             'than it is by itself')
         self._api = api = llama_cpp
         self._quiet = api.llama_log_callback(lambda level, text, data: None)
         api.llama_log_set(self._quiet, ctypes.c_void_p(0))
