@@ -20,16 +20,16 @@ class Call:
     """Passes the tokens of one request on, and keeps the answer for whoever awaits `done`.
 
     An instance is the `on_output` of its request: the server's delivery thread calls it, and it
-    publishes there and then. `tokens` and `reports` are the publishers, None where there is no
-    such topic; `feedback` is called with (text, number, tokens, predicted completion in ms) for
-    each token; `wake` is called after `done` was completed, which by itself does not wake an
-    executor from another thread.
+    publishes there and then. `slo_class` is the class asked for; `tokens` and `reports` are the
+    publishers, `tokens` None where there is no such topic; `feedback` is called with (text,
+    number, tokens, predicted completion in ms) for each token; `wake` is called after `done` was
+    completed, which by itself does not wake an executor from another thread.
     """
 
-    def __init__(self, request_id: str, clock: Clock, tokens: Publisher | None,
-                 reports: Publisher, wake: Callable[[], None],
+    def __init__(self, request_id: str, slo_class: str, clock: Clock,
+                 tokens: Publisher | None, reports: Publisher, wake: Callable[[], None],
                  feedback: Callable[[str, int, int, float], None] | None = None) -> None:
-        self.id = request_id
+        self.id, self._slo_class = request_id, slo_class
         self.done: Future = Future()   # completed with None; the answer is in the fields below
         self.text = ''
         self.finish_reason = ''
@@ -82,7 +82,8 @@ class Call:
         self.text = ''.join(self._pieces)
         self.finish_reason, self.error, self.message = reason, error, message
         if request is not None:
-            self.report = report_message(request.report(), self._received, reason, error, message)
+            self.report = report_message(request.report(), self._slo_class, self._received,
+                                         reason, error, message)
             self._reports.publish(self.report)
         else:
             self.report.stamp, self.report.finish_reason = self._received, reason

@@ -125,11 +125,11 @@ def slo_message(slo: SloClass) -> msg.SloClass:
         deadline_ms=float(slo.deadline_ms), utility=float(slo.utility))
 
 
-def report_message(report: SloReport, stamp: Time, reason: str, error: ErrorCode,
-                   sentence: str) -> msg.SloReport:
-    """Return the report of a request that was received at `stamp`."""
+def report_message(report: SloReport, requested: str, stamp: Time, reason: str,
+                   error: ErrorCode, sentence: str) -> msg.SloReport:
+    """Return the report of a request for class `requested` that was received at `stamp`."""
     return msg.SloReport(
-        stamp=stamp, request_id=report.request_id, requested_class=report.slo.name,
+        stamp=stamp, request_id=report.request_id, requested_class=requested,
         slo=slo_message(report.slo), served=report.served, attained=report.attained,
         ttft_met=report.ttft_met, tpot_met=report.tpot_met, deadline_met=report.deadline_met,
         prompt_tokens=report.prompt_tokens, output_tokens=report.output_tokens,

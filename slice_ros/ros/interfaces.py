@@ -91,8 +91,8 @@ class SliceNode(ManagedNode):
             request_id = conversions.request_id(request_id)
         except RequestError as error:
             request_id, refusal = '', error
-        call = Call(request_id or str(uuid.uuid4()), self.get_clock(), self._tokens.get(name),
-                    self._reports, self.wake, feedback)
+        call = Call(request_id or str(uuid.uuid4()), name, self.get_clock(),
+                    self._tokens.get(name), self._reports, self.wake, feedback)
         try:
             if refusal:
                 raise refusal
@@ -171,14 +171,14 @@ class SliceNode(ManagedNode):
             if request.prompt or request.messages:
                 tokens = len(server.engine.encode_chat(
                     conversions.messages(request, self.settings)))
-            forecast = server.predict(slo, tokens, request.max_tokens)
+            prediction = server.predict(slo, tokens, request.max_tokens)
         except RequestError as error:
             response.reason = response.error_msg = error.message
             response.error_code = int(error.code)
             return response
-        response.feasible, response.reason = forecast.feasible, forecast.reason
-        response.ttft_ms, response.tpot_ms = forecast.ttft * 1e3, forecast.tpot * 1e3
-        response.completion_ms, response.prompt_tokens = forecast.completion * 1e3, tokens
+        response.feasible, response.reason = prediction.feasible, prediction.reason
+        response.ttft_ms, response.tpot_ms = prediction.ttft * 1e3, prediction.tpot * 1e3
+        response.completion_ms, response.prompt_tokens = prediction.completion * 1e3, tokens
         return response
 
     def _cancel(self, request, response):

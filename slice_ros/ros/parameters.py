@@ -11,6 +11,7 @@ from rclpy.parameter import Parameter
 
 from slice_ros.engine import EngineConfig
 from slice_ros.engine.config import WEIGHTS
+from slice_ros.scheduling.admission import check_rule
 from slice_ros.scheduling.registry import make_policy, policy_names
 from slice_ros.serving import DEFAULT_POLICY, ServerConfig
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -43,6 +44,9 @@ SPECS = (
     Spec('engine.max_batch', 16, 'Requests in one decode step.', 1, 4096),
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.'),
+    Spec('scheduler.admission', 'accept', 'What becomes of a request whose objectives cannot be '
+         'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '
+         'degrade:CLASS = served in that class.'),
     Spec('scheduler.capacity_ratio', 0.0, 'For slice_static: share of a cycle the selection may '
          'fill; 0 = its own.', 0.0, 1.0),
     Spec('scheduler.cycle_s', 0.0, 'For slice_static: span over which rates are planned, '
@@ -188,6 +192,10 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
             for name in names}
     except ValueError as error:
         raise ParameterError(f'slo.classes: {error}') from error
+    try:
+        check_rule(values['scheduler.admission'], names)
+    except ValueError as error:
+        raise ParameterError(f'scheduler.{error}') from error
     options = {option: values[f'scheduler.{parameter}']
                for option, parameter in (('capacity_ratio', 'capacity_ratio'),
                                          ('cycle', 'cycle_s'))
@@ -202,6 +210,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'threads')})
     server = ServerConfig(
         policy=values['scheduler.policy'], policy_options=options,
+        admission=values['scheduler.admission'],
         classes=tuple(classes.values()), max_batch=engine.max_batch,
         prefill_chunk=values['scheduler.prefill_chunk'], window=values['status.window_s'],
         **{name: values[f'limits.{name}']
@@ -250,6 +259,8 @@ def markdown() -> str:
             span = f'{spec.low:g} to {spec.high:g}'
         if spec.name == 'scheduler.policy':
             span = ', '.join(policy_names())
+        if spec.name == 'scheduler.admission':
+            span = 'accept, reject, degrade:CLASS'
         default = ', '.join(spec.default) if kind == 'string[]' else str(spec.default).lower()
         when = ' *(fixed at start)*' if spec.fixed else ''
         when = ' *(while unconfigured)*' if spec.name.startswith('engine.') else when

@@ -4,14 +4,17 @@ The question is put to the policy that would have to serve it: the request joins
 the selection is made, and its place in it says when it would be done.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Policy
 from slice_ros.scheduling.slice import Slice
 from slice_ros.slo import SloClass
+
+DEGRADE = 'degrade:'
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +31,19 @@ class Prediction:
         return not self.reason
 
 
-def predict(policy: Slice, now: float, request: Request, latency: LatencyModel) -> Prediction:
-    """Foretell how `request` would fare if it arrived `now` at `policy`.
+def predict(policy: Policy, now: float, request: Request, live: Sequence[Request],
+            latency: LatencyModel) -> Prediction:
+    """Foretell how `request` would fare if it arrived `now` at `policy`, beside the `live` ones.
 
     Nothing is reserved and nothing learnt: `policy` is left as it was, and any thread may ask.
     The selection says whether it can be served. The times are those of a request behind all
     that is selected and worth more per second: its first token waits for their prefills, its
-    later ones for all their work; a selected one is kept to its objectives.
+    later ones for all their work; a selected one is kept to its objectives. A policy that
+    selects nobody is answered for as if `slice` took over with what it can know at once.
     """
-    mine, others = policy.expect(now, request, latency)
+    if not isinstance(policy, Slice):
+        policy = Slice(policy.capacity)
+    mine, others = policy.expect(now, request, live, latency)
     slo = request.slo
     rivals = [d for d in others if d.selected and d.worth >= mine.worth]
     decoding = sum(1 for d in rivals if d.request.decoding)
@@ -49,7 +56,7 @@ def predict(policy: Slice, now: float, request: Request, latency: LatencyModel) 
     shared = sum(min(d.work - d.prefill, tokens * d.unit) for d in rivals)
     completion = ttft + alone + shared
     tpot = (completion - ttft) / tokens if tokens else 0.0
-    if mine.selected:
+    if mine.selected and (not tokens or alone / tokens <= slo.tpot):
         # It is kept to its pace, not just as fast as what is left over allows.
         ttft, tpot = min(ttft, slo.ttft), min(tpot, slo.tpot)
         completion = min(ttft + tpot * tokens, slo.deadline)
@@ -76,14 +83,20 @@ def admit(prediction: Prediction, slo: SloClass, on_infeasible: str,
     class NAME of `classes`. Raises `RequestError` with INFEASIBLE_SLO where it is refused, and
     ``ValueError`` when `on_infeasible` is none of these.
     """
-    rule, _, name = on_infeasible.partition(':')
-    if rule == 'degrade' and name in classes:
-        return slo if prediction.feasible else classes[name]
-    if on_infeasible not in ('accept', 'reject'):
-        raise ValueError(f'admission must be accept, reject or degrade:CLASS with CLASS one of '
-                         f'{", ".join(classes)}, not {on_infeasible!r:.80}')
-    if prediction.feasible or rule == 'accept':
+    check_rule(on_infeasible, classes)
+    if prediction.feasible or on_infeasible == 'accept':
         return slo
+    if on_infeasible != 'reject':
+        return classes[on_infeasible.removeprefix(DEGRADE)]
     raise RequestError(ErrorCode.INFEASIBLE_SLO,
                        f'{slo.name} cannot be met now: {prediction.reason}; come back later, '
                        'or ask for less')
+
+
+def check_rule(on_infeasible: str, classes: Iterable[str]) -> None:
+    """Raise ``ValueError`` when `on_infeasible` is no rule of `admit`."""
+    classes = tuple(classes)
+    allowed = ('accept', 'reject', *(DEGRADE + name for name in classes))
+    if on_infeasible not in allowed:
+        raise ValueError(f'admission must be accept, reject or degrade:CLASS with CLASS one of '
+                         f'{", ".join(classes)}, not {on_infeasible!r:.80}')

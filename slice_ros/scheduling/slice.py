@@ -96,24 +96,30 @@ class Slice(Policy):
             demand.kind.lengths.learn(request.generated)
             demand.kind.epoch += 1
 
-    def expect(self, now: float, request: Request,
+    def expect(self, now: float, request: Request, live: Sequence[Request],
                latency: LatencyModel) -> tuple[Demand, list[Demand]]:
-        """Return what phase 1 would make of `request` if it came now, and of the live ones.
+        """Return what phase 1 would make of `request` if it came now, and of the `live` ones.
 
         Copies: nothing is changed, and any thread may ask.
         """
+        known = self._demands
+        mine = self._unseen(now, request, latency)
+        others = [replace(known[r]) if r in known else self._unseen(now, r, latency)
+                  for r in live if not r.ended]
+        viable = [d for d in others + [mine]
+                  if not d.lost and now + d.fastest <= d.finish_due]
+        select(now, viable, self._forecasts(now), self.capacity_ratio)
+        return mine, others
+
+    def _unseen(self, now: float, request: Request, latency: LatencyModel) -> Demand:
         kind = self._kinds.get(request.slo.name)
         record = ClassRecord(request.slo, now)
         record.unit = unit_cost(latency, max(self._most, 1), request.slo.tpot)
         if kind is not None:
             record.lengths = kind.lengths
-        mine = Demand(request, record)
-        measure(mine, now, latency, self.capacity.prefill_chunk)
-        live = [replace(demand) for demand in self._chosen + self._others]
-        viable = [d for d in live + [mine]
-                  if not d.lost and now + d.fastest <= d.finish_due]
-        select(now, viable, self._forecasts(now), self.capacity_ratio)
-        return mine, live
+        demand = Demand(request, record)
+        measure(demand, now, latency, self.capacity.prefill_chunk)
+        return demand
 
     # -- phase 1: who can be served ----------------------------------------------------------
 

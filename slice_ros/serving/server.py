@@ -10,11 +10,11 @@ import uuid
 
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
+from slice_ros.scheduling.admission import admit, predict, Prediction
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving.delivery import Delivery
-from slice_ros.serving.forecast import Forecast, forecast
 from slice_ros.serving.loop import Job, Loop
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -31,6 +31,7 @@ class ServerConfig:
 
     policy: str = DEFAULT_POLICY
     policy_options: Mapping[str, object] = field(default_factory=dict)
+    admission: str = 'accept'    # accept, reject or degrade:CLASS what cannot be met
     classes: tuple[SloClass, ...] = DEFAULT_CLASSES
     max_batch: int = 16          # requests in one decode step
     prefill_chunk: int = 512     # prompt tokens in one step
@@ -101,12 +102,19 @@ class Server:
         request = Request(request_id or str(uuid.uuid4()), slo, arrival, len(tokens), max_tokens)
         self.check(request.prompt_tokens, max_tokens)
         sequence = self.engine.open(tokens, max_tokens, sampling, stop)
-        loop = self._loop
+        loop, config = self._loop, self.config
+        refusal = None
+        if config.admission != 'accept':
+            try:
+                request.slo = admit(self._predict(request), slo, config.admission,
+                                    {c.name: c for c in config.classes})
+            except RequestError as error:
+                refusal = error
         with loop.changed:
-            error = self._refusal(request)
+            error = self._refusal(request) or refusal
             if error is None:
                 loop.jobs[request.id] = Job(request, sequence, on_output)
-                loop.class_stats(slo.name).received += 1
+                loop.class_stats(request.slo.name).received += 1
                 loop.notify()
                 return request
             if error.code is not ErrorCode.INVALID_REQUEST:
@@ -168,14 +176,16 @@ class Server:
                 f'prompt ({prompt_tokens} tokens) and max_tokens ({max_tokens}) exceed the '
                 f'context of {context} tokens: shorten either')
 
-    def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int) -> Forecast:
+    def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int) -> Prediction:
         """Foretell how a request would fare if it came now. Raises as `check` does."""
         self.check(prompt_tokens, max_tokens)
-        with self._loop.changed:
-            live = [job.request for job in self._loop.jobs.values()]
-        now = self.clock()
-        request = Request('', slo, now, prompt_tokens, max_tokens)
-        return forecast(now, request, live, self.latency, self.config.max_batch)
+        return self._predict(Request('', slo, self.clock(), prompt_tokens, max_tokens))
+
+    def _predict(self, request: Request) -> Prediction:
+        loop = self._loop
+        with loop.changed:
+            live = [job.request for job in loop.jobs.values()]
+        return predict(loop.policy, self.clock(), request, live, self.latency)
 
     def snapshot(self) -> Snapshot:
         """Return what the server is doing, and how the classes have fared of late."""

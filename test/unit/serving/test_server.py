@@ -323,17 +323,34 @@ def test_the_snapshot_adds_up(make_server):
 
 
 def test_a_forecast_knows_the_queue(make_server):
-    server = make_server(FakeEngine(seconds=0.002))
+    server = make_server(FakeEngine(seconds=0.05))
     alone = server.predict(CONTROL, 50, 10)
     assert alone.feasible and alone.ttft < alone.completion
     for _ in range(20):
-        ask(server, CONTROL, prompt=400, max_tokens=100)
+        ask(server, CONTROL, prompt=50, max_tokens=10)
     beside = server.predict(CONTROL, 50, 10)
     assert beside.ttft > alone.ttft and beside.tpot > alone.tpot
     tight = server.predict(SloClass('x', tpot_ms=0.01), 50, 10)
     assert not tight.feasible and 'time per token' in tight.reason
     with pytest.raises(RequestError):
         server.predict(CONTROL, 50, 0)
+
+
+def test_what_cannot_be_met_is_refused_at_once_or_degraded(make_server):
+    hopeless = SloClass('control', tpot_ms=0.01, utility=100)
+    server = make_server(FakeEngine(), admission='reject')
+    with pytest.raises(RequestError) as refused:
+        ask(server, hopeless)
+    assert refused.value.code is ErrorCode.INFEASIBLE_SLO
+    assert 'time per token would be' in refused.value.message
+    assert server.snapshot().classes['control'].rejected == 1
+    request, consumer = ask(server, CONTROL)   # its neighbours are served as ever
+    assert consumer.text
+
+    server = make_server(FakeEngine(), admission='degrade:dialogue')
+    request, consumer = ask(server, hopeless)
+    assert consumer.text and request.slo.name == 'dialogue'
+    assert server.snapshot().classes['dialogue'].received == 1
 
 
 def test_a_prompt_that_the_cache_knows_is_not_fed_again(make_server):

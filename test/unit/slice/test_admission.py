@@ -30,12 +30,13 @@ class Asked(Slice):
     def plan(self, now, requests, latency):
         for request in requests:
             if request not in self.said:
-                self.said[request] = predict(self, now, request, latency)
+                self.said[request] = predict(
+                    self, now, request, [r for r in requests if r is not request], latency)
         return super().plan(now, requests, latency)
 
 
 def test_an_idle_machine_says_what_the_model_says():
-    said = predict(Slice(Capacity()), 5.0, Request('r', CONTROL, 5.0, 40, 25), LATENCY)
+    said = predict(Slice(Capacity()), 5.0, Request('r', CONTROL, 5.0, 40, 25), (), LATENCY)
     assert said.feasible and said.reason == ''
     assert said.ttft == pytest.approx(LATENCY.prefill(40))
     assert LATENCY.decode(1) <= said.tpot <= CONTROL.tpot
@@ -43,7 +44,7 @@ def test_an_idle_machine_says_what_the_model_says():
 
 
 def test_what_no_machine_could_do_is_infeasible_and_says_why():
-    said = predict(Slice(Capacity()), 0.0, Request('r', CONTROL, 0.0, 5000, 25), LATENCY)
+    said = predict(Slice(Capacity()), 0.0, Request('r', CONTROL, 0.0, 5000, 25), (), LATENCY)
     assert not said.feasible
     assert 'time to first token would be' in said.reason and 'not 500 ms' in said.reason
 
@@ -91,4 +92,4 @@ def test_no_objectives_can_always_be_met():
     free = SloClass('free', utility=1)
     policy = Slice(Capacity())
     simulate(policy, LATENCY, generate(PUBLISHED, 3.0, 50, 1))
-    assert predict(policy, 0.0, Request('r', free, 0.0, 100, 100), LATENCY).feasible
+    assert predict(policy, 0.0, Request('r', free, 0.0, 100, 100), (), LATENCY).feasible
