@@ -12,6 +12,7 @@ from slice_ros.errors import ModelError, RequestError
 SUBCOMMANDS = {
     'simulate': ('slice_ros.bench.sweep', 'policies against workloads on a latency model'),
     'plan': ('slice_ros.bench.plan', 'what one plan costs, up to thousands of live requests'),
+    'admission': ('slice_ros.bench.admission', 'whether refusals are right, by replay'),
     'serve': ('slice_ros.bench.serve', 'the same on the real engine, in real time'),
     'engine': ('slice_ros.bench.engine', 'decode step and prefill times of the engine'),
     'ros': ('slice_ros.bench.ros', 'delivery and class isolation over real topics'),

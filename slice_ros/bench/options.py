@@ -17,8 +17,8 @@ import yaml
 DEFAULT_POLICIES = sorted(policy_names(), key=lambda name: (name == 'slice', name))
 
 
-def add_common_arguments(parser: ArgumentParser) -> None:
-    """Add the flags that `simulate` and `serve` share."""
+def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
+    """Add the flags of what runs a workload; `policies` and their plot are optional."""
     parser.add_argument('--workload', default='published', metavar='NAME_OR_FILE',
                         help='a name of config/workloads or a YAML file (default: %(default)s)')
     parser.add_argument('--trace', type=Path, metavar='FILE',
@@ -29,11 +29,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--requests', type=positive_int, default=400,
                         help='requests a run (default: %(default)s)')
     parser.add_argument('--seeds', type=integers, default=[1, 2, 3], help='(default: 1,2,3)')
-    parser.add_argument('--policies', default=DEFAULT_POLICIES, type=names,
-                        help='comma-separated, each NAME[:OPTION=VALUE...], e.g. '
-                             'slice_static:capacity_ratio=0.6 (default: all)')
+    if policies:
+        parser.add_argument('--policies', default=DEFAULT_POLICIES, type=names,
+                            help='comma-separated, each NAME[:OPTION=VALUE...], e.g. '
+                                 'slice_static:capacity_ratio=0.6 (default: all)')
+        parser.add_argument('--plot', type=Path, metavar='OUT.png', help='draw the figures here')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
-    parser.add_argument('--plot', type=Path, metavar='OUT.png', help='draw the figures here')
     parser.add_argument('--max-batch', type=positive_int, default=16,
                         help='requests in one decode step (default: %(default)s)')
     parser.add_argument('--slots', type=positive_int, default=64,

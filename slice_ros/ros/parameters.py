@@ -42,6 +42,8 @@ SPECS = (
          8, 1 << 22),
     Spec('engine.slots', 32, 'Requests with a KV cache at the same time.', 1, 4096),
     Spec('engine.max_batch', 16, 'Requests in one decode step.', 1, 4096),
+    Spec('engine.memory_fraction', 0.5, 'Share of the memory that is free '
+         'at the start that the KV caches may take.', 0.01, 0.95),
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.'),
     Spec('scheduler.admission', 'accept', 'What becomes of a request whose objectives cannot be '
@@ -207,7 +209,8 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
     except ValueError as error:
         raise ParameterError(f'scheduler: {error}') from error
     engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
-        'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'threads')})
+        'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
+        'threads')})
     server = ServerConfig(
         policy=values['scheduler.policy'], policy_options=options,
         admission=values['scheduler.admission'],
