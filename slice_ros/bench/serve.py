@@ -28,6 +28,7 @@ from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.serving import Server, ServerConfig
 
+PUBLISHED_TIGHTNESS = 1.8
 PATIENCE = 300.0   # seconds after the last arrival for what still lives
 
 
@@ -37,13 +38,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--model', default='', help='a Hugging Face directory or .gguf file '
                                                     '(default: the embedded model)')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
-    parser.add_argument('--weights', default='auto', help='auto, fp16, bf16 or fp32')
+    parser.add_argument('--weights', default='auto', help='see slice_bench engine')
     parser.add_argument('--threads', type=int, default=0, help="0: torch's default")
     parser.add_argument('--profile', type=Path, metavar='FILE',
                         help='latency profile of the engine (default: measured when it loads)')
     parser.add_argument('--slo-scale', type=_scale, default=math.nan, metavar='FACTOR|auto',
-                        help='factor on every objective; auto (default) makes the tightest TPOT '
-                             'what a batch of 4 takes here, as it is in the published setting')
+                        help='factor on every objective; auto (default) makes them as tight '
+                             'here as they are in the published setting')
     parser.set_defaults(requests=60, seeds=[1], rates=None)
 
 
@@ -145,14 +146,19 @@ def serve_run(engine: Engine, cell: Run, on_end) -> tuple[list[Request], tuple[f
 
 
 def auto_scale(arrivals: Sequence[Arrival], latency: LatencyModel) -> float:
-    """Return the factor on objectives that makes the tightest TPOT equal l(4) of `latency`.
+    """Return the factor on objectives that makes them as tight as in the published setting.
 
-    In the published setting control's 50 ms are just that. Contexts are the mean ones of the
-    arrivals. 1 where no class has a TPOT objective.
+    There, a decode step of 4 rows and the prefill of a mean prompt take 50 + 40 ms together, 1.8
+    times the tightest TPOT. Contexts are the mean ones of the arrivals. 1 where no class has a
+    TPOT objective.
     """
     tightest = min(a.slo.tpot for a in arrivals)
-    context = sum(a.prompt_tokens + a.output_tokens / 2 for a in arrivals) / len(arrivals)
-    return latency.decode(4, int(4 * context)) / tightest if tightest < math.inf else 1.0
+    if tightest == math.inf:
+        return 1.0
+    prompt = sum(a.prompt_tokens for a in arrivals) / len(arrivals)
+    context = prompt + sum(a.output_tokens for a in arrivals) / len(arrivals) / 2
+    step = latency.decode(4, int(4 * context)) + latency.prefill(round(prompt))
+    return step / (PUBLISHED_TIGHTNESS * tightest)
 
 
 def saturation(arrivals: Sequence[Arrival], latency: LatencyModel, max_batch: int) -> float:
