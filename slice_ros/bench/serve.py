@@ -89,26 +89,29 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
         task = progress.add_task('serving', total=sum(len(cell.arrivals) for cell in runs))
         for cell in runs:
             progress.update(task, description=f'{cell.policy} at {cell.rate:g}/s')
-            requests, plan_us = serve_run(engine, cell, lambda: progress.advance(task))
+            requests, plan_us, learnt = serve_run(engine, cell, lambda: progress.advance(task))
             row = run_row(cell, [request.report() for request in requests], plan_us)
             # What was generated is the true length, where a stop came before the script's end.
             known = tuple(
                 replace(a, output_tokens=r.generated) if r.state is State.FINISHED else a
                 for a, r in zip(cell.arrivals, requests))
             row['predicted_attainment'] = attainment(
-                simulate_run(replace(cell, arrivals=known)).reports)
+                simulate_run(replace(cell, arrivals=known, latency=learnt)).reports)
             rows.append(row)
     return rows
 
 
-def serve_run(engine: Engine, cell: Run, on_end) -> tuple[list[Request], tuple[float, float]]:
+def serve_run(engine: Engine, cell: Run, on_end
+              ) -> tuple[list[Request], tuple[float, float], LatencyModel]:
     """Serve one cell in real time.
 
-    Return its requests in order of arrival, and the median and 99th percentile of planning in
-    microseconds. `on_end` is called for each request that ends.
+    Return its requests in order of arrival, the median and 99th percentile of planning in
+    microseconds, and what steps took: the profile as the run refined it, with the time that the
+    loop spends around a step. `on_end` is called for each request that ends.
     """
     scripted = _ScriptedEngine(engine)
-    server = Server(scripted, mistaken(cell.latency, 1.0), ServerConfig(
+    latency = mistaken(cell.latency, 1.0)
+    server = Server(scripted, latency, ServerConfig(
         policy=cell.policy.split(':')[0], policy_options=spec_options(cell.policy),
         classes=tuple({a.slo.name: a.slo for a in cell.arrivals}.values()),
         max_batch=cell.capacity.max_batch, prefill_chunk=cell.capacity.prefill_chunk,
@@ -139,10 +142,14 @@ def serve_run(engine: Engine, cell: Run, on_end) -> tuple[list[Request], tuple[f
             requests.append(server.submit(a.slo, prompt, a.max_tokens, Sampling(), on_output,
                                           arrival=start + a.time))
         over.wait(PATIENCE)
-        plan = server.snapshot().plan
+        snapshot = server.snapshot()
     finally:
         server.stop()
-    return requests, (plan[0] * 1e6, plan[1] * 1e6)
+    around = snapshot.step[0] * snapshot.overhead / max(1 - snapshot.overhead, .1) * 1e3
+    learnt = replace(
+        mistaken(latency, 1.0), prefill_base_ms=latency.prefill_base_ms + around,
+        decode_ms=tuple((batch, ms + around) for batch, ms in latency.decode_ms))
+    return requests, (snapshot.plan[0] * 1e6, snapshot.plan[1] * 1e6), learnt
 
 
 def auto_scale(arrivals: Sequence[Arrival], latency: LatencyModel) -> float:

@@ -64,13 +64,14 @@ def cell(arrivals, policy='slice_static:capacity_ratio=0.5'):
 def test_every_request_is_served_to_its_scripted_length_that_the_policy_does_not_see():
     arrivals = [Arrival(i * .02, (CONTROL, DIALOGUE)[i % 2], 10 + i, 3 + i, 50) for i in range(6)]
     engine, ended = FakeEngine(), []
-    requests, plan = serve_run(engine, cell(arrivals), lambda: ended.append(1))
+    requests, plan, learnt = serve_run(engine, cell(arrivals), lambda: ended.append(1))
     assert engine.opened == [(10 + i, 3 + i) for i in range(6)]
     assert [r.state for r in requests] == [State.FINISHED] * 6
     assert [(r.slo, r.prompt_tokens, r.generated, r.max_tokens) for r in requests] == [
         (a.slo, a.prompt_tokens, a.output_tokens, 50) for a in arrivals]
     assert len(ended) == 6
     assert 0 < plan[0] <= plan[1]
+    assert learnt.decode(4) > 0 and learnt.name == LATENCY.name
     # Requests come when the workload says, and count from then.
     gaps = [b.arrival - a.arrival for a, b in zip(requests, requests[1:])]
     assert gaps == pytest.approx([.02] * 5)
