@@ -68,8 +68,9 @@ def run(args: Namespace) -> int:
     console.print(f'{engine.info.model} on {engine.info.device} ({engine.info.weights}, '
                   f'{engine.info.path}): objectives x {scale:.3f}, saturated at about '
                   f'{full:.2f} requests/s')
+    # Policy by policy at each load: what disturbs the machine disturbs all of them alike.
     runs = [Run(policy, rate, seed, arrivals, latency, capacity)
-            for policy in args.policies for rate, seed, arrivals in draw_loads(args, scale)]
+            for rate, seed, arrivals in draw_loads(args, scale) for policy in args.policies]
     rows = serve_all(engine, runs, console)
     console.print(load_table(rows, lambda row: row['predicted_attainment'],
                              'attained, % of requests, as the simulator predicts it', 100))
