@@ -21,6 +21,8 @@ class ErrorCode(IntEnum):
     DEADLINE_MISSED = 9
     SHUTTING_DOWN = 10
     NOT_READY = 11
+    SESSION_BUSY = 12
+    FORMAT_INCOMPLETE = 13
 
 
 class RequestError(Exception):

@@ -114,7 +114,7 @@ def _caller() -> Iterator[_Caller]:
     from rclpy.executors import SingleThreadedExecutor
     from slice_ros import msg, srv
     from slice_ros.action import Generate
-    from slice_ros.ros.interfaces import TOKENS
+    from slice_ros.ros.requests import TOKENS
     rclpy.init()
     node = rclpy.create_node('slice_bench')
     caller = _Caller(node, {

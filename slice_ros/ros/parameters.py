@@ -1,97 +1,20 @@
-"""The node's parameters: declared once here, checked as a whole, read as one typed snapshot."""
+"""The node's parameters, live: checked as a whole, read as one typed snapshot."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from rcl_interfaces.msg import (FloatingPointRange, IntegerRange, ParameterDescriptor,
-                                SetParametersResult)
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from slice_ros.engine import EngineConfig
-from slice_ros.engine.config import WEIGHTS
+from slice_ros.ros.parameter_specs import (
+    class_specs, CLASSES, descriptor, MAX_CLASSES, Spec, SPECS)
 from slice_ros.scheduling.admission import check_rule
 from slice_ros.scheduling.registry import make_policy, policy_names
-from slice_ros.serving import DEFAULT_POLICY, ServerConfig
-from slice_ros.slo import DEFAULT_CLASSES, SloClass
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One parameter; the type is that of its default."""
-
-    name: str
-    default: object
-    sentence: str                # meaning, with the unit
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    fixed: bool = False          # read once, when the node starts
-
-
-SPECS = (
-    Spec('autostart', True, 'Configure and activate by itself; false leaves both to a lifecycle '
-         'manager.', fixed=True),
-    Spec('engine.model', '', 'Model: a Hugging Face directory or a .gguf file; empty = the '
-         'embedded SmolLM2-135M-Instruct.'),
-    Spec('engine.device', 'auto', 'Where the model runs.', choices=('auto', 'cpu', 'cuda')),
-    Spec('engine.weights', 'auto', 'Precision of the weights in memory; auto = a GGUF '
-         "file's own, else what suits the device.", choices=WEIGHTS),
-    Spec('engine.max_context', 2048, 'Tokens one request may hold, prompt and answer together.',
-         8, 1 << 22),
-    Spec('engine.slots', 32, 'Requests with a KV cache at the same time.', 1, 4096),
-    Spec('engine.max_batch', 16, 'Requests in one decode step.', 1, 4096),
-    Spec('engine.memory_fraction', 0.5, 'Share of the memory that is free '
-         'at the start that the KV caches may take.', 0.01, 0.95),
-    Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
-    Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.'),
-    Spec('scheduler.admission', 'accept', 'What becomes of a request whose objectives cannot be '
-         'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '
-         'degrade:CLASS = served in that class.'),
-    Spec('scheduler.capacity_ratio', 0.0, 'For slice_static: share of a cycle the selection may '
-         'fill; 0 = its own.', 0.0, 1.0),
-    Spec('scheduler.cycle_s', 0.0, 'For slice_static: span over which rates are planned, '
-         'seconds; 0 = its own.', 0.0, 60.0),
-    Spec('scheduler.prefill_chunk', 64, 'Prompt tokens in one step: fewer let an urgent request '
-         'in sooner, more prefill faster.', 1, 1 << 16),
-    Spec('limits.max_queued', 64, 'Requests that may wait for their first step; more get '
-         'QUEUE_FULL.', 1, 1 << 16),
-    Spec('limits.max_tokens', 1024, 'Most tokens a request may ask for.', 1, 1 << 20),
-    Spec('limits.max_prompt_tokens', 0, 'Tokens of the longest prompt; 0 = what the context '
-         'holds.', 0, 1 << 22),
-    Spec('limits.max_text_bytes', 65536, 'Bytes of all texts of a request together.',
-         1, 1 << 30),
-    Spec('limits.max_messages', 256, 'Messages in a conversation.', 1, 1 << 16),
-    Spec('limits.on_miss', 'continue', 'What becomes of a request that has missed an objective: '
-         'continue = served when nobody else needs the time, drop = ends with DEADLINE_MISSED.',
-         choices=('continue', 'drop')),
-    Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
-         'client, seconds.', 1, 86400, fixed=True),
-    Spec('status.period_s', 1.0, 'Time between two messages on ~/scheduler_state, seconds.',
-         0.05, 3600.0),
-    Spec('status.window_s', 60.0, 'Span that the figures of the status cover, seconds.',
-         1.0, 86400.0),
-    Spec('shutdown.drain_s', 0.0, 'Time that live requests are given to end when the node is '
-         'asked to stop, seconds.', 0.0, 600.0),
-)
-MAX_CLASSES = 64   # each has topics of its own
-CLASSES = Spec('slo.classes', [slo.name for slo in DEFAULT_CLASSES], 'Names of the SLO classes.')
-
-
-def class_specs(name: str) -> tuple[Spec, ...]:
-    """Return the parameters of one SLO class."""
-    known = {slo.name: slo for slo in DEFAULT_CLASSES}
-    slo = known[name] if name in known else SloClass('none')
-    return (
-        Spec(f'slo.{name}.ttft_ms', float(slo.ttft_ms), 'Objective: request received to first '
-             'token, milliseconds; 0 = none.', 0.0, 1e9),
-        Spec(f'slo.{name}.tpot_ms', float(slo.tpot_ms), 'Objective: mean time per token after '
-             'the first, milliseconds; 0 = none.', 0.0, 1e9),
-        Spec(f'slo.{name}.deadline_ms', float(slo.deadline_ms), 'Objective: request received to '
-             'last token, milliseconds; 0 = none.', 0.0, 1e9),
-        Spec(f'slo.{name}.utility', float(slo.utility), 'Worth of one attained request relative '
-             'to other classes.', 1e-9, 1e9))
+from slice_ros.serving import ServerConfig
+from slice_ros.slo import SloClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +56,7 @@ class Parameters:
 
     def _declare(self, spec: Spec) -> object:
         try:
-            return self._node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
+            return self._node.declare_parameter(spec.name, spec.default, descriptor(spec)).value
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise ParameterError(str(error)) from error
 
@@ -235,38 +158,3 @@ def _check(spec: Spec, value: object) -> None:
     if spec.low is not None and not spec.low <= value <= spec.high:
         raise ParameterError(f'{spec.name} must be from {spec.low:g} to {spec.high:g}, '
                              f'not {value}')
-
-
-def _descriptor(spec: Spec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=spec.sentence, read_only=spec.fixed)
-    if spec.choices:
-        descriptor.additional_constraints = f'one of {", ".join(spec.choices)}'
-    if isinstance(spec.default, float):
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high))]
-    elif isinstance(spec.default, int) and not isinstance(spec.default, bool):
-        descriptor.integer_range = [
-            IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)]
-    return descriptor
-
-
-def markdown() -> str:
-    """Return the table of all parameters for the README."""
-    lines = ['| parameter | type | default | range | meaning |',
-             '| --- | --- | --- | --- | --- |']
-    for spec in (CLASSES, *class_specs('control'), *SPECS):
-        kind = {bool: 'bool', int: 'integer', float: 'double', str: 'string',
-                list: 'string[]'}[type(spec.default)]
-        span = ', '.join(spec.choices)
-        if spec.low is not None:
-            span = f'{spec.low:g} to {spec.high:g}'
-        if spec.name == 'scheduler.policy':
-            span = ', '.join(policy_names())
-        if spec.name == 'scheduler.admission':
-            span = 'accept, reject, degrade:CLASS'
-        default = ', '.join(spec.default) if kind == 'string[]' else str(spec.default).lower()
-        when = ' *(fixed at start)*' if spec.fixed else ''
-        when = ' *(while unconfigured)*' if spec.name.startswith('engine.') else when
-        lines.append(f'| `{spec.name}` | {kind} | {default or "empty"} | {span} | '
-                     f'{spec.sentence}{when} |')
-    return '\n'.join(lines) + '\n'
