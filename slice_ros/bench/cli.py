@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     'serve': ('slice_ros.bench.serve', 'the same on the real engine, in real time'),
     'engine': ('slice_ros.bench.engine', 'decode step and prefill times of the engine'),
     'ros': ('slice_ros.bench.ros', 'delivery and class isolation over real topics'),
+    'reports': ('slice_ros.bench.reports', 'what recorded slo_reports say: a bag or JSON lines'),
 }
 
 

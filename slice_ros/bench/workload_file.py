@@ -26,8 +26,9 @@ def load_trace(path: Path, classes: Iterable[SloClass] = DEFAULT_CLASSES) -> lis
     """Read a recorded JSONL trace, one request a line, in any order of arrival.
 
     ``{"arrival": s, "class": name, "prompt_tokens": n, "output_tokens": n}``, and optionally
-    ``"max_tokens"`` (else the longest output of that class in the trace). Raises ``ValueError``
-    naming the line and field at fault.
+    ``"max_tokens"`` (else the longest output of that class in the trace) and ``"slo"``, the
+    objectives of the request (else those of the class of that name in `classes`). Raises
+    ``ValueError`` naming the line and field at fault.
     """
     known = {slo.name: slo for slo in classes}
     try:
@@ -52,15 +53,24 @@ def load_trace(path: Path, classes: Iterable[SloClass] = DEFAULT_CLASSES) -> lis
 
 def _trace_row(row, known: Mapping[str, SloClass]) -> tuple[float, SloClass, int, int, int]:
     _only(row, 'a trace line', {'arrival', 'class', 'prompt_tokens', 'output_tokens',
-                                'max_tokens'})
+                                'max_tokens', 'slo'})
     name = row.get('class')
-    if not isinstance(name, str) or name not in known:
+    if 'slo' in row:
+        slo = _slo(name, row['slo'], 'slo')
+    elif isinstance(name, str) and name in known:
+        slo = known[name]
+    else:
         raise ValueError(f'class {name!r:.80} is none of {", ".join(known)}')
     time = _number(row.get('arrival'), 'arrival', 0.0)
     prompt = _count(row.get('prompt_tokens'), 'prompt_tokens')
     output = _count(row.get('output_tokens'), 'output_tokens')
     limit = _count(row['max_tokens'], 'max_tokens') if 'max_tokens' in row else 0
-    return time, known[name], prompt, output, limit
+    return time, slo, prompt, output, limit
+
+
+def _slo(name: str, entry, where: str) -> SloClass:
+    _only(entry, where, {'ttft_ms', 'tpot_ms', 'deadline_ms', 'utility'})
+    return SloClass(name, **entry)
 
 
 def _workload(data, default_name: str) -> Workload:
@@ -83,9 +93,7 @@ def _class(name: str, entry: Mapping, share: float) -> ClassMix:
     _only(entry, f'classes.{name}', {'share', 'prompt_tokens', 'output_tokens', 'slo'})
     defaults = {slo.name: slo for slo in DEFAULT_CLASSES}
     if 'slo' in entry:
-        _only(entry['slo'], f'classes.{name}.slo',
-              {'ttft_ms', 'tpot_ms', 'deadline_ms', 'utility'})
-        slo = SloClass(name, **entry['slo'])
+        slo = _slo(name, entry['slo'], f'classes.{name}.slo')
     elif name in defaults:
         slo = defaults[name]
     else:

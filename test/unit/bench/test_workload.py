@@ -155,6 +155,9 @@ def test_a_trace_is_replayed_in_order_with_the_longest_answer_as_the_limit(tmp_p
 @pytest.mark.parametrize('row, sentence', [
     ('{', 't.jsonl:2'),
     ('[]', 't.jsonl:2: a trace line must be a mapping'),
+    ('{"class": "a", "slo": {"tpot_ms": -1}}', 'a.tpot_ms must be finite and not negative'),
+    ('{"class": "a", "slo": 3}', 'slo must be a mapping'),
+    ('{"class": 3, "slo": {}}', 'class name 3'),
     ({**ROW, 'class': 'chat'}, "class 'chat' is none of control"),
     ({**ROW, 'arrival': -1}, 'arrival must be a number'),
     ({**ROW, 'arrival': float('nan')}, 'arrival must be a number'),
