@@ -13,6 +13,7 @@ from slice_ros.engine import hf_directory, llama, model_cache, native_runner
 from slice_ros.engine.config import EngineConfig, EngineInfo
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.fallback import TransformersRunner
+from slice_ros.engine.graph_runner import gpu_runner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import fp16_kernels
 from slice_ros.engine.native import load_library
@@ -148,7 +149,10 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
     loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
-    runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
+    if device.type == 'cuda':
+        runner = gpu_runner(loaded, *shape, max_context, kv_dtype, config.max_batch)
+    else:
+        runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
     runner.kv_bytes = pages * page_bytes
     return runner, pages
 

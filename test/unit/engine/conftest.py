@@ -6,7 +6,13 @@ import os
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest  # noqa: E402
-from slice_ros.engine import EngineConfig, load_engine, loading  # noqa: E402
+import torch  # noqa: E402
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is first imported, which the models of transformers may do.
+    os.environ['TRITON_INTERPRET'] = '1'
+
+from slice_ros.engine import EngineConfig, load_engine, loading  # noqa: E402,I100
 from slice_ros.engine.native import load_library  # noqa: E402
 import tiny  # noqa: E402
 
