@@ -65,6 +65,13 @@ class Policy(ABC):
     def finished(self, request: Request) -> None:
         """Learn from a request that has just ended, whatever its final state."""
 
+    def inherit(self, earlier: 'Policy') -> None:
+        """Take over what `earlier`, whose place this policy takes, has learnt.
+
+        Called before the first plan, where options, capacity or the objectives of live requests
+        have changed.
+        """
+
     def overhead(self) -> float:
         """Return the seconds that the step just planned costs beyond its forward pass.
 

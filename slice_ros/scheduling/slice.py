@@ -96,6 +96,17 @@ class Slice(Policy):
             demand.kind.lengths.learn(request.generated)
             demand.kind.epoch += 1
 
+    def inherit(self, earlier: Policy) -> None:
+        """Keep what is known of the classes and of how long steps really take."""
+        if not isinstance(earlier, Slice):
+            return
+        self._kinds, self._demands, self._since = earlier._kinds, earlier._demands, earlier._since
+        for demand in self._demands.values():
+            demand.kind.slo = demand.request.slo
+            demand.generated = -1  # measured again: its objectives may be others
+        self._slowness, self._unsteady = earlier._slowness, earlier._unsteady
+        self.capacity_ratio = earlier.capacity_ratio
+
     def expect(self, now: float, request: Request, live: Sequence[Request],
                latency: LatencyModel) -> tuple[Demand, list[Demand]]:
         """Return what phase 1 would make of `request` if it came now, and of the `live` ones.

@@ -86,9 +86,10 @@ class Loop:
             stop_at = self.stop_at
             reconfigured, self.reconfigured = self.reconfigured, None
         if reconfigured:
-            self.policy = self.make_policy()
             for job in jobs.values():
                 job.request.slo = reconfigured(job.request.slo)
+            earlier, self.policy = self.policy, self.make_policy()
+            self.policy.inherit(earlier)
         for request_id, why in cancelled.items():
             if request_id in jobs:
                 self._end(jobs.pop(request_id), State.CANCELLED, ErrorCode.CANCELLED, why)

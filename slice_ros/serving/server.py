@@ -143,7 +143,8 @@ class Server:
         """Serve by another configuration from the next plan on, live requests included.
 
         A live request takes the new objectives of its class where it has the class's own. The
-        policy is made anew. Raises ``ValueError`` as the constructor does; nothing changes then.
+        policy is made anew and keeps what it has learnt. Raises ``ValueError`` as the constructor
+        does; nothing changes then.
         """
         self._make_policy(config)
         with self._loop.changed:

@@ -1,5 +1,6 @@
 """The server's promises to callers, on a fake engine."""
 
+from dataclasses import replace
 import threading
 import time
 
@@ -361,3 +362,28 @@ def test_a_prompt_that_the_cache_knows_is_not_fed_again(make_server):
     assert consumer.text == '1 2 3 '
     assert fed == [2, 1, 1]
     assert request.report().reused_tokens == 3
+
+
+def test_what_the_policy_has_learnt_outlives_other_parameters(make_server):
+    """Short answers to long allowances stay known, with live requests and without."""
+    server = make_server(FakeEngine(length=3, seconds=0.001), policy='slice')
+
+    def expected():
+        return server.predict(DIALOGUE, 5, 400).completion
+    unknown = expected()
+    for _ in range(40):
+        ask(server, max_tokens=400)[1].wait()
+    known = expected()
+    assert known < unknown / 3
+    policy = server._loop.policy
+    live = ask(server, max_tokens=400)[1]
+    for change in ({'prefill_chunk': 16}, {'policy_options': {'on_miss': 'drop'}},
+                   {'classes': (CONTROL, NAVIGATION, replace(DIALOGUE, tpot_ms=200))}):
+        server.reconfigure(replace(server.config, **change))
+    wait_until(lambda: server._loop.policy is not policy and server._loop.reconfigured is None)
+    assert live.wait() and ask(server, max_tokens=400)[1].wait()
+    assert server._loop.policy.on_miss == 'drop'
+    assert server._loop.policy.capacity.prefill_chunk == 16
+    assert expected() < unknown / 3
+    server.reconfigure(replace(server.config, policy='slice_static', policy_options={}))
+    assert ask(server, max_tokens=400)[1].wait()

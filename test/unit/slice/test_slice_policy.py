@@ -163,3 +163,18 @@ def test_a_thousand_classes_are_forgotten_again():
         request = Request(f'r{n}', SloClass(f'c{n}', utility=1), float(n), 10, 2)
         policy.plan(float(n), (request,), LATENCY)
     assert len(policy._kinds) <= 64 and math.isfinite(policy.capacity_ratio)
+
+
+def test_a_policy_that_takes_another_ones_place_knows_the_objectives_of_now():
+    """A live request is measured again by what it needs now, and is counted once."""
+    request = Request('a', replace(NAVIGATION, ttft_ms=1), 0.0, 20, 50)
+    before = make_policy('slice', Capacity())
+    before.plan(0.5, [request], LATENCY)
+    assert before._demands[request].lost   # its first token is late
+    request.slo = NAVIGATION
+    after = make_policy('slice', Capacity(prefill_chunk=8))
+    after.inherit(before)
+    step = after.plan(0.5, [request], LATENCY)
+    assert not after._demands[request].lost and step.prefill[0].tokens == 8
+    assert after._kinds['navigation'].slo == NAVIGATION
+    assert after._kinds['navigation']._count == 1
