@@ -53,6 +53,8 @@ class Request:
     ended_at: float = math.nan
     max_gap: float = 0.0
     error: ErrorCode = ErrorCode.NONE
+    held: bool = False  # rate control keeps its next token back: it must not be decoded
+    pace: float = 0.0   # seconds that rate control leaves between its tokens; 0 = it does not
 
     @property
     def context(self) -> int:
@@ -68,6 +70,11 @@ class Request:
     def decoding(self) -> bool:
         """Whether the next step of this request is a decode (else a prefill)."""
         return self.generated > 0 and self.pending == 1
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next step may decode it."""
+        return not self.held and self.generated > 0 and self.pending == 1
 
     @property
     def ended(self) -> bool:

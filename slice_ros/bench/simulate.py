@@ -191,6 +191,8 @@ class _Simulation:
             self._known(request)
             if not request.decoding:
                 self._breach(f'decodes {request.id} before its prefill')
+            if request.held:
+                self._breach(f'decodes {request.id}, which rate control holds')
         for chunk in step.prefill:
             request = chunk.request
             self._known(request)

@@ -21,12 +21,14 @@ FEW = 5                  # requests in the window below which nothing is worse t
 
 
 class Diagnostics:
-    """Judges the messages of the status; it remembers when the engine last failed."""
+    """Judges the messages of the status; it remembers failures of the engine and a shut gate."""
 
     def __init__(self, name: str) -> None:
         self._name = name            # of the node
         self._failures = 0
         self._failing_until = 0.0    # seconds, of the `now` that `statuses` is given
+        self._shut = 0
+        self._shut_until = 0.0
 
     def statuses(self, now: float, state: str, engine: msg.EngineStatus,
                  scheduler: msg.SchedulerState, delivery: float) -> list[DiagnosticStatus]:
@@ -38,9 +40,12 @@ class Diagnostics:
         if scheduler.engine_failures > self._failures:
             self._failing_until = now + scheduler.window_s
         self._failures = scheduler.engine_failures
+        if scheduler.gate_shut > self._shut or not scheduler.gate_open:
+            self._shut_until = now + scheduler.window_s
+        self._shut = scheduler.gate_shut
         return [
             self._engine(state, engine, scheduler, now < self._failing_until),
-            self._scheduler(scheduler, delivery),
+            self._scheduler(scheduler, delivery, now < self._shut_until),
             *(self._class(status) for status in scheduler.classes)]
 
     def lone(self, state: str) -> list[DiagnosticStatus]:
@@ -58,15 +63,19 @@ class Diagnostics:
                   ('engine_failures', str(scheduler.engine_failures)), ('state', state)]
         return self._status('engine', level, said, engine.device, values)
 
-    def _scheduler(self, scheduler: msg.SchedulerState, delivery: float) -> DiagnosticStatus:
+    def _scheduler(self, scheduler: msg.SchedulerState, delivery: float,
+                   stood_still: bool) -> DiagnosticStatus:
         waiting = scheduler.queued / max(scheduler.max_queued, 1)
         level, said = OK, f'{scheduler.load:.0%} busy'
-        if waiting >= 1:
+        if not scheduler.gate_open:
+            level, said = ERROR, 'the pacing gate is shut: the executor or the clock stands still'
+        elif waiting >= 1:
             level, said = ERROR, 'the queue is full: new requests are refused'
         elif waiting >= QUEUE_WARN:
             level, said = WARN, f'the queue is {waiting:.0%} full'
-        elif not scheduler.gate_open:
-            level, said = ERROR, 'the pacing gate is shut: the executor or the clock stands still'
+        elif stood_still:
+            level, said = WARN, 'the pacing gate was shut of late: a callback of the node takes '\
+                'long, or its clock stands still at times'
         elif scheduler.load >= LOAD_WARN:
             level, said = WARN, 'the engine is always busy: the least useful requests are late'
         elif scheduler.prediction_error > PREDICTION_WARN:

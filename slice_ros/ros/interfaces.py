@@ -3,6 +3,7 @@
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from slice_ros import msg, srv
@@ -35,7 +36,8 @@ class SliceNode(RequestNode):
             self.create_service(kind, f'~/{what}', callback, qos_profile=SERVICES,
                                 callback_group=self.group)
         self._status_timer = self.create_timer(
-            self.settings.status_period_s, self._publish_state, callback_group=self.group)
+            self.settings.status_period_s, self._publish_state, callback_group=self.group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME))  # told also when the node's clock stops
 
     def _reconfigured(self, before: Settings) -> None:
         super()._reconfigured(before)
@@ -91,6 +93,16 @@ class SliceNode(RequestNode):
     def _state_message(self, snapshot: Snapshot) -> msg.SchedulerState:
         return conversions.state_message(snapshot, self.settings.server.max_queued,
                                          self.get_clock().now().to_msg())
+
+    def _gate_changed(self, shut: bool) -> None:
+        if shut:
+            self.get_logger().error(
+                'the pacing gate is shut: nothing is generated while the executor or the clock '
+                'of the node stands still', throttle_duration_sec=10.0)
+        else:
+            self.get_logger().warning('the pacing gate is open again',
+                                      throttle_duration_sec=10.0)
+        self._publish_state()
 
     def _publish_state(self) -> None:
         health = DiagnosticArray()

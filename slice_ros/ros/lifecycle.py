@@ -21,6 +21,7 @@ from rclpy.task import Future
 
 from slice_ros.engine import Engine
 from slice_ros.errors import ModelError
+from slice_ros.ros.pacing import Pacer
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Server
@@ -55,6 +56,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         # Else one pending coroutine would hold up the others.
         self.group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=self.group)
+        self.pacer = Pacer(self, self.settings.rate_control,
+                           lambda: self.server is not None and self.server.busy, self.group)
         self._complete = self._service_change_state.callback
         self._service_change_state.callback = self._change_state
         self.state = 'loading' if self.settings.autostart else 'unconfigured'
@@ -71,6 +74,11 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def _reconfigured(self, before: Settings) -> None:
         if self.server is not None and self.settings.server != before.server:
             self.server.reconfigure(self.settings.server)
+        if self.settings.rate_control != before.rate_control:
+            self.pacer.reconfigure(self.settings.rate_control)
+
+    def _gate_changed(self, shut: bool) -> None:
+        """Hear that the pacing gate fell shut, stays so or is open again; in another thread."""
 
     async def start(self) -> bool:
         """Configure and activate; return whether both succeeded."""
@@ -168,7 +176,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         if self.engine is None:
             self.state = 'failed'
             return FAILURE
-        self.server = Server(self.engine, self._latency, self.settings.server)
+        self.server = Server(self.engine, self._latency, self.settings.server,
+                             gate=self.pacer.gate, on_gate=self._gate_changed)
         self.state = 'inactive'
         info, decode = self.engine.info, self._latency.decode
         self.get_logger().info(

@@ -7,6 +7,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from slice_ros.engine.config import WEIGHTS
 from slice_ros.scheduling.registry import policy_names
 from slice_ros.serving import DEFAULT_POLICY
+from slice_ros.serving.pacing import MODES
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 
@@ -48,6 +49,14 @@ SPECS = (
          'seconds; 0 = its own.', 0.0, 60.0),
     Spec('scheduler.prefill_chunk', 64, 'Prompt tokens in one step: fewer let an urgent request '
          'in sooner, more prefill faster.', 1, 1 << 16),
+    Spec('rate_control.mode', 'work_conserving', 'How tokens are released: paced = each request '
+         'at the rate of its class, the engine rests in between; work_conserving = as fast as '
+         'they come.', choices=MODES),
+    Spec('rate_control.period_s', 0.005, 'For paced: period of the timer, on the clock of the '
+         'node, that releases tokens, seconds.', 0.001, 0.1),
+    Spec('rate_control.stall_s', 0.5, 'Generation stops when the executor or the clock of the '
+         'node has stood still this long, seconds; at least 4 times rate_control.period_s.',
+         0.05, 60.0),
     Spec('limits.max_queued', 64, 'Requests that may wait for their first step; more get '
          'QUEUE_FULL.', 1, 1 << 16),
     Spec('limits.max_tokens', 1024, 'Most tokens a request may ask for.', 1, 1 << 20),

@@ -13,7 +13,7 @@ from slice_ros.ros.parameter_specs import (
     class_specs, CLASSES, descriptor, MAX_CLASSES, Spec, SPECS)
 from slice_ros.scheduling.admission import check_rule
 from slice_ros.scheduling.registry import make_policy, policy_names
-from slice_ros.serving import ServerConfig
+from slice_ros.serving import RateControl, ServerConfig
 from slice_ros.slo import SloClass
 
 
@@ -23,6 +23,7 @@ class Settings:
 
     engine: EngineConfig
     server: ServerConfig
+    rate_control: RateControl
     classes: Mapping[str, SloClass]
     max_text_bytes: int
     max_messages: int
@@ -131,6 +132,11 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         make_policy(values['scheduler.policy'], **options)
     except ValueError as error:
         raise ParameterError(f'scheduler: {error}') from error
+    rate = RateControl(**{name: values[f'rate_control.{name}']
+                          for name in ('mode', 'period_s', 'stall_s')})
+    if rate.stall_s < 4 * rate.period_s:
+        raise ParameterError('rate_control.stall_s must be at least 4 times '
+                             f'rate_control.period_s ({rate.period_s:g}), not {rate.stall_s:g}')
     engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
         'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
         'threads')})
@@ -142,7 +148,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         **{name: values[f'limits.{name}']
            for name in ('max_queued', 'max_prompt_tokens', 'max_tokens')})
     return Settings(
-        engine=engine, server=server, classes=classes,
+        engine=engine, server=server, rate_control=rate, classes=classes,
         max_text_bytes=values['limits.max_text_bytes'],
         max_messages=values['limits.max_messages'],
         result_timeout_s=values['limits.result_timeout_s'],

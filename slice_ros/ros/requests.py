@@ -82,6 +82,7 @@ class RequestNode(ManagedNode):
             sampling, stop = conversions.sampling(goal.sampling), conversions.stops(goal.stop)
             server.check(1, goal.max_tokens)
             tokens = server.engine.encode_chat(conversions.messages(goal, self.settings))
+            self.pacer.wake()
             server.submit(slo, tokens, goal.max_tokens, sampling, call, stop=stop,
                           request_id=call.id, arrival=arrival)
         except RequestError as error:

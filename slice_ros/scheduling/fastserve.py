@@ -56,8 +56,8 @@ class FastServe(Policy):
         self._promote(now, requests, latency)
         standing = self._standing
         ranked = sorted(requests, key=lambda r: (standing[r].level, standing[r].turn))
-        batch = ranked[:self.capacity.max_batch]
-        decode = [request for request in batch if request.decoding]
+        batch = [request for request in ranked if not request.held][:self.capacity.max_batch]
+        decode = [request for request in batch if request.ready]
         chunks = prefill_in_order(batch, self.capacity.prefill_chunk)
         step = fit_step(self.capacity, ranked, decode, chunks)
         before = set(self._ran)
@@ -71,6 +71,9 @@ class FastServe(Policy):
 
     def finished(self, request: Request) -> None:
         self._standing.pop(request, None)
+
+    def rest(self) -> None:
+        self._ran = ()
 
     def _charge(self, now: float) -> None:
         """Charge the last step to those who took part in it, and move them down if need be."""

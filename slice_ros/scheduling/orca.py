@@ -25,10 +25,10 @@ def prefill_in_order(requests: Sequence[Request], budget: int) -> list[PrefillCh
 
 
 class Orca(Policy):
-    """First come, first served; the batch is the oldest ``max_batch`` live requests."""
+    """First come, first served; the batch is the oldest ``max_batch`` live requests not held."""
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
-        batch = requests[:self.capacity.max_batch]
-        decode = [request for request in batch if request.decoding]
+        batch = [request for request in requests if not request.held][:self.capacity.max_batch]
+        decode = [request for request in batch if request.ready]
         chunks = prefill_in_order(batch, self.capacity.prefill_chunk)
         return fit_step(self.capacity, requests, decode, chunks)

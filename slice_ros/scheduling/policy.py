@@ -38,7 +38,8 @@ class Step:
 
     ``evict`` gives up KV caches (recomputed when those requests next run) before the pass;
     ``drop`` ends requests with DEADLINE_MISSED. A step with neither decode nor prefill is idle:
-    plan again at ``wake_at``, or when a request arrives or ends if that is ``None``.
+    plan again at ``wake_at``, or when a request arrives, ends or is no longer held if that is
+    ``None``.
     """
 
     decode: tuple[Request, ...] = ()
@@ -60,7 +61,11 @@ class Policy(ABC):
 
     @abstractmethod
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
-        """Return the next step for the live `requests`: none ended, in order of arrival."""
+        """Return the next step for the live `requests`: none ended, in order of arrival.
+
+        Only those that are ``ready`` may be decoded: where rate control holds one, its room and
+        time go to others, and when nobody else can use them the step is idle.
+        """
 
     def finished(self, request: Request) -> None:
         """Learn from a request that has just ended, whatever its final state."""
@@ -71,6 +76,9 @@ class Policy(ABC):
         Called before the first plan, where options, capacity or the objectives of live requests
         have changed.
         """
+
+    def rest(self) -> None:
+        """Hear that nothing follows the last step at once: the time from now on is not its."""
 
     def overhead(self) -> float:
         """Return the seconds that the step just planned costs beyond its forward pass.

@@ -83,6 +83,9 @@ class Slice(Policy):
         self._ran = [demands[r] for r in step.decode]
         self._ran += [demands[chunk.request] for chunk in step.prefill]
         self._promised = sum(demands[r].unit for r in step.decode)
+        if step.decode and any(r.held for r in live):  # the batch is small for want of company
+            context = sum(r.cached for r in step.decode)
+            self._promised = max(self._promised, latency.decode(len(step.decode), context))
         for chunk in step.prefill:
             self._promised += latency.prefill(chunk.tokens, chunk.request.cached)
         self._planned_at = now
@@ -106,6 +109,9 @@ class Slice(Policy):
             demand.generated = -1  # measured again: its objectives may be others
         self._slowness, self._unsteady = earlier._slowness, earlier._unsteady
         self.capacity_ratio = earlier.capacity_ratio
+
+    def rest(self) -> None:
+        self._promised = 0.0
 
     def expect(self, now: float, request: Request, live: Sequence[Request],
                latency: LatencyModel) -> tuple[Demand, list[Demand]]:
@@ -188,7 +194,8 @@ class Slice(Policy):
         self._chosen, self._others = chosen, spare + others
         self._ranked = [d.request for d in chain(chosen, spare, others)]
         self._selected_at = now
-        unserved = chain(self._others, (d for d in chosen if not d.request.decoding))
+        unserved = chain((d for d in self._others if not d.request.held),
+                         (d for d in chosen if not d.request.decoding))
         oldest = min(unserved, key=_arrival, default=None)
         old = oldest is not None and now - oldest.request.arrival > PATIENCE
         self._oldest = oldest if old else None
@@ -259,10 +266,10 @@ class Slice(Policy):
                 step = fit_step(self.capacity, self._ranked, (), (chunk,))
                 if not step.idle:
                     return step
-        decode = batch_of(rows, limits, latency)
+        decode = batch_of([row for row in rows if row.demand.request.ready], limits, latency)
         if not decode:
             return self._leftover(latency)
-        if (oldest is not None and oldest.request.decoding and oldest.request not in decode
+        if (oldest is not None and oldest.request.ready and oldest.request not in decode
                 and len(decode) < self.capacity.max_batch):
             cost = latency.decode(len(decode) + 1) - latency.decode(len(decode))
             if self._owed > cost:
@@ -274,7 +281,7 @@ class Slice(Policy):
         """Serve those whose objectives are missed, absent or out of reach, on slack."""
         everyone = self._chosen + self._others
         waiting = [d for d in everyone if not d.request.decoding]
-        started = [d.request for d in everyone if d.request.decoding]
+        started = [d.request for d in everyone if d.request.ready]
         if waiting and len(started) < self._limits.target:
             chunk = chunk_of(waiting[0].request, math.inf, self._limits, latency,
                              self.capacity.prefill_chunk)

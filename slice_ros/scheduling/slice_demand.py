@@ -120,7 +120,8 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
         demand.first_due = start
     finish = start + (length - 1) * tpot if ahead or generated else start
     demand.finish_due = min(finish, deadline) if length > 1 else min(start, deadline)
-    demand.milestone = min(start + HEADROOM * (least - 1) * tpot if least > 1 else start, deadline)
+    headroom = 1.0 if request.pace else HEADROOM  # rate control lets nobody get that far ahead
+    demand.milestone = min(start + headroom * (least - 1) * tpot if least > 1 else start, deadline)
     demand.tokens, demand.unit = max(sure, 1), unit
     demand.work = demand.prefill + ahead * unit
     demand.fastest = demand.prefill + ahead * alone

@@ -56,7 +56,7 @@ class SliceStatic(Policy):
         for _ in self._columns:
             rows = [self._selected[i] for i in self._columns[self._next]]
             self._next = (self._next + 1) % len(self._columns)
-            step = fit_step(self.capacity, self._ranked, [r for r in rows if r.decoding])
+            step = fit_step(self.capacity, self._ranked, [r for r in rows if r.ready])
             if not step.idle:
                 return step
         return Step()

@@ -1,11 +1,14 @@
 """Where requests meet the engine: plan, run, deliver. No ROS.
 
 `server.Server` is what the rest of the node talks to, `loop.Loop` the one thread that owns the
-engine, `delivery` the thread that tells callers, `stats` what has been measured.
+engine, `delivery` the thread that tells callers, `pacing` the gate that a timer opens, `stats`
+what has been measured.
 """
 
 from slice_ros.serving.delivery import Delivery
+from slice_ros.serving.pacing import Gate, RateControl
 from slice_ros.serving.server import DEFAULT_POLICY, Server, ServerConfig
 from slice_ros.serving.stats import ClassSnapshot, Snapshot
 
-__all__ = ['ClassSnapshot', 'DEFAULT_POLICY', 'Delivery', 'Server', 'ServerConfig', 'Snapshot']
+__all__ = ['ClassSnapshot', 'DEFAULT_POLICY', 'Delivery', 'Gate', 'RateControl', 'Server',
+           'ServerConfig', 'Snapshot']

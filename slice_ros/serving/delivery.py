@@ -44,8 +44,11 @@ class Courier:
         self._queue: SimpleQueue = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def put(self, consumer: Callable[[Delivery], None], delivery: Delivery) -> None:
-        """Leave a delivery to the thread; waits only while `LIMIT` of them wait already."""
+    def put(self, consumer: Callable[[object], None], delivery: object) -> None:
+        """Leave a `Delivery`, or other news, to the thread.
+
+        Waits only while `LIMIT` of them wait already.
+        """
         while self._queue.qsize() >= LIMIT:
             time.sleep(1e-3)
         self._queue.put((consumer, delivery))
@@ -69,6 +72,9 @@ class Courier:
             try:
                 consumer(delivery)
             except Exception:  # a caller's fault is that caller's alone
+                if not isinstance(delivery, Delivery):
+                    log.exception('what was told was not taken')
+                    continue
                 log.exception('the consumer of request %s failed; it is cancelled',
                               delivery.request.id)
                 self._failed(delivery)

@@ -16,6 +16,7 @@ from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Courier, Delivery
+from slice_ros.serving.pacing import Gate
 from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
 from slice_ros.slo import SloClass
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from slice_ros.engine import Engine, Sequence
 
 log = logging.getLogger('slice_ros.serving')
+
+REMIND = 1.0   # seconds between two words about a gate that stays shut
 
 
 @dataclass(eq=False, slots=True)
@@ -37,11 +40,14 @@ class Job:
 class Loop:
     """Serves what is put into `jobs` until it is stopped.
 
-    `make_policy` is called for the first policy and again when one has failed.
+    `make_policy` is called for the first policy and again when one has failed. With a `gate`,
+    nothing runs while that is shut; `on_gate` is called, by the delivery thread, with True when it
+    falls shut before live requests, again while it stays so, and with False when it is open again.
     """
 
     def __init__(self, engine: 'Engine', latency: LatencyModel,
-                 make_policy: Callable[[], Policy], clock: Callable[[], float]) -> None:
+                 make_policy: Callable[[], Policy], clock: Callable[[], float],
+                 gate: Gate | None = None, on_gate: Callable[[bool], None] | None = None) -> None:
         self.engine, self.latency, self.clock = engine, latency, clock
         self.observe = getattr(latency, 'observe', None)  # models that learn have it
         self.make_policy = make_policy
@@ -56,6 +62,11 @@ class Loop:
         self.stats = LoopStats()
         self.prefixes = 0                        # counts what gave the cache something to reuse
         self.courier = Courier(self._consumer_failed)
+        self.gate, self.on_gate = gate, on_gate
+        self.shut = False                        # the gate, before live requests
+        self.reminded_at = 0.0                   # when that was last told
+        if gate is not None:
+            gate.wake = self._gate_moved
 
     def notify(self) -> None:
         """Make the loop look again; `changed` must be held."""
@@ -97,7 +108,11 @@ class Loop:
         if stop_at <= begin or (stop_at < math.inf and not jobs):
             self._end_all(ErrorCode.SHUTTING_DOWN, 'the server was stopped')
             return False
+        if self.gate is not None and not self._passable(begin, jobs):
+            self._wait(version, min(stop_at, begin + REMIND))
+            return True
         if not jobs:
+            self.policy.rest()
             self._wait(version, stop_at)
             return True
         self._adopt(jobs)
@@ -112,10 +127,38 @@ class Loop:
         if not step.idle:
             self._step(step, jobs, begin)
         elif not step.drop:
+            for job in jobs.values():
+                job.request.pause()
             # A wake-up time in the past would make this loop spin.
             wake_at = math.inf if step.wake_at is None else max(step.wake_at, begin + 1e-3)
+            if self.gate is not None:
+                wake_at = min(wake_at, max(self.gate.falls_shut(), begin) + 1e-3)
             self._wait(version, min(stop_at, wake_at))
         return True
+
+    def _passable(self, now: float, jobs: dict[str, Job]) -> bool:
+        """Return whether the gate lets a step pass, and hold back what is not due."""
+        requests = [job.request for job in jobs.values()]
+        shut = bool(jobs) and self.gate.shut(now)
+        if shut:
+            self.gate.await_opening()
+            if not self.shut:
+                with self.changed:
+                    self.stats.gate_shut += 1
+                for request in requests:
+                    request.pause()
+                self.policy.rest()
+        else:
+            self.gate.hold(requests, now)
+        if self.on_gate and (shut != self.shut or shut and now - self.reminded_at >= REMIND):
+            self.reminded_at = now
+            self.courier.put(self.on_gate, shut)
+        self.shut = shut
+        return not shut
+
+    def _gate_moved(self) -> None:
+        with self.changed:
+            self.notify()
 
     def _adopt(self, jobs: dict[str, Job]) -> None:
         """Let requests that hold no cache take over what others computed of their prompts."""
@@ -194,6 +237,8 @@ class Loop:
         except Exception:  # nothing of the engine may keep a caller from its answer
             log.exception('the engine could not release request %s', request.id)
         self.prefixes += 1
+        if self.gate is not None:
+            self.gate.forget(request)
         with self.changed:
             self.jobs.pop(request.id, None)
             self.cancelled.pop(request.id, None)

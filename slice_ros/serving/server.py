@@ -16,6 +16,7 @@ from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.loop import Job, Loop
+from slice_ros.serving.pacing import Gate, RateControl
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
@@ -50,10 +51,17 @@ class Server:
 
     def __init__(self, engine: 'Engine', latency: LatencyModel,
                  config: ServerConfig = ServerConfig(), *,
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        """Make a server. Raises ``ValueError`` when the policy, or an option of it, is unknown."""
+                 clock: Callable[[], float] = time.monotonic, gate: Gate | None = None,
+                 on_gate: Callable[[bool], None] | None = None) -> None:
+        """Make a server. Raises ``ValueError`` when the policy, or an option of it, is unknown.
+
+        With a `gate`, somebody has to open it while requests live. `on_gate` is called by the
+        thread of `on_output`, with True when the gate falls shut before live requests and about
+        once a second while it stays so, with False when it is open again.
+        """
         self.engine, self.latency, self.config, self.clock = engine, latency, config, clock
-        self._loop = Loop(engine, latency, self._make_policy, clock)
+        self._gate = gate
+        self._loop = Loop(engine, latency, self._make_policy, clock, gate, on_gate)
         for slo in config.classes:
             self._loop.class_stats(slo.name)
         self._thread: threading.Thread | None = None
@@ -89,6 +97,11 @@ class Server:
         """Whether the loop thread runs."""
         thread = self._thread
         return thread is not None and thread.is_alive()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request lives."""
+        return bool(self._loop.jobs)
 
     def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
                on_output: Callable[[Delivery], None], *, stop: Iterable[str] = (),
@@ -201,9 +214,14 @@ class Server:
                                  [r for r in live if r.slo.name == name], now, config.window)
             for name in stats}
         figures = loop_figures(loop_stats, now, config.window, self._started)
+        gate = self._gate
+        age = gate.age(now) if gate is not None and live else math.inf
         return Snapshot(
             at=now, policy=config.policy, window=config.window, requests=live, classes=classes,
             capacity_ratio=_capacity_ratio(loop.policy),
+            rate_control=(gate.config if gate is not None else RateControl()).mode,
+            gate_open=not (live and loop.shut), gate_age=age if age < math.inf else math.nan,
+            held=sum(r.held for r in live),
             queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
             kv_tokens_used=sum(r.cached for r in live), draining=loop.stop_at < math.inf,
             **figures)

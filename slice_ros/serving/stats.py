@@ -75,6 +75,7 @@ class LoopStats:
     tokens: int = 0
     engine_failures: int = 0
     policy_failures: int = 0
+    gate_shut: int = 0   # times the pacing gate fell shut before live requests
     recent: deque = field(default_factory=lambda: deque(maxlen=_STEPS_KEPT))
 
     def copy(self) -> 'LoopStats':
@@ -128,6 +129,11 @@ class Snapshot:
     tokens: int
     engine_failures: int
     policy_failures: int
+    rate_control: str
+    gate_open: bool             # true while nothing lives
+    gate_age: float             # since it was last opened; NaN while nothing lives
+    gate_shut: int              # times it fell shut before live requests
+    held: int                   # live requests whose next token is kept back
     queued: int
     slots_used: int
     kv_tokens_used: int
@@ -172,4 +178,4 @@ def loop_figures(stats: LoopStats, now: float, window: float, started: float) ->
         'plan': tuple(percentile([r.plan for r in recent], p) for p in (0.5, 0.99)),
         'tokens_per_s': sum(r.tokens for r in recent) / span, 'steps': stats.steps,
         'tokens': stats.tokens, 'engine_failures': stats.engine_failures,
-        'policy_failures': stats.policy_failures}
+        'policy_failures': stats.policy_failures, 'gate_shut': stats.gate_shut}

@@ -56,6 +56,14 @@ def test_an_engine_error_is_red_for_the_window(judge):
     assert judge(engine_failures=1)['engine'] == OK
 
 
+def test_a_gate_that_was_shut_is_a_warning_for_the_window(judge):
+    assert judge(gate_open=False, gate_shut=1)['scheduler'] == ERROR
+    judge.clock.now = 59.0
+    assert judge(gate_shut=1)['scheduler'] == WARN
+    judge.clock.now = 61.0
+    assert judge(gate_shut=1)['scheduler'] == OK
+
+
 def test_diagnostics_agree_with_the_status(node, caller, spin):
     listener, heard = Node('aggregator'), []
     listener.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)

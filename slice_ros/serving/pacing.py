@@ -1,0 +1,163 @@
+"""Timer-gated rate control: when a running request may have its next token. No ROS.
+
+A timer of the node opens the gate up to the time on the node's clock; the loop asks, once a turn,
+whose next token is due by then. Where nobody opens the gate, because the executor or the clock
+stands still, it falls shut and nothing runs: what the robot does not keep up with is not computed.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+import math
+import time
+
+from slice_ros.request import Request
+from slice_ros.slo import SloClass
+
+MODES = ('work_conserving', 'paced')
+LEAD = 0.4            # of its pace a request gets ahead, so that the mean keeps its objective ...
+LEAD_STEP = 0.1       # ... by so much of the pace a token,
+MOST_STEP = 0.01      # seconds, and at most this
+TOGETHER = 0.01       # seconds that tokens may come early to share a step with another
+CATCH_UP = 2.0        # a request that is late runs at this many times its rate, no faster
+DEADLINE_SHARE = 0.9  # of the time that a deadline leaves, tokens are spread over this
+LEAP = 1.0            # seconds that the gate follows a clock which jumps ahead
+
+
+@dataclass(frozen=True, slots=True)
+class RateControl:
+    """How tokens are released; times are seconds.
+
+    ``work_conserving``: as fast as the engine makes them; ``paced``: each request at the rate
+    that its objectives need. In both, nothing runs while the gate is shut.
+    """
+
+    mode: str = 'work_conserving'
+    period_s: float = 0.005   # between two ticks that open the gate, on the clock of the node
+    stall_s: float = 0.5      # without a tick, on the wall clock, after which the gate is shut
+
+
+@dataclass(eq=False, slots=True)
+class _Schedule:
+    """When the tokens of one request are due, on the gate's time."""
+
+    slo: SloClass
+    pace: float
+    start: float     # when it was made,
+    base: int        # and the tokens there were then
+    seen: int        # tokens there were when it was last looked at,
+    last: float      # and when the last of them was first seen
+
+    def due(self) -> float:
+        """Return when the next token is due."""
+        number = self.seen - self.base + 1
+        lead = min(number * min(LEAD_STEP * self.pace, MOST_STEP), LEAD * self.pace)
+        return max(self.start + number * self.pace - lead, self.last + self.pace / CATCH_UP)
+
+
+class Gate:
+    """Opened by a timer, asked by the loop.
+
+    Its time follows the clock that `open` is given, but never runs backwards, and leaves out
+    the time for which it was shut: requests then go on at their rate, with no flood and no wait.
+    `open` never waits for the loop; `hold` and `await_opening` are for the loop's thread alone.
+    `clock` is the server's, in seconds.
+    """
+
+    def __init__(self, config: RateControl = RateControl(),
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config       # may be replaced at any time
+        self.wake: Callable[[], None] = lambda: None   # called when what the loop waits for is due
+        self._clock = clock
+        self._ros = 0.0            # the clock's time as of the last tick; 0 = it has not begun
+        self._opened = -math.inf   # when that was, on the server's clock
+        self._time = 0.0           # the gate's own
+        self._wanted = math.inf    # time from which on the loop wants to be woken
+        self._schedules: dict[Request, _Schedule] = {}
+
+    def open(self, ros_now: float) -> None:  # noqa: A003
+        """Let tokens pass that are due by `ros_now`; the same time again opens nothing."""
+        ahead = ros_now - self._ros
+        if not ahead:
+            return
+        config, now = self.config, self._clock()
+        if now - self._opened > config.stall_s:
+            ahead = min(ahead, config.period_s)
+        self._time += max(min(ahead, LEAP), 0.0)
+        self._ros, self._opened = ros_now, now
+        if self._time >= self._wanted:
+            self._wanted = math.inf
+            self.wake()
+
+    def age(self, now: float) -> float:
+        """Return the seconds since the gate was last opened."""
+        return now - self._opened
+
+    def shut(self, now: float) -> bool:
+        """Return whether nothing may run."""
+        return now - self._opened > self.config.stall_s
+
+    def falls_shut(self) -> float:
+        """Return when the gate is shut unless it is opened before, on the server's clock."""
+        return self._opened + self.config.stall_s
+
+    def await_opening(self) -> None:
+        """Have `wake` called when the gate is opened next."""
+        self._wanted = -math.inf
+
+    def hold(self, requests: Iterable[Request], now: float) -> None:
+        """Set ``held`` and ``pace`` of the live `requests`; `now` is the server's clock.
+
+        `wake` is called when one of those held is due.
+        """
+        config = self.config
+        if config.mode != 'paced':
+            if self._schedules:
+                self._schedules.clear()
+                for request in requests:
+                    request.held, request.pace = False, 0.0
+            self._wanted = math.inf
+            return
+        soon = self._time + config.period_s
+        dues = []
+        for request in requests:
+            request.held = False
+            if request.generated:
+                due = self._due(request, now)
+                if request.decoding:
+                    dues.append((due, request))
+        first = min((due for due, _ in dues), default=math.inf)
+        if first > soon:
+            first = -math.inf   # there is no step to share
+        wanted = math.inf
+        for due, request in dues:
+            if due > max(soon, first + min(LEAD_STEP * request.pace, TOGETHER)):
+                request.held = True
+                wanted = min(wanted, due)
+        self._wanted = wanted - config.period_s
+
+    def forget(self, request: Request) -> None:
+        """Drop what is kept about a request that has ended."""
+        self._schedules.pop(request, None)
+
+    def _due(self, request: Request, now: float) -> float:
+        schedule, generated = self._schedules.get(request), request.generated
+        if schedule is None or schedule.slo != request.slo:
+            schedule = _Schedule(request.slo, pace_of(request, now), self._time, generated,
+                                 generated, self._time)
+            self._schedules[request] = schedule
+            request.pace = schedule.pace
+        elif schedule.seen != generated:
+            schedule.seen, schedule.last = generated, self._time
+        return schedule.due() if schedule.pace else -math.inf
+
+
+def pace_of(request: Request, now: float) -> float:
+    """Return the seconds between the tokens still to come that keep the objectives; 0 = none.
+
+    Where there is a deadline the longest answer is assumed; one that is out of reach is ignored.
+    """
+    slo = request.slo
+    left = DEADLINE_SHARE * (request.arrival + slo.deadline - now)
+    by_deadline = left / max(request.max_tokens - request.generated, 1)
+    pace = min(slo.tpot, by_deadline if left > 0 else math.inf)
+    return 0.0 if pace == math.inf else pace

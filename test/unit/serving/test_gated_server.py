@@ -1,0 +1,125 @@
+"""The loop behind a gate: nothing runs while it is shut, and what is asked of it still happens."""
+
+import threading
+import time
+
+import pytest
+from slice_ros.errors import ErrorCode
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.serving import Gate, RateControl, Server, ServerConfig
+from slice_ros.slo import SloClass
+
+from .conftest import FakeEngine
+from .test_server import ask, wait_until
+
+STALL = 0.15
+
+
+class Timer:
+    """Opens a gate every 2 ms from a thread, while it runs."""
+
+    def __init__(self, gate):
+        self.gate, self.runs, self.over = gate, True, False
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        while not self.over:
+            if self.runs:
+                self.gate.open(time.monotonic() + 1e6)
+            time.sleep(0.002)
+
+
+@pytest.fixture
+def gated():
+    """Return a function that makes a server behind a gate, its timer, and what it was told."""
+    made = []
+
+    def make(mode='work_conserving', engine=None):
+        gate, told = Gate(RateControl(mode, 0.004, STALL)), []
+        timer = Timer(gate)
+        server = Server(engine or FakeEngine(seconds=0.001),
+                        LatencyModel('fake', ((1, 1.0), (8, 4.0)), prefill_token_ms=0.1),
+                        ServerConfig(policy='slice'), gate=gate, on_gate=told.append)
+        wait_until(lambda: not gate.shut(time.monotonic()))
+        server.start()
+        made.append((server, timer))
+        return server, timer, told
+    yield make
+    for server, timer in made:
+        timer.over = True
+        timer.thread.join(10)
+        assert server.stop()
+
+
+@pytest.mark.parametrize('mode', ['paced', 'work_conserving'])
+def test_without_a_tick_nothing_runs_until_the_next(gated, mode):
+    server, timer, told = gated(mode)
+    request, consumer = ask(server, slo=SloClass('a', tpot_ms=20), max_tokens=480)
+    wait_until(lambda: request.generated > 3)
+    timer.runs = False
+    wait_until(lambda: told == [True])
+    steps = len(server.engine.steps)
+    second, _ = ask(server, max_tokens=480)
+    time.sleep(0.3)
+    assert len(server.engine.steps) == steps and not second.generated
+    shut = server.snapshot()
+    assert not shut.gate_open and shut.gate_shut == 1 and shut.gate_age > STALL
+    timer.runs = True
+    wait_until(lambda: told[-1] is False and second.generated)
+    done = request.generated
+    wait_until(lambda: request.generated > done)
+    again = server.snapshot()
+    assert again.gate_open and again.gate_shut == 1 and again.gate_age < STALL
+    assert again.rate_control == mode
+
+
+def test_a_shut_gate_is_told_again_and_again(gated):
+    server, timer, told = gated()
+    request, _ = ask(server, max_tokens=480)
+    timer.runs = False
+    wait_until(lambda: len(told) >= 3, timeout=10)
+    assert set(told) == {True} and server.snapshot().gate_shut == 1
+
+
+def test_cancel_and_stop_work_while_the_gate_is_shut(gated):
+    server, timer, told = gated('paced')
+    request, consumer = ask(server, max_tokens=480)
+    other, left = ask(server, max_tokens=480)
+    timer.runs = False
+    wait_until(lambda: told)
+    begin = time.monotonic()
+    assert server.cancel(request.id)
+    assert consumer.last.error is ErrorCode.CANCELLED
+    assert server.stop()
+    assert left.last.error is ErrorCode.SHUTTING_DOWN
+    assert time.monotonic() - begin < 2.0
+
+
+def test_an_idle_server_needs_no_tick(gated):
+    server, timer, told = gated()
+    timer.runs = False
+    time.sleep(2 * STALL)
+    snapshot = server.snapshot()
+    assert not told and snapshot.gate_open and snapshot.gate_age != snapshot.gate_age
+
+
+def test_paced_requests_are_held_and_the_engine_rests(gated):
+    server, timer, told = gated('paced')
+    slo = SloClass('a', tpot_ms=50)
+    requests = [ask(server, slo=slo, max_tokens=40)[0] for _ in range(3)]
+    wait_until(lambda: server.snapshot().held == 3)
+    for request in requests:
+        wait_until(lambda: request.ended)
+        assert 0.04 < request.tpot <= 0.05
+    assert server.snapshot().held == 0 and not told
+
+
+def test_a_fault_of_who_is_told_is_nobody_elses(gated):
+    server, timer, told = gated()
+    server._loop.on_gate = lambda shut: 1 / 0
+    request, consumer = ask(server, max_tokens=480)
+    timer.runs = False
+    wait_until(lambda: server.snapshot().gate_shut)
+    timer.runs = True
+    assert consumer.last.finish_reason == 'length'
