@@ -6,7 +6,7 @@ import uuid
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from slice_ros import msg, srv
 from slice_ros.action import Generate
@@ -15,15 +15,11 @@ from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
 from slice_ros.ros.lifecycle import ManagedNode
 from slice_ros.ros.parameters import Settings
+from slice_ros.ros.qos import SERVICES, TOKENS
 from slice_ros.serving import Server
 
-# A token is not worth less because a listener was slow: keep plenty, and never block on it.
-TOKENS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
-                    durability=DurabilityPolicy.VOLATILE)
 REPORTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 PROMPTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-# The default of 10 loses requests without a word when many callers ask at once.
-SERVICES = QoSProfile(depth=256, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class RequestNode(ManagedNode):

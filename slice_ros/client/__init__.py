@@ -1,0 +1,30 @@
+"""The planner's side: ask the slice node from a node of your own.
+
+In a coroutine of the executor that spins the node (a callback, ``executor.create_task``)::
+
+    client = SliceClient(node)
+    stream = client.generate('How do I get to the lab?', 'navigation', max_tokens=60)
+    async for chunk in stream:
+        print(chunk.text, end='')
+    print(stream.result.report.ttft_ms)
+
+    answer = await client.ask('A box is 0.4 m ahead.', 'control', choice=['STOP', 'GO'])
+
+In callbacks: ``client.ask_future(...).add_done_callback(...)``. In asyncio the same coroutines
+work while an executor spins the node in another thread, and so they do in a plain thread by
+``asyncio.run(client.ask(...))``. Nothing here blocks the executor.
+
+`client` holds `SliceClient`, `stream` what it returns, `answer` how an answer comes about,
+`goals` the way from Python values to the goal message, `errors` what is raised.
+"""
+
+from slice_ros.client.answer import Answer, Chunk
+from slice_ros.client.client import SliceClient
+from slice_ros.client.errors import (Cancelled, DeadlineMissed, EngineFailure, FormatIncomplete,
+                                     Infeasible, InvalidRequest, QueueFull, SessionBusy,
+                                     SliceError, Timeout, Unavailable)
+from slice_ros.client.stream import Stream
+
+__all__ = ['Answer', 'Cancelled', 'Chunk', 'DeadlineMissed', 'EngineFailure', 'FormatIncomplete',
+           'Infeasible', 'InvalidRequest', 'QueueFull', 'SessionBusy', 'SliceClient', 'SliceError',
+           'Stream', 'Timeout', 'Unavailable']

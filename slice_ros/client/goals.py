@@ -1,0 +1,111 @@
+"""What a planner says, as the goal message of `action/Generate`.
+
+The generated messages check nothing on their own, and a wrong type would reach C code: whatever
+is given here ends in a message that can be sent, or in `InvalidRequest`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import json
+import math
+import operator
+
+from slice_ros import msg
+from slice_ros.action import Generate
+from slice_ros.client.errors import InvalidRequest
+
+LONGEST = 1e9  # seconds; a timer cannot count much further
+
+Messages = Iterable[msg.ChatMessage | tuple[str, str] | Mapping[str, str]]
+
+
+def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
+              ttft_ms: float = 0.0, tpot_ms: float = 0.0, deadline_ms: float = 0.0,
+              sampling: msg.SamplingParams | Mapping | None = None, stop: Iterable[str] = (),
+              session_id: str = '', reset_session: bool = False,
+              response_format: msg.ResponseFormat | None = None,
+              choice: Iterable[str] | None = None, schema: Mapping | str | None = None,
+              regex: str | None = None) -> Generate.Goal:
+    """Return the goal of a request; fields as in `action/Generate`, formats as in `answer_format`.
+
+    `prompt` is a text, or a conversation: messages, (role, text) pairs or mappings with `role`
+    and `content`. Raises `InvalidRequest` for what no message can carry.
+    """
+    try:
+        text = isinstance(prompt, str)
+        goal = Generate.Goal(
+            check_fields=True, prompt=prompt if text else '', slo_class=slo_class,
+            messages=[] if text else [_chat_message(m) for m in prompt],
+            ttft_ms=float(ttft_ms), tpot_ms=float(tpot_ms), deadline_ms=float(deadline_ms),
+            max_tokens=operator.index(max_tokens), sampling=_sampling(sampling),
+            stop=[stop] if isinstance(stop, str) else list(stop), session_id=session_id,
+            reset_session=reset_session,
+            response_format=answer_format(response_format, choice, schema, regex))
+        _check_encodable(goal)
+    except (AssertionError, TypeError, ValueError, OverflowError, KeyError) as error:
+        raise InvalidRequest(f'this cannot be sent: {error}') from error
+    return goal
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return seconds that a timer can count; None for no end. Raises `InvalidRequest`."""
+    try:
+        seconds = math.inf if timeout is None else float(timeout)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f'timeout must be seconds or None: {error}') from error
+    if not seconds >= 0:
+        raise InvalidRequest(f'timeout is {seconds}: give seconds, 0 or more')
+    return None if seconds > LONGEST else seconds
+
+
+def answer_format(response_format: msg.ResponseFormat | None = None,
+                  choice: Iterable[str] | None = None, schema: Mapping | str | None = None,
+                  regex: str | None = None) -> msg.ResponseFormat:
+    """Return the form an answer must have, from at most one of the arguments; else free text.
+
+    `choice`: one of these texts, word for word. `schema`: a JSON document valid under this JSON
+    schema (a mapping, or JSON text). `regex`: text that matches the whole expression.
+    Raises `InvalidRequest` for several, ``TypeError`` or ``ValueError`` for what is no format.
+    """
+    given = [form for form in (response_format, choice, schema, regex) if form is not None]
+    if len(given) > 1:
+        raise InvalidRequest('give one of response_format, choice, schema and regex')
+    kind = msg.ResponseFormat
+    if choice is not None:
+        if isinstance(choice, str):
+            raise TypeError(f'choice must be a list of texts, not {choice!r:.80}')
+        return kind(check_fields=True, type=kind.CHOICE, choices=list(choice))
+    if schema is not None:
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        return kind(check_fields=True, type=kind.JSON_SCHEMA, grammar=text)
+    if regex is not None:
+        return kind(check_fields=True, type=kind.REGEX, grammar=regex)
+    form = response_format or kind()
+    return kind(check_fields=True, type=form.type, choices=form.choices, grammar=form.grammar)
+
+
+def _chat_message(message: msg.ChatMessage | tuple[str, str] | Mapping[str, str]):
+    if isinstance(message, msg.ChatMessage):
+        role, content = message.role, message.content
+    elif isinstance(message, Mapping):
+        role, content = message['role'], message['content']
+    elif isinstance(message, Sequence) and not isinstance(message, str):
+        role, content = message
+    else:
+        raise TypeError(f'a message is a (role, text) pair, not {message!r:.80}')
+    return msg.ChatMessage(check_fields=True, role=role, content=content)
+
+
+def _sampling(values: msg.SamplingParams | Mapping | None) -> msg.SamplingParams:
+    types = msg.SamplingParams.get_fields_and_field_types()
+    if isinstance(values, msg.SamplingParams):
+        values = {name: getattr(values, name) for name in types}
+    return msg.SamplingParams(check_fields=True, **{
+        name: float(value) if types.get(name) == 'float' else value
+        for name, value in (values or {}).items()})
+
+
+def _check_encodable(goal: Generate.Goal) -> None:
+    for text in (goal.prompt, goal.slo_class, goal.session_id, goal.response_format.type,
+                 goal.response_format.grammar, *goal.response_format.choices, *goal.stop,
+                 *(field for m in goal.messages for field in (m.role, m.content))):
+        text.encode()
