@@ -3,12 +3,13 @@
 import argparse
 import json
 import math
+from pathlib import Path
 import sys
+import time
 
 from rclpy.utilities import remove_ros_args
-from slice_ros import msg
-from slice_ros.action import Generate
-from slice_ros.cli.connection import Connection, NoAnswer, wait
+from slice_ros.cli.connection import Connection
+from slice_ros.client import Answer, SliceClient, SliceError
 from slice_ros.errors import ErrorCode
 
 
@@ -18,8 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(remove_ros_args(argv)[1:])
     try:
         with Connection(options.node, argv) as connection:
-            return _ask(connection, options)
-    except NoAnswer as error:
+            return connection.run(_ask(connection.client, options))
+    except SliceError as error:
         print(f'slice_client: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -38,6 +39,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=-1)
     parser.add_argument('--stop', action='append', default=[], metavar='TEXT',
                         help='end before this text; may be given more than once')
+    form = parser.add_argument_group('form of the answer (one of them; free text by default)')
+    form = form.add_mutually_exclusive_group()
+    form.add_argument('--choice', action='append', metavar='TEXT',
+                      help='the answer is this text, or another --choice')
+    form.add_argument('--schema', type=Path, metavar='FILE',
+                      help='the answer is JSON that is valid under the JSON schema in FILE')
+    form.add_argument('--regex', metavar='EXPRESSION',
+                      help='the answer matches the whole regular expression')
+    parser.add_argument('--session', default='', metavar='ID', help='conversation to continue')
+    parser.add_argument('--reset', action='store_true', help='forget the conversation first')
     for name in ('ttft', 'tpot', 'deadline'):
         parser.add_argument(f'--{name}-ms', type=float, default=0.0, metavar='MS',
                             help="objective in place of the class's")
@@ -49,73 +60,77 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.text == '-':
         options.text = sys.stdin.read()
-    if not 0 <= options.max_tokens < 1 << 32:
-        parser.error('--max-tokens must not be negative')
+    if options.schema is not None:
+        try:
+            options.schema = options.schema.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f'--schema: {error}')
     return options
 
 
-def _ask(connection: Connection, options: argparse.Namespace) -> int:
-    connection.wait_until_ready(options.timeout)
-    goal = Generate.Goal(
-        slo_class=options.slo_class, max_tokens=options.max_tokens, stop=options.stop,
-        ttft_ms=options.ttft_ms, tpot_ms=options.tpot_ms, deadline_ms=options.deadline_ms,
-        sampling=msg.SamplingParams(temperature=options.temperature, seed=options.seed))
+async def _ask(client: SliceClient, options: argparse.Namespace) -> int:
+    end = time.monotonic() + options.timeout
+    await client.wait_until_ready(options.timeout)
+    prompt = options.text
     if options.system:
-        goal.messages = [msg.ChatMessage(role='system', content=options.system),
-                         msg.ChatMessage(role='user', content=options.text)]
-    else:
-        goal.prompt = options.text
-
-    def show(feedback: Generate.Feedback) -> None:
-        print(feedback.text, end='', flush=True)
-    handle = wait(connection.send(goal, None if options.json else show), options.timeout)
-    if not handle.accepted:
-        raise NoAnswer('the node did not accept the goal')
+        prompt = [('system', options.system), ('user', prompt)]
+    stream = client.generate(
+        prompt, options.slo_class, max_tokens=options.max_tokens, stop=options.stop,
+        ttft_ms=options.ttft_ms, tpot_ms=options.tpot_ms, deadline_ms=options.deadline_ms,
+        sampling={'temperature': options.temperature, 'seed': options.seed},
+        session_id=options.session, reset_session=options.reset, choice=options.choice,
+        schema=options.schema, regex=options.regex, timeout=max(end - time.monotonic(), 0.1))
     try:
-        result = wait(handle.get_result_async(), options.timeout).result
-    except (KeyboardInterrupt, NoAnswer):
-        wait(handle.cancel_goal_async(), 5.0)  # nobody waits for it any more
-        raise
+        async for chunk in stream:
+            if not options.json:
+                print(chunk.text, end='', flush=True)
+    except SliceError as error:
+        if error.answer is None:
+            raise
+    code, sentence = ErrorCode.NONE, ''
+    if stream.error is not None:
+        code, sentence = stream.error.code, stream.error.message
     if options.json:
-        print(json.dumps(_as_json(result), indent=2))
+        print(json.dumps(_as_json(stream.result, code, sentence), indent=2))
     else:
         print()
-        _print_report(result)
-    return 0 if result.error_code == ErrorCode.NONE else 1
+        print(_report(stream.result) if code == ErrorCode.NONE
+              else f'{_name(code)}: {sentence}', file=sys.stderr)
+    return int(code != ErrorCode.NONE)
 
 
-def _as_json(result: Generate.Result) -> dict:
-    report = result.report
+def _name(code: int) -> str:
+    return code.name if isinstance(code, ErrorCode) else f'error {code}'
+
+
+def _as_json(answer: Answer, code: int, sentence: str) -> dict:
+    report = answer.report
 
     def seconds(ms: float) -> float | None:
         return ms / 1e3 if math.isfinite(ms) else None
     return {
-        'request_id': result.request_id, 'text': result.text,
-        'finish_reason': result.finish_reason, 'error_code': result.error_code,
-        'error': ErrorCode(result.error_code).name, 'error_msg': result.error_msg,
-        'class': report.slo.name, 'attained': report.attained,
-        'prompt_tokens': report.prompt_tokens, 'output_tokens': report.output_tokens,
+        'request_id': answer.request_id, 'text': answer.text,
+        'finish_reason': answer.finish_reason, 'error_code': code, 'error': _name(code),
+        'error_msg': sentence, 'class': report.slo.name, 'attained': report.attained,
+        'prompt_tokens': report.prompt_tokens, 'reused_tokens': report.reused_tokens,
+        'output_tokens': report.output_tokens,
         'ttft': seconds(report.ttft_ms), 'tpot': seconds(report.tpot_ms),
         'completion': seconds(report.completion_ms), 'max_gap': seconds(report.max_gap_ms),
         'objectives': {'ttft_ms': report.slo.ttft_ms, 'tpot_ms': report.slo.tpot_ms,
                        'deadline_ms': report.slo.deadline_ms}}
 
 
-def _print_report(result: Generate.Result) -> None:
-    if result.error_code != ErrorCode.NONE:
-        print(f'{ErrorCode(result.error_code).name}: {result.error_msg}', file=sys.stderr)
-        return
-    report, slo = result.report, result.report.slo
+def _report(answer: Answer) -> str:
+    report, slo = answer.report, answer.report.slo
 
     def figure(name: str, value: float, objective: float) -> str:
         mark = '' if not objective else f' (objective {objective:g})'
         return f'{name} {value:.0f} ms{mark}'
-    print(f'[{slo.name}: {"attained" if report.attained else "missed"}] '
-          f'{report.prompt_tokens} + {report.output_tokens} tokens, {result.finish_reason}; '
-          + ', '.join((figure('TTFT', report.ttft_ms, slo.ttft_ms),
-                       figure('TPOT', report.tpot_ms, slo.tpot_ms),
-                       figure('completion', report.completion_ms, slo.deadline_ms))),
-          file=sys.stderr)
+    return (f'[{slo.name}: {"attained" if report.attained else "missed"}] '
+            f'{report.prompt_tokens} + {report.output_tokens} tokens, {answer.finish_reason}; '
+            + ', '.join((figure('TTFT', report.ttft_ms, slo.ttft_ms),
+                         figure('TPOT', report.tpot_ms, slo.tpot_ms),
+                         figure('completion', report.completion_ms, slo.deadline_ms))))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """slice_demo: a robot's minute on one model, live in the terminal.
 
-Starts the node, asks control, navigation and dialogue questions that overlap, shows what each
-class's topic says as it comes, and ends with a table of what was promised and what was kept.
+Starts the node (or uses one that runs), asks control, navigation and dialogue questions that
+overlap, shows what each class's topic says as it comes, and ends with a table of what was promised
+and what was kept.
 """
 
 import argparse
@@ -15,20 +16,23 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
+from rclpy.utilities import remove_ros_args
 from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from slice_ros.cli.connection import Connection
 from slice_ros.cli.robots_minute import SCRIPT
 from slice_ros.cli.stage import Screen, Stage
+from slice_ros.client import SliceError, Unavailable
 from slice_ros.installed import share
 
 READY_TIMEOUT = 600.0   # the first start on a slow machine converts the model
 ANSWER_TIMEOUT = 120.0  # after the last request was sent
+TOPIC_TIMEOUT = 2.0     # for the last texts on the topics, which may come after the answer
 REDRAW = 0.25           # seconds; drawing takes CPU time that the model could use
 FIELDS = ('requests', 'attained', 'ttft_p50', 'ttft_p99', 'tpot_p50', 'tpot_p99',
           'completion_mean')
@@ -39,22 +43,26 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='slice_demo', description=__doc__)
     parser.add_argument('--params-file', type=Path, default=None,
                         help='parameters of the node (default: the installed config/slice.yaml)')
+    parser.add_argument('--node', default='', metavar='NAME',
+                        help='ask the node of this name, which runs already, and start none')
     parser.add_argument('--report', type=Path, default=Path('demo_report.json'),
                         help='where the figures are written (default: demo_report.json)')
-    options = parser.parse_args(argv)
-    # Nobody else's nodes are heard, nobody else hears ours.
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
-    from slice_ros.cli.connection import Connection, NoAnswer
+    argv = sys.argv if argv is None else ['slice_demo', *argv]
+    options = parser.parse_args(remove_ros_args(argv)[1:])
+    start = nullcontext()
     console = Console()
+    if not options.node:
+        # Nobody else's nodes are heard, nobody else hears ours.
+        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+        os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
+        start = _node(options.params_file or share() / 'config' / 'slice.yaml', console)
     try:
-        with _node(options.params_file or share() / 'config' / 'slice.yaml', console) as node:
-            with Connection() as connection:
-                _wait_until_ready(connection, node, console)
-                stage = Stage(connection)
-                _play(stage, console)
-                return _finish(stage, options.report, console)
-    except NoAnswer as error:
+        with start as node, Connection(options.node or 'slice', argv) as connection:
+            _wait_until_ready(connection, node, console)
+            stage = Stage(connection)
+            _play(stage, console)
+            return _finish(stage, options.report, console)
+    except SliceError as error:
         console.print(f'slice_demo: {error}', style='red')
         return 1
     except KeyboardInterrupt:
@@ -91,31 +99,22 @@ def _tail(path: Path, lines: int = 15) -> str:
     return '\n'.join(path.read_text(errors='replace').splitlines()[-lines:])
 
 
-def _wait_until_ready(connection, node: subprocess.Popen, console: Console) -> None:
-    from slice_ros.cli.connection import NoAnswer
-    outcome: list = []
-
-    def ask() -> None:
-        try:
-            outcome.append(connection.wait_until_ready(READY_TIMEOUT))
-        except NoAnswer as error:
-            outcome.append(error)
-    thread = threading.Thread(target=ask, daemon=True)
+def _wait_until_ready(connection: Connection, node: subprocess.Popen | None,
+                      console: Console) -> None:
     begin = time.monotonic()
-    thread.start()
-    with console.status('loading the model') as display:
-        while not outcome:
-            if node.poll() is not None:
-                raise NoAnswer('the node ended before it was ready')
-            told = _tail(node.log, 1).rpartition(']: ')[2]
-            display.update(f'loading the model ({time.monotonic() - begin:.0f} s): {told}')
-            time.sleep(0.1)
-    if isinstance(outcome[0], NoAnswer):
-        raise outcome[0]
-    engine = outcome[0].engine
-    console.print(f'ready after {time.monotonic() - begin:.0f} s: {engine.model} on '
-                  f'{engine.device}, {engine.weights} weights, policy '
-                  f'{outcome[0].scheduler.policy}')
+    asking = connection.start(connection.client.wait_until_ready(READY_TIMEOUT))
+    with console.status('waiting for the node') as display:
+        while not asking.done():
+            if node is not None:
+                if node.poll() is not None:
+                    raise Unavailable('the node ended before it was ready')
+                told = _tail(node.log, 1).rpartition(']: ')[2]
+                display.update(f'loading the model ({time.monotonic() - begin:.0f} s): {told}')
+            connection.spin()
+    status = asking.result()
+    console.print(f'ready after {time.monotonic() - begin:.0f} s: {status.engine.model} on '
+                  f'{status.engine.device}, {status.engine.weights} weights, policy '
+                  f'{status.scheduler.policy}')
 
 
 def _play(stage: Stage, console: Console) -> None:
@@ -135,7 +134,8 @@ def _play(stage: Stage, console: Console) -> None:
             elif now - drawn >= REDRAW:
                 drawn = now
                 live.update(screen.render(now, console), refresh=True)
-            time.sleep(0.02)
+            stage.connection.spin(0.02)
+        stage.listen(TOPIC_TIMEOUT)
         if live:
             live.update(screen.render(now, console), refresh=True)
     if not live:

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
-import threading
-import uuid
+import time
 
-from rclpy.qos import QoSProfile
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.text import Text
 from slice_ros import msg
-from slice_ros.action import Generate
 from slice_ros.cli.connection import Connection
 from slice_ros.cli.robots_minute import Line
-from slice_ros.errors import ErrorCode
+from slice_ros.client import Stream
 from slice_ros.ros.conversions import report_from
+from slice_ros.ros.qos import TOKENS
 from slice_ros.slo import SloReport
 
 STYLES = {'control': 'red', 'navigation': 'yellow', 'dialogue': 'cyan'}
@@ -26,84 +24,70 @@ class Scene:
     """One request of the script and how it ended."""
 
     line: Line
-    id: str = ''
-    result: Generate.Result | None = None
-    error: str = ''
+    stream: Stream
 
     @property
     def over(self) -> bool:
-        return self.result is not None or bool(self.error)
+        return self.stream.done
 
     @property
     def answered(self) -> bool:
-        return (self.result is not None and self.result.error_code == ErrorCode.NONE
-                and bool(self.result.text.strip()))
+        return self.over and self.stream.error is None and bool(self.stream.result.text.strip())
 
 
 class Stage:
     """Sends the requests by the action and listens to the topics of the classes."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
+        self.connection = connection
         self.scenes: list[Scene] = []
         self._said: dict[str, list[str]] = {}   # request id -> texts of its topic so far
         for name in STYLES:
             connection.node.create_subscription(
-                msg.TokenChunk, f'{connection.target}/{name}/tokens', self._heard,
-                QoSProfile(depth=1000))
+                msg.TokenChunk, f'{connection.client.target}/{name}/tokens', self._heard, TOKENS)
 
     def _heard(self, chunk: msg.TokenChunk) -> None:
-        with self._lock:
-            self._said.setdefault(chunk.request_id, []).append(chunk.text)
+        self._said.setdefault(chunk.request_id, []).append(chunk.text)
 
     def send(self, line: Line) -> None:
-        scene = Scene(line)
-        self.scenes.append(scene)
-        goal = Generate.Goal(
-            slo_class=line.slo_class, max_tokens=line.max_tokens,
-            messages=[msg.ChatMessage(role=role, content=text) for role, text in line.messages])
-
-        def accepted(future) -> None:
-            handle = future.result()
-            if not handle.accepted:
-                scene.error = 'the node did not accept the goal'
-                return
-            scene.id = str(uuid.UUID(bytes=bytes(handle.goal_id.uuid)))
-            handle.get_result_async().add_done_callback(ended)
-
-        def ended(future) -> None:
-            scene.result = future.result().result
-        self._connection.send(goal, lambda feedback: None).add_done_callback(accepted)
+        self.scenes.append(Scene(line, self.connection.client.generate(
+            line.messages, line.slo_class, max_tokens=line.max_tokens)))
 
     @property
     def waiting(self) -> bool:
         """Whether a request that was sent has not ended."""
         return any(not scene.over for scene in self.scenes)
 
+    def listen(self, seconds: float) -> None:
+        """Give the topics so long to say what the action has said."""
+        end = time.monotonic() + seconds
+        while (time.monotonic() < end
+               and any(scene.answered and self.said(scene) != scene.stream.text
+                       for scene in self.scenes)):
+            self.connection.spin(0.02)
+
     def said(self, scene: Scene) -> str:
         """Return what the topic of its class has said of a request so far."""
-        with self._lock:
-            return ''.join(self._said.get(scene.id, ()))
+        return ''.join(self._said.get(scene.stream.request_id, ()))
 
     def answered(self) -> int:
         """Return how many requests got an answer: by the action, and whole on the topic."""
-        return sum(scene.answered and self.said(scene) == scene.result.text
+        return sum(scene.answered and self.said(scene) == scene.stream.text
                    for scene in self.scenes)
 
     def reports(self) -> list[SloReport]:
-        return [report_from(s.result.report) for s in self.scenes if s.result is not None]
+        return [report_from(scene.stream.result.report) for scene in self.scenes
+                if scene.stream.result is not None]
 
     def failures(self) -> list[str]:
         """Return a sentence for each request that got no answer."""
         sentences = []
         for scene in self.scenes:
             if not scene.answered:
-                why = scene.error or 'no answer in time'
-                if scene.result is not None:
-                    code = ErrorCode(scene.result.error_code)
-                    why = f'{code.name}: {scene.result.error_msg or "an empty answer"}'
-            elif self.said(scene) != scene.result.text:
+                why = 'an empty answer' if scene.over else 'no answer in time'
+                if scene.stream.error is not None:
+                    why = _error(scene)
+            elif self.said(scene) != scene.stream.text:
                 why = 'its topic did not say what the action did'
             else:
                 continue
@@ -134,8 +118,9 @@ class Screen:
                     text.append(f'{_verdict(scene)}\n', style='green' if _kept(scene) else 'red')
             text.rstrip()
             lines = text.wrap(console, width)[-(height - 2):]
-            panels.append(Panel(Text('\n').join(lines), title=f'/slice/{name}/tokens',
-                                border_style=style, height=height))
+            topic = f'{self._stage.connection.client.target}/{name}/tokens'
+            panels.append(Panel(Text('\n').join(lines), title=topic, border_style=style,
+                                height=height))
         return Group(*panels)
 
     def news(self, now: float) -> list[str]:
@@ -154,15 +139,19 @@ class Screen:
 
 
 def _kept(scene: Scene) -> bool:
-    return scene.result is not None and scene.result.report.attained
+    return scene.stream.result is not None and scene.stream.result.report.attained
+
+
+def _error(scene: Scene) -> str:
+    return f'{type(scene.stream.error).__name__}: {scene.stream.error}'
 
 
 def _verdict(scene: Scene) -> str:
     if not scene.over:
         return '...'
-    if scene.result is None or scene.result.error_code:
-        return f'[{scene.error or ErrorCode(scene.result.error_code).name}]'
-    report = scene.result.report
+    if scene.stream.error is not None:
+        return f'[{_error(scene)}]'
+    report = scene.stream.result.report
     tpot = f', {report.tpot_ms:.0f} ms/token' if not math.isnan(report.tpot_ms) else ''
     return (f'[{"kept" if report.attained else "missed"}: first token {report.ttft_ms:.0f} ms'
             f'{tpot}, all {report.completion_ms:.0f} ms]')

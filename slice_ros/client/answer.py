@@ -103,6 +103,8 @@ class Progress:
 
     def finish(self, result: Generate.Result) -> None:
         """Take the node's result in."""
+        if self.done:
+            return
         tokens, took = result.report.output_tokens, result.report.completion_ms
         if result.text.startswith(self.text):
             self._add(Chunk(result.text[len(self.text):], tokens, took))

@@ -30,7 +30,7 @@ from slice_ros.ros.qos import SERVICES, TOKENS
 from unique_identifier_msgs.msg import UUID
 
 DISCOVERY = 2.0     # seconds after its making in which a client waits for a node it cannot see
-GRAPH_CHECK = 0.02  # seconds between looks at the graph meanwhile
+GRAPH_CHECK = 0.05  # seconds between looks at the graph meanwhile
 WATCH = 1.0         # seconds between looks whether the node of a live request is still there
 POLL = 0.2          # seconds between questions whether the node is ready
 

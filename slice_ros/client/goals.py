@@ -41,8 +41,9 @@ def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
             reset_session=reset_session,
             response_format=answer_format(response_format, choice, schema, regex))
         _check_encodable(goal)
-    except (AssertionError, TypeError, ValueError, OverflowError, KeyError) as error:
-        raise InvalidRequest(f'this cannot be sent: {error}') from error
+    except (AssertionError, AttributeError, KeyError, OverflowError, TypeError,
+            ValueError) as error:
+        raise InvalidRequest(f'this cannot be sent: {error!s:.200}') from error
     return goal
 
 
@@ -64,7 +65,7 @@ def answer_format(response_format: msg.ResponseFormat | None = None,
 
     `choice`: one of these texts, word for word. `schema`: a JSON document valid under this JSON
     schema (a mapping, or JSON text). `regex`: text that matches the whole expression.
-    Raises `InvalidRequest` for several, ``TypeError`` or ``ValueError`` for what is no format.
+    Raises `InvalidRequest` for several, other exceptions for what is no format.
     """
     given = [form for form in (response_format, choice, schema, regex) if form is not None]
     if len(given) > 1:

@@ -1,8 +1,12 @@
 """slice_client as a program of its own, against a node with the real model."""
 
 import json
+import signal
 import subprocess
 import sys
+
+from conftest import wait_until
+from slice_ros.errors import ErrorCode
 
 
 def run(*arguments, timeout=60):
@@ -35,3 +39,28 @@ def test_a_refusal_is_said_and_ends_with_1(node):
 def test_without_a_node_it_gives_up(ros):
     done = run('Say hi.', '--node', 'nobody', '--timeout', '1')
     assert done.returncode == 1 and 'nobody' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_flags_that_make_no_sense_are_said(node, tmp_path):
+    for flags in (('--choice', 'a', '--regex', 'b'), ('--schema', str(tmp_path / 'none.json'))):
+        done = run('Hi', *flags)
+        assert done.returncode == 2 and flags[-2] in done.stderr, done.stderr
+    done = run('Hi', '--max-tokens', '-1')
+    assert done.returncode == 1 and 'max_tokens' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_ctrl_c_cancels_the_request(node):
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'slice_ros.cli.client', '--max-tokens', '400',
+         'Tell me a long story about a robot that explores a warehouse.'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.read(1)
+        request, = node.server.snapshot().requests
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    wait_until(lambda: request.ended)
+    assert request.error is ErrorCode.CANCELLED and request.generated < 400
+    assert process.returncode == 130 and 'Traceback' not in said
