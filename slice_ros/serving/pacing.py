@@ -16,8 +16,9 @@ from slice_ros.slo import SloClass
 MODES = ('work_conserving', 'paced')
 LEAD = 0.4            # of its pace a request gets ahead, so that the mean keeps its objective ...
 LEAD_STEP = 0.1       # ... by so much of the pace a token,
-MOST_STEP = 0.01      # seconds, and at most this
-TOGETHER = 0.01       # seconds that tokens may come early to share a step with another
+MOST_STEP = 0.006     # seconds, and at most this
+ALIGN = 0.5           # of its pace it gets ahead further to share its steps with another's
+TOGETHER = 0.01       # seconds that a token may come early to share a step
 CATCH_UP = 2.0        # a request that is late runs at this many times its rate, no faster
 DEADLINE_SHARE = 0.9  # of the time that a deadline leaves, tokens are spread over this
 LEAP = 1.0            # seconds that the gate follows a clock which jumps ahead
@@ -42,6 +43,7 @@ class _Schedule:
 
     slo: SloClass
     pace: float
+    lead: float      # what it gets ahead, little by little
     start: float     # when it was made,
     base: int        # and the tokens there were then
     seen: int        # tokens there were when it was last looked at,
@@ -50,7 +52,7 @@ class _Schedule:
     def due(self) -> float:
         """Return when the next token is due."""
         number = self.seen - self.base + 1
-        lead = min(number * min(LEAD_STEP * self.pace, MOST_STEP), LEAD * self.pace)
+        lead = min(number * min(LEAD_STEP * self.pace, MOST_STEP), self.lead)
         return max(self.start + number * self.pace - lead, self.last + self.pace / CATCH_UP)
 
 
@@ -142,13 +144,31 @@ class Gate:
     def _due(self, request: Request, now: float) -> float:
         schedule, generated = self._schedules.get(request), request.generated
         if schedule is None or schedule.slo != request.slo:
-            schedule = _Schedule(request.slo, pace_of(request, now), self._time, generated,
+            pace = pace_of(request, now)
+            self.forget(request)   # its own due times until now are nothing to meet
+            schedule = _Schedule(request.slo, pace, self._lead(pace), self._time, generated,
                                  generated, self._time)
-            self._schedules[request] = schedule
-            request.pace = schedule.pace
+            self._schedules[request], request.pace = schedule, pace
         elif schedule.seen != generated:
             schedule.seen, schedule.last = generated, self._time
         return schedule.due() if schedule.pace else -math.inf
+
+    def _lead(self, pace: float) -> float:
+        """Return how far a request of this pace, whose schedule begins now, should get ahead.
+
+        A step over several requests costs little more than a step over one: where another has
+        the same pace, or a multiple or fraction of it, the due times of both are made to meet.
+        """
+        lead, best = LEAD * pace, math.inf
+        for other in self._schedules.values():
+            if not (pace and other.pace):
+                continue
+            span, longer = sorted((pace, other.pace))
+            if abs(longer / span - round(longer / span)) < 1e-6:
+                # A hair added, lest two that meet already are a whole span apart.
+                apart = (self._time - lead - other.start + other.lead + 1e-6) % span
+                best = min(best, apart)
+        return lead + best if best <= ALIGN * pace else lead
 
 
 def pace_of(request: Request, now: float) -> float:
