@@ -9,13 +9,20 @@ def test_figures_over_real_topics(ros, tmp_path):
     out = tmp_path / 'ros.json'
     done = subprocess.run(
         [sys.executable, '-m', 'slice_ros.bench', 'ros', '--streams', '2', '--tokens', '40',
-         '--trials', '1', '--json', str(out)], capture_output=True, text=True, timeout=170)
+         '--trials', '1', '--seconds', '2', '--json', str(out)],
+        capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
-    delivery = json.loads(out.read_text())['delivery']
+    figures = json.loads(out.read_text())
+    delivery = figures['delivery']
     assert 2 <= delivery['tokens'] <= 40
     assert delivery['lost'] == delivery['reordered'] == 0
     assert 0 < delivery['latency_p50_ms'] <= delivery['latency_p99_ms']
-    assert json.loads(out.read_text())['control_under_dialogue']['trials'] == 1
+    assert figures['control_under_dialogue']['trials'] == 1
+    assert figures['paced']['rate_error'] < 0.2 and figures['paced']['jitter_p99_ms'] > 0
+    assert 0.3 < figures['sim_time']['half'] < 0.7 and 1.4 < figures['sim_time']['double'] < 2.6
+    assert figures['sim_time']['stopped'] == 0
+    assert all(value > 0 for value in figures['energy'].values())
+    assert 'rate of a class at 100 ms' in done.stdout and '15 ms' in done.stdout
 
 
 def test_options_that_make_no_sense_are_said():
