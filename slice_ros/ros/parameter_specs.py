@@ -11,6 +11,9 @@ from slice_ros.serving.pacing import MODES
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 
+KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string', list: 'string[]'}
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """One parameter; the type is that of its default."""
@@ -22,6 +25,11 @@ class Spec:
     high: float | None = None
     choices: tuple[str, ...] = ()
     fixed: bool = False          # read once, when the node starts
+
+    @property
+    def kind(self) -> str:
+        """The type as ROS calls it."""
+        return KINDS[type(self.default)]
 
 
 SPECS = (
@@ -39,7 +47,7 @@ SPECS = (
     Spec('engine.memory_fraction', 0.5, 'Share of the memory that is free '
          'at the start that the KV caches may take.', 0.01, 0.95),
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
-    Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.'),
+    Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.', choices=policy_names()),
     Spec('scheduler.admission', 'accept', 'What becomes of a request whose objectives cannot be '
          'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '
          'degrade:CLASS = served in that class.'),
@@ -97,7 +105,9 @@ def class_specs(name: str) -> tuple[Spec, ...]:
 
 
 def descriptor(spec: Spec) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=spec.sentence, read_only=spec.fixed)
+    # Typed by `settings_from`, whose refusal names the parameter; rclpy's gives two numbers.
+    descriptor = ParameterDescriptor(description=spec.sentence, read_only=spec.fixed,
+                                     dynamic_typing=True)
     if spec.choices:
         descriptor.additional_constraints = f'one of {", ".join(spec.choices)}'
     if isinstance(spec.default, float):
@@ -114,18 +124,14 @@ def markdown() -> str:
     lines = ['| parameter | type | default | range | meaning |',
              '| --- | --- | --- | --- | --- |']
     for spec in (CLASSES, *class_specs('control'), *SPECS):
-        kind = {bool: 'bool', int: 'integer', float: 'double', str: 'string',
-                list: 'string[]'}[type(spec.default)]
         span = ', '.join(spec.choices)
         if spec.low is not None:
             span = f'{spec.low:g} to {spec.high:g}'
-        if spec.name == 'scheduler.policy':
-            span = ', '.join(policy_names())
         if spec.name == 'scheduler.admission':
             span = 'accept, reject, degrade:CLASS'
-        default = ', '.join(spec.default) if kind == 'string[]' else str(spec.default).lower()
+        default = ', '.join(spec.default) if spec.kind == 'string[]' else str(spec.default).lower()
         when = ' *(fixed at start)*' if spec.fixed else ''
         when = ' *(while unconfigured)*' if spec.name.startswith('engine.') else when
-        lines.append(f'| `{spec.name}` | {kind} | {default or "empty"} | {span} | '
+        lines.append(f'| `{spec.name}` | {spec.kind} | {default or "empty"} | {span} | '
                      f'{spec.sentence}{when} |')
     return '\n'.join(lines) + '\n'

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import InvalidParameterValueException, ParameterNotDeclaredException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -12,7 +12,7 @@ from slice_ros.engine import EngineConfig
 from slice_ros.ros.parameter_specs import (
     class_specs, CLASSES, descriptor, MAX_CLASSES, Spec, SPECS)
 from slice_ros.scheduling.admission import check_rule
-from slice_ros.scheduling.registry import make_policy, policy_names
+from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving import RateControl, ServerConfig
 from slice_ros.slo import SloClass
 
@@ -52,14 +52,30 @@ class Parameters:
         values = {spec.name: self._declare(spec) for spec in SPECS}
         self._add_classes(names, values)
         self.settings = settings_from(names, values)
+        node.add_pre_set_parameters_callback(self._prepare)
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._apply)
 
     def _declare(self, spec: Spec) -> object:
         try:
-            return self._node.declare_parameter(spec.name, spec.default, descriptor(spec)).value
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            value = self._node.declare_parameter(
+                spec.name, spec.default, descriptor(spec)).value
+        except InvalidParameterValueException as error:
             raise ParameterError(str(error)) from error
+        _check(spec, value)
+        if type(value) is int and type(spec.default) is float:  # `40` in a file: 40.0 is meant
+            value = float(value)
+            self._node.set_parameters([Parameter(spec.name, value=value)])
+        return value
+
+    def _prepare(self, changes: list[Parameter]) -> list[Parameter]:
+        """Refuse what does not exist, by its name, and read whole numbers as the doubles meant."""
+        missing = [p.name for p in changes if not self._node.has_parameter(p.name)]
+        if missing:
+            raise ParameterNotDeclaredException(missing)
+        return [Parameter(p.name, value=float(p.value))
+                if type(p.value) is int and type(self._node.get_parameter(p.name).value) is float
+                else p for p in changes]
 
     def _add_classes(self, names: Iterable[str], values: dict[str, object]) -> None:
         for name in dict.fromkeys(names):
@@ -71,6 +87,7 @@ class Parameters:
         """Return the snapshot that `changes` lead to. Raises `ParameterError`."""
         node, changed = self._node, {p.name: p.value for p in changes}
         names = changed.get(CLASSES.name, node.get_parameter(CLASSES.name).value)
+        _check(CLASSES, names)
         specs = SPECS + tuple(spec for name in names for spec in class_specs(name))
         values = {
             spec.name: node.get_parameter_or(
@@ -106,12 +123,8 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
     if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
         raise ParameterError(f'slo.classes needs 1 to {MAX_CLASSES} names, each only once, '
                              f'not {names!s:.200}')
-    for spec in SPECS:
+    for spec in SPECS + tuple(spec for name in names for spec in class_specs(name)):
         _check(spec, values[spec.name])
-    policies = policy_names()
-    if values['scheduler.policy'] not in policies:
-        raise ParameterError(f'scheduler.policy must be one of {", ".join(policies)}, '
-                             f'not {values["scheduler.policy"]!r:.80}')
     try:
         classes = {
             name: SloClass(name, *(values[spec.name] for spec in class_specs(name)))
@@ -157,6 +170,10 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
 
 
 def _check(spec: Spec, value: object) -> None:
+    kind = type(spec.default)
+    right = type(value) is kind or kind is float and type(value) is int
+    if not right or kind is list and not all(isinstance(each, str) for each in value):
+        raise ParameterError(f'{spec.name} must be a {spec.kind}, not {value!r:.80}')
     if spec.choices and value not in spec.choices:
         raise ParameterError(f'{spec.name} must be one of {", ".join(spec.choices)}, '
                              f'not {value!r:.80}')

@@ -66,7 +66,9 @@ def test_stopping_answers_what_is_live(pair, engine, latency):
     ('scheduler.capacity_ratio', 7.0, 'capacity_ratio'),
     ('limits.on_miss', 'shrug', 'drop'),
     ('engine.device', 'tpu', 'cuda'),
-    ('limits.max_tokens', 'many', 'limits.max_tokens')])
+    ('limits.max_tokens', 'many', 'limits.max_tokens'),
+    ('slo.control.tpot_ms', 'fast', 'slo.control.tpot_ms must be a double'),
+    ('slo.classes', 'control', 'slo.classes')])
 def test_parameters_that_cannot_be_used_are_named(ros, name, value, word):
     with pytest.raises(ParameterError, match=word.replace('.', r'\.')):
         SliceNode(parameter_overrides=[Parameter(name, value=value)])
@@ -74,10 +76,11 @@ def test_parameters_that_cannot_be_used_are_named(ros, name, value, word):
 
 def test_classes_are_what_the_parameters_say(ros):
     node = SliceNode(namespace='left', parameter_overrides=[
-        Parameter('slo.classes', value=['arm']), Parameter('slo.arm.deadline_ms', value=200.0)])
+        Parameter('slo.classes', value=['arm']), Parameter('slo.arm.deadline_ms', value=200)])
     topics = {name for name, _ in node.get_topic_names_and_types()}
     assert {'/left/slice/arm/tokens', '/left/slice/arm/prompt'} <= topics
     assert node.settings.classes['arm'].deadline == 0.2
+    assert node.get_parameter('slo.arm.deadline_ms').value == 200.0
     node.destroy_node()
 
 

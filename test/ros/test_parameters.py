@@ -4,7 +4,7 @@ from pathlib import Path
 
 from conftest import get, wait_until
 import pytest
-from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
+from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from slice_ros import msg
 from slice_ros.action import Generate
@@ -51,6 +51,14 @@ def put(node, caller):
     ({'slo__classes': ['no spaces please']}, ('slo.classes', 'letter')),
     ({'scheduler__policy': 'orca', 'limits__on_miss': 'drop'}, ('scheduler', 'on_miss')),
     ({'slo__control__tpot_ms': 40.0, 'scheduler__policy': 'magic'}, ('scheduler.policy',)),
+    ({'slo__control__tpot_ms': 'fast'}, ('slo.control.tpot_ms', 'double')),
+    ({'limits__max_queued': 2.5}, ('limits.max_queued', 'integer')),
+    ({'limits__max_queued': True}, ('limits.max_queued', 'integer')),
+    ({'slo__control__ttft_ms': None}, ('slo.control.ttft_ms', 'double')),
+    ({'slo__classes': 'control'}, ('slo.classes', 'string[]')),
+    ({'slo__classes': [1, 2]}, ('slo.classes', 'string[]')),
+    ({'slo__classes': None}, ('slo.classes', 'string[]')),
+    ({'slo__control__deadline_ms': -1}, ('slo.control.deadline_ms', '1000000000')),
     ({'engine__slots': 3}, ('engine.slots', 'unconfigured')),
     ({'autostart': False}, ('read-only',))])
 def test_a_set_that_cannot_be_used_is_refused_and_changes_nothing(node, put, values, words):
@@ -61,6 +69,21 @@ def test_a_set_that_cannot_be_used_is_refused_and_changes_nothing(node, put, val
         assert word.replace('_', '').lower() in result.reason.replace('_', '').lower()
     assert node.settings == before
     assert node.get_parameter('slo.control.tpot_ms').value == 50.0
+
+
+def test_a_whole_number_is_read_as_the_double_that_is_meant(node, put):
+    assert put(slo__control__tpot_ms=40).successful
+    assert type(node.get_parameter('slo.control.tpot_ms').value) is float
+    assert node.settings.classes['control'].tpot_ms == 40.0
+
+
+def test_a_parameter_that_does_not_exist_is_named(node, caller):
+    client = caller.create_client(SetParameters, '/slice/set_parameters')
+    assert client.wait_for_service(20)
+    wrong, = get(client.call_async(SetParameters.Request(parameters=[
+        Parameter('slo.contrl.tpot_ms', value=40.0).to_parameter_msg()]))).results
+    assert not wrong.successful and 'slo.contrl.tpot_ms' in wrong.reason
+    caller.destroy_client(client)
 
 
 def test_objectives_act_on_requests_that_run(node, caller, put):
@@ -126,10 +149,12 @@ def test_the_period_of_the_status_changes(node, caller, put):
 def test_descriptors_say_range_and_meaning(node, caller):
     client = caller.create_client(DescribeParameters, '/slice/describe_parameters')
     assert client.wait_for_service(20)
-    tpot, policy, start = get(client.call_async(DescribeParameters.Request(
-        names=['slo.control.tpot_ms', 'limits.on_miss', 'autostart']))).descriptors
+    tpot, miss, start, policy = get(client.call_async(DescribeParameters.Request(
+        names=['slo.control.tpot_ms', 'limits.on_miss', 'autostart',
+               'scheduler.policy']))).descriptors
     assert 'milliseconds' in tpot.description and tpot.floating_point_range[0].from_value == 0
-    assert not tpot.read_only and 'drop' in policy.additional_constraints
+    assert not tpot.read_only and 'drop' in miss.additional_constraints
+    assert 'fastserve' in policy.additional_constraints
     assert start.read_only
 
 
