@@ -1,91 +1,172 @@
-"""What a client expects of a running node; shared by the process test and the launch test."""
+"""What is expected of a running node, each written once.
 
-import time
+The launch tests and the process tests run the same checks; each leaves the node as it found it:
+ready and idle.
+"""
+
+from contextlib import contextmanager
+import uuid
 
 from action_msgs.msg import GoalStatus
-import rclpy
-from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile
-
+from lifecycle_msgs.msg import Transition
+from robot import Robot
 from slice_ros.action import Generate
-from slice_ros.msg import TokenChunk
-from slice_ros.srv import GetStatus
 
-READY_WITHIN = 180.0   # seconds; the first start on a machine converts and profiles the model
-ANSWER_WITHIN = 60.0   # seconds
+RESULT = Generate.Result
+STORY = 'Tell me a long story about a robot in a warehouse.'
 
 
-class Client:
-    """A ROS node that plays the robot; one graph of its own for each test."""
-
-    def __init__(self, server: str):
-        """Talk to the node whose full name is `server`."""
-        self.server = server
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node('test_client', context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-
-    def close(self):
-        """Leave the graph."""
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-    def result_of(self, future, within: float):
-        """Spin until `future` is done; AssertionError after `within` seconds."""
-        self.executor.spin_until_future_complete(future, timeout_sec=within)
-        assert future.done(), f'no answer within {within:.0f} s'
-        return future.result()
-
-    def wait_until_ready(self):
-        """Return the status once the model is loaded."""
-        client = self.node.create_client(GetStatus, f'{self.server}/get_status')
-        end = time.monotonic() + READY_WITHIN
-        assert client.wait_for_service(timeout_sec=60.0), f'{self.server} did not start'
-        while True:
-            left = end - time.monotonic()
-            assert left > 0, f'{self.server} was not ready within {READY_WITHIN:.0f} s'
-            status = self.result_of(client.call_async(GetStatus.Request()), left)
-            assert status.state in ('loading', 'ready'), status.state
-            if status.state == 'ready':
-                return status
-            time.sleep(0.2)
-
-    def generate(self, slo_class: str, prompt: str, max_tokens: int):
-        """Send one action goal; return its status, its result and the chunks on its topic."""
-        chunks = []
-        topic = f'{self.server}/{slo_class}/tokens'
-        self.node.create_subscription(TokenChunk, topic, chunks.append, QoSProfile(depth=1000))
-        end = time.monotonic() + 20.0
-        while self.node.count_publishers(topic) == 0:
-            assert time.monotonic() < end, f'nobody publishes {topic}'
-            self.executor.spin_once(timeout_sec=0.1)
-        client = ActionClient(self.node, Generate, f'{self.server}/generate')
-        assert client.wait_for_server(timeout_sec=20.0)
-        goal = Generate.Goal(slo_class=slo_class, prompt=prompt, max_tokens=max_tokens)
-        handle = self.result_of(client.send_goal_async(goal), 20.0)
-        assert handle.accepted
-        answer = self.result_of(handle.get_result_async(), ANSWER_WITHIN)
-        end = time.monotonic() + 10.0
-        while not (chunks and chunks[-1].finished):
-            assert time.monotonic() < end, f'no finished chunk on {topic}'
-            self.executor.spin_once(timeout_sec=0.1)
-        return answer.status, answer.result, chunks
+def id_of(handle) -> str:
+    """Return the request id of a goal: its UUID as people write it."""
+    return str(uuid.UUID(bytes=bytes(handle.goal_id.uuid)))
 
 
-def check_one_answer(client: Client):
+@contextmanager
+def streaming(robot: Robot, count: int, slo_class: str = 'dialogue', max_tokens: int = 400):
+    """Keep `count` goals streaming; yields (handle, future of the result), ends them after."""
+    robot.listen(slo_class)
+    goals = [robot.send(slo_class, f'{STORY} It is called number {i}.', max_tokens)
+             for i in range(count)]
+    try:
+        robot.wait_for_tokens(slo_class, [id_of(handle) for handle, _ in goals])
+        yield goals
+    finally:
+        for handle, _ in goals:
+            handle.cancel_goal_async()
+        for _, result in goals:
+            robot.result_of(result)
+
+
+def check_ready(robot: Robot):
+    """It configures and activates by itself, and says what it serves."""
+    status = robot.wait_until_ready()
+    assert robot.state() == 'active'
+    assert status.engine.model and status.version
+    assert [c.slo.name for c in status.scheduler.classes][:3] == [
+        'control', 'navigation', 'dialogue']
+
+
+def check_one_answer(robot: Robot):
     """One control request: the action's answer and the topic's tokens say the same."""
-    client.wait_until_ready()
-    status, result, chunks = client.generate(
+    robot.listen('control')
+    handle, future = robot.send(
         'control', 'An obstacle is two metres ahead. Answer with one word: stop or go?', 8)
-    assert status == GoalStatus.STATUS_SUCCEEDED
-    assert result.error_code == Generate.Result.NONE, result.error_msg
-    assert result.text
-    assert result.finish_reason in ('stop', 'length')
-    assert {chunk.request_id for chunk in chunks} == {result.request_id}
+    answer = robot.result_of(future)
+    result = answer.result
+    assert answer.status == GoalStatus.STATUS_SUCCEEDED
+    assert result.error_code == RESULT.NONE, result.error_msg
+    assert result.text and result.finish_reason in ('stop', 'length')
+    assert result.request_id == id_of(handle)
+    chunks = robot.chunks_of('control', result.request_id)
     assert [chunk.sequence for chunk in chunks] == list(range(len(chunks)))
     assert [chunk.finished for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert ''.join(chunk.text for chunk in chunks) == result.text
+
+
+def check_twenty_goals(robot: Robot):
+    """Twenty goals of three classes at once: each has its own answer, whole on its topic."""
+    classes = ('control', 'navigation', 'dialogue')
+    before = {c.slo.name: c.finished for c in robot.status().scheduler.classes}
+    for name in classes:
+        robot.listen(name)
+    sent = [(classes[i % 3], *robot.send(classes[i % 3], f'Say the number {i}.', 6))
+            for i in range(20)]
+    for name, handle, future in sent:
+        answer = robot.result_of(future)
+        assert answer.status == GoalStatus.STATUS_SUCCEEDED, answer.result.error_msg
+        report = answer.result.report
+        assert report.served and report.slo.name == name
+        assert 1 <= report.output_tokens <= 6
+        chunks = robot.chunks_of(name, id_of(handle))
+        assert ''.join(chunk.text for chunk in chunks) == answer.result.text
+    after = {c.slo.name: c.finished for c in robot.status().scheduler.classes}
+    assert [after[name] - before[name] for name in classes] == [7, 7, 6]
+
+
+def check_cancel_in_mid_stream(robot: Robot):
+    """A cancelled goal ends where it is, says so on its topic, and holds nothing any more."""
+    with streaming(robot, 1) as [(handle, future)]:
+        robot.result_of(handle.cancel_goal_async())
+        answer = robot.result_of(future)
+        assert answer.status == GoalStatus.STATUS_CANCELED
+        assert answer.result.error_code == RESULT.CANCELLED
+        last = robot.chunks_of('dialogue', id_of(handle))[-1]
+        assert last.finish_reason == 'cancelled' and last.tokens < 400
+        steps = robot.status().scheduler
+        assert steps.slots_used == 0 and not steps.requests
+        assert robot.status().scheduler.steps == steps.steps  # nothing is computed for it
+
+
+def check_control_preempts_dialogue(robot: Robot):
+    """A control goal that comes last is over while every dialogue still streams."""
+    with streaming(robot, 6) as dialogues:
+        answer = robot.result_of(robot.send('control', 'Stop or go? One word.', 6)[1])
+        assert answer.status == GoalStatus.STATUS_SUCCEEDED, answer.result.error_msg
+        assert not any(future.done() for _, future in dialogues)
+        live = robot.status().scheduler.classes[2].live
+        assert live == 6
+
+
+def check_live_parameter(robot: Robot):
+    """An objective set while a request runs is that request's; a bad set changes nothing."""
+    try:
+        with streaming(robot, 1) as [(handle, future)]:
+            refused = robot.put(slo__dialogue__tpot_ms=-1.0)
+            assert not refused.successful and 'slo.dialogue.tpot_ms' in refused.reason
+            accepted = robot.put(slo__dialogue__tpot_ms=123.0)
+            assert accepted.successful, accepted.reason
+            assert robot.status().scheduler.classes[2].slo.tpot_ms == 123.0
+            robot.result_of(handle.cancel_goal_async())
+            assert robot.result_of(future).result.report.slo.tpot_ms == 123.0
+    finally:
+        assert robot.put(slo__dialogue__tpot_ms=250.0).successful
+
+
+def check_deactivate_and_activate_under_load(robot: Robot):
+    """Deactivating answers what is live with SHUTTING_DOWN; activating serves again."""
+    with streaming(robot, 4) as goals:
+        assert robot.change(Transition.TRANSITION_DEACTIVATE)
+        assert robot.state() == robot.status().state == 'inactive'
+        codes = [robot.result_of(future).result.error_code for _, future in goals]
+        assert codes == [RESULT.SHUTTING_DOWN] * 4
+    refused = robot.result_of(robot.send('control', 'Stop or go?', 4)[1]).result
+    assert refused.error_code == RESULT.NOT_READY and 'activate' in refused.error_msg
+    assert robot.change(Transition.TRANSITION_ACTIVATE) and robot.state() == 'active'
+    check_one_answer(robot)
+
+
+CHECKS = (check_ready, check_one_answer, check_twenty_goals, check_cancel_in_mid_stream,
+          check_control_preempts_dialogue, check_live_parameter,
+          check_deactivate_and_activate_under_load)
+
+
+def check_side_by_side(left: Robot, right: Robot):
+    """Two nodes in namespaces of their own: what is done to one is not done to the other."""
+    left.wait_until_ready()
+    right.wait_until_ready()
+    received = right.status().scheduler.classes[2].received
+    with streaming(left, 2) as goals:
+        check_one_answer(right)
+        assert left.change(Transition.TRANSITION_DEACTIVATE)
+        for _, future in goals:
+            assert left.result_of(future).result.error_code == RESULT.SHUTTING_DOWN
+        check_one_answer(right)
+    assert left.change(Transition.TRANSITION_ACTIVATE)
+    assert right.status().scheduler.classes[2].received == received
+    check_one_answer(left)
+
+
+def check_respawn_while_a_client_waits(robot: Robot, kill):
+    """A client in the middle of a goal outlives the node: the next node serves it.
+
+    `kill` ends the node's process at once; something starts it again.
+    """
+    robot.wait_until_ready()
+    robot.listen('dialogue')
+    handle, lost = robot.send('dialogue', STORY, 400)
+    robot.wait_for_tokens('dialogue', [id_of(handle)])
+    kill()
+    robot.wait_until_ready()
+    assert not lost.done()
+    check_one_answer(robot)   # by the same clients as before
+    assert robot.status().scheduler.classes[2].received == 0

@@ -1,0 +1,84 @@
+"""Two nodes as processes side by side, without the launch stack: all that the launch tests ask."""
+
+from pathlib import Path
+import signal
+import sys
+
+import pytest
+from robot import Robot, start
+from serving_checks import (
+    check_respawn_while_a_client_waits, check_side_by_side, CHECKS)
+
+ROOT = Path(__file__).resolve().parents[2]
+SIDES = ('left', 'right')
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Nodes:
+    """One node for each side, in its namespace, and a robot that talks to it."""
+
+    def __init__(self, folder: Path):
+        """Start the nodes; they get ready by themselves."""
+        self.folder, self.processes = folder, {}
+        for side in SIDES:
+            self.start(side)
+        self.robots = {side: Robot(f'/{side}/slice') for side in SIDES}
+
+    def start(self, side):
+        """Start the node of a side, as a launch file would with `namespace:=side`."""
+        with (self.folder / f'{side}.txt').open('a') as log:
+            self.processes[side] = start(
+                [sys.executable, '-m', 'slice_ros.ros.node'],
+                ['--params-file', str(ROOT / 'config' / 'slice.yaml'), '-r', f'__ns:=/{side}',
+                 '-p', 'engine.slots:=16'], ROOT, log)
+
+    def respawn(self, side):
+        """Kill the node of a side and start another."""
+        self.processes[side].kill()
+        self.processes[side].wait()
+        self.start(side)
+
+    def output(self) -> str:
+        """Return all that was printed."""
+        return ''.join((self.folder / f'{side}.txt').read_text() for side in SIDES)
+
+
+@pytest.fixture(scope='module')
+def nodes(tmp_path_factory):
+    """Both nodes, ready."""
+    nodes = Nodes(tmp_path_factory.mktemp('nodes'))
+    try:
+        for robot in nodes.robots.values():
+            robot.wait_until_ready()
+        yield nodes
+    finally:
+        for robot in nodes.robots.values():
+            robot.close()
+        for process in nodes.processes.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize('check', CHECKS, ids=lambda check: check.__name__)
+def test_it(nodes, check):
+    """What is said in the check's own docstring."""
+    check(nodes.robots['left'])
+
+
+def test_side_by_side(nodes):
+    """What is done to one is not done to the other."""
+    check_side_by_side(*nodes.robots.values())
+
+
+def test_respawn_while_a_client_waits(nodes):
+    """The client is served by the next node."""
+    check_respawn_while_a_client_waits(nodes.robots['right'], lambda: nodes.respawn('right'))
+
+
+def test_interrupted_both_end_with_0(nodes):
+    """SIGINT ends each with code 0 and no traceback."""
+    for process in nodes.processes.values():
+        process.send_signal(signal.SIGINT)
+    assert [p.wait(timeout=30.0) for p in nodes.processes.values()] == [0, 0], nodes.output()
+    assert 'Traceback' not in nodes.output()
