@@ -55,6 +55,7 @@ class Request:
     error: ErrorCode = ErrorCode.NONE
     held: bool = False  # rate control keeps its next token back: it must not be decoded
     pace: float = 0.0   # seconds that rate control leaves between its tokens; 0 = it does not
+    session_id: str = ''  # conversation it belongs to; empty = none
 
     @property
     def context(self) -> int:
@@ -159,4 +160,5 @@ class Request:
             request_id=self.id, slo=self.slo, served=self.state is State.FINISHED,
             prompt_tokens=self.prompt_tokens, output_tokens=self.generated, ttft=self.ttft,
             tpot=self.tpot, completion=self.completion, max_gap=self.max_gap,
-            elapsed=self.ended_at - self.arrival, reused_tokens=self.reused)
+            elapsed=self.ended_at - self.arrival, reused_tokens=self.reused,
+            session_id=self.session_id)

@@ -85,6 +85,7 @@ class SloReport:
     max_gap: float
     elapsed: float = math.nan
     reused_tokens: int = 0  # of the prompt, found in the cache
+    session_id: str = ''    # conversation it belonged to; empty = none
 
     @property
     def ttft_met(self) -> bool:

@@ -20,24 +20,24 @@ _MAX_STOP_LENGTH = 256
 class Engine:
     """A loaded model. Made by `load_engine`.
 
-    `encode`, `encode_chat` and `open` may be called from any thread; `adopt`, `step`, `evict`,
-    `close` and `profile` from one thread only, the one that runs the loop.
+    `encode`, `encode_chat`, `extend_chat` and `open` may be called from any thread; `adopt`,
+    `step`, `evict`, `close` and `profile` from one thread only, the one that runs the loop.
     """
 
-    def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, tokenizer,
-                 slots: Slots, stop_tokens: frozenset[int], config: EngineConfig) -> None:
+    def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, slots: Slots,
+                 stop_tokens: frozenset[int], config: EngineConfig) -> None:
         self.info = info
         self.config = config
         self._encoder = encoder
         self.encode = encoder.encode
         self.encode_chat = encoder.encode_chat
+        self.extend_chat = encoder.extend_chat
         self._check_tokens = encoder.check_tokens
         self._runner = runner
         self._slots = slots
         self._held: dict[int, Sequence] = {}  # by slot
         self._stop_tokens = stop_tokens
-        backend = getattr(tokenizer, 'backend_tokenizer', None)
-        self._decode = backend.decode if backend is not None else _slow_decode(tokenizer)
+        self._decode = encoder.decode
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling,
              stop: Iterable[str] = ()) -> Sequence:
@@ -176,8 +176,3 @@ class Engine:
 
 def _invalid(message: str) -> RequestError:
     return RequestError(ErrorCode.INVALID_REQUEST, message)
-
-
-def _slow_decode(tokenizer) -> Callable[[list[int]], str]:
-    return lambda ids: tokenizer.decode(
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

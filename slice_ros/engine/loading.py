@@ -118,7 +118,7 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
         kv_tokens=_kv_tokens(pages, config.slots, max_context), weight_bytes=runner.weight_bytes,
         kv_bytes=runner.kv_bytes, vocab_size=model_config.get_text_config().vocab_size)
     logger.info('%s', info)
-    return Engine(info, runner, PromptEncoder(tokenizer, max_context), tokenizer,
+    return Engine(info, runner, PromptEncoder(tokenizer, max_context),
                   slots, _stop_tokens(path, model_config, tokenizer), config)
 
 

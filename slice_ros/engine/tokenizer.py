@@ -1,6 +1,8 @@
 """Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
 
 from collections.abc import Iterable
+from functools import partial
+import re
 import secrets
 
 from jinja2 import TemplateError
@@ -8,6 +10,7 @@ from jinja2 import TemplateError
 from slice_ros.errors import ErrorCode, RequestError
 
 ROLES = ('system', 'user', 'assistant')
+_MARK = re.compile('(\x02[0-9a-f]{32}\x03)')   # stands for a text that holds special tokens
 
 
 class PromptEncoder:
@@ -24,13 +27,18 @@ class PromptEncoder:
         self._max_bytes = max_context * max((len(t.encode()) for t in vocabulary), default=1)
         backend = getattr(tokenizer, 'backend_tokenizer', None)
         self._special = [t for t in tokenizer.all_special_tokens if t]
+        self._special_ids = frozenset(tokenizer.all_special_ids)
+        self.decode = partial(tokenizer.decode, skip_special_tokens=True,
+                              clean_up_tokenization_spaces=False)
         self._backend = self._plain = None
         if backend is not None:
             self._backend = _without_padding(backend)
             self._plain = _without_padding(backend)
             self._plain.encode_special_tokens = True  # '<|im_start|>' is text there, not a role
-            self._special = [t.content for t in backend.get_added_tokens_decoder().values()
-                             if t.special]
+            added = {i: t for i, t in backend.get_added_tokens_decoder().items() if t.special}
+            self._special = [t.content for t in added.values()]
+            self._special_ids = frozenset(added)
+            self.decode = backend.decode  # leaves special tokens out
 
     def encode(self, prompt: str) -> list[int]:
         """Encode a raw prompt, in which special tokens are taken as such.
@@ -51,6 +59,45 @@ class PromptEncoder:
         ``RequestError``: INVALID_REQUEST for an unknown role, no message, messages that the
         template refuses (its own sentence), or a model without template; PROMPT_TOO_LONG.
         """
+        chat, literal = self._checked(messages)
+        return self.check_tokens(self._ids_with_literals(self._rendered(chat), literal))
+
+    def extend_chat(self, tokens: list[int], prompt_tokens: int,
+                    messages: list[tuple[str, str]], new: list[tuple[str, str]]) -> list[int]:
+        """Encode `messages` and `new` as `encode_chat` does, but so that `tokens` go on.
+
+        `tokens` are a prompt, `prompt_tokens` long, and its answer; the last of `messages` is
+        this answer. Tokenising its text anew may give others: these are kept, and what the
+        template adds behind them is appended. All is encoded anew where the template does not
+        extend its own earlier text (it strips, moves or leaves out something). Raises as
+        `encode_chat` does.
+        """
+        chat, literal = self._checked([*messages, *new])
+        text, answer = self._rendered(chat), len(messages) - 1
+        spoken = self._rendered(chat[:answer]) + chat[answer]['content']
+        rest = text[len(spoken):]
+        # Text may be cut in two before a special token, and tokenises the same.
+        if not text.startswith(spoken) or not rest.startswith(tuple(self._special)):
+            return self.check_tokens(self._ids_with_literals(text, literal))
+        return self.check_tokens([
+            *tokens[:prompt_tokens], *self._answer(tokens[prompt_tokens:], messages[answer][1]),
+            *self._ids_with_literals(rest, literal)])
+
+    def _answer(self, tokens: list[int], text: str) -> list[int]:
+        """Return the tokens of an answer as far as they say `text` and nothing else.
+
+        One that the model gave a special token in mid-text would otherwise forge a turn.
+        """
+        if tokens and tokens[-1] in self._special_ids:
+            tokens = tokens[:-1]  # the stop: the template brings its own
+        if self._special_ids.isdisjoint(tokens) and self.decode(tokens) == text:
+            return tokens
+        mark = _mark()
+        return self._ids_with_literals(mark, {mark: text}) if text else []
+
+    def _checked(self, messages: Iterable[tuple[str, str]]
+                 ) -> tuple[list[dict[str, str]], dict[str, str]]:
+        """Return the chat, and by their marks in it the texts that hold special tokens."""
         template = self._tokenizer.get_chat_template() if self._tokenizer.chat_template else None
         if template is None:
             raise RequestError(ErrorCode.INVALID_REQUEST,
@@ -68,18 +115,20 @@ class PromptEncoder:
             size += len(content.encode())
             self._check_bytes(size)
             if any(token in content for token in self._special):
-                mark = f'\x02{secrets.token_hex(16)}\x03'
+                mark = _mark()
                 literal[mark], content = content, mark
             chat.append({'role': role, 'content': content})
         if not any(m['content'].strip() for m in chat):
             raise RequestError(ErrorCode.INVALID_REQUEST, 'the messages are empty')
+        return chat, literal
+
+    def _rendered(self, chat: list[dict[str, str]]) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(
+            return self._tokenizer.apply_chat_template(
                 chat, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
             raise RequestError(ErrorCode.INVALID_REQUEST,
                                f'the chat template refuses these messages: {error}') from error
-        return self.check_tokens(self._ids_with_literals(text, literal))
 
     def check_tokens(self, tokens: list[int]) -> list[int]:
         """Return `tokens` if there is at least one and room behind them for an answer."""
@@ -107,13 +156,12 @@ class PromptEncoder:
                 ErrorCode.INVALID_REQUEST, 'a message holds a special token of this model '
                 f'(one of {", ".join(self._special[:4])}): leave it out'[:400])
         ids = []
-        for mark, content in literal.items():
-            before, found, text = text.partition(mark)
-            if before:
-                ids += self.ids(before)
-            if found:
-                ids += self._plain.encode_batch([content], add_special_tokens=False)[0].ids
-        return ids + (self.ids(text) if text else [])
+        for piece in _MARK.split(text):  # a template may move a content, or leave it out
+            if piece in literal:
+                ids += self._plain.encode_batch([literal[piece]], add_special_tokens=False)[0].ids
+            elif piece:
+                ids += self.ids(piece)
+        return ids
 
     def _check_text(self, what: str, text: object) -> None:
         if not isinstance(text, str):
@@ -135,6 +183,10 @@ class PromptEncoder:
                 ErrorCode.PROMPT_TOO_LONG,
                 f'the prompt is {size} bytes long, more than the {self._max_context} tokens of '
                 f'the context could ever hold ({self._max_bytes} bytes)')
+
+
+def _mark() -> str:
+    return f'\x02{secrets.token_hex(16)}\x03'
 
 
 def _without_padding(backend):

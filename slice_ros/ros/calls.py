@@ -12,6 +12,7 @@ from slice_ros import msg
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.ros.conversions import report_message
+from slice_ros.ros.sentences import Speaker
 from slice_ros.serving import Delivery
 from slice_ros.slo import SloClass
 
@@ -21,15 +22,17 @@ class Call:
 
     An instance is the `on_output` of its request: the server's delivery thread calls it, and it
     publishes there and then. `slo_class` is the class asked for; `tokens` and `reports` are the
-    publishers, `tokens` None where there is no such topic; `feedback` is called with (text,
-    number, tokens, predicted completion in ms) for each token; `wake` is called after `done` was
-    completed, which by itself does not wake an executor from another thread.
+    publishers, `tokens` None where there is no such topic; `speaker` gets the text, `feedback` is
+    called with (text, number, tokens, predicted completion in ms) for each token; `wake` is called
+    after `done` was completed, which by itself does not wake an executor from another thread.
     """
 
     def __init__(self, request_id: str, slo_class: str, clock: Clock,
                  tokens: Publisher | None, reports: Publisher, wake: Callable[[], None],
-                 feedback: Callable[[str, int, int, float], None] | None = None) -> None:
+                 feedback: Callable[[str, int, int, float], None] | None = None,
+                 speaker: Speaker | None = None) -> None:
         self.id, self._slo_class = request_id, slo_class
+        self.session_id = ''
         self.done: Future = Future()   # completed with None; the answer is in the fields below
         self.text = ''
         self.finish_reason = ''
@@ -37,7 +40,7 @@ class Call:
         self.message = ''
         self.report = msg.SloReport(request_id=request_id)
         self._clock, self._tokens, self._reports = clock, tokens, reports
-        self._wake, self._feedback = wake, feedback
+        self._wake, self._feedback, self._speaker = wake, feedback, speaker
         self._pieces: list[str] = []
         self._chunk = msg.TokenChunk(request_id=request_id)  # filled anew for each token
         self._received = clock.now().to_msg()
@@ -58,6 +61,8 @@ class Call:
             chunk.sequence, chunk.text = delivery.number, delivery.text
             chunk.tokens = delivery.tokens
             self._tokens.publish(chunk)
+        if self._speaker is not None and not delivery.error:
+            self._speaker.say(self._pieces, last)
         if self._feedback is not None and not (last and delivery.error):
             self._feedback(delivery.text, delivery.number, delivery.tokens,
                            _predicted_completion_ms(delivery))
@@ -74,7 +79,8 @@ class Call:
         request = None
         if slo is not None:
             request = Request(self.id, slo, arrival, 0, 0, error=error.code,
-                              state=State.REJECTED, ended_at=arrival)
+                              state=State.REJECTED, ended_at=arrival,
+                              session_id=self.session_id)
         self._finish(request, 'error', error.code, error.message)
 
     def _finish(self, request: Request | None, reason: str, error: ErrorCode,
@@ -87,6 +93,7 @@ class Call:
             self._reports.publish(self.report)
         else:
             self.report.stamp, self.report.finish_reason = self._received, reason
+            self.report.session_id = self.session_id
             self.report.error_code, self.report.error_msg = int(error), message
         self.done.set_result(None)
         self._wake()

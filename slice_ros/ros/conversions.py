@@ -20,7 +20,7 @@ FORMATS = (msg.ResponseFormat.TEXT, msg.ResponseFormat.CHOICE, msg.ResponseForma
            msg.ResponseFormat.REGEX)
 MAX_STOPS = 16          # stop strings of a request
 MAX_STOP_BYTES = 256    # the longest of them
-MAX_ID = 128            # characters of a request id
+MAX_ID = 128            # characters of a request id or a session id
 MAX_LISTED = 64         # live requests in SchedulerState
 
 
@@ -102,9 +102,6 @@ def stops(values: Sequence[str]) -> tuple[str, ...]:
 
 def check_unserved(goal) -> None:
     """Refuse what the interface has room for and this node does not do."""
-    if goal.session_id or goal.reset_session:
-        raise _invalid('this node keeps no sessions: leave session_id empty and send the '
-                       'conversation in messages')
     kind = goal.response_format.type
     if kind not in FORMATS:
         raise _invalid(f'response_format.type is {kind!r:.80}: choose text')
@@ -119,6 +116,15 @@ def request_id(text: str) -> str:
     return text
 
 
+def session_id(goal) -> str:
+    """Return the conversation that a goal belongs to ('' when to none)."""
+    if len(goal.session_id) > MAX_ID or not goal.session_id.isprintable():
+        raise _invalid(f'session_id must be printable and have {MAX_ID} characters at most')
+    if goal.reset_session and not goal.session_id:
+        raise _invalid('reset_session needs a session_id: give the one to forget')
+    return goal.session_id
+
+
 def slo_message(slo: SloClass) -> msg.SloClass:
     return msg.SloClass(
         name=slo.name, ttft_ms=float(slo.ttft_ms), tpot_ms=float(slo.tpot_ms),
@@ -129,7 +135,8 @@ def report_message(report: SloReport, requested: str, stamp: Time, reason: str,
                    error: ErrorCode, sentence: str) -> msg.SloReport:
     """Return the report of a request for class `requested` that was received at `stamp`."""
     return msg.SloReport(
-        stamp=stamp, request_id=report.request_id, requested_class=requested,
+        stamp=stamp, request_id=report.request_id, session_id=report.session_id,
+        requested_class=requested,
         slo=slo_message(report.slo), served=report.served, attained=report.attained,
         ttft_met=report.ttft_met, tpot_met=report.tpot_met, deadline_met=report.deadline_met,
         prompt_tokens=report.prompt_tokens, output_tokens=report.output_tokens,
@@ -148,7 +155,7 @@ def report_from(message: msg.SloReport) -> SloReport:
         request_id=m.request_id, slo=slo, served=m.served, prompt_tokens=m.prompt_tokens,
         output_tokens=m.output_tokens, ttft=m.ttft_ms / 1e3, tpot=m.tpot_ms / 1e3,
         completion=m.completion_ms / 1e3, max_gap=m.max_gap_ms / 1e3, elapsed=m.elapsed_ms / 1e3,
-        reused_tokens=m.reused_tokens)
+        reused_tokens=m.reused_tokens, session_id=m.session_id)
 
 
 def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
@@ -172,15 +179,17 @@ def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.Sched
         plan_p50_ms=snapshot.plan[0] * 1e3, overhead=snapshot.overhead,
         tokens_per_s=snapshot.tokens_per_s, steps=snapshot.steps, tokens=snapshot.tokens,
         engine_failures=snapshot.engine_failures, queued=snapshot.queued, max_queued=max_queued,
-        slots_used=snapshot.slots_used, kv_tokens_used=snapshot.kv_tokens_used,
+        sessions=snapshot.sessions, slots_used=snapshot.slots_used,
+        kv_tokens_used=snapshot.kv_tokens_used,
         requests=[_request_message(r, snapshot.at) for r in snapshot.requests[:MAX_LISTED]],
         classes=[_class_message(c) for c in snapshot.classes.values()])
 
 
 def _request_message(request: Request, now: float) -> msg.RequestStatus:
     return msg.RequestStatus(
-        request_id=request.id, slo_class=request.slo.name, state=request.state.value,
-        held=request.held, prompt_tokens=request.prompt_tokens, cached_tokens=request.cached,
+        request_id=request.id, slo_class=request.slo.name, session_id=request.session_id,
+        state=request.state.value, held=request.held, prompt_tokens=request.prompt_tokens,
+        cached_tokens=request.cached,
         output_tokens=request.generated, max_tokens=request.max_tokens,
         age_ms=(now - request.arrival) * 1e3, ttft_ms=request.ttft * 1e3,
         tpot_ms=request.tpot * 1e3)

@@ -78,6 +78,15 @@ SPECS = (
          choices=('continue', 'drop')),
     Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
          'client, seconds.', 1, 86400, fixed=True),
+    Spec('sessions.max_count', 64, 'Conversations that are kept; the least recently used goes.',
+         1, 4096),
+    Spec('sessions.ttl_s', 1800.0, 'Time since its last turn after which a conversation is '
+         'forgotten, seconds.', 1.0, 1e7),
+    Spec('sessions.max_tokens', 0, 'Tokens of one conversation, max_tokens of the next answer '
+         'included; 0 = what the context holds. Its older half is forgotten when it is full.',
+         0, 1 << 22),
+    Spec('speech.language', 'en', 'Language of the answers, for where a sentence on '
+         "~/<class>/sentences ends: an ISO 639 code ('en', 'de', 'zh', ...)."),
     Spec('status.period_s', 1.0, 'Time between two messages on ~/scheduler_state, seconds.',
          0.05, 3600.0),
     Spec('status.window_s', 60.0, 'Span that the figures of the status cover, seconds.',

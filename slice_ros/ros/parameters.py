@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+import re
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException, ParameterNotDeclaredException
@@ -13,7 +14,7 @@ from slice_ros.ros.parameter_specs import (
     class_specs, CLASSES, descriptor, MAX_CLASSES, Spec, SPECS)
 from slice_ros.scheduling.admission import check_rule
 from slice_ros.scheduling.registry import make_policy
-from slice_ros.serving import RateControl, ServerConfig
+from slice_ros.serving import RateControl, ServerConfig, SessionLimits
 from slice_ros.slo import SloClass
 
 
@@ -30,6 +31,7 @@ class Settings:
     result_timeout_s: int
     status_period_s: float
     drain_s: float
+    language: str
     autostart: bool
 
 
@@ -135,6 +137,10 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         check_rule(values['scheduler.admission'], names)
     except ValueError as error:
         raise ParameterError(f'scheduler.{error}') from error
+    language = values['speech.language']
+    if not re.fullmatch('[a-z]{2,3}', language):
+        raise ParameterError(f"speech.language must be an ISO 639 code ('en', 'de', ...), "
+                             f'not {language!r:.80}')
     options = {option: values[f'scheduler.{parameter}']
                for option, parameter in (('capacity_ratio', 'capacity_ratio'),
                                          ('cycle', 'cycle_s'))
@@ -158,6 +164,8 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         admission=values['scheduler.admission'],
         classes=tuple(classes.values()), max_batch=engine.max_batch,
         prefill_chunk=values['scheduler.prefill_chunk'], window=values['status.window_s'],
+        sessions=SessionLimits(values['sessions.max_count'], values['sessions.ttl_s'],
+                               values['sessions.max_tokens'], values['limits.max_prompt_tokens']),
         **{name: values[f'limits.{name}']
            for name in ('max_queued', 'max_prompt_tokens', 'max_tokens')})
     return Settings(
@@ -166,6 +174,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         max_messages=values['limits.max_messages'],
         result_timeout_s=values['limits.result_timeout_s'],
         status_period_s=values['status.period_s'], drain_s=values['shutdown.drain_s'],
+        language=values['speech.language'],
         autostart=values['autostart'])
 
 

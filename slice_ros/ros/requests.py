@@ -16,7 +16,9 @@ from slice_ros.ros.calls import Call
 from slice_ros.ros.lifecycle import ManagedNode
 from slice_ros.ros.parameters import Settings
 from slice_ros.ros.qos import SERVICES, TOKENS
+from slice_ros.ros.sentences import SENTENCES, Speaker
 from slice_ros.serving import Server
+from std_msgs.msg import String
 
 REPORTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 PROMPTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -34,6 +36,7 @@ class RequestNode(ManagedNode):
         super().__init__(name, **options)
         group = self.group
         self._tokens: dict[str, Publisher] = {}
+        self._sentences: dict[str, Publisher] = {}
         self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS)
         self._add_topics()
         self.create_service(srv.GenerateText, '~/generate_text', self._generate_text,
@@ -51,6 +54,8 @@ class RequestNode(ManagedNode):
             if name not in self._tokens:
                 self._tokens[name] = self.create_publisher(msg.TokenChunk, f'~/{name}/tokens',
                                                            TOKENS)
+                self._sentences[name] = self.create_publisher(String, f'~/{name}/sentences',
+                                                              SENTENCES)
                 self.create_subscription(msg.Prompt, f'~/{name}/prompt',
                                          partial(self._prompt, name), PROMPTS,
                                          callback_group=self.group)
@@ -68,7 +73,8 @@ class RequestNode(ManagedNode):
         except RequestError as error:
             request_id, refusal = '', error
         call = Call(request_id or str(uuid.uuid4()), name, self.get_clock(),
-                    self._tokens.get(name), self._reports, self.wake, feedback)
+                    self._tokens.get(name), self._reports, self.wake, feedback,
+                    self._speaker(name))
         try:
             if refusal:
                 raise refusal
@@ -77,16 +83,29 @@ class RequestNode(ManagedNode):
             conversions.check_unserved(goal)
             sampling, stop = conversions.sampling(goal.sampling), conversions.stops(goal.stop)
             server.check(1, goal.max_tokens)
-            tokens = server.engine.encode_chat(conversions.messages(goal, self.settings))
+            said = conversions.messages(goal, self.settings)
+            call.session_id = conversions.session_id(goal)
+            turn = server.sessions.begin(call.session_id, said, goal.max_tokens,
+                                         goal.reset_session) if call.session_id else None
+            tokens = turn.tokens if turn else server.engine.encode_chat(said)
             self.pacer.wake()
-            server.submit(slo, tokens, goal.max_tokens, sampling, call, stop=stop,
-                          request_id=call.id, arrival=arrival)
+            try:
+                server.submit(slo, tokens, goal.max_tokens, sampling, call, stop=stop,
+                              request_id=call.id, arrival=arrival, turn=turn)
+            except BaseException:
+                if turn:
+                    turn.end()
+                raise
         except RequestError as error:
             self.get_logger().warning(
                 f'request {call.id} is refused: {error.code.name}: {error.message}',
                 throttle_duration_sec=1.0)
             call.refuse(error, slo, arrival)
         return call
+
+    def _speaker(self, name: str) -> Speaker | None:
+        publisher = self._sentences.get(name)
+        return Speaker(publisher, self.settings.language) if publisher else None
 
     def _ready(self) -> Server:
         if self.server is None:

@@ -2,13 +2,15 @@
 
 `server.Server` is what the rest of the node talks to, `loop.Loop` the one thread that owns the
 engine, `delivery` the thread that tells callers, `pacing` the gate that a timer opens, `stats`
-what has been measured.
+what has been measured, `sessions` the conversations that go on, `sentences` what of an answer can
+be spoken.
 """
 
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.pacing import Gate, RateControl
 from slice_ros.serving.server import DEFAULT_POLICY, Server, ServerConfig
+from slice_ros.serving.sessions import SessionLimits
 from slice_ros.serving.stats import ClassSnapshot, Snapshot
 
 __all__ = ['ClassSnapshot', 'DEFAULT_POLICY', 'Delivery', 'Gate', 'RateControl', 'Server',
-           'ServerConfig', 'Snapshot']
+           'ServerConfig', 'SessionLimits', 'Snapshot']

@@ -17,6 +17,7 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Courier, Delivery
 from slice_ros.serving.pacing import Gate
+from slice_ros.serving.sessions import Turn
 from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
 from slice_ros.slo import SloClass
 
@@ -33,6 +34,7 @@ class Job:
     request: Request
     sequence: 'Sequence'
     on_output: Callable[[Delivery], None]
+    turn: Turn | None = None
     delivered: int = 0
     looked_at: int = -1      # Loop.prefixes when the cache was last asked for its prompt
 
@@ -239,6 +241,8 @@ class Loop:
         self.prefixes += 1
         if self.gate is not None:
             self.gate.forget(request)
+        if job.turn is not None:  # before its caller is told, who may send the next at once
+            job.turn.end(job.sequence if state is State.FINISHED else None)
         with self.changed:
             self.jobs.pop(request.id, None)
             self.cancelled.pop(request.id, None)

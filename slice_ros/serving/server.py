@@ -17,6 +17,7 @@ from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.loop import Job, Loop
 from slice_ros.serving.pacing import Gate, RateControl
+from slice_ros.serving.sessions import SessionLimits, Sessions, Turn
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
@@ -40,6 +41,7 @@ class ServerConfig:
     max_prompt_tokens: int = 0   # 0 = as many as the context holds
     max_tokens: int = 1024       # most a request may ask for
     window: float = 60.0         # seconds that the figures of a snapshot cover
+    sessions: SessionLimits = SessionLimits()
 
 
 class Server:
@@ -61,6 +63,7 @@ class Server:
         """
         self.engine, self.latency, self.config, self.clock = engine, latency, config, clock
         self._gate = gate
+        self.sessions = Sessions(engine, config.sessions, clock)
         self._loop = Loop(engine, latency, self._make_policy, clock, gate, on_gate)
         for slo in config.classes:
             self._loop.class_stats(slo.name)
@@ -105,14 +108,17 @@ class Server:
 
     def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
                on_output: Callable[[Delivery], None], *, stop: Iterable[str] = (),
-               request_id: str = '', arrival: float | None = None) -> Request:
+               request_id: str = '', arrival: float | None = None,
+               turn: Turn | None = None) -> Request:
         """Take a request in and return it; its tokens come through `on_output`.
 
-        `arrival` is when it was received, on the server's clock (now by default). Raises
-        `RequestError` when it cannot be served; `on_output` is never called then.
+        `arrival` is when it was received, on the server's clock (now by default); `turn` is ended
+        with the request. Raises `RequestError` when it cannot be served; `on_output` is never
+        called then, and the turn is the caller's to end.
         """
         arrival = self.clock() if arrival is None else arrival
-        request = Request(request_id or str(uuid.uuid4()), slo, arrival, len(tokens), max_tokens)
+        request = Request(request_id or str(uuid.uuid4()), slo, arrival, len(tokens), max_tokens,
+                          session_id=turn.session_id if turn else '')
         self.check(request.prompt_tokens, max_tokens)
         sequence = self.engine.open(tokens, max_tokens, sampling, stop)
         loop, config = self._loop, self.config
@@ -126,7 +132,7 @@ class Server:
         with loop.changed:
             error = self._refusal(request) or refusal
             if error is None:
-                loop.jobs[request.id] = Job(request, sequence, on_output)
+                loop.jobs[request.id] = Job(request, sequence, on_output, turn)
                 loop.class_stats(request.slo.name).received += 1
                 loop.notify()
                 return request
@@ -162,6 +168,7 @@ class Server:
         self._make_policy(config)
         with self._loop.changed:
             before, self.config = self.config, config
+            self.sessions.limits = config.sessions
             for slo in config.classes:
                 self._loop.class_stats(slo.name)
             earlier = self._loop.reconfigured or (lambda slo: slo)
@@ -223,8 +230,8 @@ class Server:
             gate_open=not (live and loop.shut), gate_age=age if age < math.inf else math.nan,
             held=sum(r.held for r in live),
             queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
-            kv_tokens_used=sum(r.cached for r in live), draining=loop.stop_at < math.inf,
-            **figures)
+            kv_tokens_used=sum(r.cached for r in live), sessions=len(self.sessions),
+            draining=loop.stop_at < math.inf, **figures)
 
     def _refusal(self, request: Request) -> RequestError | None:
         loop = self._loop

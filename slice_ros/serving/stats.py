@@ -137,6 +137,7 @@ class Snapshot:
     queued: int
     slots_used: int
     kv_tokens_used: int
+    sessions: int               # conversations kept
     draining: bool
     requests: tuple[Request, ...]           # live, in order of arrival
     classes: dict[str, ClassSnapshot]

@@ -129,6 +129,7 @@ def test_a_class_added_at_run_time_has_topics_and_is_served(node, caller, put):
     prompts = caller.create_publisher(msg.Prompt, '/slice/arm/prompt', 10)
     wait_until(lambda: prompts.get_subscription_count())
     wait_until(lambda: node._tokens['arm'].get_subscription_count())
+    assert node._sentences['arm'].topic_name == '/slice/arm/sentences'
     prompts.publish(msg.Prompt(prompt='Grasp or wait?', max_tokens=3))
     wait_until(lambda: chunks and chunks[-1].finished)
     result = caller.ask(slo_class='arm', prompt='Grasp or wait?', max_tokens=3)[1]

@@ -1,0 +1,200 @@
+"""Conversations that go on: what was said, and the exact tokens of it.
+
+The next turn's prompt begins with the very tokens of the last prompt and its answer, so that the
+engine finds them in its cache and computes only what is new. A turn changes a conversation when
+it has been served to its end; one that is refused, cancelled or fails leaves it as it was.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence as Items
+from dataclasses import dataclass, field
+import threading
+from typing import TYPE_CHECKING
+
+from slice_ros.errors import ErrorCode, RequestError
+
+if TYPE_CHECKING:
+    from slice_ros.engine import Engine, Sequence
+
+Messages = list[tuple[str, str]]   # (role, content), oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What bounds the memory of all conversations; 0 tokens = what the context holds."""
+
+    max_count: int = 64         # conversations kept; the least recently used goes
+    ttl: float = 1800.0         # seconds since the last use after which one is forgotten
+    max_tokens: int = 0         # of one conversation, max_tokens of the next answer included
+    max_prompt_tokens: int = 0  # of that, without the answer
+
+
+@dataclass(eq=False, slots=True)
+class _Session:
+    used: float                                        # when it was last used
+    messages: Messages = field(default_factory=list)   # the last is an answer
+    tokens: list[int] = field(default_factory=list)    # of the last prompt and its answer
+    prompt_tokens: int = 0                             # of these, the prompt
+    busy: bool = False                                 # a turn of it is live
+
+
+class Turn:
+    """What one request says, and the conversation that its answer goes into.
+
+    `tokens` is its prompt. `end` must be called once the request is over or refused.
+    """
+
+    def __init__(self, tokens: list[int], session_id: str = '', messages: Items = (),
+                 end: Callable[['Turn', 'Sequence | None'], None] | None = None) -> None:
+        self.tokens, self.session_id, self.messages = tokens, session_id, messages
+        self._end = end
+
+    def end(self, answer: 'Sequence | None' = None) -> None:
+        """Free the session; `answer` is the sequence that was served to its end, None if none.
+
+        Ending twice does nothing.
+        """
+        end, self._end = self._end, None
+        if end is not None:
+            end(self, answer)
+
+
+class Sessions:
+    """The conversations of one engine, by session id. Thread-safe; no call waits for a turn."""
+
+    def __init__(self, engine: 'Engine', limits: SessionLimits,
+                 clock: Callable[[], float]) -> None:
+        self.limits = limits
+        self._engine, self._clock = engine, clock
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()  # least recently used first
+        self._busy = 0
+
+    def __len__(self) -> int:
+        """Return how many conversations are kept."""
+        with self._lock:
+            self._forget()
+            return sum(bool(s.messages) for s in self._sessions.values())
+
+    def begin(self, session_id: str, messages: Messages, max_tokens: int,
+              reset: bool = False) -> Turn:
+        """Return the next turn of a session: `messages`, and an answer of `max_tokens` at most.
+
+        With `reset` the conversation is forgotten first, whatever becomes of the turn. When it
+        does not fit any more, the older half of its turns is forgotten, again if need be; a
+        leading system message stays. Raises `RequestError`: SESSION_BUSY, PROMPT_TOO_LONG, or
+        INVALID_REQUEST for messages that cannot be appended or a `max_tokens` without room.
+        """
+        longest = self._room(max_tokens)
+        with self._lock:
+            self._forget()
+            session = self._take(session_id)
+            if reset:
+                session.messages, session.tokens = [], []
+        try:
+            if any(role == 'system' for role, _ in messages[bool(not session.messages):]):
+                raise RequestError(
+                    ErrorCode.INVALID_REQUEST, 'a system message can only be the first of a '
+                    'session: leave it out, or set reset_session')
+            earlier, tokens = self._encode(session, messages, longest)
+        except BaseException:
+            self._free(session_id, session)
+            raise
+        return Turn(tokens, session_id, [*earlier, *messages], self._ended)
+
+    def _room(self, max_tokens: int) -> int:
+        limits, info = self.limits, self._engine.info
+        context = min(info.max_context, info.kv_tokens)
+        bound = min(limits.max_tokens or context, context)
+        if max_tokens >= bound:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, f'max_tokens is {max_tokens} and a session holds '
+                f'{bound} tokens: choose less, or raise sessions.max_tokens')
+        return min(limits.max_prompt_tokens or bound, bound - max_tokens)
+
+    def _take(self, session_id: str) -> _Session:
+        session = self._sessions.get(session_id)
+        if session is not None and session.busy:
+            raise RequestError(
+                ErrorCode.SESSION_BUSY, f'the session {session_id!r:.80} answers another request: '
+                'wait until that has ended, or cancel it')
+        if session is None:
+            if self._busy >= self.limits.max_count:
+                raise RequestError(
+                    ErrorCode.SESSION_BUSY, f'{self._busy} sessions answer requests: wait until '
+                    'one has ended, or raise sessions.max_count')
+            session = self._sessions[session_id] = _Session(self._clock())
+        session.busy = True
+        self._busy += 1
+        return session
+
+    def _encode(self, session: _Session, messages: Messages, longest: int
+                ) -> tuple[Messages, list[int]]:
+        """Return the earlier messages that fit, and the tokens of these and the new ones."""
+        earlier = session.messages
+        while True:
+            try:
+                if earlier and earlier is session.messages:
+                    tokens = self._engine.extend_chat(
+                        session.tokens, session.prompt_tokens, earlier, messages)
+                else:
+                    tokens = self._engine.encode_chat([*earlier, *messages])
+                if len(tokens) <= longest:
+                    return earlier, tokens
+                error = RequestError(
+                    ErrorCode.PROMPT_TOO_LONG,
+                    f'the turn alone has {len(tokens)} tokens, and beside max_tokens there is '
+                    f'room for {longest}: shorten it, or lower max_tokens')
+            except RequestError as refusal:
+                if refusal.code is not ErrorCode.PROMPT_TOO_LONG:
+                    raise
+                error = refusal
+            shorter = without_older_half(earlier)
+            if shorter == earlier:
+                raise error
+            earlier = shorter
+
+    def _ended(self, turn: Turn, answer: 'Sequence | None') -> None:
+        with self._lock:
+            session = self._sessions[turn.session_id]
+        if answer is not None:
+            session.messages = [*turn.messages, ('assistant', answer.text)]
+            session.tokens, session.prompt_tokens = answer.tokens, answer.prompt_tokens
+        self._free(turn.session_id, session)
+
+    def _free(self, session_id: str, session: _Session) -> None:
+        with self._lock:
+            session.busy = False
+            self._busy -= 1
+            session.used = self._clock()
+            self._sessions.move_to_end(session_id)
+            if not session.messages:
+                del self._sessions[session_id]
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget what was not used for too long, and what is too many; the lock is held."""
+        expired = self._clock() - self.limits.ttl
+        # A first turn that may yet be refused pushes nobody out.
+        extra = sum(bool(s.messages) for s in self._sessions.values()) - self.limits.max_count
+        for session_id, session in list(self._sessions.items()):
+            if extra <= 0 and session.used >= expired:
+                return
+            if not session.busy:
+                del self._sessions[session_id]
+                extra -= 1
+
+
+def without_older_half(messages: Messages) -> Messages:
+    """Return a conversation without the older half of its turns; a leading system message stays.
+
+    A turn begins with what a user says after anybody else.
+    """
+    head = messages[:1] if messages and messages[0][0] == 'system' else []
+    rest = messages[len(head):]
+    starts = [i for i, (role, _) in enumerate(rest)
+              if i == 0 or role == 'user' and rest[i - 1][0] != 'user']
+    if not starts:
+        return head
+    half = (len(starts) + 1) // 2
+    return head + (rest[starts[half]:] if half < len(starts) else [])

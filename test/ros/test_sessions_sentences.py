@@ -1,0 +1,98 @@
+"""Conversations and spoken sentences over ROS, with the real model."""
+
+from conftest import get, wait_until
+import pytest
+from slice_ros import msg
+from slice_ros.action import Generate
+from slice_ros.ros.sentences import SENTENCES
+from std_msgs.msg import String
+
+Result = Generate.Result
+STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 300}
+
+
+def clean(text):
+    return ''.join(text.split())
+
+
+def test_a_session_is_one_conversation_whichever_way_it_comes(node, caller):
+    first = caller.ask(session_id='ada', prompt='My name is Ada.', max_tokens=12)[1]
+    assert first.error_code == Result.NONE, first.error_msg
+    assert first.report.session_id == 'ada'
+    second = caller.call(caller.text, session_id='ada', prompt='What is my name?', max_tokens=12,
+                         slo_class='control')
+    report = second.report
+    kept = first.report.prompt_tokens + first.report.output_tokens
+    assert report.prompt_tokens > kept and report.reused_tokens >= kept - 32
+    whole = [msg.ChatMessage(role='user', content='My name is Ada.'),
+             msg.ChatMessage(role='assistant', content=first.text),
+             msg.ChatMessage(role='user', content='What is my name?')]
+    assert caller.ask(messages=whole, max_tokens=12)[1].text == second.text
+    caller.prompts['dialogue'].publish(msg.Prompt(
+        request_id='third', session_id='ada', prompt='Thank you.', max_tokens=4))
+    third = caller.report_of('third')
+    assert third.reused_tokens > report.prompt_tokens and third.session_id == 'ada'
+    assert caller.call(caller.status).scheduler.sessions == 1
+    fresh = caller.ask(session_id='ada', prompt='Hi', max_tokens=4, reset_session=True)[1]
+    assert fresh.report.prompt_tokens < first.report.prompt_tokens
+
+
+def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
+    before = caller.ask(session_id='bob', prompt='My name is Bob.', max_tokens=8)[1].report
+    handle = caller.send(session_id='bob', **STORY)
+    wait_until(lambda: any(r.session_id == 'bob' and r.output_tokens for r in
+                           caller.call(caller.status).scheduler.requests))
+    for more in ({}, {'reset_session': True}):
+        busy = caller.ask(session_id='bob', prompt='Hello?', **more)[1]
+        assert busy.error_code == Result.SESSION_BUSY and 'bob' in busy.error_msg
+        assert busy.report.session_id == 'bob'
+    assert caller.ask(session_id='eve', prompt='Hello?', max_tokens=2)[1].error_code == 0
+    get(handle.cancel_goal_async())
+    assert get(handle.get_result_async()).result.error_code == Result.CANCELLED
+    after = caller.ask(session_id='bob', prompt='What is my name?', max_tokens=8)[1]
+    assert after.error_code == Result.NONE
+    kept = before.prompt_tokens + before.output_tokens
+    assert kept < after.report.prompt_tokens < kept + 20
+    assert after.report.reused_tokens >= kept - 32
+
+
+@pytest.fixture
+def heard(node, caller):
+    """Return what is said on the sentences of dialogue."""
+    said = []
+    listener = caller.create_subscription(
+        String, '/slice/dialogue/sentences', lambda m: said.append(m.data), SENTENCES)
+    wait_until(lambda: node._sentences['dialogue'].get_subscription_count())
+    yield said
+    caller.destroy_subscription(listener)
+    wait_until(lambda: not node._sentences['dialogue'].get_subscription_count())
+
+
+def test_a_prompt_on_a_topic_is_answered_in_sentences(caller, heard):
+    caller.prompts['dialogue'].publish(msg.Prompt(
+        request_id='talk', prompt=STORY['prompt'], max_tokens=90))
+    text = ''.join(c.text for c in caller.chunks_of('talk'))
+    wait_until(lambda: clean(''.join(heard)) == clean(text))
+    assert len(heard) > 1 and all(s == s.strip() for s in heard)
+    assert '\n' not in ''.join(heard)
+
+
+def test_answers_at_the_same_time_are_not_mixed_within_a_sentence(caller, heard):
+    topics = ('a robot', 'the sea', 'a piano')
+    handles = [caller.send(prompt=f'Say three short sentences about {t}.', max_tokens=40)
+               for t in topics]
+    texts = [clean(get(h.get_result_async()).result.text) for h in handles]
+    wait_until(lambda: len(clean(''.join(heard))) == sum(map(len, texts)))
+    assert all(any(clean(s) in text for text in texts) for s in heard)
+
+
+def test_a_cancelled_answer_leaves_its_unfinished_sentence_unsaid(caller, heard):
+    handle = caller.send(**STORY)
+    wait_until(lambda: heard)
+    get(handle.cancel_goal_async())
+    text = clean(get(handle.get_result_async()).result.text)
+    caller.prompts['dialogue'].publish(msg.Prompt(request_id='last', prompt='Hi', max_tokens=2))
+    last = clean(''.join(c.text for c in caller.chunks_of('last')))
+    wait_until(lambda: clean(''.join(heard)).endswith(last))
+    said = clean(''.join(heard))[:-len(last)]
+    assert said and text.startswith(said) and len(said) < len(text)
