@@ -1,16 +1,19 @@
 """Could a request be served now, and if not, what becomes of it.
 
-The question is put to the policy that would have to serve it: the request joins the live ones,
-the selection is made, and its place in it says when it would be done.
+The question is put to the policy that would have to serve it: for `slice` the request joins the
+live ones, the selection is made, and its place in it says when it would be done; any other policy
+is tried out on the latency model.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+import math
 
 from slice_ros.errors import ErrorCode, RequestError
-from slice_ros.request import Request
+from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy
+from slice_ros.scheduling.roll_out import roll_out, STEPS
 from slice_ros.scheduling.slice import Slice
 from slice_ros.slo import SloClass
 
@@ -35,14 +38,14 @@ def predict(policy: Policy, now: float, request: Request, live: Sequence[Request
             latency: LatencyModel) -> Prediction:
     """Foretell how `request` would fare if it arrived `now` at `policy`, beside the `live` ones.
 
-    Nothing is reserved and nothing learnt: `policy` is left as it was, and any thread may ask.
-    The selection says whether it can be served. The times are those of a request behind all
+    Nothing is reserved. `Slice` is asked itself, from any thread, and left as it was: the
+    selection says whether the request can be served. The times are those of a request behind all
     that is selected and worth more per second: its first token waits for their prefills, its
-    later ones for all their work; a selected one is kept to its objectives. A policy that
-    selects nobody is answered for as if `slice` took over with what it can know at once.
+    later ones for all their work; a selected one is kept to its objectives. Any other policy
+    promises nothing and is tried out (`roll_out`): give it a new one, which is used up.
     """
     if not isinstance(policy, Slice):
-        policy = Slice(policy.capacity)
+        return _tried(roll_out(policy, now, request, live, latency))
     mine, others = policy.expect(now, request, live, latency)
     slo = request.slo
     rivals = [d for d in others if d.selected and d.worth >= mine.worth]
@@ -62,6 +65,16 @@ def predict(policy: Policy, now: float, request: Request, live: Sequence[Request
         completion = min(ttft + tpot * tokens, slo.deadline)
         return Prediction(ttft, tpot, completion, '')
     return Prediction(ttft, tpot, completion, _reason(slo, ttft, tpot, completion, len(rivals)))
+
+
+def _tried(request: Request) -> Prediction:
+    slo, ttft, tpot = request.slo, request.ttft, request.tpot
+    if request.state is not State.FINISHED:
+        return Prediction(ttft, tpot, math.nan, f'its answer would not end within {STEPS} steps')
+    completion = request.completion
+    if request.report().attained:
+        return Prediction(ttft, tpot, completion, '')
+    return Prediction(ttft, tpot, completion, _reason(slo, ttft, tpot, completion, 0))
 
 
 def _reason(slo: SloClass, ttft: float, tpot: float, completion: float, rivals: int) -> str:

@@ -21,6 +21,7 @@ from slice_ros.scheduling.slice_demand import (
 from slice_ros.scheduling.slice_pacing import (
     batch_of, chunk_of, Limits, limits_of, pace_of, prefill_of)
 from slice_ros.scheduling.slice_selection import Forecast, select
+from slice_ros.scheduling.slice_slack import flow_of, may_begin, slack_step
 
 RESELECT = 0.05      # seconds between selections where nobody came or went
 REFRESH = 64         # plans between two looks at a latency model that learns
@@ -51,6 +52,7 @@ class Slice(Policy):
         self._demands: dict[Request, Demand] = {}
         self._kinds: dict[str, ClassRecord] = {}
         self._chosen: list[Demand] = []     # selected, with an objective ahead
+        self._late: list[Demand] = []       # lost, begun, of the most useful class: kept flowing
         self._others: list[Demand] = []     # everyone else, the most useful first
         self._ran: list[Demand] = []        # took part in the last step
         self._oldest: Demand | None = None  # of the others: first to be owed the leftover
@@ -180,6 +182,10 @@ class Slice(Policy):
             else:
                 viable.append(demand)
         select(now, viable, self._forecasts(now), self.capacity_ratio, 'return' not in self._off)
+        top = max(kind.slo.utility for kind in self._kinds.values())
+        late = [d for d in others if d.request.decoding and d.request.slo.utility == top]
+        others = [d for d in others
+                  if not (d.request.decoding and d.request.slo.utility == top)]
         chosen, spare = [], []
         for demand in viable:
             if not demand.selected:
@@ -189,10 +195,10 @@ class Slice(Policy):
                 spare.append(demand)  # nothing can make it late: it runs on slack
             else:
                 chosen.append(demand)
-        for group in (chosen, spare, others):
+        for group in (chosen, late, spare, others):
             group.sort(key=_worth, reverse=True)
-        self._chosen, self._others = chosen, spare + others
-        self._ranked = [d.request for d in chain(chosen, spare, others)]
+        self._chosen, self._late, self._others = chosen, late, late + spare + others
+        self._ranked = [d.request for d in chain(chosen, self._others)]
         self._selected_at = now
         unserved = chain((d for d in self._others if not d.request.held),
                          (d for d in chosen if not d.request.decoding))
@@ -266,9 +272,11 @@ class Slice(Policy):
                 step = fit_step(self.capacity, self._ranked, (), (chunk,))
                 if not step.idle:
                     return step
-        decode = batch_of([row for row in rows if row.demand.request.ready], limits, latency)
+        late = [flow_of(demand, now, latency) for demand in self._late[:limits.rows]]
+        decode = batch_of([row for row in rows + late if row.demand.request.ready],
+                          limits, latency) if rows else []
         if not decode:
-            return self._leftover(latency)
+            return self._leftover(now, latency)
         if (oldest is not None and oldest.request.ready and oldest.request not in decode
                 and len(decode) < self.capacity.max_batch):
             cost = latency.decode(len(decode) + 1) - latency.decode(len(decode))
@@ -277,18 +285,16 @@ class Slice(Policy):
                 decode.append(oldest.request)
         return fit_step(self.capacity, self._ranked, decode)
 
-    def _leftover(self, latency: LatencyModel) -> Step:
+    def _leftover(self, now: float, latency: LatencyModel) -> Step:
         """Serve those whose objectives are missed, absent or out of reach, on slack."""
-        everyone = self._chosen + self._others
-        waiting = [d for d in everyone if not d.request.decoding]
-        started = [d.request for d in everyone if d.request.ready]
-        if waiting and len(started) < self._limits.target:
-            chunk = chunk_of(waiting[0].request, math.inf, self._limits, latency,
-                             self.capacity.prefill_chunk)
+        rows, chunk = slack_step(chain(self._chosen, self._others), now, self._limits, latency,
+                                 self.capacity.prefill_chunk)
+        if chunk and (not rows or may_begin(chunk.request, self._late, self._kinds.values(), now,
+                                            self._since)):
             step = fit_step(self.capacity, self._ranked, (), (chunk,))
             if not step.idle:
                 return step
-        return fit_step(self.capacity, self._ranked, started[:self._limits.rows])
+        return fit_step(self.capacity, self._ranked, rows)
 
 
 def _arrival(demand: Demand) -> float:

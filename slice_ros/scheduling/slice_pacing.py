@@ -47,7 +47,7 @@ class Row:
     pace: float
     likely_pace: float
     gap: float
-    overdue: bool   # its next token has to come with this step for the answer to flow
+    overdue: bool   # left out of this step too, it could wait a TPOT longer than SMOOTH allows
 
     def slack_beside(self, other: Demand) -> float:
         """Return the seconds it may wait for `other`: its equals are worth a small risk."""
@@ -95,7 +95,7 @@ def pace_of(demand: Demand, rank: int, now: float, limits: Limits, latency: Late
                min(TIGHT * first / demand.tokens, max(smooth, tpot)),
                min(TIGHT * expected / ahead, max(smooth, tpot)),
                smooth - speed,
-               smooth <= tpot / 5)
+               smooth + tpot <= 2 * speed)
 
 
 def batch_of(rows: Sequence[Row], limits: Limits, latency: LatencyModel) -> list[Request]:
@@ -120,9 +120,9 @@ def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limit
                latency: LatencyModel, most: int, places: bool = True) -> PrefillChunk | None:
     """Choose the prefill to do before the next decode, of at most `most` tokens, if any.
 
-    The most useful of `waiting` goes first, once it would decode at its pace or its first token
-    is due soon, as long as the `rows` of at least its worth stay on time. Without `places` it
-    does not wait to be able to decode at its pace.
+    The most useful of `waiting` goes first, once it would decode at its pace, or its first token
+    is due soon and its equals leave it the time to keep up, as long as the `rows` of at least its
+    worth stay on time. Without `places` it waits for neither.
     """
     rows = rows[:limits.rows]  # those behind wait for these, not for a prefill
     ahead = 0
@@ -130,12 +130,15 @@ def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limit
         while ahead < len(rows) and rows[ahead].demand.worth >= demand.worth:
             ahead += 1
         left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
+        if left < 0:
+            continue  # its first token would come too late
         urgent = left < 2 * limits.step or not places
         if not urgent and ahead >= limits.target:
             continue
         before = rows[:ahead]
         room = min((row.slack_beside(demand) for row in before), default=math.inf)
-        if demand.prefill <= room and (urgent or _joins(demand, before, latency)):
+        if demand.prefill <= room and (_joins(demand, before, latency) or urgent and (
+                not places or _keeps_up(demand, before, now))):
             gap = min((row.gap for row in before), default=math.inf)
             chunk = chunk_of(demand.request, min(room, gap), limits, latency, most)
             if not before or latency.prefill(chunk.tokens, chunk.request.cached) <= gap:
@@ -150,6 +153,22 @@ def _joins(demand: Demand, before: Sequence[Row], latency: LatencyModel) -> bool
     """
     pace = min((row.pace_beside(demand) for row in before), default=math.inf)
     return latency.decode(len(before) + 1) <= pace
+
+
+def _keeps_up(demand: Demand, before: Sequence[Row], now: float) -> bool:
+    """Return whether the rows `before` it leave `demand` the time to keep up, if any is its equal.
+
+    The cycle formula at their paces: of each second a row takes its cost per token over its pace.
+    What is worth more than `demand` ends or falls behind without it; its equals do not make way,
+    so that beginning one more than the cycle holds would only lose another.
+    """
+    if all(row.demand.request.slo.utility != demand.request.slo.utility for row in before):
+        return True
+    ahead = max((demand.work - demand.prefill) / demand.unit, 1.0)
+    pace = TIGHT * (demand.finish_due - (now if demand.generated else demand.first_due)) / ahead
+    left = 1.0 - sum(row.demand.unit / max(row.pace_beside(demand), row.demand.unit)
+                     for row in before)
+    return demand.unit <= left * pace
 
 
 def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyModel,

@@ -14,6 +14,7 @@ from slice_ros.scheduling.admission import admit, predict, Prediction
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
+from slice_ros.scheduling.slice import Slice
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.loop import Job, Loop
 from slice_ros.serving.pacing import Gate, RateControl
@@ -206,7 +207,9 @@ class Server:
         loop = self._loop
         with loop.changed:
             live = [job.request for job in loop.jobs.values()]
-        return predict(loop.policy, self.clock(), request, live, self.latency)
+        # Only `slice` can be asked while it plans; of others a new one is tried out.
+        policy = loop.policy if isinstance(loop.policy, Slice) else self._make_policy()
+        return predict(policy, self.clock(), request, live, self.latency)
 
     def snapshot(self) -> Snapshot:
         """Return what the server is doing, and how the classes have fared of late."""

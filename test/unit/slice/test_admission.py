@@ -10,6 +10,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.admission import admit, predict, Prediction
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity
+from slice_ros.scheduling.registry import make_policy
 from slice_ros.scheduling.slice import Slice
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
@@ -93,3 +94,28 @@ def test_no_objectives_can_always_be_met():
     policy = Slice(Capacity())
     simulate(policy, LATENCY, generate(PUBLISHED, 3.0, 50, 1))
     assert predict(policy, 0.0, Request('r', free, 0.0, 100, 100), (), LATENCY).feasible
+
+
+@pytest.mark.parametrize('name', ['orca', 'fastserve', 'slice_static'])
+def test_a_policy_that_promises_nothing_is_tried_out(name):
+    ask = Request('r', CONTROL, 5.0, 40, 25)
+    said = predict(make_policy(name), 5.0, ask, (), LATENCY)
+    assert said.feasible and said.ttft == pytest.approx(LATENCY.prefill(40))
+    assert said.tpot == pytest.approx(LATENCY.decode(1))
+    assert ask.generated == 0
+
+
+def test_orca_says_that_control_waits_behind_a_full_batch_where_slice_would_serve_it():
+    live = [Request(f'd{n}', DIALOGUE, 0.0, 40, 160) for n in range(16)]
+    for request in live:
+        request.advance(40, .1)
+    ask = Request('r', CONTROL, 1.0, 40, 25)
+    said = predict(make_policy('orca'), 1.0, ask, live, LATENCY)
+    assert not said.feasible and said.ttft > 10 and 'time to first token would be' in said.reason
+    assert predict(Slice(Capacity()), 1.0, ask, live, LATENCY).feasible
+    assert all(r.generated == 1 and not r.ended for r in live)
+
+
+def test_what_does_not_end_in_sight_is_no_promise():
+    said = predict(make_policy('orca'), 0.0, Request('r', DIALOGUE, 0.0, 40, 100_000), (), LATENCY)
+    assert not said.feasible and 'steps' in said.reason

@@ -178,3 +178,30 @@ def test_a_policy_that_takes_another_ones_place_knows_the_objectives_of_now():
     assert not after._demands[request].lost and step.prefill[0].tokens == 8
     assert after._kinds['navigation'].slo == NAVIGATION
     assert after._kinds['navigation']._count == 1
+
+
+@pytest.fixture(scope='module')
+def swamped():
+    """Three times as much control as the accelerator can do, and nothing else."""
+    return served(generate(PUBLISHED.with_mix({'control': 1}), 12.0, 200, 2)).requests
+
+
+def test_what_is_begun_in_time_among_equals_is_seldom_begun_in_vain(swamped):
+    begun = [r for r in swamped if r.ttft <= CONTROL.ttft]
+    assert sum(r.report().attained for r in begun) > .85 * len(begun)
+
+
+def test_an_answer_that_has_begun_flows_even_where_its_objectives_are_lost(swamped):
+    lost = [r for r in swamped if not r.report().attained]
+    assert len(lost) > 50
+    assert sorted(r.max_gap for r in swamped)[-3] < 3.5 * CONTROL.tpot
+
+
+def test_slack_goes_to_the_most_useful_even_where_others_have_begun():
+    late = replace(CONTROL, ttft_ms=1)
+    talk = [Arrival(.001 * n, replace(DIALOGUE, ttft_ms=1), 60, 150, 160) for n in range(10)]
+    calls = [Arrival(2.0, late, 60, 20, 25) for _ in range(4)]
+    requests = served(talk + calls).requests
+    ends = {r.slo.name: max(q.ended_at for q in requests if q.slo.name == r.slo.name)
+            for r in requests}
+    assert ends['control'] < 4.0 < ends['dialogue']
