@@ -129,25 +129,34 @@ def calling() -> Iterator[Caller]:
                                  feedback_sub_qos_profile=TOKENS),
         'clock': node.create_publisher(Clock, '/clock', 10),
         'prompts': node.create_publisher(msg.Prompt, 'slice/dialogue/prompt', 100)})
-    for name in CLASSES:
-        node.create_subscription(msg.TokenChunk, f'slice/{name}/tokens', caller.on_chunk, TOKENS)
     node.create_subscription(DiagnosticArray, '/diagnostics', caller.on_health, 10)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    # An executor looks at all it has before each callback, so tokens are heard by one with little.
+    listener = rclpy.create_node('slice_bench_tokens', enable_rosout=False,
+                                 start_parameter_services=False)
+    for name in CLASSES:
+        listener.create_subscription(msg.TokenChunk, f'slice/{name}/tokens', caller.on_chunk,
+                                     TOKENS)
+    executors, spinners = [], []
 
-    def spin() -> None:
+    def spin(executor) -> None:
         try:
             executor.spin()
         except rclpy.executors.ShutdownException:
             pass
-    spinner = threading.Thread(target=spin, daemon=True)
-    spinner.start()
+    for each in (node, listener):
+        executors.append(SingleThreadedExecutor())
+        executors[-1].add_node(each)
+        spinners.append(threading.Thread(target=spin, args=executors[-1:], daemon=True))
+        spinners[-1].start()
     try:
         yield caller
     finally:
-        executor.shutdown()
-        spinner.join(5.0)
+        for executor in executors:
+            executor.shutdown()
+        for spinner in spinners:
+            spinner.join(5.0)
         node.destroy_node()
+        listener.destroy_node()
         rclpy.shutdown()
 
 
