@@ -1,12 +1,12 @@
 """``slice_bench serve``: the same policies and workloads on the real engine, in real time.
 
-Each run is also simulated, on the engine's own latency profile and the same requests, so that
-the two can be held against each other.
+Each run is also simulated, on the engine's own latency profile as it strayed over the run and the
+same requests, so that the two can be held against each other.
 """
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 import math
 from pathlib import Path
 import random
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from slice_ros.bench.options import (
     add_common_arguments, draw_loads, policy_from_spec, positive, spec_options)
 from slice_ros.bench.report import attainment, load_table
-from slice_ros.bench.simulate import mistaken
+from slice_ros.bench.simulate import Noise
 from slice_ros.bench.sweep import finish, Run, run_row, simulate_run
 from slice_ros.bench.workload import Arrival
 from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling
@@ -90,28 +90,31 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
         task = progress.add_task('serving', total=sum(len(cell.arrivals) for cell in runs))
         for cell in runs:
             progress.update(task, description=f'{cell.policy} at {cell.rate:g}/s')
-            requests, plan_us, learnt = serve_run(engine, cell, lambda: progress.advance(task))
+            requests, plan_us, learnt, noise = serve_run(
+                engine, cell, lambda: progress.advance(task))
             row = run_row(cell, [request.report() for request in requests], plan_us)
             # What was generated is the true length, where a stop came before the script's end.
             known = tuple(
                 replace(a, output_tokens=r.generated) if r.state is State.FINISHED else a
                 for a, r in zip(cell.arrivals, requests))
             row['predicted_attainment'] = attainment(
-                simulate_run(replace(cell, arrivals=known, latency=learnt)).reports)
+                simulate_run(
+                    replace(cell, arrivals=known, latency=learnt, noise=noise)).reports)
             rows.append(row)
     return rows
 
 
 def serve_run(engine: Engine, cell: Run, on_end
-              ) -> tuple[list[Request], tuple[float, float], LatencyModel]:
+              ) -> tuple[list[Request], tuple[float, float], LatencyModel, Noise]:
     """Serve one cell in real time.
 
     Return its requests in order of arrival, the median and 99th percentile of planning in
-    microseconds, and what steps took: the profile as the run refined it, with the time that the
-    loop spends around a step. `on_end` is called for each request that ends.
+    microseconds, what steps took: the profile as the run refined it, with the time that the loop
+    spends around a step; and how the steps of the run strayed from that. `on_end` is called for
+    each request that ends.
     """
     scripted = _ScriptedEngine(engine)
-    latency = mistaken(cell.latency, 1.0)
+    latency = _Recording(**_terms(cell.latency))
     server = Server(scripted, latency, ServerConfig(
         policy=cell.policy.split(':')[0], policy_options=spec_options(cell.policy),
         classes=tuple({a.slo.name: a.slo for a in cell.arrivals}.values()),
@@ -147,10 +150,30 @@ def serve_run(engine: Engine, cell: Run, on_end
     finally:
         server.stop()
     around = snapshot.step[0] * snapshot.overhead / max(1 - snapshot.overhead, .1) * 1e3
-    learnt = replace(
-        mistaken(latency, 1.0), prefill_base_ms=latency.prefill_base_ms + around,
-        decode_ms=tuple((batch, ms + around) for batch, ms in latency.decode_ms))
-    return requests, (snapshot.plan[0] * 1e6, snapshot.plan[1] * 1e6), learnt
+    learnt = LatencyModel(**_terms(latency) | {
+        'prefill_base_ms': latency.prefill_base_ms + around,
+        'decode_ms': tuple((batch, ms + around) for batch, ms in latency.decode_ms)})
+    slowness = tuple((ended - seconds - start, (seconds + around / 1e3) / learnt.step(*shape))
+                     for ended, shape, seconds in latency.steps)
+    return (requests, (snapshot.plan[0] * 1e6, snapshot.plan[1] * 1e6), learnt,
+            Noise(slowness=slowness))
+
+
+@dataclass(slots=True)
+class _Recording(LatencyModel):
+    """A latency model that keeps what it was taught: end, shape and seconds of each step."""
+
+    steps: list = field(default_factory=list, init=False)
+
+    def observe(self, batch: int, context: int, chunks, seconds: float) -> None:
+        """Learn from a step as every latency model does, and remember it."""
+        chunks = tuple(chunks)
+        self.steps.append((time.monotonic(), (batch, context, chunks), seconds))
+        LatencyModel.observe(self, batch, context, chunks, seconds)
+
+
+def _terms(latency: LatencyModel) -> dict:
+    return {f.name: getattr(latency, f.name) for f in fields(LatencyModel) if f.init}
 
 
 def auto_scale(arrivals: Sequence[Arrival], latency: LatencyModel) -> float:

@@ -4,6 +4,7 @@ The true output lengths and the true latency model stay in here: a policy sees r
 own, possibly wrong, latency model. A policy that breaks its contract ends the simulation.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 import math
@@ -30,6 +31,8 @@ class Noise:
     burst_every: float = 0.0     # mean seconds between bursts (0 = none)
     burst_seconds: float = 0.5   # how long one lasts
     burst_factor: float = 2.0    # how much slower steps are in one
+    # (time, factor) in order of time: from then on steps take `factor` times as long, as measured.
+    slowness: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +241,15 @@ class _Disturbance:
     def __init__(self, noise: Noise, seed: int) -> None:
         self.noise = noise
         self.draw = random.Random(seed)
+        self.times = [time for time, _ in noise.slowness]
         self.burst_start = self._gap()
         self.burst_end = self.burst_start + noise.burst_seconds
 
     def __call__(self, now: float, seconds: float) -> float:
         if self.noise.spread:
             seconds *= 1 + self.draw.uniform(-self.noise.spread, self.noise.spread)
+        if self.noise.slowness:
+            seconds *= self.noise.slowness[max(0, bisect_right(self.times, now) - 1)][1]
         while now >= self.burst_end:
             self.burst_start = self.burst_end + self._gap()
             self.burst_end = self.burst_start + self.noise.burst_seconds

@@ -64,7 +64,7 @@ def cell(arrivals, policy='slice_static:capacity_ratio=0.5'):
 def test_every_request_is_served_to_its_scripted_length_that_the_policy_does_not_see():
     arrivals = [Arrival(i * .02, (CONTROL, DIALOGUE)[i % 2], 10 + i, 3 + i, 50) for i in range(6)]
     engine, ended = FakeEngine(), []
-    requests, plan, learnt = serve_run(engine, cell(arrivals), lambda: ended.append(1))
+    requests, plan, learnt, noise = serve_run(engine, cell(arrivals), lambda: ended.append(1))
     assert engine.opened == [(10 + i, 3 + i) for i in range(6)]
     assert [r.state for r in requests] == [State.FINISHED] * 6
     assert [(r.slo, r.prompt_tokens, r.generated, r.max_tokens) for r in requests] == [
@@ -72,6 +72,9 @@ def test_every_request_is_served_to_its_scripted_length_that_the_policy_does_not
     assert len(ended) == 6
     assert 0 < plan[0] <= plan[1]
     assert learnt.decode(4) > 0 and learnt.name == LATENCY.name
+    times = [at for at, _ in noise.slowness]
+    assert times == sorted(times) and times[0] > -.05
+    assert len(times) >= 6 and all(factor > 0 for _, factor in noise.slowness)
     # Requests come when the workload says, and count from then.
     gaps = [b.arrival - a.arrival for a, b in zip(requests, requests[1:])]
     assert gaps == pytest.approx([.02] * 5)

@@ -10,7 +10,7 @@ from slice_ros.request import State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 from slice_ros.scheduling.registry import make_policy
-from slice_ros.slo import DEFAULT_CLASSES
+from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 CONTROL = DEFAULT_CLASSES[0]
 LATENCY = LatencyModel('flat', ((1, 10), (2, 15), (16, 150)), prefill_base_ms=20,
@@ -209,3 +209,12 @@ def test_bursts_slow_a_share_of_the_steps():
 def test_an_empty_workload():
     result = simulate(make_policy('orca'), LATENCY, [])
     assert (result.requests, result.steps) == ([], 0)
+
+
+def test_measured_slowness_is_charged_as_it_was_over_time():
+    alone = [Arrival(0.0, SloClass('x'), 10, 3, 3)]
+    noise = Noise(slowness=((0.0, 1.0), (.001, 3.0)))
+    plain, slowed = (simulate(make_policy('orca'), LATENCY, alone, noise=n).requests[0]
+                     for n in (Noise(), noise))
+    assert slowed.first_token_at == plain.first_token_at
+    assert slowed.tpot == pytest.approx(3 * plain.tpot)
