@@ -1,0 +1,146 @@
+"""What slice_monitor hears of a node: bounded, and of a node that may come and go."""
+
+from collections import deque
+import re
+import threading
+import time
+
+import rclpy
+from rclpy.executors import ShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from slice_ros import msg, srv
+from slice_ros.cli.dashboard import View
+from slice_ros.cli.strips import Strips
+
+ASK_EVERY = 1.0      # seconds between two questions for the status
+PATIENCE = 4.0       # seconds that an answer may take
+MAX_REPORTS = 64     # ended requests kept
+MAX_CLASSES = 64     # whose tokens are listened to
+LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                    durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPORTS = QoSProfile(depth=100)
+# A token that is lost shows in the count of the next one; nobody waits for who only looks on.
+TOKENS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Watch:
+    """Listens to the topics of the node `target`; use it as a context manager.
+
+    Raises ``ValueError`` (rclpy's, which quotes it) for a name that can be none of a node.
+    """
+
+    def __init__(self, target: str = 'slice', args: list[str] | None = None) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._strips = Strips()
+        self._reports: deque[msg.SloReport] = deque(maxlen=MAX_REPORTS)
+        self._state: msg.SchedulerState | None = None
+        self._status: srv.GetStatus.Response | None = None
+        self._tokens: dict[str, Subscription] = {}
+        self._asked: Future | None = None
+        self._answered_at = self._asked_at = self._started = time.monotonic()
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            self._node = rclpy.create_node('slice_monitor')
+            self._client = self._node.create_client(srv.GetStatus, f'{target}/get_status')
+            self._node.create_subscription(msg.SchedulerState, f'{target}/scheduler_state',
+                                           self._hear_state, LATEST)
+            self._node.create_subscription(msg.SloReport, f'{target}/slo_reports',
+                                           self._hear_report, REPORTS)
+        except BaseException:
+            rclpy.shutdown()
+            raise
+        self._node.create_timer(ASK_EVERY, self._ask)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name='executor', daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> 'Watch':
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown()
+        self._thread.join(2.0)
+        self._node.destroy_node()
+        rclpy.shutdown()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ShutdownException:
+            pass
+
+    @property
+    def heard(self) -> bool:
+        """Whether the node has answered and has not gone since."""
+        return self._status is not None
+
+    def view(self) -> View:
+        """Return what is known now."""
+        now = time.monotonic()
+        with self._lock:
+            lost = ''
+            silent = now - self._answered_at
+            if self._status is None and now - self._started > ASK_EVERY:
+                lost = ('is not there: waiting for it' if not self._client.service_is_ready()
+                        else 'does not answer yet' if silent > PATIENCE else '')
+            elif silent > PATIENCE + ASK_EVERY:
+                lost = f'has not answered for {silent:.0f} s'
+            return View(self._target, lost, self._status, self._state, tuple(self._reports),
+                        self._strips.live(now))
+
+    def _ask(self) -> None:
+        now = time.monotonic()
+        if not self._client.service_is_ready():
+            with self._lock:  # gone, or not there yet; another may come under this name
+                self._status = self._state = None
+                self._strips.clear()
+        if self._asked is not None:
+            if not self._asked.done() and now - self._asked_at < PATIENCE:
+                return
+            self._client.remove_pending_request(self._asked)
+        if self._client.service_is_ready():
+            self._asked_at = now
+            self._asked = self._client.call_async(srv.GetStatus.Request())
+            self._asked.add_done_callback(self._answered)
+
+    def _answered(self, future: Future) -> None:
+        status = future.result()
+        if status is None:
+            return
+        with self._lock:
+            self._status, self._answered_at = status, time.monotonic()
+            if not status.engine.model:
+                self._state = None   # cleaned up: what it said before is of the past
+                self._strips.clear()
+        if status.engine.model:
+            self._hear_state(status.scheduler)
+
+    def _hear_state(self, state: msg.SchedulerState) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if self._state is not None and state.steps < self._state.steps:
+                self._strips.clear()  # it has started anew
+            self._state = state
+            self._strips.listed(state.requests, now)
+        names = {c.slo.name for c in state.classes[:MAX_CLASSES]
+                 if re.fullmatch('[a-zA-Z][a-zA-Z0-9_]{0,62}', c.slo.name)}
+        for name in names - self._tokens.keys():
+            self._tokens[name] = self._node.create_subscription(
+                msg.TokenChunk, f'{self._target}/{name}/tokens',
+                lambda chunk, name=name: self._hear_token(name, chunk), TOKENS)
+        for name in self._tokens.keys() - names:
+            self._node.destroy_subscription(self._tokens.pop(name))
+
+    def _hear_token(self, slo_class: str, chunk: msg.TokenChunk) -> None:
+        with self._lock:
+            self._strips.heard(slo_class, chunk, time.monotonic())
+
+    def _hear_report(self, report: msg.SloReport) -> None:
+        with self._lock:
+            self._reports.append(report)
+            self._strips.ended(report.request_id)
