@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+from rclpy.exceptions import NameValidationException
 from rclpy.utilities import remove_ros_args
 from rich.console import Console
 from rich.live import Live
@@ -32,8 +33,9 @@ def main(argv: list[str] | None = None) -> int:
             if options.once:
                 return _once(watch, console, stop, options.seconds)
             _live(watch, console, stop, options.seconds)
-    except ValueError as error:   # rclpy's, about a name
-        print(f'slice_monitor: {" ".join(str(error).split())}', file=sys.stderr)
+    except NameValidationException as error:
+        print(f'slice_monitor: {options.node!r:.200} is no name of a node: '
+              f'{str(error).splitlines()[0]}', file=sys.stderr)
         return 2
     except BrokenPipeError:       # whoever read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -29,7 +29,7 @@ TOKENS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 class Watch:
     """Listens to the topics of the node `target`; use it as a context manager.
 
-    Raises ``ValueError`` (rclpy's, which quotes it) for a name that can be none of a node.
+    Raises rclpy's ``NameValidationException`` for a name that can be none of a node.
     """
 
     def __init__(self, target: str = 'slice', args: list[str] | None = None) -> None:
