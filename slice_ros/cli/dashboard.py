@@ -14,7 +14,7 @@ from slice_ros.cli.strips import BINS, HELD, PAUSED, PREFILL, Strip, WAITING
 from slice_ros.errors import ErrorCode
 
 CLASS_STYLES = ('deep_sky_blue1', 'orchid1', 'slate_blue1', 'grey85')
-CELLS = {WAITING: ('·', NEAR), PREFILL: ('░', 'blue'), PAUSED: ('─', DIM), HELD: ('‖', 'magenta')}
+CELLS = {WAITING: ('·', NEAR), PREFILL: ('░', 'blue'), PAUSED: ('─', DIM), HELD: ('‖', 'grey62')}
 HEIGHTS = ((1, '▂'), (2, '▃'), (4, '▅'), (8, '▆'), (math.inf, '█'))   # tokens in a cell, at most
 STATE_STYLES = {'ready': GOOD, 'failed': BAD, 'finalized': BAD}
 
@@ -118,9 +118,9 @@ def _engine(view: View) -> Text:
 
 def _classes(classes: Sequence[msg.ClassStatus], styles, width: int) -> Table:
     wide = width >= 110
-    table = _table('class', ('live', RIGHT), ('ended', RIGHT), 'attained', 'TTFT', 'TPOT',
-                   'completion', *((('failed', RIGHT), ('refused', RIGHT)) if wide else ()),
-                   expand=wide)
+    table = _table('class', ('live', {**RIGHT, 'min_width': 9 if wide else 4}), ('ended', RIGHT),
+                   'attained', 'TTFT', 'TPOT', 'completion',
+                   *((('failed', RIGHT), ('refused', RIGHT)) if wide else ()), expand=wide)
     for c in classes:
         style = of_share(c.attainment, .9, .5)
         attained = Text.assemble(bar(c.attainment, 14 if wide else 6, style), ' ',
@@ -155,7 +155,7 @@ def _capacity(view: View, width: int) -> Table:
         ('plan', with_unit(s.plan_p50_ms)), ('gate', gate),
         ('KV', _used(s.kv_tokens_used, e.kv_tokens, room)), ('overhead', share(s.overhead)),
         ('forecast', Text(f'off {share(s.prediction_error)}', off)),
-        ('held', Text(str(s.held), 'magenta' if s.held else '').append(
+        ('held', Text(str(s.held)).append(
             f', {s.sessions} sessions' if s.sessions else '', DIM)))
     table = Table.grid(padding=(0, 1, 0, 0), expand=True)
     for _ in range(columns):
@@ -192,7 +192,7 @@ def _requests(strips: Sequence[Strip], styles, width: int) -> Table:
         table.add_row(
             Text(plain(strip.slo_class, 12), styles.get(strip.slo_class, '')),
             Text(plain(strip.request_id, 8), DIM),
-            Text('held', 'magenta') if r.held else Text(plain(r.state, 8)),
+            Text('held', 'grey62') if r.held else Text(plain(r.state, 8)),
             f'{strip.tokens}{most}', ms(r.age_ms), ms(r.ttft_ms),
             ms(r.tpot_ms if r.output_tokens > 1 else math.nan),
             strip_text(list(strip.cells)[-room:], styles.get(strip.slo_class, '')))
