@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 import math
+from operator import itemgetter
 
 from rich.console import Group
 from rich.table import Table
@@ -38,20 +40,23 @@ def render(view: View, width: int, height: int | None) -> Group:
     if state is None:
         return Group(*parts)
     styles = {c.slo.name: CLASS_STYLES[i % len(CLASS_STYLES)] for i, c in enumerate(state.classes)}
+    order = list(styles)   # where there is not room for all, the first classes are seen
+    strips = sorted(view.strips, key=lambda strip: order.index(strip.slo_class)
+                    if strip.slo_class in styles else len(order))
     capacity = _capacity(view, width)
     rows = height - 5 - capacity.row_count if height else 10_000
     classes = min(len(state.classes), max(rows // 2 - 2, 1))
     rows -= classes + 1
     ended = min(len(view.reports), max(rows // 3 - 1, 1), 12)
-    live = max(min(rows - ended - 3, len(view.strips)), 0)
+    live = max(min(rows - ended - 3, len(strips)), 0)
     parts += [
         _rule('classes', width, f'over the last {state.window_s:.0f} s; p50/p99 in ms'
                                 + _more(len(state.classes) - classes)),
         _classes(state.classes[:classes], styles, width),
         _rule('capacity', width), capacity,
-        _rule(f'{len(view.strips)} requests', width, _legend(width)
-              + _more(len(view.strips) - live)),
-        _requests(view.strips[:live], styles, width)]
+        _rule(f'{len(strips)} requests', width, _legend(width)
+              + _more(len(strips) - live)),
+        _requests(strips[:live], styles, width)]
     if ended:
         if height:
             parts += [Text()] * max(rows - live - ended - 3, 0)
@@ -201,12 +206,11 @@ def _requests(strips: Sequence[Strip], styles, width: int) -> Table:
 
 def strip_text(cells: Sequence[int], style: str) -> Text:
     """Return the cells of a strip, one character each."""
-    text = Text()
-    for cell in cells:
-        if cell > 0:
-            text.append(next(glyph for most, glyph in HEIGHTS if cell <= most), style)
-        else:
-            text.append(*CELLS.get(cell, (' ', '')))
+    drawn = [(next(glyph for most, glyph in HEIGHTS if cell <= most), style) if cell > 0
+             else CELLS.get(cell, (' ', style)) for cell in cells]
+    text = Text(no_wrap=True)
+    for style, run in groupby(drawn, key=itemgetter(1)):   # fewer pieces are drawn faster
+        text.append(''.join(glyph for glyph, _ in run), style)
     return text
 
 

@@ -89,6 +89,16 @@ def test_what_there_is_no_room_for_is_counted():
     assert 'class_29' in everything and 'request-' in everything and ' more' not in everything
 
 
+def test_requests_of_the_first_class_are_seen_first():
+    view, strips = a_view([a_class(), a_class('dialogue')]), Strips()
+    for i in range(40):
+        name = 'control' if i == 39 else 'dialogue'
+        strips.listed([msg.RequestStatus(request_id=str(i), slo_class=name)], 10.0)
+    text = drawn(View('slice', '', view.status, view.state, (), strips.live(10.0)), 100, 24)
+    rows = text[text.index('40 requests'):].splitlines()[2:]
+    assert rows[0].startswith('control') and rows[1].startswith('dialogue')
+
+
 @pytest.mark.parametrize('view, said', [
     (View('slice'), 'asking'), (View('/x/slice', 'is not there: waiting for it'), 'not there'),
     (View('slice', '', srv.GetStatus.Response(state='loading')), 'loading'),
