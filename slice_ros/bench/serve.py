@@ -210,9 +210,10 @@ class _ScriptedEngine:
         self.step, self.evict, self.close = engine.step, engine.evict, engine.close
         self.lengths: dict[int, int] = {}   # id of a prompt's list -> tokens of its answer
 
-    def open(self, tokens: list[int], max_tokens: int, sampling: Sampling, stop=()):
+    def open(self, tokens: list[int], max_tokens: int, sampling: Sampling, stop=(),
+             response_format=None):
         """Open a sequence of the scripted length."""
-        return self.engine.open(tokens, self.lengths[id(tokens)], sampling, stop)
+        return self.engine.open(tokens, self.lengths[id(tokens)], sampling, stop, response_format)
 
     def adopt(self, sequence) -> int:
         """Take nothing over: each policy gets the same prompts, and none may find them cached."""

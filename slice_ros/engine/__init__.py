@@ -8,9 +8,11 @@ os.environ.update(HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1')
 # beside other busy processes (a robot) makes a step ten times slower; sleeping costs little.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-from slice_ros.engine.config import EngineConfig, EngineInfo, Sampling  # noqa: E402
+from slice_ros.engine.config import (  # noqa: E402
+    EngineConfig, EngineInfo, ResponseFormat, Sampling)
 from slice_ros.engine.engine import Engine  # noqa: E402
 from slice_ros.engine.loading import load_engine  # noqa: E402
 from slice_ros.engine.sequence import Output, Sequence  # noqa: E402
 
-__all__ = ['Engine', 'EngineConfig', 'EngineInfo', 'Output', 'Sampling', 'Sequence', 'load_engine']
+__all__ = ['Engine', 'EngineConfig', 'EngineInfo', 'Output', 'ResponseFormat', 'Sampling',
+           'Sequence', 'load_engine']

@@ -5,6 +5,7 @@ import math
 
 WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
+FORMATS = ('text', 'choice', 'json_schema', 'regex')
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,15 @@ class Sampling:
         _check_int('top_k', self.top_k, 0, 1 << 31)
         if self.seed is not None:
             _check_int('seed', self.seed, -(1 << 63), (1 << 64) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """The form an answer must have; checked when a request is opened with it."""
+
+    kind: str = 'text'              # text | choice | json_schema | regex
+    choices: tuple[str, ...] = ()   # for choice
+    grammar: str = ''               # for json_schema: JSON text; for regex: the expression
 
 
 @dataclass(frozen=True, slots=True)

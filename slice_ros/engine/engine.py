@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
-from slice_ros.engine.config import EngineConfig, EngineInfo, Sampling
+from slice_ros.engine.config import EngineConfig, EngineInfo, ResponseFormat, Sampling
 from slice_ros.engine.detokenizer import Detokenizer
+from slice_ros.engine.grammar import Grammars
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runner import Segment
 from slice_ros.engine.sampling import choose_tokens, Sampler
@@ -24,8 +25,8 @@ class Engine:
     `step`, `evict`, `close` and `profile` from one thread only, the one that runs the loop.
     """
 
-    def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, slots: Slots,
-                 stop_tokens: frozenset[int], config: EngineConfig) -> None:
+    def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, grammars: Grammars,
+                 slots: Slots, stop_tokens: frozenset[int], config: EngineConfig) -> None:
         self.info = info
         self.config = config
         self._encoder = encoder
@@ -37,14 +38,17 @@ class Engine:
         self._slots = slots
         self._held: dict[int, Sequence] = {}  # by slot
         self._stop_tokens = stop_tokens
+        self._grammars = grammars
         self._decode = encoder.decode
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling,
-             stop: Iterable[str] = ()) -> Sequence:
+             stop: Iterable[str] = (),
+             response_format: ResponseFormat | None = None) -> Sequence:
         """Return a sequence that continues `tokens`; it takes no KV cache before its first step.
 
         Raises ``RequestError``: INVALID_REQUEST when there is no token, a token is not of the
-        vocabulary, `max_tokens` is below 1 or a stop string is unusable; PROMPT_TOO_LONG.
+        vocabulary, `max_tokens` is below 1, a stop string or the response format is unusable, or
+        both are given; PROMPT_TOO_LONG.
         """
         tokens = list(self._check_tokens(tokens))
         if min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
@@ -59,8 +63,12 @@ class Engine:
             if not isinstance(text, str) or not 0 < len(text) <= _MAX_STOP_LENGTH:
                 raise _invalid(f'a stop string must be 1 to {_MAX_STOP_LENGTH} characters long, '
                                f'not {text!r:.80}')
+        constraint = self._grammars.compile(response_format or ResponseFormat())
+        if constraint is not None and stop:
+            raise _invalid('stop strings could cut an answer out of its response_format: leave '
+                           'either out')
         return Sequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
-                        Detokenizer(self._decode, stop))
+                        Detokenizer(self._decode, stop), constraint)
 
     def adopt(self, sequence: Sequence) -> int:
         """Take over the keys and values of a prefix that a live or recent request has computed.
@@ -105,9 +113,17 @@ class Engine:
                                     n == sequence.pending))
         self._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
         self._forget_dropped()
-        logits = self._runner.forward(segments)
         sampled = [sequence for sequence, n in work if n == sequence.pending]
-        tokens = choose_tokens(logits, [s.sampler for s in sampled]) if sampled else []
+        held = {row: s.constraint for row, s in enumerate(sampled) if s.constraint is not None}
+        masks = self._grammars.prepare(tuple(held.values()))
+        try:
+            logits = self._runner.forward(segments)
+        finally:
+            if masks is not None:
+                masks.result()
+        forbidden = {row: answer.forbidden for row, answer in held.items()}
+        tokens = (choose_tokens(logits, [s.sampler for s in sampled], forbidden)
+                  if sampled else [])
         for sequence, n in work:
             sequence.cached += n
         return [self._append(sequence, token) for sequence, token in zip(sampled, tokens)]
@@ -159,6 +175,8 @@ class Engine:
     def _append(self, sequence: Sequence, token: int) -> Output:
         sequence.tokens.append(token)
         sequence.sampler.accept(token)
+        if sequence.constraint is not None:
+            return self._append_constrained(sequence, token)
         text, stopped = '', token in self._stop_tokens
         if not stopped:
             text, found = sequence.detokenizer.push(token)
@@ -172,6 +190,27 @@ class Engine:
             text += sequence.detokenizer.flush()
         sequence.text += text
         return Output(sequence, token, text, sequence.finish_reason)
+
+    def _append_constrained(self, sequence: Sequence, token: int) -> Output:
+        answer, text, error = sequence.constraint, '', None
+        stopped = token in self._stop_tokens and not answer.error
+        if not stopped:
+            text = answer.accept(token)
+        full = len(sequence.tokens) >= self.info.max_context
+        if answer.error:
+            sequence.finish_reason = 'error'
+            error = _invalid(f'response_format: the answer cannot go on in it: {answer.error}')
+        elif stopped or answer.over:
+            sequence.finish_reason = 'stop'
+        elif full or sequence.generated >= sequence.max_tokens:
+            sequence.finish_reason = 'length' if answer.complete else 'error'
+            if not answer.complete:
+                error = RequestError(
+                    ErrorCode.FORMAT_INCOMPLETE,
+                    f'the answer was not whole in its response_format after {sequence.generated} '
+                    'tokens: raise max_tokens, or ask for less')
+        sequence.text += text
+        return Output(sequence, token, text, sequence.finish_reason, error)
 
 
 def _invalid(message: str) -> RequestError:

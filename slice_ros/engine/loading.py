@@ -13,6 +13,7 @@ from slice_ros.engine import hf_directory, llama, model_cache, native_runner
 from slice_ros.engine.config import EngineConfig, EngineInfo
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.fallback import TransformersRunner
+from slice_ros.engine.grammar import Grammars
 from slice_ros.engine.graph_runner import gpu_runner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import fp16_kernels
@@ -118,8 +119,9 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
         kv_tokens=_kv_tokens(pages, config.slots, max_context), weight_bytes=runner.weight_bytes,
         kv_bytes=runner.kv_bytes, vocab_size=model_config.get_text_config().vocab_size)
     logger.info('%s', info)
+    stop_tokens = _stop_tokens(path, model_config, tokenizer)
     return Engine(info, runner, PromptEncoder(tokenizer, max_context),
-                  slots, _stop_tokens(path, model_config, tokenizer), config)
+                  Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
 
 
 def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: torch.device,

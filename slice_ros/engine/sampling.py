@@ -1,6 +1,7 @@
 """Choosing the next token: greedy, or from the probabilities that the request's filters leave."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import math
 import random
 
 from slice_ros.engine.config import Sampling
@@ -8,6 +9,8 @@ import torch
 
 # Filters look at this many of the most likely tokens first, at all only where that is not enough.
 _FIRST_LOOK = 256
+# Colder than this, quotients of logits overflow, and the most likely token has all probability.
+_COLD = 1e-5
 
 
 class Sampler:
@@ -38,7 +41,7 @@ class Sampler:
             penalty = wanted.repetition_penalty
             logits = logits.clone()
             logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
-        if wanted.temperature == 0:
+        if wanted.temperature < _COLD:
             return int(logits.argmax())
         probs, ids = _filtered(logits, wanted)
         cumulative = probs.cumsum(0, dtype=torch.float64)
@@ -77,10 +80,21 @@ def _filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, tor
     return top, ids
 
 
-def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """Return a token id for each row of float32 `logits` [rows, vocab]."""
+def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
+                  forbidden: Mapping[int, torch.Tensor] | None = None) -> list[int]:
+    """Return a token id for each row of float32 `logits` [rows, vocab].
+
+    `forbidden` are, by row, the tokens [vocab], bool, that may not be chosen, whatever filters
+    and penalties would leave.
+    """
     tokens = logits.argmax(-1).tolist()
     for row, sampler in enumerate(samplers):
-        if not sampler.plain_greedy:
+        without = forbidden.get(row) if forbidden else None
+        if without is not None:
+            # The largest logit of all, where it is allowed, is the largest of those allowed.
+            if not sampler.plain_greedy or without[tokens[row]]:
+                masked = logits[row].masked_fill(without.to(logits.device), -math.inf)
+                tokens[row] = sampler.choose(masked)
+        elif not sampler.plain_greedy:
             tokens[row] = sampler.choose(logits[row])
     return tokens

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from slice_ros.engine.detokenizer import Detokenizer
+from slice_ros.engine.grammar import Constraint
 from slice_ros.engine.sampling import Sampler
+from slice_ros.errors import RequestError
 
 
 @dataclass(eq=False, slots=True)
@@ -19,6 +21,7 @@ class Sequence:
     max_tokens: int
     sampler: Sampler
     detokenizer: Detokenizer
+    constraint: Constraint | None = None  # what holds the answer to its format
     slot: int | None = None
     cached: int = 0
     reused: int = 0  # of them, taken over from another request and never fed
@@ -43,10 +46,12 @@ class Output:
 
     ``text`` is what became printable with this token: whole characters, never part of a stop
     string, possibly empty. ``finish_reason`` is None until the last token, then ``'stop'`` (a
-    stop token or stop string) or ``'length'`` (``max_tokens``, or the context is full).
+    stop token, stop string, or an answer that has its format and can have no more),
+    ``'length'`` (``max_tokens``, or the context is full) or ``'error'``, with the ``error``.
     """
 
     sequence: Sequence
     token: int
     text: str
     finish_reason: str | None
+    error: RequestError | None = None

@@ -63,7 +63,7 @@ class Call:
             self._tokens.publish(chunk)
         if self._speaker is not None and not delivery.error:
             self._speaker.say(self._pieces, last)
-        if self._feedback is not None and not (last and delivery.error):
+        if self._feedback is not None and (delivery.text or not delivery.error):
             self._feedback(delivery.text, delivery.number, delivery.tokens,
                            _predicted_completion_ms(delivery))
         if last:

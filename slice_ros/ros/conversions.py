@@ -8,7 +8,7 @@ import sys
 from builtin_interfaces.msg import Time
 
 from slice_ros import msg
-from slice_ros.engine import EngineInfo, Sampling
+from slice_ros.engine import EngineInfo, ResponseFormat, Sampling
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 from slice_ros.ros.parameters import Settings
@@ -16,8 +16,6 @@ from slice_ros.serving import ClassSnapshot, Snapshot
 from slice_ros.slo import SloClass, SloReport
 
 ROLES = (msg.ChatMessage.SYSTEM, msg.ChatMessage.USER, msg.ChatMessage.ASSISTANT)
-FORMATS = (msg.ResponseFormat.TEXT, msg.ResponseFormat.CHOICE, msg.ResponseFormat.JSON_SCHEMA,
-           msg.ResponseFormat.REGEX)
 MAX_STOPS = 16          # stop strings of a request
 MAX_STOP_BYTES = 256    # the longest of them
 MAX_ID = 128            # characters of a request id or a session id
@@ -100,13 +98,9 @@ def stops(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def check_unserved(goal) -> None:
-    """Refuse what the interface has room for and this node does not do."""
-    kind = goal.response_format.type
-    if kind not in FORMATS:
-        raise _invalid(f'response_format.type is {kind!r:.80}: choose text')
-    if kind != msg.ResponseFormat.TEXT:
-        raise _invalid(f'this node does not enforce the response format {kind}: choose text')
+def response_format(wanted: msg.ResponseFormat) -> ResponseFormat:
+    """Return the form an answer must have; the engine says whether it can be used."""
+    return ResponseFormat(wanted.type, tuple(wanted.choices), wanted.grammar)
 
 
 def request_id(text: str) -> str:

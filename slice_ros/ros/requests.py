@@ -80,7 +80,7 @@ class RequestNode(ManagedNode):
                 raise refusal
             server = self._ready()
             slo = conversions.slo_class(name, goal, self.settings)
-            conversions.check_unserved(goal)
+            wanted = conversions.response_format(goal.response_format)
             sampling, stop = conversions.sampling(goal.sampling), conversions.stops(goal.stop)
             server.check(1, goal.max_tokens)
             said = conversions.messages(goal, self.settings)
@@ -91,7 +91,8 @@ class RequestNode(ManagedNode):
             self.pacer.wake()
             try:
                 server.submit(slo, tokens, goal.max_tokens, sampling, call, stop=stop,
-                              request_id=call.id, arrival=arrival, turn=turn)
+                              response_format=wanted, request_id=call.id, arrival=arrival,
+                              turn=turn)
             except BaseException:
                 if turn:
                     turn.end()
@@ -129,6 +130,7 @@ class RequestNode(ManagedNode):
         call = self._begin(goal, goal.slo_class, _request_id(handle), publish)
         # The goal is kept with its result for minutes; its text need not be.
         goal.prompt, goal.messages, goal.stop = '', [], []
+        goal.response_format = msg.ResponseFormat()
         handle.execute(partial(self._execute, call))
 
     async def _execute(self, call: Call, handle: ServerGoalHandle) -> Generate.Result:

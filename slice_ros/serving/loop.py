@@ -222,6 +222,8 @@ class Loop:
         for job, output in told:
             if output.finish_reason is None:
                 self._tell(job, output.text)
+            elif output.error is not None:
+                self._end(job, State.FAILED, output.error.code, output.error.message, output.text)
             else:
                 self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
         record = StepRecord(now, planned - begin, now - planned, self.clock() - now, predicted,

@@ -23,7 +23,7 @@ from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Engine, Sampling
+    from slice_ros.engine import Engine, ResponseFormat, Sampling
 
 DEFAULT_POLICY = 'slice'
 
@@ -109,6 +109,7 @@ class Server:
 
     def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
                on_output: Callable[[Delivery], None], *, stop: Iterable[str] = (),
+               response_format: 'ResponseFormat | None' = None,
                request_id: str = '', arrival: float | None = None,
                turn: Turn | None = None) -> Request:
         """Take a request in and return it; its tokens come through `on_output`.
@@ -121,7 +122,7 @@ class Server:
         request = Request(request_id or str(uuid.uuid4()), slo, arrival, len(tokens), max_tokens,
                           session_id=turn.session_id if turn else '')
         self.check(request.prompt_tokens, max_tokens)
-        sequence = self.engine.open(tokens, max_tokens, sampling, stop)
+        sequence = self.engine.open(tokens, max_tokens, sampling, stop, response_format)
         loop, config = self._loop, self.config
         refusal = None
         if config.admission != 'accept':

@@ -112,8 +112,6 @@ def test_twelve_goals_of_three_classes_at_once(caller):
     ({'session_id': 'long', 'prompt': 'word ' * 600}, Result.PROMPT_TOO_LONG, 'tokens'),
     ({'session_id': 'b', 'messages': [user(), msg.ChatMessage(role='system', content='x')]},
      Result.INVALID_REQUEST, 'system'),
-    ({'prompt': 'hi', 'response_format': msg.ResponseFormat(type='regex', grammar='a+')},
-     Result.INVALID_REQUEST, 'regex'),
     ({'prompt': 'hi', 'response_format': msg.ResponseFormat(type='xml')},
      Result.INVALID_REQUEST, 'xml')])
 def test_bad_input_gets_its_code_and_a_sentence_and_nobody_else_notices(

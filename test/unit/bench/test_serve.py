@@ -31,7 +31,7 @@ class FakeEngine:
     def __init__(self):
         self.opened = []
 
-    def open(self, tokens, max_tokens, sampling, stop=()):  # noqa: A003
+    def open(self, tokens, max_tokens, sampling, stop=(), response_format=None):  # noqa: A003
         assert all(0 <= token < 100 for token in tokens)
         self.opened.append((len(tokens), max_tokens))
         return FakeSequence(tokens, max_tokens)
@@ -44,7 +44,7 @@ class FakeEngine:
                 sequence.pending, sequence.left = 1, sequence.left - 1
                 outputs.append(SimpleNamespace(
                     sequence=sequence, token=1, text='x',
-                    finish_reason=None if sequence.left else 'length'))
+                    finish_reason=None if sequence.left else 'length', error=None))
         return outputs
 
     def adopt(self, sequence):

@@ -70,7 +70,22 @@ def test_repetition_penalty_counts_the_prompt_and_what_was_accepted():
        st.integers(0, 50), st.floats(0.01, 1), st.floats(0, 1), st.integers(0, 1000))
 def test_any_setting_draws_a_token_of_the_vocabulary(logits, temperature, k, p, least, seed):
     sampler = Sampler(Sampling(temperature, k, p, least, seed=seed), ())
-    token = sampler.choose(torch.tensor(logits))
+    values = torch.tensor(logits)
+    token = sampler.choose(values)
     assert 0 <= token < len(logits)
     if k:
-        assert sum(x > logits[token] for x in torch.tensor(logits).tolist()) < k + 1
+        assert int((values > values[token]).sum()) < k + 1
+
+
+@pytest.mark.parametrize('settings_', [
+    {}, {'temperature': 1.0}, {'temperature': 1e-30}, {'repetition_penalty': 3.0},
+    {'temperature': 2.0, 'top_k': 2}, {'temperature': 2.0, 'top_p': 0.1},
+    {'temperature': 2.0, 'min_p': 1.0}])
+def test_what_is_forbidden_is_never_chosen_and_other_rows_do_not_notice(settings_):
+    for likely in ([True, False, False, True], [False, True, False, False], [True] * 3 + [False]):
+        forbidden = torch.tensor(likely)
+        for seed in range(40):
+            samplers = [Sampler(Sampling(seed=seed, **settings_), [0]) for _ in range(4)]
+            chosen = choose_tokens(LOGITS.repeat(2, 1), samplers[:2], {1: forbidden})
+            assert not forbidden[chosen[1]]
+            assert chosen[0] == choose_tokens(LOGITS.repeat(1, 1), samplers[2:3])[0]

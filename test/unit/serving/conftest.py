@@ -32,6 +32,7 @@ class FakeOutput:
     token: int
     text: str
     finish_reason: str | None
+    error: object = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FakeEngine:
     evicted: list = field(default_factory=list)
     threads: set = field(default_factory=set)
 
-    def open(self, tokens, max_tokens, sampling, stop=()):  # noqa: A003
+    def open(self, tokens, max_tokens, sampling, stop=(), response_format=None):  # noqa: A003
         return FakeSequence(len(tokens), max_tokens, self.length)
 
     def step(self, work):

@@ -1,0 +1,153 @@
+"""What a JSON schema or a regular expression may ask for, so that compiling it stays quick.
+
+Compilers of grammars bound the size of what they build, but not every search on the way there.
+The limits below leave out what was found to take seconds; they are far above what a planner uses.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+import json
+import math
+import re
+
+MAX_BYTES = 32768         # of a JSON schema
+MAX_REGEX_BYTES = 4096
+_MAX_DEPTH = 64           # of the schema's own JSON
+_MAX_PROPERTIES = 200     # of one object
+_MAX_ALL_PROPERTIES = 500
+_MAX_VALUES = 1000        # enum, anyOf ...
+_MAX_REGEXES = 64         # patterns and formats
+_MAX_COMBINED = 4         # of them, where any may have to hold together with others
+_MAX_REPEATS = 500        # of a part of a regular expression, nested ones multiplied
+_MAX_MULTIPLE = 1000
+_STEP = 1e-6              # between two numbers of a schema that names none
+
+_COMBINING = ('allOf', 'anyOf', 'oneOf', '$ref')
+_NAMES = ('properties', 'patternProperties', '$defs', 'definitions')  # of names, not keywords
+_WITHOUT_FORCE = frozenset((
+    '$comment', '$defs', '$id', '$schema', 'default', 'definitions', 'deprecated', 'description',
+    'discriminator', 'examples', 'readOnly', 'title', 'type', 'writeOnly'))
+
+
+def read_schema(text: str) -> dict:
+    """Return a JSON schema. Raises ``ValueError`` with what is wrong with it.
+
+    Its numbers get an end: a small model would add digits for ever.
+    """
+    try:
+        schema = json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError(f'it is nested deeper than {_MAX_DEPTH} levels') from None
+    if not isinstance(schema, dict):
+        raise ValueError('a schema is a JSON object')
+    regexes = properties = 0
+    combined = False
+    multiple = Fraction(1)
+    numbers = []
+    for key, node in _objects(schema):
+        if key in _NAMES:
+            properties += len(node)
+            if len(node) > _MAX_PROPERTIES or properties > _MAX_ALL_PROPERTIES:
+                raise ValueError(f'an object may name {_MAX_PROPERTIES} properties, all together '
+                                 f'{_MAX_ALL_PROPERTIES}')
+            if key == 'patternProperties':
+                regexes, combined = regexes + len(node), True
+                for pattern in node:
+                    check_repeats(pattern)
+            continue
+        if 'x-guidance' in node:
+            raise ValueError('x-guidance cannot be used here')
+        regexes += ('pattern' in node) + ('format' in node)
+        combined = combined or _combines(node)
+        if isinstance(node.get('pattern'), str):
+            check_repeats(node['pattern'])
+        number = node.get('multipleOf')
+        if isinstance(number, (int, float)) and number > 0:
+            multiple = _common_multiple(multiple, Fraction(str(number)))
+        if _endless(node):
+            numbers.append(node)
+    if regexes > (_MAX_COMBINED if combined else _MAX_REGEXES):
+        raise ValueError(
+            f'it has {regexes} patterns and formats: {_MAX_REGEXES} are possible, and '
+            f'{_MAX_COMBINED} where allOf, oneOf, patternProperties or the like combine schemas')
+    for node in () if combined else numbers:
+        node['multipleOf'] = _STEP
+    return schema
+
+
+def check_repeats(regex: str) -> None:
+    """Raise ``ValueError`` when a regular expression repeats a part too many times."""
+    worst = [1]       # most repeats inside each open group
+    last = 1          # of the part just read
+    at = 0
+    part = re.compile(r'\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(?:,(\d*))?\}|.', re.DOTALL)
+    while found := part.match(regex, at):
+        at, text = found.end(), found[0]
+        if text == '(':
+            worst.append(1)
+        elif text == ')' and len(worst) > 1:
+            last = worst.pop()
+        elif found[1] or found[2]:
+            last *= max(int(n[:9]) for n in found.groups(default='') if n) or 1
+        else:
+            last = 1
+        worst[-1] = max(worst[-1], last)
+        if last > _MAX_REPEATS:
+            raise ValueError(f'a part of it is repeated more than {_MAX_REPEATS} times')
+
+
+def _objects(schema: dict) -> Iterator[tuple[str, dict]]:
+    """Yield every JSON object in a schema, with its key where it is one of `_NAMES`, else ''."""
+    stack = [('', schema, 0)]
+    while stack:
+        key, node, depth = stack.pop()
+        if depth > _MAX_DEPTH:
+            raise ValueError(f'it is nested deeper than {_MAX_DEPTH} levels')
+        if isinstance(node, dict):
+            yield key, node
+            for name, value in node.items():
+                if key in _NAMES:
+                    stack.append(('', value, depth + 1))
+                elif name not in ('const', 'default', 'enum', 'examples'):
+                    stack.append((name if name in _NAMES else '', value, depth + 1))
+                elif isinstance(value, list) and len(value) > _MAX_VALUES:
+                    raise ValueError(f'{name} has {len(value)} values, {_MAX_VALUES} are possible')
+        elif isinstance(node, list):
+            if len(node) > _MAX_VALUES:
+                raise ValueError(f'{len(node)} parts are too many: {_MAX_VALUES} are possible')
+            stack += [('', value, depth + 1) for value in node]
+
+
+def _combines(node: dict) -> bool:
+    """Return whether parts of a schema may have to hold together."""
+    how = [key for key in _COMBINING if key in node]
+    if not how:
+        return False
+    several = any(isinstance(node.get(key), list) and len(node[key]) > 1
+                  for key in ('allOf', 'oneOf'))
+    return several or len(how) > 1 or any(
+        key not in _WITHOUT_FORCE and key not in how for key in node)
+
+
+def _endless(node: dict) -> bool:
+    """Return whether a schema takes numbers with any number of digits."""
+    kinds = node.get('type')
+    if 'number' not in (kinds if isinstance(kinds, list) else [kinds]):
+        return False
+    low, high = (max((node[key] for key in keys if isinstance(node.get(key), (int, float))),
+                     default=None, key=abs)
+                 for keys in (('minimum', 'exclusiveMinimum'), ('maximum', 'exclusiveMaximum')))
+    narrow = low is not None and high is not None and high - low < 1000 * _STEP
+    return not narrow and not any(key in node for key in ('multipleOf', 'enum', 'const'))
+
+
+def _common_multiple(a: Fraction, b: Fraction) -> Fraction:
+    denominator = math.lcm(a.denominator, b.denominator)
+    least = Fraction(math.lcm(int(a * denominator), int(b * denominator)), denominator)
+    if int(str(least.numerator).rstrip('0')) > _MAX_MULTIPLE:
+        raise ValueError(f'multipleOf goes up to {_MAX_MULTIPLE}')
+    return least
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f'{name} is no JSON')
