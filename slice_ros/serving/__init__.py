@@ -6,9 +6,10 @@ what has been measured, `sessions` the conversations that go on, `sentences` wha
 be spoken.
 """
 
+from slice_ros.serving.config import DEFAULT_POLICY, ServerConfig
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.pacing import Gate, RateControl
-from slice_ros.serving.server import DEFAULT_POLICY, Server, ServerConfig
+from slice_ros.serving.server import Server
 from slice_ros.serving.sessions import SessionLimits
 from slice_ros.serving.stats import ClassSnapshot, Snapshot
 

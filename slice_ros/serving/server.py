@@ -1,7 +1,6 @@
 """The server as the rest of the node sees it: submit, cancel, predict, look."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable
 import math
 import threading
 import time
@@ -15,34 +14,16 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.scheduling.slice import Slice
+from slice_ros.serving.config import new_objectives, ServerConfig
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.loop import Job, Loop
 from slice_ros.serving.pacing import Gate, RateControl
-from slice_ros.serving.sessions import SessionLimits, Sessions, Turn
+from slice_ros.serving.sessions import Sessions, Turn
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
-from slice_ros.slo import DEFAULT_CLASSES, SloClass
+from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, ResponseFormat, Sampling
-
-DEFAULT_POLICY = 'slice'
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """How requests are scheduled and how many are taken in."""
-
-    policy: str = DEFAULT_POLICY
-    policy_options: Mapping[str, object] = field(default_factory=dict)
-    admission: str = 'accept'    # accept, reject or degrade:CLASS what cannot be met
-    classes: tuple[SloClass, ...] = DEFAULT_CLASSES
-    max_batch: int = 16          # requests in one decode step
-    prefill_chunk: int = 512     # prompt tokens in one step
-    max_queued: int = 64         # live requests that hold no KV cache
-    max_prompt_tokens: int = 0   # 0 = as many as the context holds
-    max_tokens: int = 1024       # most a request may ask for
-    window: float = 60.0         # seconds that the figures of a snapshot cover
-    sessions: SessionLimits = SessionLimits()
 
 
 class Server:
@@ -174,7 +155,7 @@ class Server:
             for slo in config.classes:
                 self._loop.class_stats(slo.name)
             earlier = self._loop.reconfigured or (lambda slo: slo)
-            change = _objectives(before.classes, config.classes)
+            change = new_objectives(before.classes, config.classes)
             self._loop.reconfigured = lambda slo: change(earlier(slo))
             self._loop.notify()
 
@@ -257,21 +238,6 @@ class Server:
         capacity = Capacity(max_batch=config.max_batch, slots=info.slots,
                             kv_tokens=info.kv_tokens, prefill_chunk=config.prefill_chunk)
         return make_policy(config.policy, capacity, **config.policy_options)
-
-
-def _objectives(before: Iterable[SloClass], after: Iterable[SloClass]
-                ) -> Callable[[SloClass], SloClass]:
-    """Return what turns the objectives of a live request into those it has from now on."""
-    old, new = ({slo.name: slo for slo in classes} for classes in (before, after))
-
-    def change(slo: SloClass) -> SloClass:
-        if slo.name not in old or slo.name not in new:
-            return slo
-        was, to = old[slo.name], new[slo.name]
-        return replace(slo, **{
-            field.name: getattr(to, field.name) for field in fields(slo)
-            if getattr(slo, field.name) == getattr(was, field.name)})
-    return change
 
 
 def _capacity_ratio(policy: Policy) -> float:
