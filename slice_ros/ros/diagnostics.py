@@ -14,6 +14,7 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 QUEUE_WARN = 0.8         # share of limits.max_queued that waits
 LOAD_WARN = 0.95         # share of the window the engine was busy
+LOAD_IDLE = 0.1          # share up to which nobody waits long, whatever was predicted
 PREDICTION_WARN = 0.5    # mean relative error of predicted step times
 ATTAINMENT_WARN = 0.9    # share of a class's requests that attained
 ATTAINMENT_ERROR = 0.5
@@ -48,10 +49,11 @@ class Diagnostics:
             self._scheduler(scheduler, delivery, now < self._shut_until),
             *(self._class(status) for status in scheduler.classes)]
 
-    def lone(self, state: str) -> list[DiagnosticStatus]:
-        """Return the status of a node without a model."""
-        level = ERROR if state == 'failed' else OK
-        return [self._status('engine', level, f'no model: {state}', '', [])]
+    def lone(self, state: str, failure: str = '') -> list[DiagnosticStatus]:
+        """Return the status of a node without a model; `failure` is why loading one failed."""
+        if state == 'failed':
+            return [self._status('engine', ERROR, f'no model: {failure}', '', [])]
+        return [self._status('engine', OK, f'no model: {state}', '', [])]
 
     def _engine(self, state: str, engine: msg.EngineStatus, scheduler: msg.SchedulerState,
                 failing: bool) -> DiagnosticStatus:
@@ -78,7 +80,7 @@ class Diagnostics:
                 'long, or its clock stands still at times'
         elif scheduler.load >= LOAD_WARN:
             level, said = WARN, 'the engine is always busy: the least useful requests are late'
-        elif scheduler.prediction_error > PREDICTION_WARN:
+        elif scheduler.load > LOAD_IDLE and scheduler.prediction_error > PREDICTION_WARN:
             level, said = WARN, (f'step times are predicted {scheduler.prediction_error:.0%} '
                                  'wrong: promises are worth less')
         values = [*_values(scheduler), ('delivery', _text(delivery))]

@@ -108,7 +108,7 @@ class SliceNode(RequestNode):
         health = DiagnosticArray()
         health.header.stamp = self.get_clock().now().to_msg()
         if self.server is None:
-            health.status = self._diagnostics.lone(self.state)
+            health.status = self._diagnostics.lone(self.state, self.failure)
         else:
             snapshot = self.server.snapshot()
             state = self._state_message(snapshot)

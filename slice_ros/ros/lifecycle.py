@@ -43,7 +43,8 @@ class _Stopped(Exception):
 class ManagedNode(LifecycleNodeMixin, Node):
     """A lifecycle node that hosts a `Server` from configure to cleanup.
 
-    `state` is what ~/get_status says: unconfigured, loading, failed, inactive, ready or draining.
+    `state` is what ~/get_status says: unconfigured, loading, failed, inactive, ready or draining;
+    `failure` is why it failed.
     """
 
     def __init__(self, name: str, **options) -> None:
@@ -61,6 +62,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self._complete = self._service_change_state.callback
         self._service_change_state.callback = self._change_state
         self.state = 'loading' if self.settings.autostart else 'unconfigured'
+        self.failure = ''
         self._latency: LatencyModel | None = None
         self._changing = False
         self._stopping = threading.Event()
@@ -168,8 +170,10 @@ class ManagedNode(LifecycleNodeMixin, Node):
         except _Stopped:
             pass
         except ModelError as error:
+            self.failure = str(error)
             self.get_logger().fatal(f'the model cannot be loaded: {error}')
-        except Exception:
+        except Exception as error:
+            self.failure = f'{type(error).__name__}: {error!s:.200}; the log says more'
             log.exception('loading failed')
 
     def on_configure(self, state) -> TransitionCallbackReturn:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 EXIT_FAILED = 1       # the model cannot be loaded
 EXIT_PARAMETERS = 2   # the parameters cannot be used
@@ -76,8 +77,11 @@ def main(args: list[str] | None = None) -> int:
         executor.wake()
     stop.wait()
     node.get_logger().info('stopping')
+    waiting = node.waiting
     node.close()
     loaded = node.wait(2.0)
+    if waiting:
+        _answer_all(node)
     executor.shutdown()
     spinner.join(2.0)
     node.destroy_node()
@@ -89,6 +93,14 @@ def main(args: list[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _answer_all(node) -> None:
+    """Let the executor send what `close` has made the answers of, within 2 s."""
+    end = time.monotonic() + 2.0
+    while node.waiting and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.3)  # for the tasks of rclpy that follow, and the threads of the middleware
 
 
 def _spin(executor, node) -> None:

@@ -35,6 +35,7 @@ class RequestNode(ManagedNode):
         """Make the node. Raises `ParameterError` when its parameters cannot be used."""
         super().__init__(name, **options)
         group = self.group
+        self.waiting = 0   # callers that have not been answered yet
         self._tokens: dict[str, Publisher] = {}
         self._sentences: dict[str, Publisher] = {}
         self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS)
@@ -111,7 +112,7 @@ class RequestNode(ManagedNode):
     def _ready(self) -> Server:
         if self.server is None:
             how = {'unconfigured': 'the node is not configured: configure and activate it',
-                   'failed': 'the model could not be loaded: the log says why'}
+                   'failed': f'the model could not be loaded: {self.failure}'}
             raise RequestError(ErrorCode.NOT_READY, how.get(
                 self.state, 'the model is still being loaded: try again when get_status says '
                 'ready'))
@@ -133,8 +134,15 @@ class RequestNode(ManagedNode):
         goal.response_format = msg.ResponseFormat()
         handle.execute(partial(self._execute, call))
 
+    async def _ended(self, call: Call) -> None:
+        self.waiting += 1
+        try:
+            await call.done
+        finally:
+            self.waiting -= 1
+
     async def _execute(self, call: Call, handle: ServerGoalHandle) -> Generate.Result:
-        await call.done
+        await self._ended(call)
         if call.error is ErrorCode.NONE:
             handle.succeed()
         elif call.error is ErrorCode.CANCELLED and handle.is_cancel_requested:
@@ -153,7 +161,7 @@ class RequestNode(ManagedNode):
 
     async def _generate_text(self, request, response):
         call = self._begin(request, request.slo_class, request.request_id)
-        await call.done
+        await self._ended(call)
         return _answer(response, call)
 
     def _prompt(self, name: str, prompt: msg.Prompt) -> None:

@@ -89,11 +89,14 @@ class Robot:
 
     def call(self, kind, name: str, within: float = ANSWER_WITHIN, **fields):
         """Call a service of the node and return its response."""
+        return self.result_of(self._begin(kind, name, within, **fields), within)
+
+    def _begin(self, kind, name: str, within: float = ANSWER_WITHIN, **fields):
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, f'{self.server}/{name}')
         assert client.wait_for_service(timeout_sec=within), f'{self.server}/{name} is not there'
-        return self.result_of(client.call_async(kind.Request(**fields)), within)
+        return client.call_async(kind.Request(**fields))
 
     def status(self, within: float = ANSWER_WITHIN):
         """Return what ~/get_status says."""
@@ -105,8 +108,11 @@ class Robot:
 
     def change(self, transition: int) -> bool:
         """Ask for a transition and wait for its end; return whether it succeeded."""
-        return self.call(ChangeState, 'change_state',
-                         transition=Transition(id=transition)).success
+        return self.result_of(self.begin(transition)).success
+
+    def begin(self, transition: int):
+        """Ask for a transition; return the future of the response."""
+        return self._begin(ChangeState, 'change_state', transition=Transition(id=transition))
 
     def put(self, **values):
         """Set parameters (`__` for the dots of a name) as one set; return the result."""

@@ -4,10 +4,12 @@ from pathlib import Path
 import signal
 import sys
 
+from lifecycle_msgs.msg import Transition
 import pytest
 from robot import Robot, start
 from serving_checks import (
-    check_respawn_while_a_client_waits, check_side_by_side, CHECKS)
+    check_respawn_while_a_client_waits, check_side_by_side, CHECKS, id_of, STORY)
+from slice_ros.action import Generate
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ('left', 'right')
@@ -77,8 +79,19 @@ def test_respawn_while_a_client_waits(nodes):
 
 
 def test_interrupted_both_end_with_0(nodes):
-    """SIGINT ends each with code 0 and no traceback."""
-    for process in nodes.processes.values():
-        process.send_signal(signal.SIGINT)
+    """SIGINT under load and SIGTERM in a transition: code 0, answers, and no traceback."""
+    left, right = nodes.robots.values()
+    assert right.put(shutdown__drain_s=5.0).successful
+    goals = []
+    for robot in (left, right):
+        robot.listen('dialogue')
+        goals.append([robot.send('dialogue', STORY, 900) for _ in range(8)])
+        robot.wait_for_tokens('dialogue', [id_of(handle) for handle, _ in goals[-1]])
+    right.begin(Transition.TRANSITION_DEACTIVATE)
+    right.wait_for(lambda: right.status().state == 'draining', 'it does not drain')
+    nodes.processes['left'].send_signal(signal.SIGINT)
+    nodes.processes['right'].send_signal(signal.SIGTERM)
+    for _, result in goals[0]:
+        assert left.result_of(result).result.error_code == Generate.Result.SHUTTING_DOWN
     assert [p.wait(timeout=30.0) for p in nodes.processes.values()] == [0, 0], nodes.output()
     assert 'Traceback' not in nodes.output()

@@ -38,7 +38,9 @@ def test_nothing_is_red_when_idle(judge):
 @pytest.mark.parametrize('fields, what, level', [
     ({'queued': 8}, 'scheduler', WARN), ({'queued': 10}, 'scheduler', ERROR),
     ({'queued': 7}, 'scheduler', OK), ({'load': 0.99}, 'scheduler', WARN),
-    ({'prediction_error': 0.8}, 'scheduler', WARN), ({'gate_open': False}, 'scheduler', ERROR),
+    ({'prediction_error': 0.8, 'load': 0.3}, 'scheduler', WARN),
+    ({'prediction_error': 0.8, 'load': 0.02}, 'scheduler', OK),
+    ({'gate_open': False}, 'scheduler', ERROR),
     ({'attainment': 0.95, 'requests': 100}, 'class arm', OK),
     ({'attainment': 0.8, 'requests': 100}, 'class arm', WARN),
     ({'attainment': 0.2, 'requests': 100}, 'class arm', ERROR),
@@ -62,6 +64,13 @@ def test_a_gate_that_was_shut_is_a_warning_for_the_window(judge):
     assert judge(gate_shut=1)['scheduler'] == WARN
     judge.clock.now = 61.0
     assert judge(gate_shut=1)['scheduler'] == OK
+
+
+def test_a_model_that_cannot_be_loaded_is_red_and_says_why():
+    status, = Diagnostics('slice').lone('failed', 'there is no such file')
+    assert status.level == ERROR and 'there is no such file' in status.message
+    status, = Diagnostics('slice').lone('loading')
+    assert status.level == OK
 
 
 def test_diagnostics_agree_with_the_status(node, caller, spin):

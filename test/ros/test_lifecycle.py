@@ -110,6 +110,9 @@ def test_a_model_that_is_none_leaves_it_unconfigured_and_it_may_try_again(manage
     _, manager = managed(load)
     assert not manager.changed(CONFIGURE)
     assert manager.label == 'unconfigured' and manager.call(manager.status).state == 'failed'
+    answer = manager.ask(prompt='Hello')[1]
+    assert answer.error_code == Generate.Result.NOT_READY
+    assert 'there is no such file' in answer.error_msg
     assert manager.changed(CONFIGURE) and manager.label == 'inactive'
 
 
@@ -142,3 +145,63 @@ def test_shutdown_from_active_answers_what_is_live(managed):
     assert manager.changed(SHUTDOWN) and manager.label == 'finalized'
     assert get(goal.get_result_async()).result.error_code == Generate.Result.SHUTTING_DOWN
     assert manager.ask(prompt='Hello')[1].error_code == Generate.Result.NOT_READY
+
+
+class Nav2Manager:
+    """Plays the lifecycle manager of Nav2, bond off: each change is checked by get_state."""
+
+    def __init__(self, manager):
+        self.manager = manager
+
+    def step(self, transition, expected):
+        assert self.manager.changed(transition)
+        assert self.manager.call(self.manager.getter).current_state.id == expected
+
+    def startup(self):
+        self.step(CONFIGURE, State.PRIMARY_STATE_INACTIVE)
+        self.resume()
+
+    def resume(self):
+        self.step(ACTIVATE, State.PRIMARY_STATE_ACTIVE)
+
+    def pause(self):
+        self.step(DEACTIVATE, State.PRIMARY_STATE_INACTIVE)
+
+    def reset(self):
+        self.pause()
+        self.step(CLEANUP, State.PRIMARY_STATE_UNCONFIGURED)
+
+    def shutdown(self):
+        self.reset()
+        self.step(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, State.PRIMARY_STATE_FINALIZED)
+
+
+def test_under_a_lifecycle_manager_of_nav2(managed):
+    """Startup, pause, resume, reset, startup and shutdown, each under load."""
+    node, manager = managed()
+    nav2 = Nav2Manager(manager)
+    nav2.startup()
+    for then in (nav2.resume, nav2.startup, None):
+        goals = [manager.send(**LONG) for _ in range(3)]
+        wait_until(lambda: node.server.snapshot().slots_used == 3)
+        end = {nav2.resume: nav2.pause, nav2.startup: nav2.reset}.get(then, nav2.shutdown)
+        end()
+        codes = {get(goal.get_result_async()).result.error_code for goal in goals}
+        assert codes == {Generate.Result.SHUTTING_DOWN}
+        if then:
+            then()
+            assert manager.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED
+
+
+def test_a_manager_that_asks_while_it_drains_is_answered_at_once(managed):
+    """A manager gives up on get_state after seconds: it is not held up by what is slow."""
+    node, manager = managed(shutdown__drain_s=20.0)
+    assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
+    goal = manager.send(**LONG)
+    wait_until(lambda: node.server.snapshot().slots_used == 1)
+    deactivated = manager.change(DEACTIVATE)
+    wait_until(lambda: node.state == 'draining')
+    assert get(manager.getter.call_async(GetState.Request()), 5.0)
+    assert not manager.changed(SHUTDOWN)   # another transition is under way
+    get(goal.cancel_goal_async())          # then it has nothing to wait for
+    assert get(deactivated, 10.0).success and manager.label == 'inactive'

@@ -7,12 +7,13 @@ import sys
 import time
 
 import pytest
+from slice_ros.engine.model_cache import cache_root
 
 
-def start(*arguments):
+def start(*arguments, **env):
     return subprocess.Popen([sys.executable, '-m', 'slice_ros.ros.node', '--ros-args', *arguments],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            env={**os.environ, 'RCUTILS_LOGGING_BUFFERED_STREAM': '0'})
+                            env={**os.environ, 'RCUTILS_LOGGING_BUFFERED_STREAM': '0', **env})
 
 
 def end(process):
@@ -35,6 +36,22 @@ def test_a_signal_while_loading_ends_with_0_and_no_traceback(number, moment):
     code, output = end(process)
     assert code == 0 and 'Traceback' not in output and 'ready:' not in output
     assert time.monotonic() - begin < 20
+
+
+def test_a_signal_while_it_measures_step_times_ends_with_0(tmp_path):
+    """With a cache that has the model but not its profile."""
+    (tmp_path / 'slice_ros').mkdir()
+    for path in cache_root().glob('*'):
+        if path.name != 'profiles':
+            (tmp_path / 'slice_ros' / path.name).symlink_to(path)
+    process = start(XDG_CACHE_HOME=str(tmp_path))
+    for line in process.stdout:
+        assert 'ready:' not in line
+        if 'measuring step times' in line:
+            break
+    process.send_signal(signal.SIGINT)
+    code, output = end(process)
+    assert code == 0 and 'Traceback' not in output and 'ready:' not in output, output
 
 
 def test_a_signal_before_anything_is_loaded_ends_with_0():
