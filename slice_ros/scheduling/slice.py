@@ -16,15 +16,13 @@ from slice_ros.request import Request, State
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy, Step
-from slice_ros.scheduling.slice_demand import (
-    CLASSES, ClassRecord, Demand, measure, unit_cost)
-from slice_ros.scheduling.slice_pacing import (
-    batch_of, chunk_of, Limits, limits_of, pace_of, prefill_of)
+from slice_ros.scheduling.slice_classes import Classes
+from slice_ros.scheduling.slice_demand import Demand, measure
+from slice_ros.scheduling.slice_pacing import batch_of, chunk_of, pace_of, prefill_of
 from slice_ros.scheduling.slice_selection import Forecast, select
-from slice_ros.scheduling.slice_slack import flow_of, may_begin, slack_step
+from slice_ros.scheduling.slice_slack import flow_of, slack_step
 
 RESELECT = 0.05      # seconds between selections where nobody came or went
-REFRESH = 64         # plans between two looks at a latency model that learns
 PATIENCE = 30.0      # seconds after which an unselected request is owed service, come what may
 LEFTOVER = 0.005     # share of the time that then goes to the oldest of them
 PARTS = frozenset(('lengths', 'forecasts', 'ratio', 'return', 'places'))
@@ -50,17 +48,14 @@ class Slice(Policy):
         self.capacity_ratio = 1.0   # share of the time that may be promised
         self._live: tuple[Request, ...] = ()
         self._demands: dict[Request, Demand] = {}
-        self._kinds: dict[str, ClassRecord] = {}
+        self._classes = Classes(capacity)
         self._chosen: list[Demand] = []     # selected, with an objective ahead
         self._late: list[Demand] = []       # lost, begun, of the most useful class: kept flowing
         self._others: list[Demand] = []     # everyone else, the most useful first
         self._ran: list[Demand] = []        # took part in the last step
         self._oldest: Demand | None = None  # of the others: first to be owed the leftover
         self._ranked: list[Request] = []
-        self._since: float | None = None    # first plan
         self._selected_at = -math.inf
-        self._plans = self._most = 0
-        self._limits = Limits(1.0, 1, 1)
         self._promised = self._planned_at = self._owed = 0.0
         self._slowness, self._unsteady = 1.0, 0.0
 
@@ -105,7 +100,8 @@ class Slice(Policy):
         """Keep what is known of the classes and of how long steps really take."""
         if not isinstance(earlier, Slice):
             return
-        self._kinds, self._demands, self._since = earlier._kinds, earlier._demands, earlier._since
+        self._classes.inherit(earlier._classes)
+        self._demands = earlier._demands
         for demand in self._demands.values():
             demand.kind.slo = demand.request.slo
             demand.generated = -1  # measured again: its objectives may be others
@@ -131,12 +127,7 @@ class Slice(Policy):
         return mine, others
 
     def _unseen(self, now: float, request: Request, latency: LatencyModel) -> Demand:
-        kind = self._kinds.get(request.slo.name)
-        record = ClassRecord(request.slo, now)
-        record.unit = unit_cost(latency, max(self._most, 1), request.slo.tpot)
-        if kind is not None:
-            record.lengths = kind.lengths
-        demand = Demand(request, record)
+        demand = Demand(request, self._classes.copy(request, now, latency))
         measure(demand, now, latency, self.capacity.prefill_chunk)
         return demand
 
@@ -157,14 +148,12 @@ class Slice(Policy):
             self.capacity_ratio = 1 / max(1.0, self._slowness + 0.5 * self._unsteady)
 
     def _select(self, now: float, live: tuple[Request, ...], latency: LatencyModel) -> None:
-        if self._since is None:
-            self._since = now
-        self._refresh(len(live), latency)
+        self._classes.refresh(now, len(live), latency)
         chunk, demands, known = self.capacity.prefill_chunk, {}, self._demands
         for request in live:
             demand = known.get(request)
             if demand is None:
-                demand = Demand(request, self._kind(request, now, latency))
+                demand = Demand(request, self._classes.of(request, now, latency))
                 measure(demand, now, latency, chunk)
                 demand.kind.arrived(request.arrival, demand.work)
             elif (demand.generated != request.generated or demand.cached != request.cached
@@ -182,7 +171,7 @@ class Slice(Policy):
             else:
                 viable.append(demand)
         select(now, viable, self._forecasts(now), self.capacity_ratio, 'return' not in self._off)
-        top = max(kind.slo.utility for kind in self._kinds.values())
+        top = self._classes.top_utility
         late = [d for d in others if d.request.decoding and d.request.slo.utility == top]
         others = [d for d in others
                   if not (d.request.decoding and d.request.slo.utility == top)]
@@ -206,49 +195,13 @@ class Slice(Policy):
         old = oldest is not None and now - oldest.request.arrival > PATIENCE
         self._oldest = oldest if old else None
 
-    def _kind(self, request: Request, now: float, latency: LatencyModel) -> ClassRecord:
-        name = request.slo.name
-        kind = self._kinds.pop(name, None)
-        if kind is None:
-            kind = ClassRecord(request.slo, now)
-            if len(self._kinds) >= CLASSES:
-                del self._kinds[next(iter(self._kinds))]
-        self._kinds[name] = kind  # last in line to be forgotten
-        if kind.slo != request.slo or not kind.unit:
-            kind.slo = request.slo
-            kind.unit = unit_cost(latency, max(self._most, 1), request.slo.tpot)
-            self._most = 0  # other objectives, other limits: look again
-        return kind
-
-    def _refresh(self, live: int, latency: LatencyModel) -> None:
-        """Work out how long a step may be, how many rows fit it, and what a token costs."""
-        self._plans += 1
-        if self._most == min(live, self._limits.rows) and self._plans % REFRESH:
-            return
-        self._limits = limits_of(latency, self.capacity, [k.slo for k in self._kinds.values()])
-        self._most = min(live, self._limits.rows)
-        for kind in self._kinds.values():
-            kind.unit = unit_cost(latency, self._most, kind.slo.tpot)
-            kind.epoch += 1
-
     def _forecasts(self, now: float) -> list[Forecast]:
-        forecasts = []
-        if 'forecasts' in self._off:
-            return forecasts
-        for kind in tuple(self._kinds.values()):
-            slo, work = kind.slo, kind.work
-            if len(kind.lengths):
-                length = kind.lengths.expected(0, 1 << 20)
-                delay = min(slo.ttft + length * slo.tpot, slo.deadline)
-                if delay < math.inf and work:
-                    forecasts.append(Forecast(kind.load(now, self._since), delay,
-                                              slo.utility / work))
-        return forecasts
+        return [] if 'forecasts' in self._off else self._classes.forecasts(now)
 
     # -- phase 2: who takes part in the next step --------------------------------------------
 
     def _compose(self, now: float, latency: LatencyModel) -> Step:
-        limits, most = self._limits, self.capacity.prefill_chunk
+        limits, most = self._classes.limits, self.capacity.prefill_chunk
         running = [d for d in self._chosen if d.request.decoding]
         running.sort(key=_worth, reverse=True)
         # Those far down the line cannot take part: they need no pace.
@@ -287,10 +240,9 @@ class Slice(Policy):
 
     def _leftover(self, now: float, latency: LatencyModel) -> Step:
         """Serve those whose objectives are missed, absent or out of reach, on slack."""
-        rows, chunk = slack_step(chain(self._chosen, self._others), now, self._limits, latency,
-                                 self.capacity.prefill_chunk)
-        if chunk and (not rows or may_begin(chunk.request, self._late, self._kinds.values(), now,
-                                            self._since)):
+        rows, chunk = slack_step(chain(self._chosen, self._others), now, self._classes.limits,
+                                 latency, self.capacity.prefill_chunk)
+        if chunk and (not rows or self._classes.may_begin(chunk.request, self._late, now)):
             step = fit_step(self.capacity, self._ranked, (), (chunk,))
             if not step.idle:
                 return step

@@ -162,7 +162,7 @@ def test_a_thousand_classes_are_forgotten_again():
     for n in range(1000):
         request = Request(f'r{n}', SloClass(f'c{n}', utility=1), float(n), 10, 2)
         policy.plan(float(n), (request,), LATENCY)
-    assert len(policy._kinds) <= 64 and math.isfinite(policy.capacity_ratio)
+    assert len(policy._classes._kinds) <= 64 and math.isfinite(policy.capacity_ratio)
 
 
 def test_a_policy_that_takes_another_ones_place_knows_the_objectives_of_now():
@@ -176,8 +176,8 @@ def test_a_policy_that_takes_another_ones_place_knows_the_objectives_of_now():
     after.inherit(before)
     step = after.plan(0.5, [request], LATENCY)
     assert not after._demands[request].lost and step.prefill[0].tokens == 8
-    assert after._kinds['navigation'].slo == NAVIGATION
-    assert after._kinds['navigation']._count == 1
+    assert after._classes._kinds['navigation'].slo == NAVIGATION
+    assert after._classes._kinds['navigation']._count == 1
 
 
 @pytest.fixture(scope='module')
