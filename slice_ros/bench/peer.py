@@ -3,38 +3,42 @@
 from collections.abc import Sequence
 import ctypes
 import os
+from pathlib import Path
+import tempfile
 import time
 
 import numpy as np
+from slice_ros.bench.accuracy import perplexity
+
+_FLASH_ATTENTION = {-1: 'auto', 0: 'off', 1: 'on'}
 
 
 class LlamaCpp:
     """A GGUF file in llama.cpp, with one sequence for each of `slots` requests.
 
-    Raises ``ValueError`` when llama-cpp-python is not installed or refuses the file, or OpenMP
-    would slow it down.
+    With `requantise` it runs the same weights in Q8_0, as its own tool makes them of the file.
+    `settings` says what runs and how. Raises ``ValueError`` when llama-cpp-python is not
+    installed or refuses the file.
     """
 
-    def __init__(self, path: str, threads: int, slots: int, max_context: int, rows: int) -> None:
+    def __init__(self, path: str, threads: int, slots: int, max_context: int, rows: int,
+                 requantise: bool = False) -> None:
         try:
             import llama_cpp
         except ImportError as error:
             raise ValueError('--peer llama.cpp needs the package llama-cpp-python, which is not '
                              f'installed ({error})') from error
-        if os.environ.get('OMP_WAIT_POLICY', '').upper() != 'ACTIVE':
-            # The engine's default, which holds for the whole process, halves the peer's speed.
-            raise ValueError('--peer llama.cpp needs OMP_WAIT_POLICY=ACTIVE in the environment: '
-                             "else the peer's threads sleep between operators, and it is slower "
-                             'than it is by itself')
         self._api = api = llama_cpp
         self._quiet = api.llama_log_callback(lambda level, text, data: None)
         api.llama_log_set(self._quiet, ctypes.c_void_p(0))
         api.llama_backend_init()
-        params = api.llama_model_default_params()
-        params.n_gpu_layers = 0
-        self._model = api.llama_model_load_from_file(path.encode(), params)
-        if not self._model:
-            raise ValueError(f'llama.cpp cannot load {path}')
+        if requantise:
+            with tempfile.TemporaryDirectory() as folder:
+                made = str(Path(folder) / 'q8_0.gguf')
+                self._requantise(path, made, threads)
+                self._load(made)  # mapped: the file may go
+        else:
+            self._load(path)
         params = api.llama_context_default_params()
         params.n_ctx = (slots + 1) * max_context
         params.n_batch = params.n_ubatch = rows
@@ -47,8 +51,17 @@ class LlamaCpp:
             raise ValueError(f'llama.cpp cannot make a context for {path}')
         self._memory = api.llama_get_memory(self._context)
         self._batch = api.llama_batch_init(rows, 0, slots + 1)
-        self._slots, self._filled = slots, 0
+        self._slots, self._filled, self._rows = slots, 0, rows
         self._vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self._model))
+        description = ctypes.create_string_buffer(256)
+        api.llama_model_desc(self._model, description, len(description))
+        flash = getattr(params, 'flash_attn_type', None)
+        self.settings = {
+            'name': 'llama.cpp', 'package': f'llama-cpp-python {api.__version__}',
+            'model': description.value.decode(errors='replace'), 'requantised': requantise,
+            'threads': threads, 'system': api.llama_print_system_info().decode(errors='replace'),
+            'flash_attention': _FLASH_ATTENTION.get(flash, flash),
+            'omp_wait_policy': os.environ.get('OMP_WAIT_POLICY')}
 
     def decode(self, batch: int, context: int) -> float:
         """Return the seconds of a decode step of `batch` sequences behind `context` tokens."""
@@ -61,18 +74,43 @@ class LlamaCpp:
         ids = [1 + i % (self._vocab - 1) for i in range(tokens)]
         return self._run(ids, [0] * tokens, range(context, context + tokens), [tokens - 1])
 
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Return float32 [tokens, vocab] for tokens with nothing cached before them."""
-        self._fill(0)
-        self._run(ids, [0] * len(ids), range(len(ids)), range(len(ids)))
-        found = self._api.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(found, (len(ids), self._vocab)).copy()
+    def perplexity(self, tokens: Sequence[int]) -> float:
+        """Return the perplexity of a text."""
+        def logits(part: Sequence[int]) -> np.ndarray:
+            self._fill(0)
+            self._run(part, [0] * len(part), range(len(part)), range(len(part)))
+            found = self._api.llama_get_logits(self._context)
+            return np.ctypeslib.as_array(found, (len(part), self._vocab)).copy()
+        return perplexity(tokens, logits, self._rows)
 
-    def close(self) -> None:
-        """Free what llama.cpp holds."""
-        self._api.llama_batch_free(self._batch)
-        self._api.llama_free(self._context)
-        self._api.llama_model_free(self._model)
+    def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
+        """Return the `count` tokens that greedy decoding puts behind a prompt."""
+        self._fill(0)
+        tokens, fed = list(prompt), 0
+        while len(tokens) < len(prompt) + count:
+            new = tokens[fed:]
+            self._run(new, [0] * len(new), range(fed, len(tokens)), [len(new) - 1])
+            fed = len(tokens)
+            found = self._api.llama_get_logits_ith(self._context, len(new) - 1)
+            tokens.append(int(np.ctypeslib.as_array(found, (self._vocab,)).argmax()))
+        self._filled = -1  # more than any fill knows of
+        return tokens[len(prompt):]
+
+    def _requantise(self, path: str, made: str, threads: int) -> None:
+        api = self._api
+        params = api.llama_model_quantize_default_params()
+        params.ftype = api.LLAMA_FTYPE_MOSTLY_Q8_0
+        params.allow_requantize = True
+        params.nthread = threads
+        if api.llama_model_quantize(path.encode(), made.encode(), ctypes.byref(params)):
+            raise ValueError(f'llama.cpp cannot requantise {path} to Q8_0')
+
+    def _load(self, path: str) -> None:
+        params = self._api.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self._model = self._api.llama_model_load_from_file(path.encode(), params)
+        if not self._model:
+            raise ValueError(f'llama.cpp cannot load {path}')
 
     def _fill(self, context: int) -> None:
         # What the last step added is taken away, outside of what is timed.

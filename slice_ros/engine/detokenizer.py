@@ -12,13 +12,16 @@ class Detokenizer:
     """Incremental decoding of one request's tokens.
 
     `decode` turns ids into text and need not be additive: the tokens of the last piece are decoded
-    again in front of the new ones, and what is new is the difference (as in vLLM and TGI).
+    again in front of the new ones, and what is new is the difference (as in vLLM and TGI). `alone`
+    is `decode` of one id, for those who remember what it said.
     """
 
-    __slots__ = ('_decode', '_stop', '_ids', '_prefix', '_read', '_held', '_longest')
+    __slots__ = ('_decode', '_alone', '_stop', '_ids', '_prefix', '_read', '_held', '_longest')
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...] = (),
+                 alone: Callable[[int], str] | None = None) -> None:
         self._decode = decode
+        self._alone = alone or (lambda token: decode([token]))
         self._stop = stop
         self._longest = max(map(len, stop), default=0)
         self._ids: list[int] = []  # a window: everything before _prefix has been dropped
@@ -37,9 +40,9 @@ class Detokenizer:
             return '', False
         new = text[len(self._prefix):]
         # The tokens just read are the next window's context.
-        self._ids = self._ids[self._read:]
+        del self._ids[:self._read]
         self._read = len(self._ids)
-        self._prefix = self._decode(self._ids)
+        self._prefix = self._alone(token) if self._read == 1 else self._decode(self._ids)
         return self._release(new)
 
     def flush(self) -> str:

@@ -1,6 +1,7 @@
 """The engine: requests open, take part in steps, and close."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from slice_ros.engine.config import EngineConfig, EngineInfo, ResponseFormat, Sampling
 from slice_ros.engine.detokenizer import Detokenizer
@@ -16,6 +17,7 @@ from slice_ros.scheduling.latency import LatencyModel
 
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 256
+_TEXTS_KEPT = 1 << 14  # what single tokens say
 
 
 class Engine:
@@ -40,6 +42,7 @@ class Engine:
         self._stop_tokens = stop_tokens
         self._grammars = grammars
         self._decode = encoder.decode
+        self._decode_one = lru_cache(_TEXTS_KEPT)(lambda token: encoder.decode([token]))
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling,
              stop: Iterable[str] = (),
@@ -68,7 +71,7 @@ class Engine:
             raise _invalid('stop strings could cut an answer out of its response_format: leave '
                            'either out')
         return Sequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
-                        Detokenizer(self._decode, stop), constraint)
+                        Detokenizer(self._decode, stop, self._decode_one), constraint)
 
     def adopt(self, sequence: Sequence) -> int:
         """Take over the keys and values of a prefix that a live or recent request has computed.
@@ -103,27 +106,31 @@ class Engine:
         """
         work = list(work)
         self._check(work)
-        segments = []
+        segments, sampled = [], []
         for sequence, n in work:
             if sequence.slot is None:
                 sequence.slot = self._slots.take()
                 self._held[sequence.slot] = sequence
-            start = sequence.cached
-            segments.append(Segment(sequence.slot, start, sequence.tokens[start:start + n],
-                                    n == sequence.pending))
+            start, tokens = sequence.cached, sequence.tokens
+            last = start + n == len(tokens)
+            segments.append(Segment(sequence.slot, start, tokens[start:start + n], last))
+            if last:
+                sampled.append(sequence)
         self._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
         self._forget_dropped()
-        sampled = [sequence for sequence, n in work if n == sequence.pending]
+        samplers = [sequence.sampler for sequence in sampled]
         held = {row: s.constraint for row, s in enumerate(sampled) if s.constraint is not None}
-        masks = self._grammars.prepare(tuple(held.values()))
-        try:
-            logits = self._runner.forward(segments)
-        finally:
-            if masks is not None:
-                masks.result()
-        forbidden = {row: answer.forbidden for row, answer in held.items()}
-        tokens = (choose_tokens(logits, [s.sampler for s in sampled], forbidden)
-                  if sampled else [])
+        if sampled and not held and all(sampler.plain_greedy for sampler in samplers):
+            tokens = self._runner.greedy(segments)  # the logits stay where they are
+        else:
+            masks = self._grammars.prepare(tuple(held.values()))
+            try:
+                logits = self._runner.forward(segments)
+            finally:
+                if masks is not None:
+                    masks.result()
+            forbidden = {row: answer.forbidden for row, answer in held.items()}
+            tokens = choose_tokens(logits, samplers, forbidden) if sampled else []
         for sequence, n in work:
             sequence.cached += n
         return [self._append(sequence, token) for sequence, token in zip(sampled, tokens)]
@@ -164,12 +171,14 @@ class Engine:
     def _check(self, work: list[tuple[Sequence, int]]) -> None:
         if len({id(sequence) for sequence, _ in work}) < len(work):
             raise ValueError('a sequence is twice in one step')
+        new = 0
         for sequence, n in work:
             if sequence.closed or sequence.finish_reason:
                 raise ValueError('a sequence that has ended cannot take part in a step')
-            if not 1 <= n <= sequence.pending:
+            if not 1 <= n <= len(sequence.tokens) - sequence.cached:
                 raise ValueError(f'a sequence has {sequence.pending} tokens pending, not {n}')
-        if sum(sequence.slot is None for sequence, _ in work) > self._slots.free:
+            new += sequence.slot is None
+        if new > self._slots.free:
             raise ValueError(f'all {self._slots.count} slots are taken: evict a sequence first')
 
     def _append(self, sequence: Sequence, token: int) -> Output:

@@ -67,6 +67,10 @@ class TransformersRunner:
                 logits.append(out.logits[0, -1].float())
         return torch.stack(logits) if logits else torch.empty(0, 0)
 
+    def greedy(self, segments: Sequence[Segment]) -> list[int]:
+        """Feed all `segments`; return the most likely token of each that wants logits."""
+        return self.forward(segments).argmax(-1).tolist()
+
     def forget(self, slot: int) -> None:
         """Release the KV cache of a slot."""
         self._caches[slot] = None

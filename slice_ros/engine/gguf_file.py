@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 import re
 
+from slice_ros.engine.native.weights import GGUF_FORMATS
 from slice_ros.errors import ModelError
 import torch
 
@@ -78,17 +79,26 @@ class GgufFile:
         return max(numbers, key=numbers.get)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield (Hugging Face name, float32 tensor), one at a time."""
+        """Yield (Hugging Face name, float32 tensor), one at a time.
+
+        Tensors in the formats that the native kernels keep are yielded as they are in the file,
+        uint8 [outputs, bytes], with the format behind the name: 'model.norm.weight.Q8_0'.
+        """
         from gguf import dequantize
         for tensor in self._tensors.values():
             name = _hf_name(tensor.name)
             if name is None:
                 continue
-            try:
-                values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
-            except NotImplementedError as error:
-                raise ModelError(f'{self.path}: tensor {tensor.name} has a format that the gguf '
-                                 f'package cannot read ({error})') from error
+            if len(tensor.shape) > 1 and tensor.tensor_type.name in GGUF_FORMATS:
+                name = f'{name}.{tensor.tensor_type.name}'
+                values = torch.from_numpy(tensor.data.copy())
+            else:
+                try:
+                    values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+                except NotImplementedError as error:
+                    raise ModelError(
+                        f'{self.path}: tensor {tensor.name} has a format that the gguf package '
+                        f'cannot read ({error})') from error
             if self._arch != 'qwen2' and re.search(r'attn_[qk]\.', tensor.name):
                 # llama.cpp interleaves the two halves that rotary embedding pairs.
                 key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'

@@ -1,8 +1,9 @@
 """Converted models on disk: a GGUF file becomes a Hugging Face directory once, by its hash.
 
 Reading a GGUF file, and above all its tokenizer, takes many times longer than reading the same as
-safetensors and tokenizer.json. Entries are written aside and renamed, so that a reader sees a
-whole one or none, and checked against their own hashes, so that a damaged one is made anew.
+safetensors and tokenizer.json. Blocks of codes that the native kernels keep stay as they are.
+Entries are written aside and renamed, so that a reader sees a whole one or none, and checked
+against their own hashes, so that a damaged one is made anew.
 """
 
 import hashlib
@@ -19,8 +20,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2             # of the layout of an entry: raise it to have all made anew
-_SHARD_BYTES = 1 << 29   # converted tensors held in memory at once
+_VERSION = 3             # of the layout of an entry: raise it to have all made anew
+_SHARD_BYTES = 1 << 27   # converted tensors held in memory at once
 _MANIFEST = 'slice_ros.json'
 
 
@@ -89,8 +90,9 @@ def _convert(gguf: Path, dtype: torch.dtype, target: Path, progress) -> None:
             count += 1
 
     for name, tensor in source.tensors():
-        # Norms and biases are small, and exact this way.
-        shard[name] = tensor.to(dtype).contiguous() if tensor.dim() > 1 else tensor
+        # Norms and biases are small, and exact this way; blocks of codes are bytes.
+        wide = tensor.dim() > 1 and tensor.is_floating_point()
+        shard[name] = tensor.to(dtype).contiguous() if wide else tensor
         if sum(t.nbytes for t in shard.values()) >= _SHARD_BYTES:
             write()
     write()

@@ -4,13 +4,15 @@ It stands for `FlatBatchRunner` where the library is there; tokens, slots and po
 same, and so is what comes out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from slice_ros.engine.hf_directory import Tensors
 from slice_ros.engine.llama import head_dim, rope_tables
-from slice_ros.engine.native import KINDS, Library, ModelShape
+from slice_ros.engine.native import Library, ModelShape
 from slice_ros.engine.native.build import build_model
 from slice_ros.engine.native.library import PAGE_TOKENS
+from slice_ros.engine.native.weights import Bfloats, Rows
 from slice_ros.engine.runner import Segment
 import torch
 from transformers import PreTrainedConfig
@@ -27,21 +29,30 @@ def unsupported(config: PreTrainedConfig, weights: str) -> str | None:
     return None
 
 
-class _Floats:
-    """Tensors of a checkpoint as float32 arrays, without a head of its own where it is tied."""
+class _Rows:
+    """Tensors of a checkpoint as the kernels' builder takes them.
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], tied: bool) -> None:
+    A head that is tied to the embedding is none of its own.
+    """
+
+    def __init__(self, tensors: Tensors, tied: bool) -> None:
         self._tensors, self._tied = tensors, tied
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors and not (self._tied and name == 'lm_head.weight')
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Rows:
+        codes = self._tensors.codes(name)
+        if codes is not None:
+            return codes
         tensor = self._tensors[name]
-        # A tensor that lived on in the mapped file would keep all of it in memory.
-        return tensor.to(torch.float32, copy=tensor.dim() == 1).numpy()
+        if tensor.dim() == 1:
+            return tensor.to(torch.float32).numpy()
+        if tensor.dtype == torch.bfloat16:
+            return Bfloats(tensor.view(torch.int16).numpy().view(np.uint16))
+        return tensor.numpy()
 
-    def get(self, name: str) -> np.ndarray | None:
+    def get(self, name: str) -> Rows | None:
         return self[name] if name in self else None
 
 
@@ -50,7 +61,7 @@ class NativeRunner:
 
     path = 'flat batch'
 
-    def __init__(self, config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
+    def __init__(self, config: PreTrainedConfig, tensors: Tensors,
                  weights: str, library: Library, slots: int, pages: int, max_context: int,
                  progress: Callable[[float], None]) -> None:
         dim = head_dim(config)
@@ -62,7 +73,7 @@ class NativeRunner:
         cos, sin = (table[:, 0, dim // 2:].numpy() for table in rope_tables(config, max_context))
         self._layers = config.num_hidden_layers
         self._model = build_model(
-            library, shape, self._layers, _Floats(tensors, config.tie_word_embeddings), weights,
+            library, shape, self._layers, _Rows(tensors, config.tie_word_embeddings), weights,
             cos, sin, slots=slots, max_context=max_context, threads=torch.get_num_threads(),
             pages=pages, progress=progress)
         self._pages = self._model.cache
@@ -70,16 +81,20 @@ class NativeRunner:
         self.kernels = f'native {library.isa}'
         self.weight_bytes = self._model.weight_bytes
         self.kv_bytes = self._pages.nbytes
-        # An untied embedding is read a row a token; it is as large as the head.
-        tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
-        self.streamed_bytes = self.weight_bytes - (0 if tied else library.slice_packed_bytes(
-            KINDS['int8' if weights == 'int4' else weights], shape.vocabulary, shape.hidden))
+        self.streamed_bytes = self._model.streamed_bytes
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Feed all `segments`; return float32 logits [segments that want them, vocab].
 
         The next call writes over them.
         """
+        return torch.from_numpy(self._step(segments)[0])
+
+    def greedy(self, segments: Sequence[Segment]) -> list[int]:
+        """Feed all `segments`; return the most likely token of each that wants logits."""
+        return self._step(segments)[1].tolist()
+
+    def _step(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
         ids, slots, positions, last = [], [], [], []
         for s in segments:
             ids += s.ids
@@ -87,7 +102,7 @@ class NativeRunner:
             positions += range(s.start, s.start + len(s.ids))
             if s.wants_logits:
                 last.append(len(ids) - 1)
-        return torch.from_numpy(self._model.step(ids, slots, positions, last)[0])
+        return self._model.step(ids, slots, positions, last)
 
     def share(self, source: int, slot: int, tokens: int) -> None:
         """Have a slot hold the first `tokens` of another, whose whole pages it names already."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from slice_ros.engine.attention import TorchAttention
 from slice_ros.engine.kv_cache import KvCache
@@ -10,8 +11,7 @@ import torch
 from torch.nn import functional as F
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Consecutive tokens of one request: ids[i] goes to position start + i of its slot.
 
     One id is a decode row or the end of a prompt; more are a prefill chunk.
@@ -99,6 +99,10 @@ class FlatBatchRunner:
             return h.new_empty(0, 0)
         h = h if len(last) == len(h) else h[last]
         return w.head(F.rms_norm(h, hidden, w.norm, w.norm_eps)).float()
+
+    def greedy(self, segments: Sequence[Segment]) -> list[int]:
+        """Feed all `segments`; return the most likely token of each that wants logits."""
+        return self.forward(segments).argmax(-1).tolist()
 
     def share(self, source: int, slot: int, tokens: int) -> None:
         """Have a slot hold the first `tokens` of another."""

@@ -1,6 +1,7 @@
 """A request inside the engine: its token ids, its place in the KV cache, its sampler and text."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from slice_ros.engine.detokenizer import Detokenizer
 from slice_ros.engine.grammar import Constraint
@@ -40,8 +41,7 @@ class Sequence:
         return len(self.tokens) - self.cached
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One sampled token and what it let out.
 
     ``text`` is what became printable with this token: whole characters, never part of a stop

@@ -17,7 +17,7 @@ from slice_ros.request import Request
 
 log = logging.getLogger('slice_ros.serving')
 
-LIMIT = 8192   # deliveries that may wait; the loop waits when there are more, and loses none
+LIMIT = 8192   # steps whose deliveries may wait; then the loop waits, so that none is lost
 
 
 class Delivery(NamedTuple):
@@ -44,14 +44,14 @@ class Courier:
         self._queue: SimpleQueue = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def put(self, consumer: Callable[[object], None], delivery: object) -> None:
-        """Leave a `Delivery`, or other news, to the thread.
+    def put(self, *news: tuple[Callable[[object], None], object]) -> None:
+        """Leave (consumer, `Delivery` or other news) to the thread, woken once for all of them.
 
-        Waits only while `LIMIT` of them wait already.
+        Waits only while `LIMIT` calls of it wait already.
         """
         while self._queue.qsize() >= LIMIT:
             time.sleep(1e-3)
-        self._queue.put((consumer, delivery))
+        self._queue.put(news)
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name='slice delivery', daemon=True)
@@ -67,14 +67,14 @@ class Courier:
         return not thread.is_alive()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            consumer, delivery = item
-            try:
-                consumer(delivery)
-            except Exception:  # a caller's fault is that caller's alone
-                if not isinstance(delivery, Delivery):
-                    log.exception('what was told was not taken')
-                    continue
-                log.exception('the consumer of request %s failed; it is cancelled',
-                              delivery.request.id)
-                self._failed(delivery)
+        while (together := self._queue.get()) is not None:
+            for consumer, delivery in together:
+                try:
+                    consumer(delivery)
+                except Exception:  # a caller's fault is that caller's alone
+                    if not isinstance(delivery, Delivery):
+                        log.exception('what was told was not taken')
+                        continue
+                    log.exception('the consumer of request %s failed; it is cancelled',
+                                  delivery.request.id)
+                    self._failed(delivery)

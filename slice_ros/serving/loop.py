@@ -154,7 +154,7 @@ class Loop:
             self.gate.hold(requests, now)
         if self.on_gate and (shut != self.shut or shut and now - self.reminded_at >= REMIND):
             self.reminded_at = now
-            self.courier.put(self.on_gate, shut)
+            self.courier.put((self.on_gate, shut))
         self.shut = shut
         return not shut
 
@@ -219,12 +219,14 @@ class Loop:
         for job in jobs.values():
             if job not in fed:
                 job.request.pause()
+        going = [self._delivery(job, output.text) for job, output in told
+                 if output.finish_reason is None]
+        if going:
+            self.courier.put(*going)
         for job, output in told:
-            if output.finish_reason is None:
-                self._tell(job, output.text)
-            elif output.error is not None:
+            if output.error is not None:
                 self._end(job, State.FAILED, output.error.code, output.error.message, output.text)
-            else:
+            elif output.finish_reason is not None:
                 self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
         record = StepRecord(now, planned - begin, now - planned, self.clock() - now, predicted,
                             len(told))
@@ -257,7 +259,7 @@ class Loop:
             self.policy = self.make_policy()
         if state is State.CANCELLED:
             reason = 'cancelled'
-        self._tell(job, text, reason, error, message)
+        self.courier.put(self._delivery(job, text, reason, error, message))
 
     def _end_all(self, error: ErrorCode, message: str) -> None:
         with self.changed:
@@ -266,14 +268,15 @@ class Loop:
         for job in jobs:
             self._end(job, State.FAILED, error, message)
 
-    def _tell(self, job: Job, text: str, reason: str | None = None,
-              error: ErrorCode = ErrorCode.NONE, message: str = '') -> None:
+    def _delivery(self, job: Job, text: str, reason: str | None = None,
+                  error: ErrorCode = ErrorCode.NONE, message: str = ''
+                  ) -> tuple[Callable[[Delivery], None], Delivery]:
         request = job.request
         at = request.ended_at if error else request.last_token_at
         delivery = Delivery(request, job.delivered, text, reason, error, message,
                             request.generated, at)
         job.delivered += 1
-        self.courier.put(job.on_output, delivery)
+        return job.on_output, delivery
 
     def _consumer_failed(self, delivery: Delivery) -> None:
         with self.changed:

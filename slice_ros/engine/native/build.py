@@ -15,12 +15,13 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
                 weights: str, cos: np.ndarray, sin: np.ndarray, *, slots: int, max_context: int,
                 threads: int, pages: int | None = None, max_rows: int = 256, isa: int = BEST,
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
-    """Pack `tensors` (Hugging Face names; float32 arrays or ``Codes``) and return the model.
+    """Pack `tensors` (Hugging Face names; arrays, ``Bfloats`` or ``Codes``); return the model.
 
     `weights` is 'fp32', 'fp16', 'bf16', 'int8', or 'int4', which keeps the embedding and the
-    head in 8 bits: every token's choice hangs on them. Codes of a GGUF file stay as they are
-    where the kind is theirs. The head is the embedding where 'lm_head.weight' is missing. Raises
-    ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
+    head in 8 bits, since every token's choice hangs on them, unless the file has them in 4. Codes
+    of a GGUF file stay as they are where the kind is theirs. The head is the embedding where
+    'lm_head.weight' is missing. Raises ``KeyError`` for a missing tensor, ``ValueError`` for one
+    that does not fit.
     """
     arena = Arena()
 
@@ -41,6 +42,12 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
             bias = bias[:, 0]
         return pack(library, weights, [weight], bias, arena)
 
+    def outer(name: str) -> Packed:
+        rows = tensors[name]
+        kept = isinstance(rows, Codes) and rows.kind == 'int4'
+        return pack(library, 'int8' if weights == 'int4' and not kept else weights, [rows],
+                    arena=arena)
+
     built = []
     for i in range(layers):
         at = f'model.layers.{i}.'
@@ -54,21 +61,8 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
             query_norm=tensors.get(at + 'self_attn.q_norm.weight'),
             key_norm=tensors.get(at + 'self_attn.k_norm.weight')))
         progress((i + 1) / (layers + 1))
-    outer = 'int8' if weights == 'int4' else weights
-    embedding = pack(library, outer, [tensors['model.embed_tokens.weight']], arena=arena)
-    head = embedding
-    if 'lm_head.weight' in tensors:
-        head = pack(library, outer, [tensors['lm_head.weight']], arena=arena)
+    embedding = outer('model.embed_tokens.weight')
+    head = outer('lm_head.weight') if 'lm_head.weight' in tensors else embedding
     cache = KvPages(shape, layers, slots, max_context, pages)
     return NativeModel(library, shape, built, tensors['model.norm.weight'], embedding, head, cos,
                        sin, cache, threads, max_rows, isa)
-
-
-def half_split(rows: Rows, heads: int) -> Rows:
-    """Return query or key rows in the order in which rotary pairs are half a head apart.
-
-    GGUF files of the Llama architecture pair neighbours.
-    """
-    head_dim = rows.shape[0] // heads
-    order = np.arange(rows.shape[0]).reshape(heads, head_dim // 2, 2).swapaxes(1, 2).reshape(-1)
-    return rows.rows(order) if isinstance(rows, Codes) else rows[order]

@@ -108,6 +108,7 @@ class NativeModel:
                              'shape, or memory or threads ran out')
         self.weight_bytes = sum({id(p): p.nbytes for layer in layers for p in (
             layer.qkv, layer.attention_out, layer.gate_up, layer.down)}.values())
+        self.streamed_bytes = self.weight_bytes + head.nbytes  # of an embedding, a row a token
         self.weight_bytes += sum({id(p): p.nbytes for p in (embedding, head)}.values())
 
     def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],

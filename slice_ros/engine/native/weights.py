@@ -8,8 +8,10 @@ from slice_ros.engine.native.arena import Arena
 from slice_ros.engine.native.library import Library, Matrix
 
 KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
+GGUF_FORMATS = ('Q4_0', 'Q4_1', 'Q8_0')  # kept without loss
 _GROUP = 32
 _BLOCK = 16
+_PIECE = 2048  # outputs packed at a time, whole blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Codes:
     def shape(self) -> tuple[int, int]:
         return self.codes.shape
 
-    def rows(self, order: np.ndarray) -> 'Codes':
+    def rows(self, order: np.ndarray | slice) -> 'Codes':
         """Return the rows `order` names, in its order."""
         minimums = None if self.minimums is None else self.minimums[order]
         return Codes(self.kind, self.codes[order], self.scales[order], minimums)
@@ -47,9 +49,9 @@ class Codes:
     def from_gguf(cls, data: np.ndarray, type_name: str) -> 'Codes | None':
         """Return the blocks of a GGUF tensor [outputs, bytes] without loss.
 
-        Types: Q8_0, Q4_0 and Q4_1; None for any other.
+        None for a format that is none of `GGUF_FORMATS`.
         """
-        if type_name not in ('Q8_0', 'Q4_0', 'Q4_1'):
+        if type_name not in GGUF_FORMATS:
             return None
         head = 4 if type_name == 'Q4_1' else 2
         size = head + (_GROUP if type_name == 'Q8_0' else _GROUP // 2)
@@ -66,7 +68,26 @@ class Codes:
         return cls('int4', codes, scales, minimums)
 
 
-Rows = np.ndarray | Codes  # weights [outputs, inputs]: floats, or codes
+@dataclass(frozen=True, slots=True)
+class Bfloats:
+    """Weights [outputs, inputs] in bfloat16, which numpy does not know."""
+
+    bits: np.ndarray  # uint16
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.bits.shape
+
+    def rows(self, order: np.ndarray | slice) -> 'Bfloats':
+        """Return the rows `order` names, in its order."""
+        return Bfloats(self.bits[order])
+
+    def floats(self) -> np.ndarray:
+        """Return the weights as float32."""
+        return (self.bits.astype(np.uint32) << 16).view(np.float32)
+
+
+Rows = np.ndarray | Codes | Bfloats  # weights [outputs, inputs]: floats of any size, or codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +108,8 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
          arena: Arena | None = None) -> Packed:
     """Return the matrix whose outputs are those of `parts`, one after the other.
 
-    Codes of that very kind are kept exactly; all else is converted through float32. Raises
+    Codes of that very kind are kept exactly; all else is converted through float32, a piece at a
+    time. Raises
     ``ValueError`` when the parts do not fit each other or hold numbers that are not finite.
     """
     if kind not in KINDS:
@@ -103,24 +125,38 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
             raise ValueError(f'a bias of shape {bias.shape} for {outputs} outputs')
     nbytes = library.slice_packed_bytes(KINDS[kind], outputs, inputs)
     data = (arena or Arena(nbytes)).take(nbytes)
-    if all(isinstance(part, Codes) and part.kind == kind for part in parts):
-        codes = np.concatenate([part.codes for part in parts])
-        scales = np.concatenate([part.scales for part in parts])
-        minimums = None if kind == 'int8' else np.concatenate([p.minimums for p in parts])
-        _check_finite(scales, minimums)
-        error = library.slice_pack_codes(
-            KINDS[kind], outputs, inputs, codes.ctypes.data, scales.ctypes.data,
-            None if minimums is None else minimums.ctypes.data, data.ctypes.data)
-    else:
-        floats = np.concatenate([_floats(part) for part in parts])
-        _check_finite(floats)
-        error = library.slice_pack_floats(KINDS[kind], outputs, inputs, floats.ctypes.data,
-                                          data.ctypes.data)
-    if error:
-        raise ValueError(f'a matrix of {outputs} by {inputs} cannot be packed as {kind}')
+    block = library.slice_packed_bytes(KINDS[kind], _BLOCK, inputs)
+    for first in range(0, outputs, _PIECE):  # float32 of a whole matrix may be gigabytes
+        piece = _cut(parts, first, first + _PIECE)
+        if _pack_piece(library, kind, piece, inputs, data.ctypes.data + first // _BLOCK * block):
+            raise ValueError(f'a matrix of {outputs} by {inputs} cannot be packed as {kind}')
     matrix = Matrix(data.ctypes.data, None if bias is None else bias.ctypes.data, KINDS[kind],
                     outputs, inputs)
     return Packed(matrix, data, bias, kind)
+
+
+def _cut(parts: Sequence[Rows], first: int, last: int) -> list[Rows]:
+    """Return rows [first, last) of `parts`, one after the other."""
+    cut = []
+    for part in parts:
+        if last > 0 and first < part.shape[0]:
+            cut.append(_take(part, slice(max(first, 0), last)))
+        first, last = first - part.shape[0], last - part.shape[0]
+    return cut
+
+
+def _pack_piece(library: Library, kind: str, piece: Sequence[Rows], inputs: int, to: int) -> int:
+    if all(isinstance(part, Codes) and part.kind == kind for part in piece):
+        codes = np.concatenate([part.codes for part in piece])
+        scales = np.concatenate([part.scales for part in piece])
+        minimums = None if kind == 'int8' else np.concatenate([p.minimums for p in piece])
+        _check_finite(scales, minimums)
+        return library.slice_pack_codes(
+            KINDS[kind], len(codes), inputs, codes.ctypes.data, scales.ctypes.data,
+            None if minimums is None else minimums.ctypes.data, to)
+    floats = np.concatenate([_floats(part) for part in piece])
+    _check_finite(floats)
+    return library.slice_pack_floats(KINDS[kind], len(floats), inputs, floats.ctypes.data, to)
 
 
 def interleaved(gate: Rows, up: Rows) -> Rows:
@@ -136,7 +172,10 @@ def interleaved(gate: Rows, up: Rows) -> Rows:
             return None if a is None else _mix(a, b)
         return Codes(gate.kind, mix(gate.codes, up.codes), mix(gate.scales, up.scales),
                      mix(gate.minimums, up.minimums))
-    gate, up = _floats(gate), _floats(up)
+    if isinstance(gate, Bfloats) and isinstance(up, Bfloats) and gate.shape[0] % _BLOCK == 0:
+        return Bfloats(_mix(gate.bits, up.bits))
+    if isinstance(gate, (Codes, Bfloats)) or isinstance(up, (Codes, Bfloats)):
+        gate, up = _floats(gate), _floats(up)
     missing = -len(gate) % _BLOCK
     if missing:
         padding = ((0, missing), (0, 0))
@@ -150,8 +189,12 @@ def _mix(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
     return both.reshape(2 * len(gate), -1)
 
 
+def _take(rows: Rows, order: np.ndarray | slice) -> Rows:
+    return rows[order] if isinstance(rows, np.ndarray) else rows.rows(order)
+
+
 def _floats(rows: Rows) -> np.ndarray:
-    return rows.floats() if isinstance(rows, Codes) else np.asarray(rows, np.float32)
+    return np.asarray(rows, np.float32) if isinstance(rows, np.ndarray) else rows.floats()
 
 
 def _check_finite(*arrays: np.ndarray | None) -> None:

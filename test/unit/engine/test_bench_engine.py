@@ -2,10 +2,14 @@
 
 from argparse import ArgumentParser
 import json
-import sys
+import os
+from pathlib import Path
+import time
 
 import pytest
 from slice_ros.bench import engine as bench
+from slice_ros.bench.accuracy import first_divergence, LENGTH
+from slice_ros.bench.peer_process import Peer
 
 
 def args(*options):
@@ -21,7 +25,7 @@ def test_the_json_has_every_agreed_field(tiny_directory, tmp_path, capsys):
                           '--plot', str(tmp_path / 'engine.png'))) == 0
     found = json.loads(out.read_text())
     assert {'model', 'weights', 'device', 'threads', 'floor_ms', 'decode', 'prefill', 'perplexity',
-            'peer_perplexity', 'overhead_share'} <= set(found)
+            'peer_perplexity', 'overhead_share', 'first_divergence', 'peak_mb'} <= set(found)
     assert [(d['batch'], d['context']) for d in found['decode']] == [
         (1, 8), (3, 8), (1, 64), (3, 64)]
     assert [p['tokens'] for p in found['prefill']] == [16]
@@ -29,6 +33,9 @@ def test_the_json_has_every_agreed_field(tiny_directory, tmp_path, capsys):
         assert 0 < row['low_ms'] <= row['ms'] <= row['high_ms']
         assert row['peer_ms'] is row['ratio'] is None
     assert 0 < found['overhead_share'] < 1
+    assert found['overhead_share'] >= found['plan_share'] > 0
+    assert 0 <= found['first_divergence'] <= found['divergence_length']
+    assert found['peak_mb'] >= found['resident_mb'] > 0
     assert found['perplexity'] > 1 and found['peer_perplexity'] is None
     assert (tmp_path / 'engine.png').stat().st_size > 1000
     assert 'batch 3' in capsys.readouterr().out
@@ -46,8 +53,65 @@ def test_a_context_beyond_the_model_is_refused(tiny_directory):
         bench.run(args('--model', str(tiny_directory), '--contexts', '300', '--rounds', '1'))
 
 
-def test_a_peer_that_is_not_installed_is_named(tiny_directory, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'llama_cpp', None)
+def test_a_peer_that_is_not_installed_is_named(tiny_directory, tmp_path, monkeypatch):
+    (tmp_path / 'llama_cpp.py').write_text("raise ImportError('there is none')")
+    monkeypatch.syspath_prepend(tmp_path)  # a process of its own has it from here
     with pytest.raises(ValueError, match='llama-cpp-python'):
         bench.run(args('--model', str(tiny_directory), '--batches', '1', '--contexts', '8',
-                       '--prefill', '16', '--rounds', '1', '--peer', 'llama.cpp'))
+                       '--prefill', '16', '--rounds', '1', '--peer', 'llama.cpp',
+                       '--peer-model', 'any.gguf'))
+
+
+class FakePeer:
+    """Stands for llama.cpp in the child process: says when it ran."""
+
+    settings = {'name': 'fake'}
+
+    def __init__(self, *options):
+        self.options = options
+
+    def decode(self, batch, context):
+        return [batch, context, time.monotonic(), os.environ['OMP_WAIT_POLICY']]
+
+    def prefill(self, tokens, context):
+        raise ValueError(f'{tokens} are too many')
+
+    def greedy(self, prompt, count):
+        os._exit(1)
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    made = Peer('path', 1, 2, 3, 4, engine=FakePeer)
+    yield made
+    made.close()
+    made.close()
+
+
+def test_a_peer_answers_from_a_process_that_stands_still_in_between(peer):
+    state = Path(f'/proc/{peer._process.pid}/stat')
+    assert peer.settings == {'name': 'fake'}
+    for _ in range(3):
+        until = time.monotonic() + 20
+        while state.read_text().split()[2] != 'T':  # stopped
+            assert time.monotonic() < until
+        before = time.monotonic()
+        batch, context, at, policy = peer.decode(3, 64)
+        assert (batch, context, policy) == (3, 64, 'ACTIVE')
+        assert before <= at <= time.monotonic()
+
+
+def test_a_peer_that_refuses_says_why_and_goes_on_and_one_that_ends_is_noticed(peer):
+    with pytest.raises(ValueError, match='300 are too many'):
+        peer.prefill(300)
+    assert peer.decode(1, 2)[:2] == [1, 2]
+    with pytest.raises(ValueError, match='has ended'):
+        peer.greedy([1], 2)
+    with pytest.raises(ValueError, match='has ended'):
+        peer.decode(1, 2)
+
+
+def test_texts_leave_the_exact_ones_at_their_first_other_token():
+    exact = [[1, 2, 3, 4], [5, 6], [7, 8, 9]]
+    assert first_divergence([[1, 2, 0, 4], [0, 6], [7, 8, 0]], exact) == 2
+    assert first_divergence(exact, exact) == LENGTH

@@ -52,7 +52,7 @@ def test_what_waits_is_bounded_and_nothing_is_lost():
     courier.start()
     count = LIMIT + 100
     writer = threading.Thread(
-        target=lambda: [courier.put(consumer, delivery(i)) for i in range(count)])
+        target=lambda: [courier.put((consumer, delivery(i))) for i in range(count)])
     writer.start()
     writer.join(0.3)
     assert writer.is_alive()  # it waits for room
@@ -65,8 +65,7 @@ def test_a_consumer_that_fails_is_named_and_the_next_is_served():
     failed, heard = [], []
     courier = Courier(failed.append)
     courier.start()
-    courier.put(lambda delivery: 1 / 0, delivery(0))
-    courier.put(heard.append, delivery(1))
+    courier.put((lambda delivery: 1 / 0, delivery(0)), (heard.append, delivery(1)))
     begin = time.monotonic()
     assert courier.stop(10) and time.monotonic() - begin < 5
     assert [d.number for d in failed] == [0] and [d.number for d in heard] == [1]
