@@ -57,6 +57,21 @@ def delivery(caller: Caller, streams: int, tokens: int, advance: Advance) -> dic
         'reordered': sum(b <= a for one in numbers for a, b in zip(one, one[1:]))}
 
 
+def paced_delivery(caller: Caller, streams: int, seconds: float, advance: Advance
+                   ) -> dict[str, float]:
+    """Stream `streams` answers at a time at `PACE`, which leaves the processor idle in between.
+
+    The node has to be in mode paced; the figures belong to the field of `delivery`.
+    """
+    ids = caller.stream(streams, seconds, PROMPT, advance, max_tokens=STREAM_TOKENS,
+                        tpot_ms=PACE * 1e3)
+    delays = [token.delay for i in ids for token in caller.tokens.get(i, ())]
+    if not delays:
+        raise ValueError('no tokens came')
+    return {'paced_latency_p50_ms': percentile(delays, 0.5) * 1e3,
+            'paced_latency_p99_ms': percentile(delays, 0.99) * 1e3, 'paced_tokens': len(delays)}
+
+
 def paced(caller: Caller, seconds: float, advance: Advance) -> dict[str, float]:
     """Stream one answer after the other at `PACE`; the node has to be in mode paced."""
     ids = caller.stream(1, seconds, PROMPT, advance, max_tokens=STREAM_TOKENS,
