@@ -16,7 +16,8 @@ from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Courier, Delivery
-from slice_ros.serving.pacing import Gate
+from slice_ros.serving.pacing import Gate, Gatekeeper, REMIND
+from slice_ros.serving.planner import Planner
 from slice_ros.serving.sessions import Turn
 from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
 from slice_ros.slo import SloClass
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from slice_ros.engine import Engine, Sequence
 
 log = logging.getLogger('slice_ros.serving')
-
-REMIND = 1.0   # seconds between two words about a gate that stays shut
 
 
 @dataclass(eq=False, slots=True)
@@ -52,8 +51,7 @@ class Loop:
                  gate: Gate | None = None, on_gate: Callable[[bool], None] | None = None) -> None:
         self.engine, self.latency, self.clock = engine, latency, clock
         self.observe = getattr(latency, 'observe', None)  # models that learn have it
-        self.make_policy = make_policy
-        self.policy = make_policy()
+        self.planner = Planner(make_policy)
         self.changed = threading.Condition()     # guards what follows; notified when it changes
         self.version = 0                         # counts the changes the loop has to look at
         self.jobs: dict[str, Job] = {}           # live, in order of arrival
@@ -64,9 +62,9 @@ class Loop:
         self.stats = LoopStats()
         self.prefixes = 0                        # counts what gave the cache something to reuse
         self.courier = Courier(self._consumer_failed)
-        self.gate, self.on_gate = gate, on_gate
-        self.shut = False                        # the gate, before live requests
-        self.reminded_at = 0.0                   # when that was last told
+        self.gate = gate
+        self.on_gate = on_gate or (lambda shut: None)
+        self.keeper = Gatekeeper(gate, lambda shut: self.courier.put((self.on_gate, shut)))
         if gate is not None:
             gate.wake = self._gate_moved
 
@@ -88,7 +86,7 @@ class Loop:
             except Exception:  # the loop outlives any fault: what is live fails, what comes runs
                 log.exception('the serving loop failed; its live requests are ended')
                 self._end_all(ErrorCode.ENGINE_FAILURE, 'the scheduler failed: see the log')
-                self.policy = self.make_policy()
+                self.planner.renew()
 
     def _turn(self) -> bool:
         """Run one step, or wait for something to do; return whether to go on."""
@@ -101,8 +99,7 @@ class Loop:
         if reconfigured:
             for job in jobs.values():
                 job.request.slo = reconfigured(job.request.slo)
-            earlier, self.policy = self.policy, self.make_policy()
-            self.policy.inherit(earlier)
+            self.planner.renew(inherit=True)
         for request_id, why in cancelled.items():
             if request_id in jobs:
                 self._end(jobs.pop(request_id), State.CANCELLED, ErrorCode.CANCELLED, why)
@@ -110,15 +107,19 @@ class Loop:
         if stop_at <= begin or (stop_at < math.inf and not jobs):
             self._end_all(ErrorCode.SHUTTING_DOWN, 'the server was stopped')
             return False
-        if self.gate is not None and not self._passable(begin, jobs):
+        was_shut = self.keeper.shut
+        if not self.keeper.passes(begin, [job.request for job in jobs.values()]):
+            if not was_shut:
+                self._fall_shut(jobs)
             self._wait(version, min(stop_at, begin + REMIND))
             return True
         if not jobs:
-            self.policy.rest()
+            self.planner.rest()
             self._wait(version, stop_at)
             return True
         self._adopt(jobs)
-        step = self._plan(begin, jobs)
+        requests = tuple(job.request for job in jobs.values())
+        step = self.planner.plan(begin, requests, self.latency)
         for request in step.drop:
             self._end(jobs.pop(request.id), State.FAILED, ErrorCode.DEADLINE_MISSED,
                       'its objectives were out of reach')
@@ -138,25 +139,12 @@ class Loop:
             self._wait(version, min(stop_at, wake_at))
         return True
 
-    def _passable(self, now: float, jobs: dict[str, Job]) -> bool:
-        """Return whether the gate lets a step pass, and hold back what is not due."""
-        requests = [job.request for job in jobs.values()]
-        shut = bool(jobs) and self.gate.shut(now)
-        if shut:
-            self.gate.await_opening()
-            if not self.shut:
-                with self.changed:
-                    self.stats.gate_shut += 1
-                for request in requests:
-                    request.pause()
-                self.policy.rest()
-        else:
-            self.gate.hold(requests, now)
-        if self.on_gate and (shut != self.shut or shut and now - self.reminded_at >= REMIND):
-            self.reminded_at = now
-            self.courier.put((self.on_gate, shut))
-        self.shut = shut
-        return not shut
+    def _fall_shut(self, jobs: dict[str, Job]) -> None:
+        with self.changed:
+            self.stats.gate_shut += 1
+        for job in jobs.values():
+            job.request.pause()
+        self.planner.rest()
 
     def _gate_moved(self) -> None:
         with self.changed:
@@ -171,16 +159,6 @@ class Loop:
             tokens = self.engine.adopt(job.sequence)
             if tokens:
                 job.request.adopt(tokens)
-
-    def _plan(self, now: float, jobs: dict[str, Job]) -> Step:
-        requests = tuple(job.request for job in jobs.values())
-        try:
-            return self.policy.plan(now, requests, self.latency)
-        except Exception:  # its state may be spoilt: a new one gets one chance
-            log.exception('the policy failed; it is made anew')
-            self.stats.policy_failures += 1
-            self.policy = self.make_policy()
-            return self.policy.plan(now, requests, self.latency)
 
     def _wait(self, version: int, until: float) -> None:
         with self.changed:
@@ -251,12 +229,7 @@ class Loop:
             self.jobs.pop(request.id, None)
             self.cancelled.pop(request.id, None)
             self.class_stats(request.slo.name).end(request)
-        try:
-            self.policy.finished(request)
-        except Exception:
-            log.exception('the policy failed; it is made anew')
-            self.stats.policy_failures += 1
-            self.policy = self.make_policy()
+        self.planner.finished(request)
         if state is State.CANCELLED:
             reason = 'cancelled'
         self.courier.put(self._delivery(job, text, reason, error, message))

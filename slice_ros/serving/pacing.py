@@ -5,7 +5,7 @@ whose next token is due by then. Where nobody opens the gate, because the execut
 stands still, it falls shut and nothing runs: what the robot does not keep up with is not computed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 import math
 import time
@@ -21,6 +21,7 @@ ALIGN = 0.5           # of its pace it gets ahead further to share its steps wit
 TOGETHER = 0.01       # seconds that a token may come early to share a step
 CATCH_UP = 2.0        # a request that is late runs at this many times its rate, no faster
 DEADLINE_SHARE = 0.9  # of the time that a deadline leaves, tokens are spread over this
+REMIND = 1.0          # seconds between two words about a gate that stays shut
 LEAP = 1.0            # seconds that the gate follows a clock which jumps ahead
 
 
@@ -169,6 +170,33 @@ class Gate:
                 apart = (self._time - lead - other.start + other.lead + 1e-6) % span
                 best = min(best, apart)
         return lead + best if best <= ALIGN * pace else lead
+
+
+class Gatekeeper:
+    """Asks a gate, if there is one, once a turn of the loop.
+
+    `tell` is called with True when the gate falls shut before live requests and every `REMIND`
+    seconds while it stays so, and with False when it is open again.
+    """
+
+    def __init__(self, gate: Gate | None, tell: Callable[[bool], None]) -> None:
+        self.shut = False
+        self._gate, self._tell, self._told_at = gate, tell, 0.0
+
+    def passes(self, now: float, requests: Sequence[Request]) -> bool:
+        """Return whether anything may run, and hold back those of `requests` that are not due."""
+        if self._gate is None:
+            return True
+        shut = bool(requests) and self._gate.shut(now)
+        if shut:
+            self._gate.await_opening()
+        else:
+            self._gate.hold(requests, now)
+        if shut != self.shut or shut and now - self._told_at >= REMIND:
+            self._told_at = now
+            self._tell(shut)
+        self.shut = shut
+        return not shut
 
 
 def pace_of(request: Request, now: float) -> float:

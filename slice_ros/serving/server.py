@@ -190,7 +190,9 @@ class Server:
         with loop.changed:
             live = [job.request for job in loop.jobs.values()]
         # Only `slice` can be asked while it plans; of others a new one is tried out.
-        policy = loop.policy if isinstance(loop.policy, Slice) else self._make_policy()
+        policy = loop.planner.policy
+        if not isinstance(policy, Slice):
+            policy = self._make_policy()
         return predict(policy, self.clock(), request, live, self.latency)
 
     def snapshot(self) -> Snapshot:
@@ -210,13 +212,14 @@ class Server:
         age = gate.age(now) if gate is not None and live else math.inf
         return Snapshot(
             at=now, policy=config.policy, window=config.window, requests=live, classes=classes,
-            capacity_ratio=_capacity_ratio(loop.policy),
+            capacity_ratio=_capacity_ratio(loop.planner.policy),
             rate_control=(gate.config if gate is not None else RateControl()).mode,
-            gate_open=not (live and loop.shut), gate_age=age if age < math.inf else math.nan,
+            gate_open=not (live and loop.keeper.shut),
+            gate_age=age if age < math.inf else math.nan,
             held=sum(r.held for r in live),
             queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
             kv_tokens_used=sum(r.cached for r in live), sessions=len(self.sessions),
-            draining=loop.stop_at < math.inf, **figures)
+            policy_failures=loop.planner.failures, draining=loop.stop_at < math.inf, **figures)
 
     def _refusal(self, request: Request) -> RequestError | None:
         loop = self._loop

@@ -74,7 +74,6 @@ class LoopStats:
     steps: int = 0
     tokens: int = 0
     engine_failures: int = 0
-    policy_failures: int = 0
     gate_shut: int = 0   # times the pacing gate fell shut before live requests
     recent: deque = field(default_factory=lambda: deque(maxlen=_STEPS_KEPT))
 
@@ -179,4 +178,4 @@ def loop_figures(stats: LoopStats, now: float, window: float, started: float) ->
         'plan': tuple(percentile([r.plan for r in recent], p) for p in (0.5, 0.99)),
         'tokens_per_s': sum(r.tokens for r in recent) / span, 'steps': stats.steps,
         'tokens': stats.tokens, 'engine_failures': stats.engine_failures,
-        'policy_failures': stats.policy_failures, 'gate_shut': stats.gate_shut}
+        'gate_shut': stats.gate_shut}

@@ -375,15 +375,16 @@ def test_what_the_policy_has_learnt_outlives_other_parameters(make_server):
         ask(server, max_tokens=400)[1].wait()
     known = expected()
     assert known < unknown / 3
-    policy = server._loop.policy
+    policy = server._loop.planner.policy
     live = ask(server, max_tokens=400)[1]
     for change in ({'prefill_chunk': 16}, {'policy_options': {'on_miss': 'drop'}},
                    {'classes': (CONTROL, NAVIGATION, replace(DIALOGUE, tpot_ms=200))}):
         server.reconfigure(replace(server.config, **change))
-    wait_until(lambda: server._loop.policy is not policy and server._loop.reconfigured is None)
+    planner = server._loop.planner
+    wait_until(lambda: planner.policy is not policy and server._loop.reconfigured is None)
     assert live.wait() and ask(server, max_tokens=400)[1].wait()
-    assert server._loop.policy.on_miss == 'drop'
-    assert server._loop.policy.capacity.prefill_chunk == 16
+    assert server._loop.planner.policy.on_miss == 'drop'
+    assert server._loop.planner.policy.capacity.prefill_chunk == 16
     assert expected() < unknown / 3
     server.reconfigure(replace(server.config, policy='slice_static', policy_options={}))
     assert ask(server, max_tokens=400)[1].wait()
