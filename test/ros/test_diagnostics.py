@@ -2,10 +2,11 @@
 
 from types import SimpleNamespace
 
-from conftest import wait_until
+from conftest import get, wait_until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import pytest
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from slice_ros import msg
 from slice_ros.ros.diagnostics import Diagnostics
 
@@ -73,25 +74,79 @@ def test_a_model_that_cannot_be_loaded_is_red_and_says_why():
     assert status.level == OK
 
 
-def test_diagnostics_agree_with_the_status(node, caller, spin):
+# What a quiet node's figures still depend on: the instant they were taken.
+MOVING = {'load', 'tokens_per_s', 'resident_bytes'}
+
+
+def figures(message):
+    """Return the plain fields of a message that stay while nothing happens, as they are."""
+    return {name: getattr(message, name)
+            for name, kind in message.get_fields_and_field_types().items()
+            if '/' not in kind and name not in MOVING}
+
+
+def assert_told(status, *messages):
+    """Assert that a diagnostic status holds every figure of the messages."""
+    told = {v.key: v.value for v in status.values}
+    for message in messages:
+        for name, value in figures(message).items():
+            if isinstance(value, float):
+                assert float(told[name]) == pytest.approx(value, rel=1e-5, nan_ok=True), name
+            else:
+                assert told[name] == str(value), name
+
+
+@pytest.fixture
+def quiet(node, caller, spin):
+    """After some requests: the status, and the state and diagnostics published around it."""
+    node.set_parameters([Parameter('status.window_s', value=3600.0)])
     listener, heard = Node('aggregator'), []
     listener.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
     spinning = spin(listener)
-    caller.ask(slo_class='navigation', prompt='Left or right?', max_tokens=4)
     wait_until(lambda: heard)
+    for slo_class in ('navigation', 'control', 'navigation'):
+        caller.ask(slo_class=slo_class, prompt='Left or right?', max_tokens=4)
+    caller.ask(prompt='Hello', max_tokens=4, session_id='visitor')
+    assert not caller.ask(prompt='Hello', max_tokens=4, deadline_ms=1e-3)[1].report.attained
+    handle = caller.send(prompt='Count from one to one thousand.', max_tokens=400)
+    get(handle.cancel_goal_async())
+    get(handle.get_result_async())
+    wait_until(lambda: not caller.call(caller.status).scheduler.requests)
     heard.clear()
-    wait_until(lambda: len(heard) > 1)
-    status = caller.call(caller.status)
-    statuses = {s.name: s for s in heard[-1].status}
-    assert list(statuses) == ['slice: engine', 'slice: scheduler', 'slice: class control',
-                              'slice: class navigation', 'slice: class dialogue']
-    values = {name: {v.key: v.value for v in s.values} for name, s in statuses.items()}
-    assert values['slice: engine']['model'] == status.engine.model
-    assert values['slice: scheduler']['policy'] == status.scheduler.policy
-    assert values['slice: scheduler']['tokens'] == str(status.scheduler.tokens)
-    navigation = values['slice: class navigation']
-    assert navigation['finished'] == str(status.scheduler.classes[1].finished) != '0'
-    assert navigation['tpot_ms'] == '100'
-    assert statuses['slice: engine'].level == OK
+    caller.states.clear()
+    wait_until(lambda: len(heard) > 1 and len(caller.states) > 1)
+    yield caller.call(caller.status), caller.states[-1], heard[-1]
     spinning.close()
     listener.destroy_node()
+    node.set_parameters([Parameter('status.window_s', value=60.0)])
+
+
+def test_status_state_and_diagnostics_of_a_quiet_node_agree(node, quiet):
+    status, state, diagnostics = quiet
+    told = {s.name: s for s in diagnostics.status}
+    assert list(told) == ['slice: engine', 'slice: scheduler', 'slice: class control',
+                          'slice: class navigation', 'slice: class dialogue']
+    assert ERROR not in {s.level for s in told.values()}
+    assert told['slice: engine'].level == OK and told['slice: engine'].message == status.state
+
+    for scheduler in (status.scheduler, state):
+        assert_told(told['slice: engine'], status.engine)
+        assert_told(told['slice: scheduler'], scheduler)
+        for of_class in scheduler.classes:
+            assert_told(told[f'slice: class {of_class.slo.name}'], of_class.slo, of_class)
+    assert figures(status.scheduler).keys() >= {
+        'policy', 'capacity_ratio', 'rate_control', 'gate_open', 'gate_shut', 'queued', 'held',
+        'sessions', 'slots_used', 'steps', 'tokens', 'prediction_error', 'step_p50_ms'}
+
+    settings, now = node.settings, status.scheduler
+    assert (now.policy, now.rate_control) == (settings.server.policy, 'work_conserving')
+    assert (now.gate_open, now.queued, now.held, now.slots_used) == (True, 0, 0, 0)
+    assert now.sessions == 1 and now.max_queued == settings.server.max_queued
+    counted = {c.slo.name: (c.received, c.finished, c.cancelled, c.failed, c.rejected)
+               for c in now.classes}
+    assert counted == {'control': (1, 1, 0, 0, 0), 'navigation': (2, 2, 0, 0, 0),
+                       'dialogue': (3, 2, 1, 0, 0)}
+    for of_class in now.classes:
+        assert of_class.window_requests == of_class.finished
+        assert of_class.attainment == of_class.attained / of_class.finished
+    assert now.classes[2].attained < 2
