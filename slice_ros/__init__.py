@@ -7,8 +7,10 @@ The rooms, from the bottom up; arrows point down only:
 - ``scheduling``       which requests take part in the next step (pure Python)
 - ``engine``           the step itself: tokens in, tokens out (torch)
 - ``serving``          the loop that joins the two: plan, run, deliver
-- ``ros``              the node: the only room that imports rclpy
+- ``ros``              the node
+- ``client``           the planner's side: ask the node, without the engine
 - ``bench``, ``cli``   programs for people
+- ``examples``         small planner nodes to copy
 """
 
 from pkgutil import extend_path

@@ -15,7 +15,8 @@ work while an executor spins the node in another thread, and so they do in a pla
 ``asyncio.run(client.ask(...))``. Nothing here blocks the executor.
 
 `client` holds `SliceClient`, `stream` what it returns, `answer` how an answer comes about,
-`goals` the way from Python values to the goal message, `errors` what is raised.
+`goals` the way from Python values to the goal message, `errors` what is raised, `run` the process
+around a node.
 """
 
 from slice_ros.client.answer import Answer, Chunk
@@ -23,8 +24,9 @@ from slice_ros.client.client import SliceClient
 from slice_ros.client.errors import (Cancelled, DeadlineMissed, EngineFailure, FormatIncomplete,
                                      Infeasible, InvalidRequest, QueueFull, SessionBusy,
                                      SliceError, Timeout, Unavailable)
+from slice_ros.client.run import run_node
 from slice_ros.client.stream import Stream
 
 __all__ = ['Answer', 'Cancelled', 'Chunk', 'DeadlineMissed', 'EngineFailure', 'FormatIncomplete',
            'Infeasible', 'InvalidRequest', 'QueueFull', 'SessionBusy', 'SliceClient', 'SliceError',
-           'Stream', 'Timeout', 'Unavailable']
+           'Stream', 'Timeout', 'Unavailable', 'run_node']

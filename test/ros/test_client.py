@@ -41,6 +41,20 @@ def test_without_a_node_it_gives_up(ros):
     assert done.returncode == 1 and 'nobody' in done.stderr and 'Traceback' not in done.stderr
 
 
+def test_a_conversation_and_a_form_reach_the_node(node, tmp_path):
+    schema = tmp_path / 'schema.json'
+    schema.write_text('{"type": "object", "properties": {"x": {"type": "integer"}}, '
+                      '"required": ["x"], "additionalProperties": false}')
+    for flags, check in ((('--choice', 'STOP', '--choice', 'GO'), ('STOP', 'GO').__contains__),
+                         (('--schema', str(schema)), lambda text: set(json.loads(text)) == {'x'}),
+                         (('--regex', '[0-9]{3}'), lambda text: len(text) == 3 and int(text) > -1),
+                         (('--session', 'terminal', '--reset'), bool)):
+        done = run('How far is the box?', '--json', '--max-tokens', '24', *flags)
+        answer = json.loads(done.stdout)
+        assert done.returncode == 0 and answer['error'] == 'NONE', answer
+        assert check(answer['text']), answer['text']
+
+
 def test_flags_that_make_no_sense_are_said(node, tmp_path):
     for flags in (('--choice', 'a', '--regex', 'b'), ('--schema', str(tmp_path / 'none.json'))):
         done = run('Hi', *flags)

@@ -1,0 +1,34 @@
+"""The process around a planner node: signals, and an orderly end."""
+
+from collections.abc import Callable
+import signal
+import threading
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+GLANCE = 0.2  # seconds; a signal is only seen between two waits
+
+
+def run_node(make: Callable[[], Node], args: list[str] | None = None) -> None:
+    """Spin the node that `make` returns until SIGINT or SIGTERM, then destroy it.
+
+    ROS is shut down only after that, so that `destroy_node` can still cancel what is live; by
+    default rclpy shuts it down at once, under the callback that happens to run.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = make()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop.is_set():
+            executor.spin_once(GLANCE)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
