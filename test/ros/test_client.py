@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from conftest import wait_until
+from rclpy.parameter import Parameter
 from slice_ros.errors import ErrorCode
 
 
@@ -64,6 +65,7 @@ def test_flags_that_make_no_sense_are_said(node, tmp_path):
 
 
 def test_ctrl_c_cancels_the_request(node):
+    node.set_parameters([Parameter('rate_control.mode', value='paced')])  # lasts long enough
     process = subprocess.Popen(
         [sys.executable, '-m', 'slice_ros.cli.client', '--max-tokens', '400',
          'Tell me a long story about a robot that explores a warehouse.'],
@@ -75,6 +77,7 @@ def test_ctrl_c_cancels_the_request(node):
         _, said = process.communicate(timeout=30)
     finally:
         process.kill()
+        node.set_parameters([Parameter('rate_control.mode', value='work_conserving')])
     wait_until(lambda: request.ended)
     assert request.error is ErrorCode.CANCELLED and request.generated < 400
     assert process.returncode == 130 and 'Traceback' not in said
