@@ -2,7 +2,9 @@
 
 import ctypes
 from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p, POINTER, Structure
+from functools import lru_cache
 from pathlib import Path
+import subprocess
 import sys
 
 ABI_VERSION = 1          # of src/slice_kernels.h: raised together
@@ -74,14 +76,22 @@ _FUNCTIONS = {
 class Library:
     """The loaded library; its functions are attributes, by their C names.
 
-    Raises ``OSError`` when the file cannot be loaded, ``ValueError`` when it is another version.
+    Raises ``OSError`` when the file cannot be loaded, ``ValueError`` when it is another version,
+    is built for another processor, or is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        _check_machine(path)
+        stat = path.stat()
+        fatal = _fatal_signal(path, stat.st_size, stat.st_mtime_ns)
+        if fatal:
+            raise ValueError(f'it is damaged: whoever loads it ends with signal {fatal}')
         handle = ctypes.CDLL(str(path))
         try:
             version = handle.slice_abi_version()
+            if version != ABI_VERSION:
+                raise ValueError(f'its interface is version {version}, {ABI_VERSION} is wanted')
             for name, (result, *arguments) in _FUNCTIONS.items():
                 function = getattr(handle, name)
                 function.restype = result
@@ -89,8 +99,6 @@ class Library:
                 setattr(self, name, function)
         except AttributeError as error:
             raise ValueError(f'it lacks a function ({error})') from error
-        if version != ABI_VERSION:
-            raise ValueError(f'its interface is version {version}, {ABI_VERSION} is wanted')
 
     @property
     def isa(self) -> str:
@@ -111,9 +119,9 @@ def load_library(path: Path | None = None) -> tuple[Library | None, str]:
     paths = [path] if path else _candidates()
     problem = 'the package was built without it'
     for candidate in paths:
-        if not candidate.is_file():
-            continue
         try:
+            if not candidate.is_file():
+                continue
             library = Library(candidate)
         except (OSError, ValueError) as error:
             problem = f'{candidate} cannot be used: {error}'
@@ -126,3 +134,34 @@ def _candidates() -> list[Path]:
     here = Path(__file__).parent
     inside = Path(*__name__.split('.')[:-1]) / FILE_NAME
     return [here / FILE_NAME, *(Path(entry) / inside for entry in sys.path)]
+
+
+def _check_machine(path: Path) -> None:
+    """Raise ``ValueError`` when an ELF file is none for the processor of this Python.
+
+    The system's loader says of such a file that it does not exist.
+    """
+    try:
+        with open(sys.executable or '', 'rb') as python, path.open('rb') as library:
+            ours, other = python.read(20), library.read(20)
+    except OSError:
+        return  # no program to compare with, or the loader will say why
+    if ours[:4] == other[:4] == b'\x7fELF' and (
+            (ours[4:6], ours[18:20]) != (other[4:6], other[18:20])):
+        raise ValueError('it was built for another kind of processor')
+
+
+@lru_cache
+def _fatal_signal(path: Path, size: int, modified_ns: int) -> int:
+    """Return the signal that ends a process which loads the file as it is now, 0 for none.
+
+    A file that was cut short ends it, and no exception says so.
+    """
+    code = 'import ctypes, sys; ctypes.CDLL(sys.argv[1]).slice_isa(-1)'
+    try:
+        # In a session of its own, so that Ctrl-C is not taken for a fault of the library.
+        trial = subprocess.run([sys.executable or '', '-I', '-S', '-c', code, path],
+                               capture_output=True, timeout=30, start_new_session=True)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0  # no interpreter to try it in, or no time
+    return max(0, -trial.returncode)

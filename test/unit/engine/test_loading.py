@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, loading, model_cache
 from slice_ros.engine.gguf_file import GgufFile
+from slice_ros.engine.native import library
 from slice_ros.errors import ModelError
 import tiny
 import torch
@@ -117,6 +118,17 @@ def test_too_little_memory_says_how_much(copy, monkeypatch):
     message = sentence(copy, max_context=256, slots=64)
     assert 'not enough memory' in message
     assert 'fewer slots' in message
+
+
+def test_a_broken_native_library_is_one_line_and_the_torch_path(copy, monkeypatch, caplog):
+    (copy / library.FILE_NAME).write_text('no library')
+    monkeypatch.setattr(loading, 'load_library',
+                        lambda: library.load_library(copy / library.FILE_NAME))
+    with caplog.at_level('INFO', 'slice_ros'):
+        engine = load_engine(EngineConfig(str(copy), max_context=64, slots=1))
+    assert 'torch' in engine.info.kernels
+    line, = [r.message for r in caplog.records if library.FILE_NAME in r.message]
+    assert 'cannot be used' in line
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
