@@ -13,7 +13,7 @@ from slice_ros.engine.native import Library, ModelShape
 from slice_ros.engine.native.build import build_model
 from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.native.weights import Bfloats, Rows
-from slice_ros.engine.runner import Segment
+from slice_ros.engine.runner import flatten, Segment
 import torch
 from transformers import PreTrainedConfig
 
@@ -95,14 +95,7 @@ class NativeRunner:
         return self._step(segments)[1].tolist()
 
     def _step(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
-        ids, slots, positions, last = [], [], [], []
-        for s in segments:
-            ids += s.ids
-            slots += [s.slot] * len(s.ids)
-            positions += range(s.start, s.start + len(s.ids))
-            if s.wants_logits:
-                last.append(len(ids) - 1)
-        return self._model.step(ids, slots, positions, last)
+        return self._model.step(*flatten(segments))
 
     def share(self, source: int, slot: int, tokens: int) -> None:
         """Have a slot hold the first `tokens` of another, whose whole pages it names already."""

@@ -23,6 +23,18 @@ class Segment(NamedTuple):
     wants_logits: bool  # the last of these tokens is the last pending one
 
 
+def flatten(segments: Sequence[Segment]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Return ids, slots and positions of all tokens, and in which rows logits are wanted."""
+    ids, slots, positions, last = [], [], [], []
+    for s in segments:
+        ids += s.ids
+        slots += [s.slot] * len(s.ids)
+        positions += range(s.start, s.start + len(s.ids))
+        if s.wants_logits:
+            last.append(len(ids) - 1)
+    return ids, slots, positions, last
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """Weights of one decoder layer, query-key-value and gate-up fused."""
@@ -74,14 +86,8 @@ class FlatBatchRunner:
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Feed all `segments`; return float32 logits [segments that want them, vocab]."""
         w, cache, attention = self.weights, self.cache, self.attention
-        ids, slots, positions, last = [], [], [], []
-        for s in segments:
-            ids += s.ids
-            slots += [s.slot] * len(s.ids)
-            positions += range(s.start, s.start + len(s.ids))
-            if s.wants_logits:
-                last.append(len(ids) - 1)
-        ids, slots, positions = torch.tensor((ids, slots, positions), device=self.device)
+        *rows, last = flatten(segments)
+        ids, slots, positions = torch.tensor(rows, device=self.device)
         cos, sin = w.cos[positions], w.sin[positions]
         rotated = w.heads + w.kv_heads
         attend = attention.prepare(segments)
