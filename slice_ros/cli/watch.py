@@ -7,20 +7,19 @@ import time
 
 import rclpy
 from rclpy.executors import ShutdownException, SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from slice_ros import msg, srv
 from slice_ros.cli.dashboard import View
 from slice_ros.cli.strips import Strips
+from slice_ros.ros.qos import STATE
 
 ASK_EVERY = 1.0      # seconds between two questions for the status
 PATIENCE = 4.0       # seconds that an answer may take
 MAX_REPORTS = 64     # ended requests kept
 MAX_CLASSES = 64     # whose tokens are listened to
-LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                    durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=100)
 # A token that is lost shows in the count of the next one; nobody waits for who only looks on.
 TOKENS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -47,7 +46,7 @@ class Watch:
             self._node = rclpy.create_node('slice_monitor')
             self._client = self._node.create_client(srv.GetStatus, f'{target}/get_status')
             self._node.create_subscription(msg.SchedulerState, f'{target}/scheduler_state',
-                                           self._hear_state, LATEST)
+                                           self._hear_state, STATE)
             self._node.create_subscription(msg.SloReport, f'{target}/slo_reports',
                                            self._hear_report, REPORTS)
         except BaseException:

@@ -15,6 +15,7 @@ work while an executor spins the node in another thread, and so they do in a pla
 ``asyncio.run(client.ask(...))``. Nothing here blocks the executor.
 
 `client` holds `SliceClient`, `stream` what it returns, `answer` how an answer comes about,
+`requests` the way of a goal, `presence` whether there is a node, `callbacks` where all that runs,
 `goals` the way from Python values to the goal message, `errors` what is raised, `run` the process
 around a node.
 """

@@ -4,7 +4,7 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from slice_ros import msg, srv
 from slice_ros.errors import ErrorCode, RequestError
@@ -12,11 +12,9 @@ from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.diagnostics import Diagnostics
 from slice_ros.ros.parameters import Settings
+from slice_ros.ros.qos import STATE
 from slice_ros.ros.requests import RequestNode, SERVICES
 from slice_ros.serving import Snapshot
-
-LATEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                    durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class SliceNode(RequestNode):
@@ -26,7 +24,7 @@ class SliceNode(RequestNode):
         """Make the node. Raises `ParameterError` when its parameters cannot be used."""
         super().__init__(name, **options)
         self._version = version()
-        self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', LATEST)
+        self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', STATE)
         self._diagnostics = Diagnostics(self.get_fully_qualified_name().lstrip('/'))
         self._health = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         for kind, what, callback in (
@@ -42,6 +40,11 @@ class SliceNode(RequestNode):
     def _reconfigured(self, before: Settings) -> None:
         super()._reconfigured(before)
         self._status_timer.timer_period_ns = int(self.settings.status_period_s * 1e9)
+
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self._publish_state()  # who listens is to know at once that the node lives
+        return result
 
     def _check_admission(self, request, response):
         try:

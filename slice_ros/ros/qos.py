@@ -1,9 +1,16 @@
-"""How deep the queues of the node and of its callers are."""
+"""The quality of service that the node and its callers agree on."""
 
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 # A token is not worth less because a listener was slow: keep plenty, and never block on it.
 TOKENS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                     durability=DurabilityPolicy.VOLATILE)
 # The default of 10 loses requests without a word when many callers ask at once.
 SERVICES = QoSProfile(depth=256, reliability=ReliabilityPolicy.RELIABLE)
+# The newest state, also for who comes late. The middleware keeps the lease up by itself, whatever
+# the node's threads do: within it, clients know that the node's process is gone, however it ended.
+STATE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                   durability=DurabilityPolicy.TRANSIENT_LOCAL,
+                   liveliness=LivelinessPolicy.AUTOMATIC,
+                   liveliness_lease_duration=Duration(seconds=4))

@@ -5,12 +5,14 @@ ready and idle.
 """
 
 from contextlib import contextmanager
+import time
 import uuid
 
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
-from robot import Robot
+from robot import READY_WITHIN, Robot
 from slice_ros.action import Generate
+from slice_ros.client import SliceClient, Unavailable
 
 RESULT = Generate.Result
 STORY = 'Tell me a long story about a robot in a warehouse.'
@@ -159,14 +161,26 @@ def check_side_by_side(left: Robot, right: Robot):
 def check_respawn_while_a_client_waits(robot: Robot, kill):
     """A client in the middle of a goal outlives the node: the next node serves it.
 
-    `kill` ends the node's process at once; something starts it again.
+    `kill` ends the node's process at once; something starts it again. Meanwhile the client
+    library says that the node went away, within a few seconds, and can wait for the next one.
     """
     robot.wait_until_ready()
     robot.listen('dialogue')
+    client = SliceClient(robot.node, robot.server)
+    robot.result_of(robot.executor.create_task(client.wait_until_ready, 20.0))
     handle, lost = robot.send('dialogue', STORY, 400)
-    robot.wait_for_tokens('dialogue', [id_of(handle)])
+    stream = client.generate(STORY, max_tokens=400)
+    robot.wait_for_tokens('dialogue', [id_of(handle), stream.request_id])
     kill()
+    killed = time.monotonic()
+    robot.wait_for(lambda: stream.done, 'the client does not see that the node is gone')
+    assert isinstance(stream.error, Unavailable) and stream.text
+    assert time.monotonic() - killed < 15.0  # the graph alone takes 20 s
+    again = robot.executor.create_task(client.wait_until_ready, READY_WITHIN)
     robot.wait_until_ready()
     assert not lost.done()
+    robot.result_of(again, READY_WITHIN)
     check_one_answer(robot)   # by the same clients as before
-    assert robot.status().scheduler.classes[2].received == 0
+    answer = robot.result_of(client.ask_future('Hi', 'navigation', max_tokens=3))
+    assert answer.report.served and robot.status().scheduler.classes[2].received == 0
+    client.close()

@@ -113,7 +113,7 @@ def test_leaving_a_stream_ends_its_computing(client, play, planner, node, way):
     _spin_until(planner, lambda: request.ended)
     assert request.error is ErrorCode.CANCELLED and request.generated < 400
     assert not live(node)
-    _spin_until(planner, lambda: not client._live)
+    _spin_until(planner, lambda: not client._requests.live)
     del kept
 
 
@@ -145,7 +145,7 @@ def test_a_timeout_cancels(client, play, node, planner):
     _spin_until(planner, lambda: not live(node))
     with pytest.raises(Timeout):
         play(client.ask('Hi', timeout=0))
-    _spin_until(planner, lambda: not client._live and not live(node))
+    _spin_until(planner, lambda: not client._requests.live and not live(node))
 
 
 @pytest.mark.parametrize('fields, code, word', [
@@ -212,7 +212,7 @@ def test_a_cancelled_future_cancels_its_request(client, planner, node):
     future = client.ask_future(**LONG)
     _spin_until(planner, lambda: live(node))
     future.cancel()
-    _spin_until(planner, lambda: not live(node) and not client._live)
+    _spin_until(planner, lambda: not live(node) and not client._requests.live)
     assert future.cancelled()
 
 
@@ -227,9 +227,9 @@ def test_twenty_streams_at_once(client, play, planner):
     tasks = [executor.create_task(read, number) for number in range(20)]
     _spin_until(planner, lambda: all(task.done() for task in tasks), 60)
     assert len({task.result().request_id for task in tasks}) == 20
-    _spin_until(planner, lambda: not client._live)
-    assert not client._action._futures and not client._action._feedback_callbacks
-    assert not list(client.node.timers)[1:]  # only the watch is left
+    _spin_until(planner, lambda: not client._requests.live)
+    assert not client._requests.action._futures and not client._requests.action._feedback_callbacks
+    assert not list(client.node.timers)
 
 
 def test_a_slow_reader_has_a_short_queue_and_loses_nothing(client, planner):
@@ -327,4 +327,4 @@ def test_it_needs_no_torch():
 
 def test_nothing_of_it_is_left_over(client):
     gc.collect()
-    assert not client._live and not client._words
+    assert not client._requests.live and not client._callbacks._words

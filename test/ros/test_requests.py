@@ -250,9 +250,9 @@ def test_status_and_scheduler_state_agree_with_what_happened(caller):
 
 def test_a_second_node_hears_the_latest_state_at_once(node, caller, spin):
     from rclpy.node import Node
-    from slice_ros.ros.interfaces import LATEST
+    from slice_ros.ros.qos import STATE
     late, heard = Node('late'), []
-    late.create_subscription(msg.SchedulerState, '/slice/scheduler_state', heard.append, LATEST)
+    late.create_subscription(msg.SchedulerState, '/slice/scheduler_state', heard.append, STATE)
     spinning = spin(late)
     begin = time.monotonic()
     wait_until(lambda: heard)
