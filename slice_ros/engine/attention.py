@@ -1,10 +1,13 @@
 """Attention over the slot cache with torch's operators: one call a request, nothing gathered."""
 
 from collections.abc import Callable, Sequence
+import math
 
 from slice_ros.engine.kv_cache import KvCache
 import torch
 from torch.nn import functional as F
+
+_MASK_COLUMNS = 16  # a row of a mask begins at multiples of so many numbers
 
 
 class TorchAttention:
@@ -57,5 +60,10 @@ class TorchAttention:
         # A chunk behind cached tokens: query i sees keys 0 .. start + i.
         if tokens == 1 or start == 0:
             return None
-        return torch.ones(tokens, start + tokens, dtype=torch.bool,
-                          device=self._cache.data.device).tril_(start)
+        data, keys = self._cache.data, start + tokens
+        if data.device.type == 'cpu':
+            return torch.ones(tokens, keys, dtype=torch.bool).tril_(start)
+        # In the form that the kernels of a GPU take: other ones are turned into it in every layer.
+        wide = -(-keys // _MASK_COLUMNS) * _MASK_COLUMNS
+        mask = torch.full((tokens, wide), -math.inf, dtype=data.dtype, device=data.device)
+        return mask.triu_(start + 1)[:, :keys]

@@ -8,9 +8,10 @@ import torch
 import triton
 import triton.language as tl
 
-_KEYS = 64            # keys that a program looks at together
-_LEAST_ROWS = 16      # of a matrix product in Triton
-_COLUMNS = 1024       # of the feed-forward layer, by one program
+_TILE_BYTES = 1 << 14  # of the keys that a program looks at together: below
+_MOST_KEYS = 64
+_LEAST_ROWS = 16       # of a matrix product in Triton, in every direction
+_COLUMNS = 1024        # of the feed-forward layer, by one program
 
 
 @triton.jit
@@ -46,7 +47,7 @@ def _attend_split(queries, cache, slots, positions, part, most, total, kv_heads,
                   WIDE: tl.constexpr, KEYS: tl.constexpr, SPLITS: tl.constexpr):
     # Program (row, key-value head, split): a share of the row's keys, for all heads of the group.
     row, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    length, slot = tl.load(positions + row) + 1, tl.load(slots + row)
+    length, slot = tl.load(positions + row).to(tl.int32) + 1, tl.load(slots + row)
     share = tl.cdiv(tl.cdiv(length, SPLITS), KEYS) * KEYS
     begin = split * share
     end = tl.minimum(begin + share, length)
@@ -56,8 +57,8 @@ def _attend_split(queries, cache, slots, positions, part, most, total, kv_heads,
     ours = (member[:, None] < GROUP) & (at[None, :] < DIM)
     query = tl.load(queries + (row * heads + head[:, None]) * DIM + at[None, :], mask=ours,
                     other=0.0)
-    keys = cache + (slot * 2 * kv_heads + kv_head) * context * DIM
-    values = keys + kv_heads * context * DIM
+    first_key = (slot * 2 * kv_heads + kv_head) * context * DIM
+    keys, values = cache + first_key, cache + first_key + context.to(tl.int64) * kv_heads * DIM
     best = tl.full([ROWS], float('-inf'), tl.float32)
     whole = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, WIDE], tl.float32)
@@ -138,6 +139,16 @@ def rope_and_store(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, slot
     return queries
 
 
+def tile_keys(wide: int, dtype: torch.dtype) -> int:
+    """Return how many keys of `wide` numbers a program of `attend` looks at together.
+
+    Two tiles of keys and two of values are on their way or in use at a time; with what the
+    products need they must fit a program's share of the smallest shared memory, 99 KiB.
+    """
+    fitting = _TILE_BYTES // (wide * dtype.itemsize)
+    return max(min(fitting, _MOST_KEYS), _LEAST_ROWS)
+
+
 def attend(queries: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor,
            positions: torch.Tensor, splits: int) -> torch.Tensor:
     """Return attention [rows, heads * dim] of each row over positions 0 .. its own of its slot.
@@ -148,11 +159,12 @@ def attend(queries: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor,
     kv_heads, context = cache.shape[1] // 2, cache.shape[2]
     group, wide = heads // kv_heads, max(triton.next_power_of_2(dim), 16)
     part = queries.new_empty(rows * heads, splits, dim, dtype=torch.float32)
-    most, total = part.new_empty(2, rows * heads, splits).unbind(0)
+    # Each where memory begins: Triton compiles anew for a pointer that is not a multiple of 16.
+    most, total = part.new_empty(rows * heads, splits), part.new_empty(rows * heads, splits)
     _attend_split[(rows, kv_heads, splits)](
         queries, cache, slots, positions, part, most, total, kv_heads, context, dim ** -0.5,
         GROUP=group, ROWS=max(triton.next_power_of_2(group), _LEAST_ROWS), DIM=dim, WIDE=wide,
-        KEYS=_KEYS, SPLITS=splits)
+        KEYS=tile_keys(wide, cache.dtype), SPLITS=splits)
     out = queries.new_empty(rows, heads * dim)
     _join_splits[(rows * heads,)](part, most, total, out, DIM=dim, WIDE=wide, SPLITS=splits)
     return out
@@ -160,10 +172,11 @@ def attend(queries: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor,
 
 def add_and_norm(h: torch.Tensor, delta: torch.Tensor, norm: torch.Tensor, eps: float
                  ) -> torch.Tensor:
-    """Add `delta` to `h` [rows, hidden] in place, and return its RMS norm times `norm`."""
+    """Add `delta` to `h` [rows, hidden] in place; return its RMS norm times `norm`, as `delta`."""
     rows, hidden = h.shape
-    out = torch.empty_like(h)
-    _add_and_norm[(rows,)](h, delta, norm, out, hidden, eps, WIDE=triton.next_power_of_2(hidden))
+    out, wide = torch.empty_like(delta), triton.next_power_of_2(hidden)
+    _add_and_norm[(rows,)](h, delta, norm, out, hidden, eps, WIDE=wide,
+                           num_warps=max(4, min(wide // 512, 16)))
     return out
 
 

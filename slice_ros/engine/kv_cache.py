@@ -34,7 +34,7 @@ class KvCache:
     def write(self, layer: int, slots: torch.Tensor, positions: torch.Tensor,
               kv: torch.Tensor) -> None:
         """Store `kv` [tokens, 2 * kv_heads, head_dim] at (`slots`, `positions`), each [tokens]."""
-        self._by_position[layer][slots, positions] = kv
+        self._by_position[layer][slots, positions] = kv.to(self.data.dtype)
 
     def read(self, slot: int, length: int) -> tuple[tuple[torch.Tensor, ...], ...]:
         """Return views of the first `length` keys and values of a slot.

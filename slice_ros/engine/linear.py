@@ -18,7 +18,8 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: str,
     """Return the linear layer of `weight` [out, in] and `bias` [out].
 
     fp16 on CPU keeps weights in 16 bits and computes in float32; a row's result does not depend
-    on the other rows, bit for bit. The others are torch's own, in the weights' type.
+    on the other rows, bit for bit. The others are torch's own, in the weights' type; on CPU they
+    return float32, else what they compute in. Norms and residuals are float32 everywhere.
     """
     if weights == 'fp16' and device.type == 'cpu':
         packed = torch.ops.quantized.linear_prepack_fp16(
@@ -29,6 +30,5 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: str,
     weight = weight.to(device, dtype)
     bias = None if bias is None else bias.to(device, dtype)
     if device.type == 'cpu' and dtype != torch.float32:
-        # Norms, residuals and attention stay in float32.
         return lambda x: F.linear(x.to(dtype), weight, bias).float()
-    return lambda x: F.linear(x, weight, bias)
+    return lambda x: F.linear(x.to(dtype), weight, bias)

@@ -38,22 +38,21 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
 def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights: str,
           device: torch.device, max_context: int, progress) -> LlamaWeights:
     """Convert the tensors of a Hugging Face checkpoint; `progress` is told the share done."""
-    wide = torch.float32 if device.type == 'cpu' else _dtype(weights)
-    nbytes = 0
+    streamed = 0
 
     def tensor(name: str) -> torch.Tensor:
         # A tensor that lived on in the mapped file would keep all of it in memory.
-        return tensors[name].to(device, wide, copy=True)
+        return tensors[name].to(device, torch.float32, copy=True)
 
     def linear(*names: str):
-        nonlocal nbytes
+        nonlocal streamed
         weight = torch.cat([tensors[f'{n}.weight'] for n in names])
         biases = [tensors[f'{n}.bias'] if f'{n}.bias' in tensors else None for n in names]
         bias = None
         if any(b is not None for b in biases):
             bias = torch.cat([torch.zeros(tensors[f'{n}.weight'].shape[0]) if b is None
                               else b.float() for n, b in zip(names, biases)])
-        nbytes += weight.numel() * _dtype(weights).itemsize
+        streamed += weight.numel() * _dtype(weights).itemsize
         return make_linear(weight, bias, weights, device)
 
     layers = []
@@ -69,16 +68,21 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
         progress((i + 1) / (config.num_hidden_layers + 1))
     embedding = tensors['model.embed_tokens.weight'].to(device, _dtype(weights), copy=True)
     tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
-    head = linear('model.embed_tokens' if tied else 'lm_head')
+    packed = weights == 'fp16' and device.type == 'cpu'
+    if tied:  # the same memory, unless the linears have a form of their own
+        head = make_linear(embedding, None, weights, device)
+        streamed += embedding.nbytes
+    else:
+        head = linear('lm_head')
     cos, sin = rope_tables(config, max_context)
     return LlamaWeights(
         heads=config.num_attention_heads, kv_heads=config.num_key_value_heads,
         head_dim=head_dim(config), intermediate=config.intermediate_size,
         norm_eps=config.rms_norm_eps, embedding=embedding, layers=tuple(layers),
-        norm=tensor('model.norm.weight'), head=head, cos=cos.to(device, wide),
-        sin=sin.to(device, wide),
-        linears='fbgemm fp16' if weights == 'fp16' and device.type == 'cpu' else 'torch',
-        nbytes=nbytes + embedding.nbytes)
+        norm=tensor('model.norm.weight'), head=head, cos=cos.to(device),
+        sin=sin.to(device), linears='fbgemm fp16' if packed else 'torch',
+        nbytes=streamed + (0 if tied and not packed else embedding.nbytes),
+        streamed_bytes=streamed)
 
 
 def rope_tables(config: PreTrainedConfig, length: int) -> tuple[torch.Tensor, torch.Tensor]:

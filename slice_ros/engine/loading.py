@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import ctypes
+import gc
 import importlib.util
 import json
 import logging
@@ -133,7 +134,8 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
             library, sentence = None, f'torch path: the native kernels cannot run {why_not}'
     logger.info(sentence)
     dim = llama.head_dim(model_config)
-    kv_dtype = torch.float32 if device.type == 'cpu' and library is None else _half(weights)
+    kv_dtype = torch.float32 if weights == 'fp32' or (
+        device.type == 'cpu' and library is None) else _half(weights)
     shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
     page_bytes = (2 * model_config.num_hidden_layers * model_config.num_key_value_heads * dim
                   * kv_dtype.itemsize * PAGE_TOKENS)
@@ -150,11 +152,15 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
     if weights == 'fp16' and device.type == 'cpu' and not fp16_kernels():
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
-    loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
-    if device.type == 'cuda':
-        runner = gpu_runner(loaded, *shape, max_context, kv_dtype, config.max_batch)
-    else:
-        runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
+    try:
+        loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
+        if device.type == 'cuda':
+            runner = gpu_runner(loaded, *shape, max_context, kv_dtype, config.max_batch)
+        else:
+            runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f'the memory of the GPU cannot hold {path} with its KV cache ({error}): '
+                         'use fewer slots, a shorter max_context or a smaller model') from error
     runner.kv_bytes = pages * page_bytes
     return runner, pages
 
@@ -191,7 +197,8 @@ def _weights(wanted: str, device: torch.device) -> str:
     if wanted != 'auto':
         return wanted
     if device.type == 'cuda':
-        return 'bf16' if torch.cuda.is_bf16_supported() else 'fp16'
+        # GPUs before Ampere emulate it: slowly, and not in Triton.
+        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
     return 'fp16' if fp16_kernels() or load_library()[0] is not None else 'fp32'
 
 
@@ -206,7 +213,8 @@ def _pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
     every = config.slots * per_slot
     weight_bytes = sum(file.stat().st_size for file in path.glob('*.safetensors'))
     if device.type == 'cuda':
-        free, least = torch.cuda.mem_get_info(device)[0], every  # one block, taken at once
+        # One block, taken at once, with a slot beside those of the requests.
+        free, least = _free_on_gpu(device) - per_slot * page_bytes, every
     else:
         # One full context beside the page that each request begins.
         free, least = _available_memory(), min(per_slot + config.slots, every)
@@ -221,6 +229,16 @@ def _pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
             f'{config.memory_fraction:g} of the rest: use a shorter max_context, fewer slots or a '
             'smaller model')
     return pages
+
+
+def _free_on_gpu(device: torch.device) -> int:
+    gc.collect()  # what an earlier engine held
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info(device)[0]
+    if torch.cuda.get_device_properties(device).is_integrated:
+        # A Jetson has one memory for all; what it keeps of files counts as taken there.
+        free = max(free, _available_memory() or 0)
+    return free
 
 
 def _kv_tokens(pages: int, slots: int, max_context: int) -> int:

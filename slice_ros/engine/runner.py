@@ -64,6 +64,7 @@ class LlamaWeights:
     sin: torch.Tensor            # the same, first half negated: see _rotate
     linears: str                 # who computes them
     nbytes: int
+    streamed_bytes: int          # of them, what a step reads: of the embedding it reads rows
 
 
 class FlatBatchRunner:
@@ -79,8 +80,7 @@ class FlatBatchRunner:
         self.kernels = f'{weights.linears} linears, {self.attention.name}'
         self.weight_bytes, self.kv_bytes = weights.nbytes, cache.nbytes
         self.device = weights.embedding.device
-        # Weights that a decode step reads: of the embedding it reads a row a token.
-        self.streamed_bytes = weights.nbytes - weights.embedding.nbytes
+        self.streamed_bytes = weights.streamed_bytes
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
