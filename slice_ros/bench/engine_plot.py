@@ -24,7 +24,7 @@ def draw(result: Mapping, path: Path) -> None:
                      label=f'slice_ros, {result["weights"]}')
             if rows[0][1]['peer_ms'] is not None:
                 axes.bar([x + .2 for x in at], [row['peer_ms'] for _, row in rows], .4,
-                         color='#999999', label='llama.cpp')
+                         color='#999999', label=result['peers'][0]['name'])
             if title != 'prefill':
                 axes.axhline(result['floor_ms'], color='black', lw=.8, ls=':',
                              label='reading the weights once')

@@ -60,8 +60,10 @@ class LlamaCpp:
             'name': 'llama.cpp', 'package': f'llama-cpp-python {api.__version__}',
             'model': description.value.decode(errors='replace'), 'requantised': requantise,
             'threads': threads, 'system': api.llama_print_system_info().decode(errors='replace'),
-            'flash_attention': _FLASH_ATTENTION.get(flash, flash),
+            'flash_attention': _FLASH_ATTENTION.get(flash, flash), 'device': 'cpu',
             'omp_wait_policy': os.environ.get('OMP_WAIT_POLICY')}
+        self.settings['how'] = (f'flash attention {self.settings["flash_attention"]}, '
+                                f'{self.settings["system"]}')
 
     def decode(self, batch: int, context: int) -> float:
         """Return the seconds of a decode step of `batch` sequences behind `context` tokens."""

@@ -7,27 +7,25 @@ from multiprocessing.connection import Connection
 import os
 import signal
 
-from slice_ros.bench.peer import LlamaCpp
+from slice_ros.errors import ModelError
 
 _KILL_WITH_PARENT = 1   # PR_SET_PDEATHSIG
 _START_S = 300.0        # to load, and to requantise where that is asked for
 
 
 class Peer:
-    """llama.cpp on a GGUF file, in a child process; what it is asked is answered in turn.
+    """Another engine in a child process, made there by `make(*options)`; it answers in turn.
 
-    Its threads wait for each other awake, which is when it is quickest; so that they never do so
-    while others are measured, the child is stopped between the calls. Raises ``ValueError`` as
-    `LlamaCpp` does, and when the process has ended.
+    It has `settings` and the methods below. Its threads wait for each other awake, which is when
+    it is quickest; so that they never do so while others are measured, the child is stopped
+    between the calls. Raises ``ValueError`` as `make` does, and when the process has ended.
     """
 
-    def __init__(self, path: str, threads: int, slots: int, max_context: int, rows: int,
-                 requantise: bool = False, engine: Callable = LlamaCpp) -> None:
+    def __init__(self, name: str, make: Callable, *options: object) -> None:
+        self._name = name
         context = multiprocessing.get_context('spawn')
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, daemon=True,
-            args=(theirs, engine, path, threads, slots, max_context, rows, requantise))
+        self._process = context.Process(target=_serve, daemon=True, args=(theirs, make, *options))
         before = os.environ.get('OMP_WAIT_POLICY')
         os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'  # the child takes the environment as it is now
         try:
@@ -72,16 +70,16 @@ class Peer:
         try:
             self._pipe.send((name, arguments))
         except OSError as error:
-            raise ValueError('the process of llama.cpp has ended') from error
+            raise ValueError(f'the process of {self._name} has ended') from error
         return self._answer()
 
     def _answer(self, timeout: float | None = None):
         try:
             if not self._pipe.poll(timeout):  # asleep until there is something
-                raise ValueError('llama.cpp took too long to load')
+                raise ValueError(f'{self._name} took too long to load')
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise ValueError('the process of llama.cpp has ended') from error
+            raise ValueError(f'the process of {self._name} has ended') from error
         self._signal(signal.SIGSTOP)
         if isinstance(answer, Exception):
             raise answer
@@ -99,7 +97,7 @@ def _serve(pipe: Connection, make: Callable, *options: object) -> None:
         prctl(_KILL_WITH_PARENT, signal.SIGKILL)
     try:
         engine = make(*options)
-    except ValueError as error:
+    except (ValueError, ModelError) as error:
         pipe.send(error)
         return
     answer = engine.settings

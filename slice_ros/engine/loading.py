@@ -34,10 +34,12 @@ _END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', 
                 '<|eom_id|>', '<end_of_turn>')
 
 
-def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engine:
+def load_engine(config: EngineConfig, progress: Progress | None = None,
+                tensors: Callable | None = None) -> Engine:
     """Load a model and return the engine that runs it.
 
-    `progress` is called with what is being done and the share of it that is done (0 .. 1).
+    `progress` is called with what is being done and the share of it that is done (0 .. 1). A
+    model directory needs no weights when `tensors(model config, device)` returns them by name.
     Raises ``ModelError`` with what was looked for and what to do.
     """
     progress = progress or (lambda what, share: None)
@@ -47,7 +49,7 @@ def load_engine(config: EngineConfig, progress: Progress | None = None) -> Engin
     if config.threads:
         torch.set_num_threads(config.threads)
     if path.is_dir():
-        return _load_directory(path, config, device, weights, progress)
+        return _load_directory(path, config, device, weights, progress, tensors=tensors)
     dtype = torch.float32 if weights in ('fp32', 'bf16') else torch.float16
     directory, temporary = model_cache.converted(path, dtype, progress)
     try:
@@ -84,7 +86,7 @@ def find_model(model: str) -> Path:
 
 
 def _load_directory(path: Path, config: EngineConfig, device: torch.device, weights: str,
-                    progress: Progress, name: str = '') -> Engine:
+                    progress: Progress, name: str = '', tensors: Callable | None = None) -> Engine:
     progress('reading the config', 0.0)
     model_config = hf_directory.read_config(path, complete=bool(name))
     progress('reading the tokenizer', 0.0)
@@ -92,7 +94,7 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     why_not = llama.unsupported(model_config)
     context = getattr(model_config, 'max_position_embeddings', None) or config.max_context
     max_context = min(config.max_context, context)
-    tensors = hf_directory.Tensors(path)
+    tensors = tensors(model_config, device) if tensors else hf_directory.Tensors(path)
     if why_not is None:
         max_context = min(max_context, llama.sliding_window(model_config) or max_context)
         runner, pages = _flat_batch_runner(

@@ -7,9 +7,14 @@ from pathlib import Path
 import time
 
 import pytest
-from slice_ros.bench import engine as bench
-from slice_ros.bench.accuracy import first_divergence, LENGTH
+from slice_ros.bench import engine as bench, shapes
+from slice_ros.bench.accuracy import (
+    engine_perplexity, first_divergence, greedy_texts, LENGTH)
 from slice_ros.bench.peer_process import Peer
+from slice_ros.bench.peer_transformers import Transformers
+from slice_ros.engine import EngineConfig, load_engine
+import tiny
+import torch
 
 
 def args(*options):
@@ -62,6 +67,69 @@ def test_a_peer_that_is_not_installed_is_named(tiny_directory, tmp_path, monkeyp
                        '--peer-model', 'any.gguf'))
 
 
+def test_a_shape_needs_no_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(shapes.SHAPES, 'tiny', shapes.SHAPES['qwen2.5-0.5b'] | {
+        'hidden_size': 64, 'intermediate_size': 96, 'num_hidden_layers': 2,
+        'num_attention_heads': 4})
+    out = tmp_path / 'shape.json'
+    assert bench.run(args('--shape', 'tiny', '--batches', '16', '--contexts', '512', '--prefill',
+                          '16', '--rounds', '1', '--json', str(out))) == 0
+    found = json.loads(out.read_text())
+    assert found['model'] == 'tiny, random weights'
+    assert found['perplexity'] is None and found['decode'][0]['ms'] > 0
+    text = capsys.readouterr().out
+    assert 'batch 16' in text and max(map(len, text.splitlines())) <= 80
+    with pytest.raises(ValueError, match='--model'):
+        bench.run(args('--shape', 'tiny', '--model', 'other'))
+
+
+def test_tensors_of_a_shape_are_the_same_for_whoever_asks():
+    config = tiny.qwen2()
+    made, again = (shapes.RandomTensors(config, torch.device('cpu')) for _ in range(2))
+    real = tiny.model(config).state_dict()
+    assert set(real) - {'lm_head.weight'} == {name for name in real if name in made}
+    for name in set(real) - {'lm_head.weight'}:
+        assert made[name].shape == real[name].shape
+        assert torch.equal(made[name], again[name])
+    layers = [made[f'model.layers.{i}.mlp.up_proj.weight'] for i in range(2)]
+    assert not torch.equal(*layers) and .015 < float(layers[0].float().std()) < .025
+
+
+@pytest.fixture(scope='module')
+def transformers_peer(tiny_directory):
+    return Transformers(str(tiny_directory), False, 'fp32', 'cpu', 2, 128)
+
+
+def test_transformers_runs_the_same_weights(transformers_peer, tiny_directory):
+    engine = load_engine(EngineConfig(str(tiny_directory), 'cpu', 'fp32', max_context=128))
+    prompts = [engine.encode('the robot'), engine.encode('turn left, then')]
+    for prompt, text in zip(prompts, greedy_texts(engine, prompts)):
+        assert len(text) > 5  # up to a stop token, which means nothing to the peer
+        assert transformers_peer.greedy(prompt, len(text)) == text
+    text = engine.encode('it drives from the kitchen to the hall')
+    assert transformers_peer.perplexity(text) == pytest.approx(
+        engine_perplexity(engine, text), rel=1e-3)
+
+
+def test_transformers_times_steps_of_every_size(transformers_peer):
+    for batch in (1, 3, 1):
+        assert transformers_peer.decode(batch, 100) > 0
+    assert transformers_peer.prefill(32) > 0 and transformers_peer.prefill(8, 64) > 0
+
+
+@pytest.mark.gpu
+def test_the_benchmark_runs_on_a_gpu_beside_compiled_transformers(tmp_path):
+    out = tmp_path / 'gpu.json'
+    assert bench.run(args('--shape', 'smollm2-135m', '--device', 'cuda', '--batches', '1,4',
+                          '--contexts', '64', '--prefill', '16', '--rounds', '2', '--peer',
+                          'transformers', '--json', str(out))) == 0
+    found = json.loads(out.read_text())
+    assert 'CUDA graphs' in found['kernels']
+    assert [peer['compiled'] for peer in found['peers']] == [True]
+    for row in found['decode']:
+        assert row['floor_ms'] < row['ms'] and row['ratio'] > 0
+
+
 class FakePeer:
     """Stands for llama.cpp in the child process: says when it ran."""
 
@@ -82,7 +150,7 @@ class FakePeer:
 
 @pytest.fixture
 def peer(monkeypatch):
-    made = Peer('path', 1, 2, 3, 4, engine=FakePeer)
+    made = Peer('fake', FakePeer, 'path', 1)
     yield made
     made.close()
     made.close()
@@ -105,7 +173,7 @@ def test_a_peer_that_refuses_says_why_and_goes_on_and_one_that_ends_is_noticed(p
     with pytest.raises(ValueError, match='300 are too many'):
         peer.prefill(300)
     assert peer.decode(1, 2)[:2] == [1, 2]
-    with pytest.raises(ValueError, match='has ended'):
+    with pytest.raises(ValueError, match='of fake has ended'):
         peer.greedy([1], 2)
     with pytest.raises(ValueError, match='has ended'):
         peer.decode(1, 2)
