@@ -8,9 +8,9 @@ from slice_ros.engine.config import Sampling
 import torch
 
 # Filters look at this many of the most likely tokens first, at all only where that is not enough.
-_FIRST_LOOK = 256
+FIRST_LOOK = 256
 # Colder than this, quotients of logits overflow, and the most likely token has all probability.
-_COLD = 1e-5
+COLD = 1e-5
 
 
 class Sampler:
@@ -20,43 +20,42 @@ class Sampler:
     seed and its logits alone, never on who shared the step.
     """
 
-    __slots__ = ('sampling', '_random', '_seen')
+    __slots__ = ('sampling', '_random', 'seen')
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
         self.sampling = sampling
         self._random = random.Random(sampling.seed)  # None: seeded by the system
-        self._seen = set(prompt) if sampling.repetition_penalty != 1 else None
+        self.seen = set(prompt) if sampling.repetition_penalty != 1 else None
 
     @property
     def plain_greedy(self) -> bool:
         """Whether the choice is the largest logit as it is."""
-        return self.sampling.temperature == 0 and self._seen is None
+        return self.sampling.temperature == 0 and self.seen is None
 
     def choose(self, logits: torch.Tensor) -> int:
         """Return a token id, given float32 logits [vocab]."""
         wanted = self.sampling
-        if self._seen is not None:
-            seen = torch.tensor(sorted(self._seen), device=logits.device)
+        if self.seen is not None:
+            seen = torch.tensor(sorted(self.seen), device=logits.device)
             values = logits[seen]
             penalty = wanted.repetition_penalty
             logits = logits.clone()
             logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
-        if wanted.temperature < _COLD:
+        if wanted.temperature < COLD:
             return int(logits.argmax())
-        probs, ids = _filtered(logits, wanted)
-        cumulative = probs.cumsum(0, dtype=torch.float64)
-        at = self._random.random() * float(cumulative[-1])
-        pick = int(torch.searchsorted(cumulative, at, right=True))
-        pick = min(pick, len(cumulative) - 1)
-        return pick if ids is None else int(ids[pick])
+        return pick(*filtered(logits, wanted), self.draw())
+
+    def draw(self) -> float:
+        """Return the next random number of this request, from 0 to below 1."""
+        return self._random.random()
 
     def accept(self, token: int) -> None:
         """Note that `token` became part of the text."""
-        if self._seen is not None:
-            self._seen.add(token)
+        if self.seen is not None:
+            self.seen.add(token)
 
 
-def _filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, torch.Tensor | None]:
+def filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return probabilities that are left, not normalised, and their ids (None = all, in order)."""
     probs = torch.softmax(logits / wanted.temperature, 0)
     vocab = len(probs)
@@ -64,7 +63,7 @@ def _filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, tor
         if wanted.min_p:
             probs = torch.where(probs >= wanted.min_p * probs.max(), probs, 0.0)
         return probs, None
-    look = wanted.top_k or _FIRST_LOOK
+    look = wanted.top_k or FIRST_LOOK
     top, ids = torch.topk(probs, min(look, vocab))
     if wanted.top_p < 1:
         # As in transformers, top-p counts the probability that top-k has left as the whole.
@@ -80,6 +79,14 @@ def _filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, tor
     return top, ids
 
 
+def pick(probs: torch.Tensor, ids: torch.Tensor | None, draw: float) -> int:
+    """Return which token a random number chooses of what `filtered` returned."""
+    cumulative = probs.cumsum(0, dtype=torch.float64)
+    at = int(torch.searchsorted(cumulative, draw * float(cumulative[-1]), right=True))
+    at = min(at, len(cumulative) - 1)
+    return at if ids is None else int(ids[at])
+
+
 def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
                   forbidden: Mapping[int, torch.Tensor] | None = None) -> list[int]:
     """Return a token id for each row of float32 `logits` [rows, vocab].
@@ -87,6 +94,9 @@ def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
     `forbidden` are, by row, the tokens [vocab], bool, that may not be chosen, whatever filters
     and penalties would leave.
     """
+    if logits.device.type != 'cpu':
+        from slice_ros.engine.device_sampling import choose_at_once
+        return choose_at_once(logits, samplers, forbidden or {})
     tokens = logits.argmax(-1).tolist()
     for row, sampler in enumerate(samplers):
         without = forbidden.get(row) if forbidden else None

@@ -1,5 +1,7 @@
 """Steps as a GPU runs them: on it where there is one, else in Triton's interpreter."""
 
+from concurrent.futures import ThreadPoolExecutor
+import gc
 import os
 from pathlib import Path
 import random
@@ -86,7 +88,9 @@ def filled(config, lengths, **options):
 
 
 def near(found, wanted):
-    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
+    # A GPU's libraries add in another order for every size of a product.
+    limit = 2e-4 if DEVICE.type == 'cpu' else 2e-3
+    torch.testing.assert_close(found, wanted, atol=limit, rtol=limit)
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=lambda shape: shape.__name__)
@@ -211,7 +215,8 @@ def test_every_kernel_compiles_for_a_robots_gpu_and_a_servers():
 def test_steps_in_16_bits_stay_near_those_in_32(large, monkeypatch):
     """Weights and cache as a GPU has them; residuals may grow too large for 16 bits."""
     def linear(weight, bias, weights, device):
-        weight, bias = weight.half(), None if bias is None else bias.half()
+        weight = weight.to(device, torch.float16)
+        bias = None if bias is None else bias.to(device, torch.float16)
         return lambda x: F.linear(x.half(), weight, bias)
     config = tiny.all_biases()
     tensors = dict(tiny.model(config).state_dict())
@@ -250,3 +255,40 @@ def test_the_engine_on_a_gpu_says_what_it_says_on_a_cpu(tiny_directory):
             engine.step([(s, s.pending) for s in live if not s.finish_reason])
         texts.append([s.tokens for s in live])
     assert texts[0] == texts[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dim, heads, kv_heads', [(64, 14, 2), (128, 8, 2), (256, 4, 1)])
+def test_16_bit_steps_agree_within_rounding_whatever_their_company(dim, heads, kv_heads):
+    """Alone, together, beside a prefill chunk, and in the plain pass."""
+    lengths = (3, 70, 200)
+    plain, recorded = filled(
+        tiny.llama(head_dim=dim, num_attention_heads=heads, num_key_value_heads=kv_heads,
+                   hidden_size=heads * dim), lengths, weights='bf16')
+    rows = [Segment(slot, length, [7 * slot], True) for slot, length in enumerate(lengths)]
+    wanted = plain.forward(rows)
+    alone = torch.cat([recorded.forward([row]).clone() for row in rows])
+    beside = recorded.forward([Segment(3, 0, [1] * 40, False), *rows])
+    for found in (alone, recorded.forward(rows), beside):
+        assert ((found - wanted).norm(dim=-1) < 0.05 * wanted.norm(dim=-1)).all()
+
+
+@pytest.mark.gpu
+def test_what_one_thread_recorded_another_replays():
+    lengths = (3, 70, 200)
+    rows = [Segment(slot, length, [1], True) for slot, length in enumerate(lengths)]
+    with ThreadPoolExecutor(1) as loads, ThreadPoolExecutor(1) as serves:
+        plain, recorded = loads.submit(filled, tiny.llama(), lengths).result()
+        found = serves.submit(recorded.forward, rows).result()
+        near(found, plain.forward(rows))
+
+
+@pytest.mark.gpu
+def test_an_engine_that_is_dropped_gives_its_memory_back(tiny_directory):
+    free = []
+    for _ in range(2):
+        load_engine(EngineConfig(str(tiny_directory), 'cuda', slots=1024, max_context=256))
+        gc.collect()
+        torch.cuda.empty_cache()
+        free.append(torch.cuda.mem_get_info()[0])
+    assert free[1] > free[0] - (64 << 20)

@@ -1,10 +1,12 @@
 """Sampling: each filter on hand-made logits, and settings that make no sense."""
 
 import math
+import random
 
 from hypothesis import given, settings, strategies as st
 import pytest
 from slice_ros.engine.config import Sampling
+from slice_ros.engine.device_sampling import choose_at_once, chosen
 from slice_ros.engine.sampling import choose_tokens, Sampler
 import torch
 
@@ -89,3 +91,46 @@ def test_what_is_forbidden_is_never_chosen_and_other_rows_do_not_notice(settings
             chosen = choose_tokens(LOGITS.repeat(2, 1), samplers[:2], {1: forbidden})
             assert not forbidden[chosen[1]]
             assert chosen[0] == choose_tokens(LOGITS.repeat(1, 1), samplers[2:3])[0]
+
+
+def requests(count, seed):
+    """Return settings of requests as different as can be, always the same for a seed."""
+    chance = random.Random(seed)
+    return [Sampling(
+        temperature=chance.choice((0.0, 1e-7, 0.3, 1.0, 3.0)),
+        top_k=chance.choice((0, 0, 1, 5, 600)),
+        top_p=chance.choice((1.0, 1.0, 0.05, 0.9)), min_p=chance.choice((0.0, 0.0, 0.1)),
+        repetition_penalty=chance.choice((1.0, 1.0, 1.3)), seed=n) for n in range(count)]
+
+
+@pytest.mark.parametrize('vocab, flat', [(40, 1.0), (1000, 1.0), (1000, 0.1)])
+def test_all_rows_at_once_choose_what_each_chooses_alone(vocab, flat):
+    """As on a GPU: filters, penalties, random numbers and forbidden tokens of every row."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        logits = torch.randn(24, vocab) * 4 * flat
+        settings_ = requests(len(logits), seed)
+        prompt = [int(t) for t in logits[:, :30].argmax(-1)]
+        forbidden = {row: torch.rand(vocab) < .7 for row in range(0, len(logits), 5)}
+        texts = []
+        for choose in (choose_tokens, choose_at_once):
+            samplers = [Sampler(wanted, prompt) for wanted in settings_]
+            texts.append([choose(logits, samplers, forbidden) for _ in range(2)])
+        assert texts[0] == texts[1]
+
+
+def test_choosing_on_a_device_waits_for_nothing_but_the_tokens():
+    samplers = [Sampler(wanted, [1, 2]) for wanted in requests(24, 3)]
+    draws = {row: 0.5 for row, s in enumerate(samplers) if s.sampling.temperature > .1}
+    assert draws and chosen(torch.empty(24, 1000, device='meta'), samplers, draws).shape == (2, 24)
+
+
+@pytest.mark.gpu
+def test_a_gpu_chooses_what_a_cpu_chooses():
+    """Up to rounding: a random number may fall between two tokens."""
+    torch.manual_seed(1)
+    logits = torch.randn(64, 50000) * 4
+    settings_ = requests(len(logits), 1)
+    texts = [choose_tokens(place, [Sampler(wanted, [1, 2, 3]) for wanted in settings_])
+             for place in (logits, logits.cuda())]
+    assert sum(a != b for a, b in zip(*texts)) <= 2
