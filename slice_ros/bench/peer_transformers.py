@@ -8,6 +8,7 @@ import time
 import numpy as np
 from slice_ros.bench.accuracy import perplexity
 from slice_ros.engine import hf_directory, model_cache
+from slice_ros.engine.tensor_files import Tensors
 import torch
 import transformers
 
@@ -99,13 +100,13 @@ class Transformers:
 def _model(path: Path, random: bool, dtype: torch.dtype, device: str):
     temporary = False
     if not path.is_dir():
-        path, temporary = model_cache.converted(path, torch.float16, lambda what, share: None)
+        path, temporary = model_cache.converted(path, np.float16, lambda what, share: None)
     config = hf_directory.read_config(path)
     if random:
         from slice_ros.bench.shapes import RandomTensors
         tensors = RandomTensors(config, torch.device(device))
     else:
-        tensors = hf_directory.Tensors(path)
+        tensors = Tensors(path)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     with torch.no_grad():

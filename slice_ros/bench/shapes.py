@@ -9,9 +9,11 @@ from pathlib import Path
 import shutil
 import zlib
 
+import numpy as np
 from slice_ros.engine.llama import head_dim
 from slice_ros.engine.loading import find_model
 from slice_ros.engine.model_cache import converted
+from slice_ros.engine.native.weights import Bfloats
 import torch
 from transformers import PreTrainedConfig
 
@@ -48,7 +50,7 @@ def write(shape: str, folder: Path) -> Path:
 
     Raises ``ModelError`` when there is no embedded model.
     """
-    source, temporary = converted(find_model(''), torch.float16, lambda what, share: None)
+    source, temporary = converted(find_model(''), np.float16, lambda what, share: None)
     path = folder / shape
     path.mkdir()
     for file in source.glob('*token*'):
@@ -93,8 +95,9 @@ class RandomTensors:
         seed = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
         return made.normal_(0.0, _SPREAD, generator=seed).bfloat16()
 
-    def codes(self, name: str) -> None:
-        """Return None: no tensor is in a format that the kernels keep."""
+    def rows(self, name: str) -> Bfloats:
+        """Return a matrix as the native kernels pack it."""
+        return Bfloats(self[name].view(torch.int16).numpy().view(np.uint16))
 
 
 def _part(name: str) -> str:

@@ -1,13 +1,18 @@
 """GGUF files of the Llama family as a Hugging Face config, tensors and tokenizer."""
 
 from collections.abc import Iterator
+from functools import partial
+import math
 from pathlib import Path
 import re
 
+import numpy as np
+from slice_ros.engine.gguf_header import read_header, StoredTensor
 from slice_ros.engine.native.weights import GGUF_FORMATS
+from slice_ros.engine.tensor_files import Outgoing
 from slice_ros.errors import ModelError
-import torch
 
+_PIECE = 1 << 22  # weights converted at a time
 ARCHITECTURES = {'llama': 'llama', 'mistral': 'mistral', 'qwen2': 'qwen2'}
 
 _NAMES = {
@@ -20,14 +25,13 @@ _NAMES = {
 
 
 class GgufFile:
-    """An open GGUF file. Raises ``ModelError`` when it is none, damaged, or of another family."""
+    """A GGUF file. Raises ``ModelError`` when it is none, damaged, or of another family."""
 
     def __init__(self, path: Path) -> None:
-        from gguf import GGUFReader
         self.path = path
         try:
-            self._reader = GGUFReader(path)
-        except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError) as error:
+            self._metadata, tensors = read_header(path)
+        except (OSError, ValueError) as error:
             raise ModelError(f'{path} is not a readable GGUF file ({error}): '
                              'copy or download it again') from error
         architecture = self._get('general.architecture')
@@ -36,7 +40,7 @@ class GgufFile:
                 f'{path} holds a model of architecture {architecture!r:.80}; GGUF files of '
                 f'{", ".join(ARCHITECTURES)} can be loaded, others as a Hugging Face directory')
         self._arch = architecture
-        self._tensors = {t.name: t for t in self._reader.tensors}
+        self._tensors = {tensor.name: tensor for tensor in tensors}
 
     def config(self) -> dict:
         """Return the model's ``config.json``."""
@@ -60,7 +64,7 @@ class GgufFile:
             'rms_norm_eps': self._need('attention.layer_norm_rms_epsilon'),
             'max_position_embeddings': self._need('context_length'),
             'sliding_window': self._value('attention.sliding_window'),
-            'vocab_size': int(embedding.shape[1]),
+            'vocab_size': embedding.shape[0],
             'hidden_act': 'silu',
             'attention_bias': False,
             'tie_word_embeddings': 'output.weight' not in self._tensors,
@@ -73,45 +77,65 @@ class GgufFile:
         """Return the kind of weights nearest to what the file is stored in, None = 16 bits."""
         numbers = {'int4': 0, 'int8': 0, None: 0}
         for tensor in self._tensors.values():
-            bits = re.match(r'I?T?Q(\d)', tensor.tensor_type.name)
+            bits = re.match(r'I?T?Q(\d)', tensor.type.name)
             kind = None if bits is None else 'int4' if int(bits[1]) <= 4 else 'int8'
-            numbers[kind] += int(tensor.n_elements)
+            numbers[kind] += math.prod(tensor.shape)
         return max(numbers, key=numbers.get)
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield (Hugging Face name, float32 tensor), one at a time.
+    def tensors(self, dtype: np.dtype) -> list[Outgoing]:
+        """Return what the file holds under its Hugging Face names, matrices in `dtype`.
 
-        Tensors in the formats that the native kernels keep are yielded as they are in the file,
-        uint8 [outputs, bytes], with the format behind the name: 'model.norm.weight.Q8_0'.
+        Those in the formats that the native kernels keep stay as they are in the file, uint8
+        [outputs, bytes], with the format behind the name: 'model.norm.weight.Q8_0'. Norms and
+        biases are float32: they are small, and exact this way.
         """
-        from gguf import dequantize
+        found = []
         for tensor in self._tensors.values():
             name = _hf_name(tensor.name)
             if name is None:
                 continue
-            if len(tensor.shape) > 1 and tensor.tensor_type.name in GGUF_FORMATS:
-                name = f'{name}.{tensor.tensor_type.name}'
-                values = torch.from_numpy(tensor.data.copy())
+            if len(tensor.shape) > 1 and tensor.type.name in GGUF_FORMATS:
+                shape = (*tensor.shape[:-1], tensor.nbytes // math.prod(tensor.shape[:-1]))
+                found.append(Outgoing(f'{name}.{tensor.type.name}', np.uint8, shape,
+                                      partial(self._pieces, tensor, False)))
             else:
-                try:
-                    values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
-                except NotImplementedError as error:
-                    raise ModelError(
-                        f'{self.path}: tensor {tensor.name} has a format that the gguf package '
-                        f'cannot read ({error})') from error
-            if self._arch != 'qwen2' and re.search(r'attn_[qk]\.', tensor.name):
+                found.append(Outgoing(name, dtype if len(tensor.shape) > 1 else np.float32,
+                                      tensor.shape, partial(self._pieces, tensor, True)))
+        return found
+
+    def _pieces(self, tensor: StoredTensor, floats: bool) -> Iterator[np.ndarray]:
+        """Yield the rows of a tensor, in the order that Hugging Face has them in."""
+        from gguf import dequantize
+        rows, inputs = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+        row_bytes = tensor.nbytes // rows
+        paired = self._arch != 'qwen2' and re.search(r'attn_[qk]\.', tensor.name)
+        step = rows if paired else max(_PIECE // inputs, 1)
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            data = np.fromfile(self.path, np.uint8, count * row_bytes,
+                               offset=tensor.start + first * row_bytes).reshape(count, row_bytes)
+            try:
+                values = dequantize(data, tensor.type) if floats else data
+            except NotImplementedError as error:
+                raise ModelError(f'{self.path}: tensor {tensor.name} has a format that the gguf '
+                                 f'package cannot read ({error})') from error
+            if paired:
                 # llama.cpp interleaves the two halves that rotary embedding pairs.
                 key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'
                 heads = self._value(f'attention.{key}') or self._need('attention.head_count')
-                values = values.view(heads, -1, 2, *values.shape[1:]).transpose(1, 2).reshape(
-                    values.shape)
-            yield name, values
+                width = values.size // tensor.shape[0]
+                try:
+                    values = values.reshape(heads, -1, 2, width).swapaxes(1, 2)
+                except ValueError as error:
+                    raise ModelError(f'{self.path}: tensor {tensor.name} is not of {heads} heads '
+                                     f'({error})') from error
+            yield values
 
     def tokenizer(self):
         """Return the transformers tokenizer that the file describes."""
-        from transformers import AutoTokenizer
+        from transformers import PreTrainedTokenizerFast
         try:
-            return AutoTokenizer.from_pretrained(
+            return PreTrainedTokenizerFast.from_pretrained(
                 str(self.path.parent), gguf_file=self.path.name, local_files_only=True)
         except (ValueError, KeyError, OSError, NotImplementedError) as error:
             raise ModelError(f'{self.path}: its tokenizer cannot be read ({error})') from error
@@ -123,7 +147,7 @@ class GgufFile:
         if 'rope_freqs.weight' in self._tensors:
             # llama.cpp stores Llama 3's scaling as one divisor a frequency; these are the
             # numbers of every Llama 3.x but for the factor, which is the largest divisor.
-            divisors = self._tensors['rope_freqs.weight'].data
+            divisors, = self._pieces(self._tensors['rope_freqs.weight'], True)
             rope |= {'rope_type': 'llama3', 'factor': float(divisors.max()),
                      'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
                      'original_max_position_embeddings': 8192}
@@ -138,11 +162,16 @@ class GgufFile:
         return rope
 
     def _get(self, key: str):
-        field = self._reader.get_field(key)
-        return None if field is None else field.contents()
+        return self._metadata.get(key)
 
     def _value(self, key: str):
-        return self._get(f'{self._arch}.{key}')
+        value = self._get(f'{self._arch}.{key}')
+        if isinstance(value, tuple):
+            if len(set(value)) != 1:
+                raise ModelError(f'{self.path} has layers that differ in {key}: such models '
+                                 'cannot be loaded')
+            value = value[0]
+        return value
 
     def _need(self, key: str):
         value = self._value(key)

@@ -1,8 +1,6 @@
 """From a model path to a running engine: find it, choose how to run it, load it, say so."""
 
 from collections.abc import Callable
-import ctypes
-import gc
 import importlib.util
 import json
 import logging
@@ -10,7 +8,7 @@ from pathlib import Path
 import shutil
 
 import numpy as np
-from slice_ros.engine import hf_directory, llama, model_cache, native_runner
+from slice_ros.engine import hf_directory, llama, memory, model_cache, native_runner
 from slice_ros.engine.config import EngineConfig, EngineInfo
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.fallback import TransformersRunner
@@ -22,6 +20,7 @@ from slice_ros.engine.native import load_library
 from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.runner import FlatBatchRunner, Segment
 from slice_ros.engine.slots import Slots
+from slice_ros.engine.tensor_files import Tensors
 from slice_ros.engine.tokenizer import PromptEncoder
 from slice_ros.errors import ModelError
 import torch
@@ -50,7 +49,7 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
         torch.set_num_threads(config.threads)
     if path.is_dir():
         return _load_directory(path, config, device, weights, progress, tensors=tensors)
-    dtype = torch.float32 if weights in ('fp32', 'bf16') else torch.float16
+    dtype = np.float32 if weights in ('fp32', 'bf16') else np.float16
     directory, temporary = model_cache.converted(path, dtype, progress)
     try:
         if config.weights == 'auto' and device.type == 'cpu' and load_library()[0] is not None:
@@ -94,7 +93,7 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     why_not = llama.unsupported(model_config)
     context = getattr(model_config, 'max_position_embeddings', None) or config.max_context
     max_context = min(config.max_context, context)
-    tensors = tensors(model_config, device) if tensors else hf_directory.Tensors(path)
+    tensors = tensors(model_config, device) if tensors else Tensors(path)
     if why_not is None:
         max_context = min(max_context, llama.sliding_window(model_config) or max_context)
         runner, pages = _flat_batch_runner(
@@ -113,18 +112,27 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
         table = np.empty((config.slots, -(-max_context // PAGE_TOKENS)), np.int32)
     slots = Slots(table, pages)
     _try_out(path, runner, slots)
-    _give_back_memory()
     progress('loading the weights', 1.0)
     info = EngineInfo(
         model=name or getattr(model_config, 'name_or_path', '') or path.name,
         family=model_config.model_type, device=str(device), weights=weights, path=runner.path,
         kernels=runner.kernels, max_context=max_context, slots=config.slots,
-        kv_tokens=_kv_tokens(pages, config.slots, max_context), weight_bytes=runner.weight_bytes,
-        kv_bytes=runner.kv_bytes, vocab_size=model_config.get_text_config().vocab_size)
-    logger.info('%s', info)
+        kv_tokens=memory.kv_tokens(pages, config.slots, max_context),
+        weight_bytes=runner.weight_bytes, kv_bytes=runner.kv_bytes,
+        vocab_size=model_config.get_text_config().vocab_size)
+    logger.info(_sentence(info))
     stop_tokens = _stop_tokens(path, model_config, tokenizer)
-    return Engine(info, runner, PromptEncoder(tokenizer, max_context),
-                  Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
+    engine = Engine(info, runner, PromptEncoder(tokenizer, max_context),
+                    Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
+    memory.give_back()
+    return engine
+
+
+def _sentence(info: EngineInfo) -> str:
+    return (f'{info.model} ({info.family}) on {info.device}: {info.path} ({info.kernels}), '
+            f'{info.weight_bytes / 2**20:.0f} MiB of {info.weights} weights, at most '
+            f'{info.kv_bytes / 2**20:.0f} MiB of keys and values for {info.slots} requests of '
+            f'{info.max_context} tokens, {info.kv_tokens} in all')
 
 
 def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: torch.device,
@@ -141,7 +149,7 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
     shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
     page_bytes = (2 * model_config.num_hidden_layers * model_config.num_key_value_heads * dim
                   * kv_dtype.itemsize * PAGE_TOKENS)
-    pages = _pages(path, device, page_bytes, max_context, config)
+    pages = memory.kv_pages(path, device, page_bytes, max_context, config)
     if library is not None:
         try:
             return native_runner.NativeRunner(model_config, tensors, weights, library,
@@ -180,13 +188,6 @@ def _try_out(path: Path, runner, slots: Slots) -> None:
     slots.give(slot)
 
 
-def _give_back_memory() -> None:
-    # Converting weights leaves freed memory with the C library: a hundred MB for a small model.
-    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-    if trim is not None:  # glibc
-        trim(0)
-
-
 def _device(wanted: str) -> torch.device:
     if wanted == 'cuda' and not torch.cuda.is_available():
         raise ModelError("device 'cuda' was asked for, but this torch finds no CUDA device: "
@@ -206,56 +207,6 @@ def _weights(wanted: str, device: torch.device) -> str:
 
 def _half(weights: str) -> torch.dtype:
     return torch.bfloat16 if weights == 'bf16' else torch.float16
-
-
-def _pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
-           config: EngineConfig) -> int:
-    """Return how many pages of the KV cache there are to be, by the memory that is free."""
-    per_slot = -(-max_context // PAGE_TOKENS)
-    every = config.slots * per_slot
-    weight_bytes = sum(file.stat().st_size for file in path.glob('*.safetensors'))
-    if device.type == 'cuda':
-        # One block, taken at once, with a slot beside those of the requests.
-        free, least = _free_on_gpu(device) - per_slot * page_bytes, every
-    else:
-        # One full context beside the page that each request begins.
-        free, least = _available_memory(), min(per_slot + config.slots, every)
-    if free is None:
-        return every
-    pages = min(int((free - weight_bytes) * config.memory_fraction) // page_bytes, every)
-    if pages < least:
-        raise ModelError(
-            f'not enough memory: {path} needs {weight_bytes / 2**30:.2f} GiB for weights and at '
-            f'least {least * page_bytes / 2**30:.2f} GiB for keys and values; '
-            f'{free / 2**30:.2f} GiB are free, of which memory_fraction leaves '
-            f'{config.memory_fraction:g} of the rest: use a shorter max_context, fewer slots or a '
-            'smaller model')
-    return pages
-
-
-def _free_on_gpu(device: torch.device) -> int:
-    gc.collect()  # what an earlier engine held
-    torch.cuda.empty_cache()
-    free = torch.cuda.mem_get_info(device)[0]
-    if torch.cuda.get_device_properties(device).is_integrated:
-        # A Jetson has one memory for all; what it keeps of files counts as taken there.
-        free = max(free, _available_memory() or 0)
-    return free
-
-
-def _kv_tokens(pages: int, slots: int, max_context: int) -> int:
-    # However many tokens requests hold, each leaves a part of one page unused.
-    every = slots * -(-max_context // PAGE_TOKENS)
-    return slots * max_context if pages == every else (pages - slots) * PAGE_TOKENS
-
-
-def _available_memory() -> int | None:
-    try:
-        lines = Path('/proc/meminfo').read_text().splitlines()
-    except OSError:
-        return None  # not Linux
-    return next((int(line.split()[1]) * 1024 for line in lines
-                 if line.startswith('MemAvailable')), None)
 
 
 def _stop_tokens(path: Path, model_config, tokenizer) -> frozenset[int]:

@@ -14,14 +14,13 @@ from pathlib import Path
 import shutil
 import tempfile
 
-from safetensors.torch import save_file
+import numpy as np
+from slice_ros.engine import tensor_files
 from slice_ros.engine.gguf_file import GgufFile
-import torch
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 3             # of the layout of an entry: raise it to have all made anew
-_SHARD_BYTES = 1 << 27   # converted tensors held in memory at once
+_VERSION = 4  # of the layout of an entry: raise it to have all made anew
 _MANIFEST = 'slice_ros.json'
 
 
@@ -30,13 +29,13 @@ def cache_root() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'slice_ros'
 
 
-def converted(gguf: Path, dtype: torch.dtype, progress) -> tuple[Path, bool]:
+def converted(gguf: Path, dtype: np.dtype, progress) -> tuple[Path, bool]:
     """Return (directory with the model of `gguf` as safetensors in `dtype`, whether to delete it).
 
     Raises ``ModelError`` when the file cannot be read.
     """
-    suffix = str(dtype).removeprefix('torch.')
-    entry = cache_root() / 'models' / f'{file_hash(gguf)[:32]}-{suffix}-v{_VERSION}'
+    name = f'{file_hash(gguf)[:32]}-{np.dtype(dtype).name}-v{_VERSION}'
+    entry = cache_root() / 'models' / name
     if _intact(entry):
         return entry, False
     try:
@@ -73,29 +72,14 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _convert(gguf: Path, dtype: torch.dtype, target: Path, progress) -> None:
+def _convert(gguf: Path, dtype: np.dtype, target: Path, progress) -> None:
     progress('reading the GGUF file', 0.0)
     source = GgufFile(gguf)
     (target / 'config.json').write_text(json.dumps(source.config(), indent=2))
     progress('converting its tokenizer', 0.1)
     source.tokenizer().save_pretrained(target)
     progress('converting its weights', 0.5)
-    shard, count = {}, 0
-
-    def write() -> None:
-        nonlocal count
-        if shard:
-            save_file(shard, target / f'model-{count:05d}.safetensors', {'format': 'pt'})
-            shard.clear()
-            count += 1
-
-    for name, tensor in source.tensors():
-        # Norms and biases are small, and exact this way; blocks of codes are bytes.
-        wide = tensor.dim() > 1 and tensor.is_floating_point()
-        shard[name] = tensor.to(dtype).contiguous() if wide else tensor
-        if sum(t.nbytes for t in shard.values()) >= _SHARD_BYTES:
-            write()
-    write()
+    tensor_files.write(target / 'model.safetensors', source.tensors(dtype))
     hashes = {file.name: file_hash(file) for file in sorted(target.iterdir())}
     (target / _MANIFEST).write_text(json.dumps(
         {'source': gguf.name, 'precision': source.precision(), 'files': hashes}, indent=2))

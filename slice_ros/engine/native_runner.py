@@ -7,13 +7,13 @@ same, and so is what comes out.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from slice_ros.engine.hf_directory import Tensors
 from slice_ros.engine.llama import head_dim, rope_tables
 from slice_ros.engine.native import Library, ModelShape
 from slice_ros.engine.native.build import build_model
 from slice_ros.engine.native.library import PAGE_TOKENS
-from slice_ros.engine.native.weights import Bfloats, Rows
+from slice_ros.engine.native.weights import Rows
 from slice_ros.engine.runner import flatten, Segment
+from slice_ros.engine.tensor_files import Tensors
 import torch
 from transformers import PreTrainedConfig
 
@@ -29,7 +29,7 @@ def unsupported(config: PreTrainedConfig, weights: str) -> str | None:
     return None
 
 
-class _Rows:
+class StoredWeights:
     """Tensors of a checkpoint as the kernels' builder takes them.
 
     A head that is tied to the embedding is none of its own.
@@ -42,15 +42,9 @@ class _Rows:
         return name in self._tensors and not (self._tied and name == 'lm_head.weight')
 
     def __getitem__(self, name: str) -> Rows:
-        codes = self._tensors.codes(name)
-        if codes is not None:
-            return codes
-        tensor = self._tensors[name]
-        if tensor.dim() == 1:
-            return tensor.to(torch.float32).numpy()
-        if tensor.dtype == torch.bfloat16:
-            return Bfloats(tensor.view(torch.int16).numpy().view(np.uint16))
-        return tensor.numpy()
+        if name.endswith(('norm.weight', '.bias')):
+            return self._tensors[name].to(torch.float32).numpy()
+        return self._tensors.rows(name)
 
     def get(self, name: str) -> Rows | None:
         return self[name] if name in self else None
@@ -73,9 +67,10 @@ class NativeRunner:
         cos, sin = (table[:, 0, dim // 2:].numpy() for table in rope_tables(config, max_context))
         self._layers = config.num_hidden_layers
         self._model = build_model(
-            library, shape, self._layers, _Rows(tensors, config.tie_word_embeddings), weights,
-            cos, sin, slots=slots, max_context=max_context, threads=torch.get_num_threads(),
-            pages=pages, progress=progress)
+            library, shape, self._layers,
+            StoredWeights(tensors, config.tie_word_embeddings), weights, cos, sin, slots=slots,
+            max_context=max_context, threads=torch.get_num_threads(), pages=pages,
+            progress=progress)
         self._pages = self._model.cache
         self.table = self._pages.table
         self.kernels = f'native {library.isa}'
@@ -105,7 +100,9 @@ class NativeRunner:
                        self._pages.table[slot, whole:whole + 1])
 
     def forget(self, slot: int) -> None:
-        """Release what a slot holds (nothing: its pages are used again)."""
+        """Release what a slot holds: its pages are used again, or given back with the last."""
+        if (self.table < 0).all():
+            self._pages.give_back()
 
     def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
         """Put something into the first `len(ids)` positions of slots, to measure steps on."""

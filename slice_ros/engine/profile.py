@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import hashlib
 import logging
+import math
 import platform
 import random
 from statistics import median
@@ -12,6 +13,7 @@ import numpy as np
 from slice_ros.engine.model_cache import cache_root
 from slice_ros.engine.runner import Segment
 from slice_ros.scheduling.latency import LatencyModel, load_profile
+from slice_ros.scheduling.latency_learning import OFF
 import torch
 
 logger = logging.getLogger(__name__)
@@ -19,8 +21,10 @@ logger = logging.getLogger(__name__)
 BATCHES = (1, 2, 4, 8, 16, 32)
 CONTEXTS = (64, 512)             # all batches at the first, the ends at the second
 PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, behind this many cached
-BUDGET_S = 3.0                   # for all of it
-_REPEATS = 5
+BUDGET_S = 2.0                   # for all of it
+TRY_S = 0.2                      # to see whether a profile from the cache still holds
+_REPEATS = 3
+_QUICKER = math.exp(-OFF)        # of what a profile says: it was measured on a busy machine
 
 
 class Probe:
@@ -81,14 +85,24 @@ class Probe:
 
 
 def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyModel:
-    """Return the profile of an engine on this machine: from the cache, or measured and cached."""
+    """Return the profile of an engine on this machine: from the cache, or measured and cached.
+
+    One from the cache is tried out. Where steps are clearly quicker now, it was measured on a
+    busy machine, and is measured anew; where they are slower, this machine is busy now, and the
+    model will learn that from the steps that are run.
+    """
     key = hashlib.sha256(repr((
         engine.info, _machine(engine.info.device), torch.__version__, torch.get_num_threads(),
     )).encode()).hexdigest()[:32]
     path = cache_root() / 'profiles' / f'{key}.yaml'
     if path.exists():
         try:
-            return load_profile(path)
+            model = load_profile(path)
+            share = _share(engine, model)
+            if share > _QUICKER:
+                return model
+            logger.info('steps take %.0f %% of what the latency profile says: measured anew',
+                        100 * share)
         except ValueError as error:
             logger.warning('%s: measured anew', error)
     model = measure(engine, progress)
@@ -102,6 +116,29 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
     return model
 
 
+def _share(engine, model: LatencyModel) -> float:
+    """Return how long steps take now as a share of what `model` says: the least of two cases."""
+    shares = {1: [], _sizes(engine)[1][-1]: []}
+    started = time.perf_counter()
+    with Probe(engine, max(shares)) as probe:
+        for turn in range(1 + _REPEATS):
+            if turn and time.perf_counter() - started > TRY_S:
+                break
+            for batch, seen in shares.items():
+                seen.append(probe.decode(batch, 1) / model.decode(batch, batch))
+    return min(median(seen[1:] or seen) for seen in shares.values())
+
+
+def _sizes(engine) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Return prefills (tokens, cached), batches and contexts to measure, each from the least."""
+    room = engine.info.max_context - 1
+    prefills = sorted({(min(n, room // 2), min(c, room // 2)) for n, c in PREFILLS})
+    limit = min(engine.config.max_batch, engine.info.slots)
+    batches = sorted({min(b, limit) for b in BATCHES} | {limit})
+    room = min(room, engine.info.kv_tokens // batches[-1] - 1)
+    return prefills, batches, sorted({max(min(c, room), 1) for c in CONTEXTS})
+
+
 def measure(engine, progress: Callable[[str, float], None],
             budget: float = BUDGET_S) -> LatencyModel:
     """Measure decode steps and prefill chunks, and fit the latency model to their medians.
@@ -109,12 +146,7 @@ def measure(engine, progress: Callable[[str, float], None],
     The cases take turns, the indispensable ones first, until each was measured several times or
     `budget` seconds are spent; a case that never came is left to the fit.
     """
-    room = engine.info.max_context - 1
-    prefills = sorted({(min(n, room // 2), min(c, room // 2)) for n, c in PREFILLS})
-    limit = min(engine.config.max_batch, engine.info.slots)
-    batches = sorted({min(b, limit) for b in BATCHES} | {limit})
-    room = min(room, engine.info.kv_tokens // batches[-1] - 1)
-    contexts = sorted({max(min(c, room), 1) for c in CONTEXTS})
+    prefills, batches, contexts = _sizes(engine)
     cases = [('prefill', n, c) for n, c in prefills]
     cases += [('decode', b, contexts[0]) for b in batches]
     cases += [('decode', b, contexts[-1]) for b in {1, batches[-1]} if len(contexts) > 1]

@@ -1,7 +1,7 @@
 """Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
 
 from collections.abc import Iterable
-from functools import partial
+from functools import cached_property, partial
 import re
 import secrets
 
@@ -30,11 +30,11 @@ class PromptEncoder:
         self._special_ids = frozenset(tokenizer.all_special_ids)
         self.decode = partial(tokenizer.decode, skip_special_tokens=True,
                               clean_up_tokenization_spaces=False)
-        self._backend = self._plain = None
+        self._backend = backend
         if backend is not None:
-            self._backend = _without_padding(backend)
-            self._plain = _without_padding(backend)
-            self._plain.encode_special_tokens = True  # '<|im_start|>' is text there, not a role
+            backend.no_padding()
+            backend.no_truncation()
+            backend.encode_special_tokens = False
             added = {i: t for i, t in backend.get_added_tokens_decoder().items() if t.special}
             self._special = [t.content for t in added.values()]
             self._special_ids = frozenset(added)
@@ -148,10 +148,17 @@ class PromptEncoder:
         # The batch call releases the interpreter lock while it works.
         return self._backend.encode_batch([text], add_special_tokens=with_bos)[0].ids
 
+    @cached_property
+    def _plain(self):
+        """A tokenizer to which '<|im_start|>' is text: tens of MB that few requests need."""
+        copy = type(self._backend).from_str(self._backend.to_str())
+        copy.encode_special_tokens = True
+        return copy
+
     def _ids_with_literals(self, text: str, literal: dict[str, str]) -> list[int]:
         if not literal:
             return self.ids(text)
-        if self._plain is None:
+        if self._backend is None:
             raise RequestError(
                 ErrorCode.INVALID_REQUEST, 'a message holds a special token of this model '
                 f'(one of {", ".join(self._special[:4])}): leave it out'[:400])
@@ -187,10 +194,3 @@ class PromptEncoder:
 
 def _mark() -> str:
     return f'\x02{secrets.token_hex(16)}\x03'
-
-
-def _without_padding(backend):
-    copy = type(backend).from_str(backend.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    return copy

@@ -6,7 +6,7 @@ import numpy as np
 from slice_ros.engine.native.arena import Arena
 from slice_ros.engine.native.library import BEST, Library
 from slice_ros.engine.native.model import KvPages, LayerWeights, ModelShape, NativeModel
-from slice_ros.engine.native.weights import Codes, interleaved, pack, Packed, Rows
+from slice_ros.engine.native.weights import Interleaved, pack, Packed, Rows
 
 _PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
 
@@ -15,7 +15,7 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
                 weights: str, cos: np.ndarray, sin: np.ndarray, *, slots: int, max_context: int,
                 threads: int, pages: int | None = None, max_rows: int = 256, isa: int = BEST,
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
-    """Pack `tensors` (Hugging Face names; arrays, ``Bfloats`` or ``Codes``); return the model.
+    """Pack `tensors` (Hugging Face names; arrays, codes or stored rows); return the model.
 
     `weights` is 'fp32', 'fp16', 'bf16', 'int8', or 'int4', which keeps the embedding and the
     head in 8 bits, since every token's choice hangs on them, unless the file has them in 4. Codes
@@ -35,16 +35,16 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
         return pack(library, weights, parts, bias, arena)
 
     def gate_up(gate: str, up: str) -> Packed:
-        weight = interleaved(tensors[f'{gate}.weight'], tensors[f'{up}.weight'])
+        weight = Interleaved(tensors[f'{gate}.weight'], tensors[f'{up}.weight'])
         bias = None
         if f'{gate}.bias' in tensors:
-            bias = interleaved(tensors[f'{gate}.bias'][:, None], tensors[f'{up}.bias'][:, None])
-            bias = bias[:, 0]
+            both = Interleaved(tensors[f'{gate}.bias'][:, None], tensors[f'{up}.bias'][:, None])
+            bias = both.rows(slice(None))[:, 0]
         return pack(library, weights, [weight], bias, arena)
 
     def outer(name: str) -> Packed:
         rows = tensors[name]
-        kept = isinstance(rows, Codes) and rows.kind == 'int4'
+        kept = getattr(rows, 'kind', None) == 'int4'
         return pack(library, 'int8' if weights == 'int4' and not kept else weights, [rows],
                     arena=arena)
 

@@ -33,7 +33,7 @@ class LayerWeights:
     qkv: Packed                          # query, key and value heads one after the other
     attention_out: Packed
     mlp_norm: np.ndarray                 # [hidden]
-    gate_up: Packed                      # weights.interleaved
+    gate_up: Packed                      # weights.Interleaved
     down: Packed
     query_norm: np.ndarray | None = None  # [head_dim]
     key_norm: np.ndarray | None = None    # [head_dim]
@@ -54,8 +54,8 @@ class KvPages:
         self.pages = slots * per_slot if pages is None else pages
         width = -(-shape.head_dim // 16) * 16
         nbytes = layers * self.pages * shape.kv_heads * PAGE_TOKENS * width * 2
-        self.keys, self.values = (np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)
-                                  for _ in range(2))
+        self._memory = [mmap.mmap(-1, nbytes) for _ in range(2)]
+        self.keys, self.values = (np.frombuffer(memory, np.uint8) for memory in self._memory)
         if pages is None:
             self.table = np.arange(self.pages, dtype=np.int32).reshape(slots, per_slot)
         else:
@@ -65,6 +65,15 @@ class KvPages:
     @property
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
+
+    def give_back(self) -> None:
+        """Give the memory of all pages back to the system, and what they hold with it."""
+        if hasattr(mmap, 'MADV_REMOVE'):
+            for memory in self._memory:
+                try:
+                    memory.madvise(mmap.MADV_REMOVE)
+                except OSError:
+                    pass  # a kernel that cannot: it stays for later requests
 
 
 class NativeModel:

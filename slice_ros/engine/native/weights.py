@@ -1,6 +1,6 @@
 """Weights in the packed form the kernels read, from floats or from a GGUF file's own codes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,12 @@ from slice_ros.engine.native.arena import Arena
 from slice_ros.engine.native.library import Library, Matrix
 
 KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
-GGUF_FORMATS = ('Q4_0', 'Q4_1', 'Q8_0')  # kept without loss
+# Kept without loss: the kind, and the bytes of a block of 32.
+GGUF_FORMATS = {'Q4_0': ('int4', 18), 'Q4_1': ('int4', 20), 'Q8_0': ('int8', 34)}
 _GROUP = 32
 _BLOCK = 16
-_PIECE = 2048  # outputs packed at a time, whole blocks
+_PAIR = 2 * _BLOCK  # outputs of a gate, and as many beside them
+_PIECE = 1 << 20  # weights packed at a time: a whole matrix in float32 may be gigabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ class Codes:
         """
         if type_name not in GGUF_FORMATS:
             return None
+        _, size = GGUF_FORMATS[type_name]
         head = 4 if type_name == 'Q4_1' else 2
-        size = head + (_GROUP if type_name == 'Q8_0' else _GROUP // 2)
         blocks = np.ascontiguousarray(data).reshape(len(data), -1, size)
         scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0]
         body = blocks[..., head:]
@@ -87,7 +89,21 @@ class Bfloats:
         return (self.bits.astype(np.uint32) << 16).view(np.float32)
 
 
-Rows = np.ndarray | Codes | Bfloats  # weights [outputs, inputs]: floats of any size, or codes
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Weights [outputs, inputs] that are still in a file; `read` reads rows [first, last)."""
+
+    shape: tuple[int, int]
+    kind: str | None  # of `Codes`; None for floats
+    read: Callable[[int, int], np.ndarray | Codes | Bfloats]
+
+    def rows(self, order: slice) -> np.ndarray | Codes | Bfloats:
+        """Return neighbouring rows."""
+        first, last, _ = order.indices(self.shape[0])
+        return self.read(first, last)
+
+
+Rows = np.ndarray | Codes | Bfloats | StoredRows  # weights [outputs, inputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +124,9 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
          arena: Arena | None = None) -> Packed:
     """Return the matrix whose outputs are those of `parts`, one after the other.
 
-    Codes of that very kind are kept exactly; all else is converted through float32, a piece at a
-    time. Raises
-    ``ValueError`` when the parts do not fit each other or hold numbers that are not finite.
+    Codes of that very kind are kept exactly; all else is converted through float32. Both happen a
+    piece at a time. Raises ``ValueError`` when the parts do not fit each other or hold numbers
+    that are not finite.
     """
     if kind not in KINDS:
         raise ValueError(f'weights {kind!r} are none of {", ".join(KINDS)}')
@@ -126,8 +142,9 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
     nbytes = library.slice_packed_bytes(KINDS[kind], outputs, inputs)
     data = (arena or Arena(nbytes)).take(nbytes)
     block = library.slice_packed_bytes(KINDS[kind], _BLOCK, inputs)
-    for first in range(0, outputs, _PIECE):  # float32 of a whole matrix may be gigabytes
-        piece = _cut(parts, first, first + _PIECE)
+    step = max(_PIECE // inputs // _PAIR, 1) * _PAIR
+    for first in range(0, outputs, step):
+        piece = _cut(parts, first, first + step)
         if _pack_piece(library, kind, piece, inputs, data.ctypes.data + first // _BLOCK * block):
             raise ValueError(f'a matrix of {outputs} by {inputs} cannot be packed as {kind}')
     matrix = Matrix(data.ctypes.data, None if bias is None else bias.ctypes.data, KINDS[kind],
@@ -147,25 +164,42 @@ def _cut(parts: Sequence[Rows], first: int, last: int) -> list[Rows]:
 
 def _pack_piece(library: Library, kind: str, piece: Sequence[Rows], inputs: int, to: int) -> int:
     if all(isinstance(part, Codes) and part.kind == kind for part in piece):
-        codes = np.concatenate([part.codes for part in piece])
-        scales = np.concatenate([part.scales for part in piece])
-        minimums = None if kind == 'int8' else np.concatenate([p.minimums for p in piece])
+        codes = _joined([part.codes for part in piece])
+        scales = _joined([part.scales for part in piece])
+        minimums = None if kind == 'int8' else _joined([part.minimums for part in piece])
         _check_finite(scales, minimums)
         return library.slice_pack_codes(
             KINDS[kind], len(codes), inputs, codes.ctypes.data, scales.ctypes.data,
             None if minimums is None else minimums.ctypes.data, to)
-    floats = np.concatenate([_floats(part) for part in piece])
+    floats = _joined([_floats(part) for part in piece])
     _check_finite(floats)
     return library.slice_pack_floats(KINDS[kind], len(floats), inputs, floats.ctypes.data, to)
 
 
-def interleaved(gate: Rows, up: Rows) -> Rows:
-    """Return 16 outputs of `gate`, the same 16 of `up`, the next 16 of `gate`, ...
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if len(arrays) > 1 else np.ascontiguousarray(arrays[0])
+
+
+class Interleaved:
+    """16 outputs of `gate`, the same 16 of `up`, the next 16 of `gate`, ...
 
     The kernel multiplies the two where it computes them. Missing outputs are zeros.
     """
-    if gate.shape != up.shape:
-        raise ValueError(f'gate {gate.shape} and up {up.shape} differ in shape')
+
+    def __init__(self, gate: Rows, up: Rows) -> None:
+        if gate.shape != up.shape:
+            raise ValueError(f'gate {gate.shape} and up {up.shape} differ in shape')
+        self._gate, self._up = gate, up
+        self.shape = (-(-gate.shape[0] // _BLOCK) * _PAIR, gate.shape[1])
+
+    def rows(self, order: slice) -> np.ndarray | Codes | Bfloats:
+        """Return neighbouring rows, whole pairs of blocks."""
+        first, last, _ = order.indices(self.shape[0])
+        half = slice(first // 2, last // 2)
+        return _interleaved(_take(self._gate, half), _take(self._up, half))
+
+
+def _interleaved(gate: Rows, up: Rows) -> np.ndarray | Codes | Bfloats:
     if isinstance(gate, Codes) and isinstance(up, Codes) and gate.kind == up.kind \
             and gate.shape[0] % _BLOCK == 0:
         def mix(a, b):

@@ -4,9 +4,12 @@ import json
 import shutil
 
 import gguf
+import gguf_files
 import numpy as np
 import pytest
-from slice_ros.engine import EngineConfig, load_engine, loading, model_cache
+from safetensors.torch import load_file
+from slice_ros.engine import (
+    EngineConfig, load_engine, loading, memory, model_cache, tensor_files)
 from slice_ros.engine.gguf_file import GgufFile
 from slice_ros.engine.native import library
 from slice_ros.errors import ModelError
@@ -114,7 +117,7 @@ def test_an_encoder_decoder_is_refused(copy):
 
 
 def test_too_little_memory_says_how_much(copy, monkeypatch):
-    monkeypatch.setattr(loading, '_available_memory', lambda: 1 << 20)
+    monkeypatch.setattr(memory, '_available_memory', lambda: 1 << 20)
     message = sentence(copy, max_context=256, slots=64)
     assert 'not enough memory' in message
     assert 'fewer slots' in message
@@ -144,50 +147,18 @@ def test_a_file_that_only_claims_to_be_gguf(tmp_path, content, monkeypatch):
     assert not list((tmp_path / 'cache' / 'slice_ros' / 'models').iterdir())
 
 
-def write_gguf(path, arch, config, state, rope=()):
-    """Write float16 tensors as llama.cpp's converter does."""
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    names = gguf.get_tensor_name_map(
-        gguf.MODEL_ARCH.LLAMA if arch == 'llama' else gguf.MODEL_ARCH.QWEN2,
-        config.num_hidden_layers)
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters['rope_theta'])
-    for name, tensor in state.items():
-        if name == 'lm_head.weight' and config.tie_word_embeddings:
-            continue
-        values = tensor.numpy()
-        if arch == 'llama' and ('q_proj' in name or 'k_proj' in name):
-            n = heads if 'q_proj' in name else kv_heads
-            values = values.reshape(n, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(
-                values.shape)
-        values = values.astype(np.float16 if values.ndim > 1 else np.float32)
-        writer.add_tensor(names.get_name(name, ('.weight', '.bias')), values)
-    for name, values in rope:
-        writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 @pytest.mark.parametrize('arch, config', [
     ('llama', tiny.llama()), ('llama', tiny.llama(tie_word_embeddings=False)),
     ('qwen2', tiny.qwen2())])
 def test_gguf_tensors_and_config_are_those_of_the_model(arch, config, tmp_path):
     state = tiny.model(config).state_dict()
-    write_gguf(tmp_path / 'model.gguf', arch, config, state)
+    gguf_files.write(tmp_path / 'model.gguf', arch, config, state)
     file = GgufFile(tmp_path / 'model.gguf')
-    read = dict(file.tensors())
+    tensor_files.write(tmp_path / 'model.safetensors', file.tensors(np.float16))
+    read = load_file(tmp_path / 'model.safetensors')
     assert set(state) - set(read) <= {'lm_head.weight'}
     for name, tensor in read.items():
-        assert torch.equal(tensor, state[name].half().float() if tensor.dim() > 1 else state[name])
+        assert torch.equal(tensor, state[name].half() if tensor.dim() > 1 else state[name])
     made = type(config)(**file.config())
     for key in ('hidden_size', 'num_key_value_heads', 'tie_word_embeddings', 'vocab_size',
                 'max_position_embeddings', 'rms_norm_eps'):
@@ -202,8 +173,8 @@ def test_gguf_rope_divisors_are_the_scaling_of_llama_3(tmp_path):
     scaled = LlamaRotaryEmbedding(config).inv_freq
     plain = LlamaRotaryEmbedding(tiny.llama(hidden_size=256, rope_parameters={
         'rope_type': 'default', 'rope_theta': 500000.0})).inv_freq
-    write_gguf(tmp_path / 'model.gguf', 'llama', config, tiny.model(config).state_dict(),
-               [('rope_freqs.weight', (plain / scaled).numpy())])
+    gguf_files.write(tmp_path / 'model.gguf', 'llama', config, tiny.model(config).state_dict(),
+                     [('rope_freqs.weight', (plain / scaled).numpy())])
     assert GgufFile(tmp_path / 'model.gguf').config()['rope_parameters'] == pytest.approx(rope)
 
 
@@ -231,8 +202,10 @@ class FakeGguf:
     def precision(self):
         return None
 
-    def tensors(self):
-        return iter(tiny.model(tiny.llama()).state_dict().items())
+    def tensors(self, dtype):
+        state = tiny.model(tiny.llama()).state_dict()
+        return [tensor_files.Outgoing(name, dtype, tuple(values.shape), lambda v=values: [v])
+                for name, values in state.items()]
 
     def tokenizer(self):
         return tiny.tokenizer()
@@ -257,7 +230,7 @@ def test_a_model_is_converted_once(converting):
     assert len(list(cache.iterdir())) == 1
 
 
-@pytest.mark.parametrize('name', ['tokenizer.json', 'model-00000.safetensors', 'slice_ros.json'])
+@pytest.mark.parametrize('name', ['tokenizer.json', 'model.safetensors', 'slice_ros.json'])
 @pytest.mark.parametrize('damage', ['cut', 'gone', 'bit'])
 def test_a_damaged_cache_is_made_anew(converting, name, damage):
     load, cache = converting

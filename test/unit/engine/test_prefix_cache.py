@@ -134,10 +134,10 @@ def test_the_embedded_model_gives_the_same_bits(embedded):
 
 
 def test_memory_bounds_the_tokens_and_prefixes_make_room(tiny_directory, kernels, monkeypatch):
-    from slice_ros.engine import loading
+    from slice_ros.engine import memory
     page = 2 * 3 * 2 * 16 * 32 * (4 if kernels == 'torch' else 2)
     weights = sum(f.stat().st_size for f in tiny_directory.glob('*.safetensors'))
-    monkeypatch.setattr(loading, '_available_memory', lambda: weights + 2 * 12 * page)
+    monkeypatch.setattr(memory, '_available_memory', lambda: weights + 2 * 12 * page)
     engine = load_engine(EngineConfig(str(tiny_directory), max_context=128, slots=8))
     assert engine.info.kv_tokens == (12 - 8) * 32
     assert engine.info.kv_bytes == 12 * page

@@ -27,8 +27,24 @@ def test_noise_gives_no_negative_or_falling_times():
     assert found.prefill(1) > 0
 
 
+class Clock:
+    """Time that passes in forward passes alone: `row_s` for each row."""
+
+    def __init__(self, engine, monkeypatch):
+        self.now, self.row_s, self.steps = 0.0, 1e-3, 0
+        greedy = engine._runner.greedy
+
+        def timed(segments):
+            self.now += self.row_s * len(segments)
+            self.steps += 1
+            return greedy(segments)
+        monkeypatch.setattr(engine._runner, 'greedy', timed)
+        monkeypatch.setattr(profile.time, 'perf_counter', lambda: self.now)
+
+
 def test_a_profile_is_measured_once_and_leaves_every_slot_free(tiny_engine, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    clock = Clock(tiny_engine, monkeypatch)
     seen = []
     first = tiny_engine.profile(lambda what, share: seen.append(share))
     assert seen[0] == 0.0
@@ -37,8 +53,28 @@ def test_a_profile_is_measured_once_and_leaves_every_slot_free(tiny_engine, tmp_
     assert first.decode(4, 200) >= first.decode(1, 50) > 0
     assert tiny_engine._slots.free == 4
     seen.clear()
+    clock.steps = 0
     assert tiny_engine.profile(lambda what, share: seen.append(share)) == first
     assert not seen
+    assert 0 < clock.steps <= 8
+    assert tiny_engine._slots.free == 4
+
+
+def test_a_profile_of_a_busy_machine_is_measured_anew_once_it_is_quicker(
+        tiny_engine, tmp_path, monkeypatch, caplog):
+    caplog.set_level('INFO')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    clock = Clock(tiny_engine, monkeypatch)
+    clock.row_s = 2e-3
+    busy = tiny_engine.profile()
+    clock.row_s = 1.8e-3
+    assert tiny_engine.profile() == busy
+    clock.row_s = 1e-3
+    quick = tiny_engine.profile()
+    assert 'measured anew' in caplog.text
+    assert quick.decode(4) == pytest.approx(busy.decode(4) / 2, rel=1e-6)
+    clock.row_s = 5e-3  # busy now: what is known of the machine stays
+    assert tiny_engine.profile() == quick
 
 
 @pytest.mark.parametrize('content', ['', '[]', 'decode_ms: []', '\x00', '{"name": 1'])

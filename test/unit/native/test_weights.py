@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 from slice_ros.engine.native import Codes, pack
-from slice_ros.engine.native.weights import interleaved
+from slice_ros.engine.native.weights import Interleaved
 
 SHAPES = [(16, 32), (33, 70), (1, 1), (48, 576)]
 
@@ -59,8 +59,10 @@ def test_other_gguf_types_are_left_to_floats():
 
 def test_interleaving_keeps_pairs_in_step():
     gate = np.arange(20.0, dtype=np.float32)[:, None]
-    mixed = interleaved(gate, gate + 100)
-    assert mixed.shape == (64, 1)
+    both = Interleaved(gate, gate + 100)
+    mixed = both.rows(slice(None))
+    assert mixed.shape == both.shape == (64, 1)
+    np.testing.assert_array_equal(both.rows(slice(32, 64)), mixed[32:])
     np.testing.assert_array_equal(mixed[:16, 0], gate[:16, 0])
     np.testing.assert_array_equal(mixed[16:32, 0], gate[:16, 0] + 100)
     np.testing.assert_array_equal(mixed[32:36, 0], gate[16:, 0])
@@ -80,7 +82,7 @@ def test_nonsense_is_refused(library):
     with pytest.raises(ValueError, match='bias'):
         pack(library, 'fp16', [good], np.ones(5, np.float32))
     with pytest.raises(ValueError, match='differ'):
-        interleaved(good, good[:3])
+        Interleaved(good, good[:3])
     packed = pack(library, 'fp16', [good])
     row = np.empty(32, np.float32)
     for index in (-1, 4):

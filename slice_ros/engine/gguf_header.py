@@ -1,0 +1,128 @@
+"""The header of a GGUF file: what it says of the model, and where the tensors are.
+
+The gguf package's reader makes several arrays of every token in the vocabulary, which takes
+seconds and 150 MB. Nothing here needs the vocabulary: long arrays are stepped over.
+"""
+
+from dataclasses import dataclass
+import math
+import mmap
+from pathlib import Path
+import struct
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+_NUMBERS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q',
+            12: 'd'}
+_STRING, _ARRAY = 8, 9
+_MAX_DIMENSIONS = 4
+_MAX_KEPT = 1024  # numbers of an array: a model has fewer layers, and more tokens
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor as it is in the file: rows of blocks."""
+
+    name: str
+    shape: tuple[int, ...]      # in torch's order
+    type: GGMLQuantizationType  # noqa: A003
+    start: int                  # byte of the file where its data begin
+    nbytes: int
+
+
+def read_header(path: Path) -> tuple[dict[str, object], list[StoredTensor]]:
+    """Return the metadata but for texts in arrays and long arrays, and the tensors.
+
+    Raises ``OSError``, or ``ValueError`` with the reason when the file is none or damaged.
+    """
+    with path.open('rb') as file:
+        if not path.stat().st_size:
+            raise ValueError('it is empty')
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _Reader(data).header()
+            except struct.error:
+                raise ValueError('it was cut short, or is damaged') from None
+
+
+class _Reader:
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._at = 0
+
+    def header(self) -> tuple[dict[str, object], list[StoredTensor]]:
+        if self._data[:4] != b'GGUF':
+            raise ValueError('it does not begin with GGUF')
+        self._at = 4
+        version, tensors, fields = self._take('IQQ')
+        if version not in (2, 3):
+            raise ValueError(f'its version is {version}, 2 and 3 are known')
+        metadata = {}
+        for _ in range(fields):
+            key = self._string()
+            value = self._value(*self._take('I'))
+            if value is not None:
+                metadata[key] = value
+        entries = [self._entry() for _ in range(tensors)]
+        alignment = metadata.get('general.alignment', 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f'its alignment is {alignment!r:.80}')
+        data = -(-self._at // alignment) * alignment
+        return metadata, [self._tensor(data, *entry) for entry in entries]
+
+    def _take(self, form: str) -> tuple:
+        values = struct.unpack_from(f'<{form}', self._data, self._at)
+        self._at += struct.calcsize(f'<{form}')
+        return values
+
+    def _string(self) -> str:
+        length, = self._take('Q')
+        if length > len(self._data) - self._at:
+            raise ValueError('a text in it is longer than the file')
+        self._at += length
+        return self._data[self._at - length:self._at].decode()
+
+    def _value(self, kind: int) -> object | None:
+        """Return a number, a text or a tuple of numbers, None for another array."""
+        if kind == _STRING:
+            return self._string()
+        if kind != _ARRAY:
+            return self._take(_number(kind))[0]
+        kind, count = self._take('IQ')
+        if kind == _STRING:
+            length = struct.Struct('<Q').unpack_from
+            for _ in range(count):
+                self._at += 8 + length(self._data, self._at)[0]
+        elif count <= _MAX_KEPT:
+            return self._take(f'{count}{_number(kind)}')
+        else:
+            self._at += count * struct.calcsize(_number(kind))
+        return None
+
+    def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._string()
+        dimensions, = self._take('I')
+        if not 1 <= dimensions <= _MAX_DIMENSIONS:
+            raise ValueError(f'tensor {name!r:.80} has {dimensions} dimensions')
+        shape = self._take(f'{dimensions}Q')[::-1]
+        if 0 in shape:
+            raise ValueError(f'tensor {name!r:.80} is empty')
+        return name, shape, *self._take('IQ')
+
+    def _tensor(self, data: int, name: str, shape: tuple[int, ...], kind: int,
+                offset: int) -> StoredTensor:
+        stored = GGMLQuantizationType(kind)
+        block, size = GGML_QUANT_SIZES[stored]
+        if shape[-1] % block:
+            raise ValueError(f'tensor {name!r:.80} has rows of {shape[-1]}, in blocks of {block}')
+        nbytes = math.prod(shape) // block * size
+        if data + offset + nbytes > len(self._data):
+            raise ValueError(f'it was cut short: tensor {name!r:.80} goes beyond its end')
+        return StoredTensor(name, shape, stored, data + offset, nbytes)
+
+
+def _number(kind: int) -> str:
+    if kind not in _NUMBERS:
+        raise ValueError(f'it holds a value of type {kind}, which is not known')
+    return _NUMBERS[kind]

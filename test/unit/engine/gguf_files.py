@@ -1,0 +1,37 @@
+"""GGUF files of tiny models, as llama.cpp's converter writes them."""
+
+import gguf
+import numpy as np
+
+
+def write(path, arch, config, state, rope=(), kv_heads=None):
+    """Write float16 tensors; `kv_heads` may be one number a layer."""
+    heads = config.num_attention_heads
+    names = gguf.get_tensor_name_map(
+        gguf.MODEL_ARCH.LLAMA if arch == 'llama' else gguf.MODEL_ARCH.QWEN2,
+        config.num_hidden_layers)
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads or config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters['rope_theta'])
+    for name, tensor in state.items():
+        if name == 'lm_head.weight' and config.tie_word_embeddings:
+            continue
+        values = tensor.numpy()
+        if arch == 'llama' and ('q_proj' in name or 'k_proj' in name):
+            n = heads if 'q_proj' in name else config.num_key_value_heads
+            values = values.reshape(n, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(
+                values.shape)
+        values = values.astype(np.float16 if values.ndim > 1 else np.float32)
+        writer.add_tensor(names.get_name(name, ('.weight', '.bias')), values)
+    for name, values in rope:
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -1,0 +1,105 @@
+"""What is held while a model is converted and loaded, and what measuring leaves behind."""
+
+from contextlib import contextmanager
+import tracemalloc
+
+import gguf
+import gguf_files
+import numpy as np
+import pytest
+from slice_ros.engine import EngineConfig, gguf_file, load_engine, Sampling, tensor_files
+from slice_ros.engine.gguf_file import GgufFile
+from slice_ros.engine.native import build, load_library, ModelShape, weights
+from slice_ros.engine.native_runner import StoredWeights
+from slice_ros.engine.profile import Probe
+import tiny
+
+VOCABULARY = 4096
+LIBRARY, _ = load_library()
+needs_kernels = pytest.mark.skipif(LIBRARY is None, reason='the native kernels are not built')
+
+
+@contextmanager
+def most_held():
+    """Yield a function that returns the most bytes held at once so far (numpy's count)."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        yield lambda: tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope='module')
+def model():
+    """Return a config whose embedding is by far its largest tensor, and the weights."""
+    config = tiny.llama(vocab_size=VOCABULARY, hidden_size=256, num_attention_heads=4)
+    return config, tiny.model(config).state_dict()
+
+
+def test_a_conversion_holds_a_piece_at_a_time(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_file, '_PIECE', 1 << 15)
+    gguf_files.write(tmp_path / 'model.gguf', 'llama', *model)
+    source = GgufFile(tmp_path / 'model.gguf')
+    with most_held() as held:
+        tensor_files.write(tmp_path / 'model.safetensors', source.tensors(np.float16))
+        assert held() < VOCABULARY * 256 * 2 / 2  # half the embedding in the file
+
+
+@needs_kernels
+@pytest.mark.parametrize('stored, kind', [
+    ('float32', 'fp16'), ('float16', 'fp16'), ('float16', 'int8'), ('float16', 'bf16'),
+    ('Q8_0', 'int8'), ('Q4_1', 'int4'), ('Q4_1', 'fp16')])
+def test_packing_holds_less_than_one_more_copy_of_the_largest_tensor(
+        model, tmp_path, monkeypatch, stored, kind):
+    config, state = model
+    monkeypatch.setattr(weights, '_PIECE', 1 << 14)
+    sizes = []
+
+    def outgoing(name, values):
+        if stored.startswith('Q') and values.ndim > 1:
+            name, values = f'{name}.{stored}', gguf.quantize(
+                values, gguf.GGMLQuantizationType[stored])
+        elif values.ndim > 1:
+            values = values.astype(stored)
+        sizes.append(values.nbytes)
+        return tensor_files.Outgoing(name, values.dtype, values.shape, lambda: [values])
+    tensor_files.write(tmp_path / 'model.safetensors',
+                       [outgoing(name, tensor.numpy()) for name, tensor in state.items()])
+    shape = ModelShape(config.hidden_size, 4, 2, 64, config.intermediate_size, VOCABULARY, 1e-6)
+    tensors = StoredWeights(tensor_files.Tensors(tmp_path), tied=True)
+    angles = np.ones((64, 32), np.float32)
+    # What the model keeps beside its weights comes when these are packed.
+    monkeypatch.setattr(build, 'NativeModel', lambda *parts: parts)
+    with most_held() as held:
+        build.build_model(LIBRARY, shape, config.num_hidden_layers, tensors, kind, angles, angles,
+                          slots=1, max_context=64, threads=1)
+        assert held() < max(sizes)
+
+
+@needs_kernels
+def test_measuring_gives_its_keys_and_values_back_and_spares_those_in_use(tiny_directory):
+    engine = load_engine(EngineConfig(str(tiny_directory), weights='fp16', max_context=128,
+                                      slots=4))
+    pages = engine._runner._pages
+
+    def answer():
+        sequence = engine.open(list(range(1, 60)), 4, Sampling())
+        reused = engine.adopt(sequence)
+        while not sequence.finish_reason:
+            engine.step([(sequence, sequence.pending)])
+        return sequence, reused, sequence.tokens
+
+    with Probe(engine, 2) as probe:
+        probe.decode(2, 40)
+        assert pages.keys.any()
+    assert not pages.keys.any() and not pages.values.any()
+    first, reused, tokens = answer()
+    assert reused == 0
+    engine.close(first)  # its prefix is kept
+    with Probe(engine, 2) as probe:
+        probe.decode(2, 40)
+    second, reused, again = answer()
+    assert reused >= 32
+    assert again == tokens
+    engine.close(second)
