@@ -12,7 +12,7 @@ from slice_ros.engine.tensor_files import Tensors
 import torch
 import transformers
 
-_TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
+TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
 
 
 class Transformers:
@@ -28,7 +28,7 @@ class Transformers:
                  max_context: int) -> None:
         torch.set_num_threads(threads)
         self._device, self._length = torch.device(device), max_context
-        self._model = _model(Path(path), random, _TYPES[weights], device)
+        self._model = _model(Path(path), random, TYPES[weights], device)
         self._step, compiled = self._model, self._device.type == 'cuda'
         if compiled:
             torch._dynamo.config.recompile_limit = 64  # batch sizes

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from slice_ros.bench.accuracy import CHUNK, LENGTH
 from slice_ros.bench.peer import LlamaCpp
 from slice_ros.bench.peer_process import Peer
-from slice_ros.bench.peer_transformers import Transformers
+from slice_ros.bench.peer_transformers import Transformers, TYPES
 from slice_ros.engine import EngineInfo
 from slice_ros.engine.loading import find_model
 
@@ -28,7 +28,9 @@ def make_peers(name: str | None, files: Sequence[str], model: str, random: bool,
     elif name == 'transformers':
         device = info.device.split(':')[0]
         # Which is quicker on a CPU is a question of the CPU.
-        types = (info.weights,) if device == 'cuda' else ('fp32', 'bf16')
+        types = ('fp32', 'bf16')
+        if device == 'cuda':
+            types = (info.weights if info.weights in TYPES else 'bf16',)
         for weights in types:
             yield Peer(name, Transformers, str(find_model(model)), random, weights, device,
                        threads, max(longest, 2 * LENGTH) + 2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from slice_ros.errors import ModelError
 import torch
 from torch.nn import functional as F
 
@@ -19,8 +20,11 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: str,
 
     fp16 on CPU keeps weights in 16 bits and computes in float32; a row's result does not depend
     on the other rows, bit for bit. The others are torch's own, in the weights' type; on CPU they
-    return float32, else what they compute in. Norms and residuals are float32 everywhere.
+    return float32, else what they compute in. Norms and residuals are float32 everywhere. int8 is
+    for a GPU. Raises ``ModelError`` when this one cannot run it.
     """
+    if weights == 'int8':
+        return _int8_linear(weight, bias, device)
     if weights == 'fp16' and device.type == 'cpu':
         packed = torch.ops.quantized.linear_prepack_fp16(
             weight.float(), None if bias is None else bias.float())
@@ -32,3 +36,13 @@ def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: str,
     if device.type == 'cpu' and dtype != torch.float32:
         return lambda x: F.linear(x.to(dtype), weight, bias).float()
     return lambda x: F.linear(x.to(dtype), weight, bias)
+
+
+def _int8_linear(weight: torch.Tensor, bias: torch.Tensor | None, device: torch.device) -> Linear:
+    try:
+        from slice_ros.engine.gpu_int8 import int8_linear  # here: Triton need not be installed
+        return int8_linear(weight, bias, device)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no Triton, no compiler for its launcher, a GPU too old
+        raise ModelError(f"weights 'int8' do not run on this GPU ({error}): use 'auto'") from error

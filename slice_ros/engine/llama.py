@@ -52,7 +52,7 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
         if any(b is not None for b in biases):
             bias = torch.cat([torch.zeros(tensors[f'{n}.weight'].shape[0]) if b is None
                               else b.float() for n, b in zip(names, biases)])
-        streamed += weight.numel() * _dtype(weights).itemsize
+        streamed += _bytes(weight, weights)
         return make_linear(weight, bias, weights, device)
 
     layers = []
@@ -68,10 +68,11 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
         progress((i + 1) / (config.num_hidden_layers + 1))
     embedding = tensors['model.embed_tokens.weight'].to(device, _dtype(weights), copy=True)
     tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
-    packed = weights == 'fp16' and device.type == 'cpu'
-    if tied:  # the same memory, unless the linears have a form of their own
+    fbgemm = weights == 'fp16' and device.type == 'cpu'
+    shared = tied and not fbgemm and weights != 'int8'  # those have a form of their own
+    if tied:
         head = make_linear(embedding, None, weights, device)
-        streamed += embedding.nbytes
+        streamed += _bytes(embedding, weights)
     else:
         head = linear('lm_head')
     cos, sin = rope_tables(config, max_context)
@@ -80,9 +81,9 @@ def build(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights
         head_dim=head_dim(config), intermediate=config.intermediate_size,
         norm_eps=config.rms_norm_eps, embedding=embedding, layers=tuple(layers),
         norm=tensor('model.norm.weight'), head=head, cos=cos.to(device),
-        sin=sin.to(device), linears='fbgemm fp16' if packed else 'torch',
-        nbytes=streamed + (0 if tied and not packed else embedding.nbytes),
-        streamed_bytes=streamed)
+        sin=sin.to(device), linears={'int8': 'Triton int8'}.get(
+            weights, 'fbgemm fp16' if fbgemm else 'torch'),
+        nbytes=streamed + (0 if shared else embedding.nbytes), streamed_bytes=streamed)
 
 
 def rope_tables(config: PreTrainedConfig, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,4 +108,11 @@ def rope_tables(config: PreTrainedConfig, length: int) -> tuple[torch.Tensor, to
 
 
 def _dtype(weights: str) -> torch.dtype:
-    return {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}[weights]
+    return {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32,
+            'int8': torch.float16}[weights]  # beside int8 linears, of the embedding
+
+
+def _bytes(weight: torch.Tensor, weights: str) -> int:
+    if weights == 'int8':  # and a scale a row
+        return weight.numel() + 4 * len(weight)
+    return weight.numel() * _dtype(weights).itemsize

@@ -156,7 +156,7 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
                                               config.slots, pages, max_context, progress), pages
         except ValueError as error:
             raise ModelError(f'{path}: {error}') from error
-    if weights in ('int8', 'int4'):
+    if weights == 'int4' or weights == 'int8' and device.type == 'cpu':
         raise ModelError(f"weights '{weights}' need the native kernels, which this machine, model "
                          f"or device has not ({sentence}): use 'auto'")
     if weights == 'fp16' and device.type == 'cpu' and not fp16_kernels():

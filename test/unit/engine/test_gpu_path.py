@@ -9,10 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from slice_ros.engine import EngineConfig, gpu_kernels, graph_runner, llama, load_engine, Sampling
+from slice_ros.engine import (
+    EngineConfig, gpu_int8, gpu_kernels, graph_runner, llama, load_engine, Sampling)
+from slice_ros.engine.gpu_int8 import int8_linear
 from slice_ros.engine.graph_runner import gpu_runner, GraphRunner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.runner import FlatBatchRunner, Segment
+from slice_ros.errors import ModelError
 import tiny
 import torch
 from torch.nn import functional as F
@@ -30,7 +33,7 @@ from triton import compile, next_power_of_2
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import torch
-from slice_ros.engine import gpu_kernels as k
+from slice_ros.engine import gpu_int8, gpu_kernels as k
 rows = {'slots': '*i64', 'positions': '*i64'}
 def attention(dim, group):
     wide = max(next_power_of_2(dim), 16)
@@ -38,21 +41,25 @@ def attention(dim, group):
             'kv_heads context scale', {
                 'GROUP': group, 'ROWS': max(next_power_of_2(group), 16), 'DIM': dim, 'WIDE': wide,
                 'KEYS': k.tile_keys(wide, torch.bfloat16), 'SPLITS': 8})
+multiply = (gpu_int8._multiply, 'x weight scale bias out', 'rows columns inner',
+            {'BIAS': True, 'ROWS': 16, 'COLUMNS': 16, 'INNER': 512})
 others = [
     (k._rope_and_store, 'qkv cos sin slots positions queries cache',
      'heads kv_heads context', {'DIM': 64, 'HALF': 32}),
     (k._join_splits, 'part most total out', '', {'DIM': 128, 'WIDE': 128, 'SPLITS': 32}),
     (k._add_and_norm, 'h delta norm out', 'hidden eps', {'WIDE': 4096}),
     (k._silu_and_mul, 'gate_up out', 'intermediate', {'COLUMNS': 1024})]
-wide = ('part', 'most', 'total', 'cos', 'sin', 'h', 'norm')
+wide = ('part', 'most', 'total', 'cos', 'sin', 'h', 'norm', 'scale', 'bias')
+rows['weight'] = '*i8'
 for kernels, half, capability in (
         ([attention(64, 7), attention(128, 4), attention(256, 16), *others], 'bf16', 87),
-        ([attention(96, 1)], 'fp16', 87), ([attention(64, 3), *others], 'fp16', 90),
+        ([attention(96, 1), multiply], 'fp16', 87), ([attention(64, 3), *others], 'fp16', 90),
         ([attention(128, 8)], 'bf16', 120)):
     for kernel, pointers, numbers, constants in kernels:
         types = {name: rows.get(name, '*fp32' if name in wide else '*' + half)
                  for name in pointers.split()}
-        types |= {name: 'fp32' if name in ('scale', 'eps') else 'i32' for name in numbers.split()}
+        types |= {name: 'fp32' if name in ('scale', 'eps') else 'i32'
+                  for name in numbers.split()}
         types |= {name: 'constexpr' for name in constants}
         made = compile(ASTSource(kernel, types, constexprs=constants),
                        target=GPUTarget('cuda', capability, 32))
@@ -207,7 +214,7 @@ def test_every_kernel_compiles_for_a_robots_gpu_and_a_servers():
                           text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     shared = [int(line) for line in done.stdout.split()]
-    assert len(shared) == 14
+    assert len(shared) == 15
     assert max(shared) <= 99 * 1024  # of an RTX; others have more
 
 
@@ -229,6 +236,45 @@ def test_steps_in_16_bits_stay_near_those_in_32(large, monkeypatch):
         exact = wanted.forward(segments)
         for runner in (plain, recorded):
             assert (runner.forward(segments) - exact).norm() < 0.03 * exact.norm()
+
+
+def test_int8_weights_halve_the_bytes_and_are_near_what_they_round_to():
+    config = tiny.llama3_rope()
+    tensors = dict(tiny.model(config).state_dict())
+    rounded = {name: rounded_rows(t) if t.dim() > 1 and 'embed' not in name else t
+               for name, t in tensors.items()}
+    exact, _ = runners(config, max_batch=1, tensors=rounded)
+    plain, recorded = runners(config, 'int8', max_batch=2, tensors=tensors)
+    assert recorded.streamed_bytes < 0.3 * exact.streamed_bytes
+    assert 'int8' in recorded.kernels
+    for segments in ([Segment(0, 0, [5, 6] * 34, True), Segment(1, 0, [3, 4], True)],
+                     [Segment(0, 68, [7], True), Segment(1, 2, [8], True)]):
+        wanted = exact.forward(segments)
+        for runner in (plain, recorded):
+            assert (runner.forward(segments) - wanted).norm() < 0.01 * wanted.norm()
+
+
+def rounded_rows(weight):
+    scale = weight.abs().amax(1, True) / 127
+    return (weight / scale).round() * scale
+
+
+@pytest.mark.parametrize('rows', (1, 16, 19, 64, 65))
+def test_an_int8_linear_is_that_of_the_rounded_weights(rows):
+    torch.manual_seed(rows)
+    weight, bias = torch.randn(50, 530), torch.randn(50)
+    for b in (None, bias):
+        linear, x = int8_linear(weight, b, DEVICE), torch.randn(rows, 530)
+        wanted = F.linear(x.half().float(), rounded_rows(weight), b)
+        found = linear(x.to(DEVICE)).cpu()
+        assert found.dtype == torch.float16
+        assert (found - wanted).norm() < 0.002 * wanted.norm()
+
+
+def test_a_gpu_without_int8_is_told_of_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(gpu_int8, '_TOLERANCE', -1)
+    with pytest.raises(ModelError, match="int8.*other numbers.*'auto'"):
+        runners(tiny.llama(), 'int8')
 
 
 def test_a_head_that_is_tied_to_the_embedding_takes_no_memory_of_its_own():
@@ -271,6 +317,17 @@ def test_16_bit_steps_agree_within_rounding_whatever_their_company(dim, heads, k
     beside = recorded.forward([Segment(3, 0, [1] * 40, False), *rows])
     for found in (alone, recorded.forward(rows), beside):
         assert ((found - wanted).norm(dim=-1) < 0.05 * wanted.norm(dim=-1)).all()
+
+
+@pytest.mark.gpu
+def test_int8_on_a_gpu_writes_text_like_fp32(tiny_directory):
+    logits = []
+    for weights in ('int8', 'fp32'):
+        engine = load_engine(EngineConfig(str(tiny_directory), 'cuda', weights, max_context=128))
+        assert 'CUDA graphs' in engine.info.kernels
+        engine._slots.reserve([(engine._slots.take(), 3)])
+        logits.append(engine._runner.forward([Segment(0, 0, [1, 2, 3], True)]).clone())
+    assert (logits[0] - logits[1]).norm() < 0.1 * logits[1].norm()
 
 
 @pytest.mark.gpu
