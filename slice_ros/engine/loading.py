@@ -116,8 +116,8 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     info = EngineInfo(
         model=name or getattr(model_config, 'name_or_path', '') or path.name,
         family=model_config.model_type, device=str(device), weights=weights, path=runner.path,
-        kernels=runner.kernels, max_context=max_context, slots=config.slots,
-        kv_tokens=memory.kv_tokens(pages, config.slots, max_context),
+        kernels=runner.kernels, max_context=max_context, slots=slots.count,
+        kv_tokens=memory.kv_tokens(pages, slots.count, max_context),
         weight_bytes=runner.weight_bytes, kv_bytes=runner.kv_bytes,
         vocab_size=model_config.get_text_config().vocab_size)
     logger.info(_sentence(info))
@@ -146,33 +146,47 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
     dim = llama.head_dim(model_config)
     kv_dtype = torch.float32 if weights == 'fp32' or (
         device.type == 'cpu' and library is None) else _half(weights)
-    shape = (model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads)
     page_bytes = (2 * model_config.num_hidden_layers * model_config.num_key_value_heads * dim
                   * kv_dtype.itemsize * PAGE_TOKENS)
-    pages = memory.kv_pages(path, device, page_bytes, max_context, config)
+    if device.type == 'cuda' and weights != 'int4':
+        return _on_gpu(path, model_config, tensors, weights, device, max_context, config, progress,
+                       kv_dtype, page_bytes)
+    pages = memory.kv_pages(path, page_bytes, max_context, config)
     if library is not None:
         try:
             return native_runner.NativeRunner(model_config, tensors, weights, library,
                                               config.slots, pages, max_context, progress), pages
         except ValueError as error:
             raise ModelError(f'{path}: {error}') from error
-    if weights == 'int4' or weights == 'int8' and device.type == 'cpu':
+    if weights in ('int8', 'int4'):
         raise ModelError(f"weights '{weights}' need the native kernels, which this machine, model "
                          f"or device has not ({sentence}): use 'auto'")
-    if weights == 'fp16' and device.type == 'cpu' and not fp16_kernels():
+    if weights == 'fp16' and not fp16_kernels():
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
+    loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
+    runner = FlatBatchRunner(loaded, KvCache(
+        model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads,
+        max_context, dim, kv_dtype, device))
+    runner.kv_bytes = pages * page_bytes
+    return runner, pages
+
+
+def _on_gpu(path: Path, model_config, tensors, weights: str, device: torch.device,
+            max_context: int, config: EngineConfig, progress, kv_dtype: torch.dtype,
+            page_bytes: int):
     try:
         loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
-        if device.type == 'cuda':
-            runner = gpu_runner(loaded, *shape, max_context, kv_dtype, config.max_batch)
-        else:
-            runner = FlatBatchRunner(loaded, KvCache(*shape, max_context, dim, kv_dtype, device))
+        slots = memory.gpu_slots(device, page_bytes, max_context, config)
+        runner = gpu_runner(loaded, model_config.num_hidden_layers, slots,
+                            model_config.num_key_value_heads, max_context, kv_dtype,
+                            min(config.max_batch, slots))
     except torch.OutOfMemoryError as error:
         raise ModelError(f'the memory of the GPU cannot hold {path} with its KV cache ({error}): '
                          'use fewer slots, a shorter max_context or a smaller model') from error
-    runner.kv_bytes = pages * page_bytes
-    return runner, pages
+    runner.table = np.empty((slots, -(-max_context // PAGE_TOKENS)), np.int32)
+    runner.kv_bytes = runner.table.size * page_bytes
+    return runner, runner.table.size
 
 
 def _try_out(path: Path, runner, slots: Slots) -> None:

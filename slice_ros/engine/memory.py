@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import logging
 from pathlib import Path
 
 from slice_ros.engine.config import EngineConfig
@@ -9,9 +10,10 @@ from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.errors import ModelError
 import torch
 
+logger = logging.getLogger(__name__)
 
-def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
-             config: EngineConfig) -> int:
+
+def kv_pages(path: Path, page_bytes: int, max_context: int, config: EngineConfig) -> int:
     """Return how many pages of the KV cache there are to be, by the memory that is free.
 
     Raises ``ModelError`` when there is too little for one request.
@@ -19,12 +21,8 @@ def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int
     per_slot = -(-max_context // PAGE_TOKENS)
     every = config.slots * per_slot
     weight_bytes = sum(file.stat().st_size for file in path.glob('*.safetensors'))
-    if device.type == 'cuda':
-        # One block, taken at once, with a slot beside those of the requests.
-        free, least = _free_on_gpu(device) - per_slot * page_bytes, every
-    else:
-        # One full context beside the page that each request begins.
-        free, least = _available_memory(), min(per_slot + config.slots, every)
+    # One full context beside the page that each request begins.
+    free, least = _available_memory(), min(per_slot + config.slots, every)
     if free is None:
         return every
     pages = min(int((free - weight_bytes) * config.memory_fraction) // page_bytes, every)
@@ -36,6 +34,28 @@ def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int
             f'{config.memory_fraction:g} of the rest: use a shorter max_context, fewer slots or a '
             'smaller model')
     return pages
+
+
+def gpu_slots(device: torch.device, page_bytes: int, max_context: int, config: EngineConfig
+              ) -> int:
+    """Return how many requests have room on a GPU beside all that it holds, the weights for one.
+
+    Each has its full context, taken at once. Raises ``ModelError`` when not one has.
+    """
+    slot_bytes = -(-max_context // PAGE_TOKENS) * page_bytes
+    free = _free_on_gpu(device)
+    slots = int(free * config.memory_fraction) // slot_bytes - 1  # one for rows that pad a step
+    if slots < 1:
+        raise ModelError(
+            f'not enough memory: the GPU has {free / 2**30:.2f} GiB beside the weights, of which '
+            f'memory_fraction leaves {config.memory_fraction:g} for keys and values, and two '
+            f'requests of {max_context} tokens take {2 * slot_bytes / 2**30:.2f} GiB: use a '
+            'shorter max_context, a larger memory_fraction or a smaller model')
+    if slots < config.slots:
+        logger.warning('the memory of the GPU holds %d requests of %d tokens at once, not %d: a '
+                       'shorter max_context makes room for more', slots, max_context,
+                       config.slots)
+    return min(slots, config.slots)
 
 
 def kv_tokens(pages: int, slots: int, max_context: int) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from slice_ros.engine.attention import TorchAttention
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import Linear
@@ -71,7 +72,7 @@ class FlatBatchRunner:
     """Runs any subset of the live requests, decode rows and prefill chunks alike, in one pass."""
 
     path = 'flat batch'
-    table = None  # each slot has a place of its own
+    table: np.ndarray | None = None  # of pages, as `Slots` counts them: a slot has its own place
 
     def __init__(self, weights: LlamaWeights, cache: KvCache) -> None:
         self.weights = weights

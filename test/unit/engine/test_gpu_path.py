@@ -10,11 +10,13 @@ import sys
 
 import pytest
 from slice_ros.engine import (
-    EngineConfig, gpu_int8, gpu_kernels, graph_runner, llama, load_engine, Sampling)
+    EngineConfig, gpu_int8, gpu_kernels, graph_runner, hf_directory, llama, load_engine, loading,
+    memory, Sampling)
 from slice_ros.engine.gpu_int8 import int8_linear
 from slice_ros.engine.graph_runner import gpu_runner, GraphRunner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.runner import FlatBatchRunner, Segment
+from slice_ros.engine.tensor_files import Tensors
 from slice_ros.errors import ModelError
 import tiny
 import torch
@@ -349,3 +351,30 @@ def test_an_engine_that_is_dropped_gives_its_memory_back(tiny_directory):
         torch.cuda.empty_cache()
         free.append(torch.cuda.mem_get_info()[0])
     assert free[1] > free[0] - (64 << 20)
+
+
+def test_a_small_gpu_holds_fewer_requests_and_says_so(monkeypatch, caplog):
+    config, cuda = EngineConfig(slots=32, memory_fraction=0.5), torch.device('cuda')
+    monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 8000)
+    assert memory.gpu_slots(cuda, 10, 320, config) == 32  # 100 bytes a request
+    assert not caplog.text
+    monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 1000)
+    assert memory.gpu_slots(cuda, 10, 320, config) == 4   # and one that pads
+    assert '4 requests of 320 tokens' in caplog.text
+    monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 300)
+    with pytest.raises(ModelError, match='shorter max_context'):
+        memory.gpu_slots(cuda, 10, 320, config)
+
+
+def test_loading_for_a_gpu_puts_it_all_together(tiny_directory, monkeypatch):
+    """With a CPU in the place of the GPU: as many slots as fit, in every precision it has."""
+    monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 4 << 20)
+    model_config = hf_directory.read_config(tiny_directory)
+    for weights, dtype in (('fp32', torch.float32), ('int8', torch.float16)):
+        runner, pages = loading._on_gpu(
+            tiny_directory, model_config, Tensors(tiny_directory), weights, DEVICE, 64,
+            EngineConfig(slots=4, max_batch=2), lambda share: None, dtype,
+            2 * 3 * 2 * 16 * dtype.itemsize * 32)
+        assert isinstance(runner, GraphRunner)
+        assert len(runner.table) == 4 and pages == 8 and runner.cache.data.shape[1] == 5
+        assert runner.kv_bytes == runner.cache.data.nbytes * 4 // 5
