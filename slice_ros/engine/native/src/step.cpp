@@ -56,43 +56,34 @@ Activations Runner::activations(float* values, int inputs) const {
 }
 
 void Runner::embed(Member& member, const Batch& batch) {
-  team_.share(member, batch.rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      unpack_row(model_.embedding, batch.token[row], hidden_.get() + int64_t{row} * model_.hidden);
-    }
+  team_.share(member, batch.rows, [&](int row) {
+    unpack_row(model_.embedding, batch.token[row], hidden_.get() + int64_t{row} * model_.hidden);
   });
 }
 
 void Runner::normalize(Member& member, const float* weight, const SliceMatrix& next, int rows,
                        const int32_t* row_of, const Activations& to) {
-  team_.share(member, rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      const int64_t from = row_of ? row_of[row] : row;
-      float* out = to.values + int64_t{row} * to.value_stride;
-      kernels_.rms_norm(hidden_.get() + from * model_.hidden, weight, model_.norm_eps,
-                        model_.hidden, out);
-      if (is_quantized(next.kind)) kernels_.quantize(out, model_.hidden, to, row);
-    }
+  team_.share(member, rows, [&](int row) {
+    const int64_t from = row_of ? row_of[row] : row;
+    float* out = to.values + int64_t{row} * to.value_stride;
+    kernels_.rms_norm(hidden_.get() + from * model_.hidden, weight, model_.norm_eps,
+                      model_.hidden, out);
+    if (is_quantized(next.kind)) kernels_.quantize(out, model_.hidden, to, row);
   });
 }
 
 void Runner::quantize(Member& member, const SliceMatrix& next, int rows, const Activations& in) {
   if (!is_quantized(next.kind)) return;
-  team_.share(member, rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      kernels_.quantize(in.values + int64_t{row} * in.value_stride, next.inputs, in, row);
-    }
+  team_.share(member, rows, [&](int row) {
+    kernels_.quantize(in.values + int64_t{row} * in.value_stride, next.inputs, in, row);
   });
 }
 
 void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activations& in, int rows, float* out,
                       int out_stride, int out_width, Store store) {
   const MatmulJob job{&matrix, &in, out, rows, out_stride, out_width, store};
-  const int units = units_of(matrix.outputs);
-  // Large, since a piece is streamed from memory and asked for ahead; yet more than one for each
-  // thread, so that nobody waits long for one that lost its processor.
-  const int piece = std::clamp(units / (team_.size() * 2), 1, 64);
-  team_.share(member, units, piece, [&](int begin, int end) { kernels_.matmul(job, begin, end); });
+  team_.share(member, units_of(matrix.outputs),
+              [&](int unit) { kernels_.matmul(job, unit, unit + 1); });
 }
 
 uint16_t* Runner::page_base(uint16_t* pool, int layer, int kv_head) const {
@@ -114,10 +105,8 @@ void Runner::rotate_head(const float* head, const float* norm, int position, flo
 }
 
 void Runner::rotate_and_keep(Member& member, const Batch& batch, int layer) {
-  team_.share(member, batch.rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      keep_row(layer, row, batch.slot[row], batch.position[row]);
-    }
+  team_.share(member, batch.rows, [&](int row) {
+    keep_row(layer, row, batch.slot[row], batch.position[row]);
   });
 }
 
@@ -155,10 +144,8 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
 void Runner::attend(Member& member, const Batch& batch, int layer) {
   float* scores = scores_.get() + int64_t{member.index} * kMaxQueries * score_stride_;
   const int items = static_cast<int>(groups_.size()) * model_.kv_heads;
-  team_.share(member, items, 1, [&](int begin, int end) {
-    for (int item = begin; item < end; ++item) {
-      attend_group(batch, layer, groups_[item / model_.kv_heads], item % model_.kv_heads, scores);
-    }
+  team_.share(member, items, [&](int item) {
+    attend_group(batch, layer, groups_[item / model_.kv_heads], item % model_.kv_heads, scores);
   });
 }
 
@@ -191,11 +178,9 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
 }
 
 void Runner::pick_best(Member& member, const Batch& batch) {
-  team_.share(member, batch.outputs, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      const float* logits = batch.logits + int64_t{row} * model_.vocabulary;
-      batch.best_token[row] = kernels_.arg_max(logits, model_.vocabulary);
-    }
+  team_.share(member, batch.outputs, [&](int row) {
+    const float* logits = batch.logits + int64_t{row} * model_.vocabulary;
+    batch.best_token[row] = kernels_.arg_max(logits, model_.vocabulary);
   });
 }
 
