@@ -22,37 +22,37 @@ void Runner::forward(Member& member) {
   const Batch& batch = batch_;
   const int rows = batch.rows;
   const int hidden = model_.hidden;
-  const Activations normed = activations(values_.get(), hidden);
-  const Activations attended = activations(values_.get(), model_.heads * model_.head_dim);
-  const Activations gated = activations(gated_.get(), model_.intermediate);
+  const Activations normed = activations(values_.get(), hidden, rows);
+  const Activations attended = activations(values_.get(), model_.heads * model_.head_dim, rows);
+  const Activations gated = activations(gated_.get(), model_.intermediate, rows);
   float* residual = hidden_.get();
   embed(member, batch);
   for (int i = 0; i < model_.layers; ++i) {
     const SliceLayer& layer = layers_[i];
     const int qkv_width = layer.qkv.outputs;
-    normalize(member, layer.attention_norm, layer.qkv, rows, nullptr, normed);
-    multiply(member, layer.qkv, normed, rows, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
+    normalize(member, layer.attention_norm, layer.qkv, nullptr, normed);
+    multiply(member, layer.qkv, normed, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
     rotate_and_keep(member, batch, i);
     attend(member, batch, i);
-    quantize(member, layer.attention_out, rows, attended);
-    multiply(member, layer.attention_out, attended, rows, residual, hidden, hidden, Store::kAdd);
-    normalize(member, layer.mlp_norm, layer.gate_up, rows, nullptr, normed);
-    multiply(member, layer.gate_up, normed, rows, gated.values, gated.value_stride, model_.intermediate,
+    quantize(member, layer.attention_out, attended);
+    multiply(member, layer.attention_out, attended, residual, hidden, hidden, Store::kAdd);
+    normalize(member, layer.mlp_norm, layer.gate_up, nullptr, normed);
+    multiply(member, layer.gate_up, normed, gated.values, gated.value_stride, model_.intermediate,
              Store::kSwiGlu);
-    quantize(member, layer.down, rows, gated);
-    multiply(member, layer.down, gated, rows, residual, hidden, hidden, Store::kAdd);
+    quantize(member, layer.down, gated);
+    multiply(member, layer.down, gated, residual, hidden, hidden, Store::kAdd);
   }
   if (batch.outputs == 0) return;
-  normalize(member, model_.final_norm, model_.head, batch.outputs, batch.output_row, normed);
-  multiply(member, model_.head, normed, batch.outputs, batch.logits, model_.vocabulary, model_.vocabulary,
+  const Activations last = activations(values_.get(), hidden, batch.outputs);
+  normalize(member, model_.final_norm, model_.head, batch.output_row, last);
+  multiply(member, model_.head, last, batch.logits, model_.vocabulary, model_.vocabulary,
            Store::kWrite);
   if (batch.best_token) pick_best(member, batch);
 }
 
-Activations Runner::activations(float* values, int inputs) const {
+Activations Runner::activations(float* values, int inputs, int rows) const {
   const int groups = groups_of(inputs);
-  return {values,          codes_.get(),      scales_.get(), scaled_sums_.get(),
-          corrections_.get(), groups * kGroup, groups};
+  return {values, codes_.get(), groups * kGroup, groups, rows};
 }
 
 void Runner::embed(Member& member, const Batch& batch) {
@@ -61,9 +61,9 @@ void Runner::embed(Member& member, const Batch& batch) {
   });
 }
 
-void Runner::normalize(Member& member, const float* weight, const SliceMatrix& next, int rows,
+void Runner::normalize(Member& member, const float* weight, const SliceMatrix& next,
                        const int32_t* row_of, const Activations& to) {
-  team_.share(member, rows, [&](int row) {
+  team_.share(member, to.rows, [&](int row) {
     const int64_t from = row_of ? row_of[row] : row;
     float* out = to.values + int64_t{row} * to.value_stride;
     kernels_.rms_norm(hidden_.get() + from * model_.hidden, weight, model_.norm_eps,
@@ -72,16 +72,16 @@ void Runner::normalize(Member& member, const float* weight, const SliceMatrix& n
   });
 }
 
-void Runner::quantize(Member& member, const SliceMatrix& next, int rows, const Activations& in) {
+void Runner::quantize(Member& member, const SliceMatrix& next, const Activations& in) {
   if (!is_quantized(next.kind)) return;
-  team_.share(member, rows, [&](int row) {
+  team_.share(member, in.rows, [&](int row) {
     kernels_.quantize(in.values + int64_t{row} * in.value_stride, next.inputs, in, row);
   });
 }
 
-void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activations& in, int rows, float* out,
+void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activations& in, float* out,
                       int out_stride, int out_width, Store store) {
-  const MatmulJob job{&matrix, &in, out, rows, out_stride, out_width, store};
+  const MatmulJob job{&matrix, &in, out, out_stride, out_width, store};
   team_.share(member, units_of(matrix.outputs),
               [&](int unit) { kernels_.matmul(job, unit, unit + 1); });
 }
@@ -152,7 +152,7 @@ void Runner::attend(Member& member, const Batch& batch, int layer) {
 void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
                           float* scores) {
   const int shared = model_.heads / model_.kv_heads;
-  const Activations to = activations(values_.get(), model_.heads * model_.head_dim);
+  const Activations to = activations(values_.get(), model_.heads * model_.head_dim, batch.rows);
   AttentionJob job;
   job.width = head_width_;
   job.head_dim = model_.head_dim;
