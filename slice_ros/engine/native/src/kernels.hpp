@@ -49,6 +49,7 @@ struct AttentionJob {
   int head_dim;
   const uint16_t* keys;    // of page 0, this layer and kv head
   const uint16_t* values;
+  const uint16_t* next_keys;  // a page that will be read after this call
   int64_t page_stride;     // elements from page to page
   const int32_t* pages;    // of the slot
   float* scores;           // [queries][score_stride] scratch

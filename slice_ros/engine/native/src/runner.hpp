@@ -86,7 +86,9 @@ class Runner {
   void keep_row(int layer, int row, int slot, int position);
   void rotate_head(const float* head, const float* norm, int position, float scale, float* out);
   void attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
-                    float* scores);
+                    float* scores, const uint16_t* next_keys);
+  const int32_t* pages_of(const Batch& batch, const RowGroup& group) const;
+  int64_t page_stride() const { return model_.kv_heads * page_size_; }
   // A kv head's part of page 0 in a layer's keys or values.
   uint16_t* page_base(uint16_t* pool, int layer, int kv_head) const;
   // Activations of that many inputs, in one of the value buffers and the common codes.

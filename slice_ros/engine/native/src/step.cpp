@@ -122,7 +122,7 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
   const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
                                      position / SLICE_PAGE_TOKENS];
   const int token = position % SLICE_PAGE_TOKENS;
-  const int64_t offset = int64_t{page} * model_.kv_heads * page_size_;
+  const int64_t offset = page * page_stride();
   float head_values[kMaxHeadWidth];
   uint16_t halves[kMaxHeadWidth];
   for (int head = 0; head < model_.kv_heads; ++head) {
@@ -143,14 +143,22 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
 
 void Runner::attend(Member& member, const Batch& batch, int layer) {
   float* scores = scores_.get() + int64_t{member.index} * kMaxQueries * score_stride_;
-  const int items = static_cast<int>(groups_.size()) * model_.kv_heads;
+  const int kv_heads = model_.kv_heads;
+  const int items = static_cast<int>(groups_.size()) * kv_heads;
   team_.share(member, items, [&](int item) {
-    attend_group(batch, layer, groups_[item / model_.kv_heads], item % model_.kv_heads, scores);
+    const int next = std::min(item + 1, items - 1);  // most likely this member's as well
+    const uint16_t* next_keys = page_base(cache_.keys, layer, next % kv_heads) +
+                                pages_of(batch, groups_[next / kv_heads])[0] * page_stride();
+    attend_group(batch, layer, groups_[item / kv_heads], item % kv_heads, scores, next_keys);
   });
 }
 
+const int32_t* Runner::pages_of(const Batch& batch, const RowGroup& group) const {
+  return cache_.page_table + int64_t{batch.slot[group.first]} * cache_.pages_per_slot;
+}
+
 void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
-                          float* scores) {
+                          float* scores, const uint16_t* next_keys) {
   const int shared = model_.heads / model_.kv_heads;
   const Activations to = activations(values_.get(), model_.heads * model_.head_dim, batch.rows);
   AttentionJob job;
@@ -158,8 +166,9 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
   job.head_dim = model_.head_dim;
   job.keys = page_base(cache_.keys, layer, kv_head);
   job.values = page_base(cache_.values, layer, kv_head);
-  job.page_stride = model_.kv_heads * page_size_;
-  job.pages = cache_.page_table + int64_t{batch.slot[group.first]} * cache_.pages_per_slot;
+  job.next_keys = next_keys;
+  job.page_stride = page_stride();
+  job.pages = pages_of(batch, group);
   job.scores = scores;
   job.score_stride = score_stride_;
   job.queries = 0;
