@@ -26,7 +26,7 @@ class State(Enum):
     REJECTED = 'rejected'    # never started, with an error code
 
 
-ENDED = frozenset((State.FINISHED, State.CANCELLED, State.FAILED, State.REJECTED))
+ENDED = (State.FINISHED, State.CANCELLED, State.FAILED, State.REJECTED)
 
 
 @dataclass(eq=False, slots=True)
@@ -90,10 +90,11 @@ class Request:
         if self.ended:
             raise ValueError(
                 f'request {self.id} has ended ({self.state.value}): it cannot advance')
-        if not 1 <= tokens <= self.pending:
+        left = self.pending - tokens
+        if tokens < 1 or left < 0:
             raise ValueError(f'request {self.id} has {self.pending} tokens pending, not {tokens}')
         self.cached += tokens
-        if self.pending:
+        if left:
             self.state = State.PREFILL
             return False
         self.generated += 1

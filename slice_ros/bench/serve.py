@@ -165,11 +165,11 @@ class _Recording(LatencyModel):
 
     steps: list = field(default_factory=list, init=False)
 
-    def observe(self, batch: int, context: int, chunks, seconds: float) -> None:
+    def observe(self, batch: int, context: int, chunks, seconds: float) -> float:
         """Learn from a step as every latency model does, and remember it."""
         chunks = tuple(chunks)
         self.steps.append((time.monotonic(), (batch, context, chunks), seconds))
-        LatencyModel.observe(self, batch, context, chunks, seconds)
+        return LatencyModel.observe(self, batch, context, chunks, seconds)
 
 
 def _terms(latency: LatencyModel) -> dict:

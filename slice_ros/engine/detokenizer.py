@@ -13,15 +13,18 @@ class Detokenizer:
 
     `decode` turns ids into text and need not be additive: the tokens of the last piece are decoded
     again in front of the new ones, and what is new is the difference (as in vLLM and TGI). `alone`
-    is `decode` of one id, for those who remember what it said.
+    is `decode` of one id, for those who remember what it said; where `decode` is `additive`, a
+    token that says whole characters by itself is not decoded again.
     """
 
-    __slots__ = ('_decode', '_alone', '_stop', '_ids', '_prefix', '_read', '_held', '_longest')
+    __slots__ = ('_decode', '_alone', '_additive', '_stop', '_ids', '_prefix', '_read', '_held',
+                 '_longest')
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...] = (),
-                 alone: Callable[[int], str] | None = None) -> None:
+                 alone: Callable[[int], str] | None = None, additive: bool = False) -> None:
         self._decode = decode
         self._alone = alone or (lambda token: decode([token]))
+        self._additive = additive
         self._stop = stop
         self._longest = max(map(len, stop), default=0)
         self._ids: list[int] = []  # a window: everything before _prefix has been dropped
@@ -31,6 +34,10 @@ class Detokenizer:
 
     def push(self, token: int) -> tuple[str, bool]:
         """Add a token; return (text to show now, whether a stop string was completed)."""
+        if self._additive and len(self._ids) == self._read:
+            text = self._alone(token)
+            if _REPLACEMENT not in text:
+                return self._release(text) if self._stop else (text, False)
         self._ids.append(token)
         text = self._decode(self._ids)
         if text.endswith(_REPLACEMENT) and len(self._ids) - self._read < _MAX_UNFINISHED:

@@ -71,7 +71,8 @@ class Engine:
             raise _invalid('stop strings could cut an answer out of its response_format: leave '
                            'either out')
         return Sequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
-                        Detokenizer(self._decode, stop, self._decode_one), constraint)
+                        Detokenizer(self._decode, stop, self._decode_one, self._encoder.additive),
+                        constraint)
 
     def adopt(self, sequence: Sequence) -> int:
         """Take over the keys and values of a prefix that a live or recent request has computed.
@@ -106,31 +107,25 @@ class Engine:
         """
         work = list(work)
         self._check(work)
-        segments, sampled = [], []
+        segments, lengths, sampled, greedy = [], [], [], True
         for sequence, n in work:
             if sequence.slot is None:
                 sequence.slot = self._slots.take()
                 self._held[sequence.slot] = sequence
             start, tokens = sequence.cached, sequence.tokens
-            last = start + n == len(tokens)
-            segments.append(Segment(sequence.slot, start, tokens[start:start + n], last))
+            end = start + n
+            last = end == len(tokens)
+            segments.append(Segment(sequence.slot, start, tokens[start:end], last))
+            lengths.append((sequence.slot, end))
             if last:
                 sampled.append(sequence)
-        self._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
+                greedy = greedy and sequence.plain_greedy
+        self._slots.reserve(lengths)
         self._forget_dropped()
-        samplers = [sequence.sampler for sequence in sampled]
-        held = {row: s.constraint for row, s in enumerate(sampled) if s.constraint is not None}
-        if sampled and not held and all(sampler.plain_greedy for sampler in samplers):
+        if sampled and greedy:
             tokens = self._runner.greedy(segments)  # the logits stay where they are
         else:
-            masks = self._grammars.prepare(tuple(held.values()))
-            try:
-                logits = self._runner.forward(segments)
-            finally:
-                if masks is not None:
-                    masks.result()
-            forbidden = {row: answer.forbidden for row, answer in held.items()}
-            tokens = choose_tokens(logits, samplers, forbidden) if sampled else []
+            tokens = self._sample(segments, sampled)
         for sequence, n in work:
             sequence.cached += n
         return [self._append(sequence, token) for sequence, token in zip(sampled, tokens)]
@@ -163,13 +158,24 @@ class Engine:
         """
         return load_or_measure(self, progress or (lambda what, share: None))
 
+    def _sample(self, segments: list[Segment], sampled: list[Sequence]) -> list[int]:
+        held = {row: s.constraint for row, s in enumerate(sampled) if s.constraint is not None}
+        masks = self._grammars.prepare(tuple(held.values()))
+        try:
+            logits = self._runner.forward(segments)
+        finally:
+            if masks is not None:
+                masks.result()
+        forbidden = {row: answer.forbidden for row, answer in held.items()}
+        return choose_tokens(logits, [s.sampler for s in sampled], forbidden) if sampled else []
+
     def _forget_dropped(self) -> None:
         dropped = self._slots.dropped
         while dropped:
             self._runner.forget(dropped.pop())
 
     def _check(self, work: list[tuple[Sequence, int]]) -> None:
-        if len({id(sequence) for sequence, _ in work}) < len(work):
+        if len(dict(work)) < len(work):
             raise ValueError('a sequence is twice in one step')
         new = 0
         for sequence, n in work:
@@ -191,13 +197,13 @@ class Engine:
             text, found = sequence.detokenizer.push(token)
             if found:
                 sequence.finish_reason = 'stop'
-                sequence.text += text
+                sequence.pieces.append(text)
                 return Output(sequence, token, text, 'stop')
         full = len(sequence.tokens) >= self.info.max_context
         if stopped or full or sequence.generated >= sequence.max_tokens:
             sequence.finish_reason = 'stop' if stopped else 'length'
             text += sequence.detokenizer.flush()
-        sequence.text += text
+        sequence.pieces.append(text)
         return Output(sequence, token, text, sequence.finish_reason)
 
     def _append_constrained(self, sequence: Sequence, token: int) -> Output:
@@ -218,7 +224,7 @@ class Engine:
                     ErrorCode.FORMAT_INCOMPLETE,
                     f'the answer was not whole in its response_format after {sequence.generated} '
                     'tokens: raise max_tokens, or ask for less')
-        sequence.text += text
+        sequence.pieces.append(text)
         return Output(sequence, token, text, sequence.finish_reason, error)
 
 

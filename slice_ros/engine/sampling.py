@@ -20,17 +20,14 @@ class Sampler:
     seed and its logits alone, never on who shared the step.
     """
 
-    __slots__ = ('sampling', '_random', 'seen')
+    __slots__ = ('sampling', 'plain_greedy', '_random', 'seen')
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int]) -> None:
         self.sampling = sampling
         self._random = random.Random(sampling.seed)  # None: seeded by the system
         self.seen = set(prompt) if sampling.repetition_penalty != 1 else None
-
-    @property
-    def plain_greedy(self) -> bool:
-        """Whether the choice is the largest logit as it is."""
-        return self.sampling.temperature == 0 and self.seen is None
+        # Whether the choice is the largest logit as it is.
+        self.plain_greedy = sampling.temperature == 0 and self.seen is None
 
     def choose(self, logits: torch.Tensor) -> int:
         """Return a token id, given float32 logits [vocab]."""

@@ -1,6 +1,6 @@
 """A request inside the engine: its token ids, its place in the KV cache, its sampler and text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from slice_ros.engine.detokenizer import Detokenizer
@@ -28,7 +28,17 @@ class Sequence:
     reused: int = 0  # of them, taken over from another request and never fed
     closed: bool = False
     finish_reason: str | None = None
-    text: str = ''
+    pieces: list[str] = field(default_factory=list)  # what each sampled token let out
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return ''.join(self.pieces)
+
+    @property
+    def plain_greedy(self) -> bool:
+        """Whether the next token is that of the largest logit, whatever it is."""
+        return self.constraint is None and self.sampler.plain_greedy
 
     @property
     def generated(self) -> int:

@@ -8,6 +8,7 @@ import secrets
 from jinja2 import TemplateError
 
 from slice_ros.errors import ErrorCode, RequestError
+from tokenizers.decoders import ByteLevel
 
 ROLES = ('system', 'user', 'assistant')
 _MARK = re.compile('(\x02[0-9a-f]{32}\x03)')   # stands for a text that holds special tokens
@@ -30,6 +31,7 @@ class PromptEncoder:
         self._special_ids = frozenset(tokenizer.all_special_ids)
         self.decode = partial(tokenizer.decode, skip_special_tokens=True,
                               clean_up_tokenization_spaces=False)
+        self.additive = False  # whether a text is what its tokens say by themselves, in a row
         self._backend = backend
         if backend is not None:
             backend.no_padding()
@@ -39,6 +41,7 @@ class PromptEncoder:
             self._special = [t.content for t in added.values()]
             self._special_ids = frozenset(added)
             self.decode = backend.decode  # leaves special tokens out
+            self.additive = isinstance(backend.decoder, ByteLevel)
 
     def encode(self, prompt: str) -> list[int]:
         """Encode a raw prompt, in which special tokens are taken as such.

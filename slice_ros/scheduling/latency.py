@@ -74,18 +74,19 @@ class LatencyModel:
         return self.decode(batch, context) + sum(self.prefill(n, c) for n, c in chunks)
 
     def observe(self, batch: int, context: int, chunks: Iterable[tuple[int, int]],
-                seconds: float) -> None:
+                seconds: float) -> float:
         """Learn from a step that took `seconds`; the other arguments are those of `step`.
 
-        The terms of the model are corrected in place. A step of both kinds teaches its prefill
-        part alone: what the decode part took is taken from the model.
+        Return what `step` says of it before. The terms of the model are corrected in place. A
+        step of both kinds teaches its prefill part alone: what the decode part took is taken
+        from the model.
         """
         chunks = tuple(chunks)
         decode = self.decode(batch, context)
         prefill = sum(self.prefill(n, c) for n, c in chunks)
         predicted = decode + prefill
         if not (0 < seconds < math.inf and predicted > 0):
-            return
+            return predicted
         wrong = abs(seconds / predicted - 1)
         self.error = (wrong if math.isnan(self.error)
                       else self.error + REPORT * (wrong - self.error))
@@ -100,6 +101,7 @@ class LatencyModel:
                 self.prefill_base_ms *= factor
                 self.prefill_token_ms *= factor
                 self.prefill_context_ms *= factor
+        return predicted
 
     def _learn_decode(self, batch: int, context: int, predicted: float, factor: float,
                       exponent: float) -> None:

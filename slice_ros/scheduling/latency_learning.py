@@ -38,7 +38,8 @@ class Learning:
         self._errors.append(error)
         if len(self._errors) >= ENOUGH:
             self.settled = True
-            middle = median(self._errors)
+            # Only an error beyond the bounds moves the median beyond them.
+            middle = median(self._errors) if abs(error) > OFF else 0.0
             if abs(middle) > OFF:
                 self._errors.clear()
                 return math.exp(middle), 0.0

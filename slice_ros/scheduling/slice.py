@@ -69,7 +69,8 @@ class Slice(Policy):
             self._select(now, live, latency)
         else:
             for demand in self._ran:
-                measure(demand, now, latency, self.capacity.prefill_chunk)
+                if demand.selected:  # of the others only the order counts, which is kept
+                    measure(demand, now, latency, self.capacity.prefill_chunk)
         if self.on_miss == 'drop':
             missed = tuple(d.request for d in self._others if d.lost)
             if missed:
@@ -79,7 +80,7 @@ class Slice(Policy):
         demands = self._demands
         self._ran = [demands[r] for r in step.decode]
         self._ran += [demands[chunk.request] for chunk in step.prefill]
-        self._promised = sum(demands[r].unit for r in step.decode)
+        self._promised = sum([demands[r].unit for r in step.decode])
         if step.decode and any(r.held for r in live):  # the batch is small for want of company
             context = sum(r.cached for r in step.decode)
             self._promised = max(self._promised, latency.decode(len(step.decode), context))
@@ -182,6 +183,7 @@ class Slice(Policy):
             elif demand.finish_due == math.inf and (
                     demand.generated or demand.request.slo.ttft == math.inf):
                 spare.append(demand)  # nothing can make it late: it runs on slack
+                demand.selected = False
             else:
                 chosen.append(demand)
         for group in (chosen, late, spare, others):
@@ -205,7 +207,7 @@ class Slice(Policy):
         running = [d for d in self._chosen if d.request.decoding]
         running.sort(key=_worth, reverse=True)
         # Those far down the line cannot take part: they need no pace.
-        rows = [pace_of(demand, n, now, limits, latency)
+        rows = [pace_of(demand, n, now, limits)
                 for n, demand in enumerate(running[:2 * limits.rows], 1)]
         oldest = self._oldest
         if oldest is not None and not oldest.request.decoding:
@@ -225,9 +227,9 @@ class Slice(Policy):
                 step = fit_step(self.capacity, self._ranked, (), (chunk,))
                 if not step.idle:
                     return step
-        late = [flow_of(demand, now, latency) for demand in self._late[:limits.rows]]
+        late = [flow_of(demand, now, limits) for demand in self._late[:limits.rows]]
         decode = batch_of([row for row in rows + late if row.demand.request.ready],
-                          limits, latency) if rows else []
+                          limits) if rows else []
         if not decode:
             return self._leftover(now, latency)
         if (oldest is not None and oldest.request.ready and oldest.request not in decode

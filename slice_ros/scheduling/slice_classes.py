@@ -18,7 +18,7 @@ class Classes:
     """The records by name, and `limits`: how long a step may be, and how many rows fit it."""
 
     def __init__(self, capacity: Capacity) -> None:
-        self.limits = Limits(1.0, 1, 1)
+        self.limits = Limits(1.0, 1, 1, 1, (1.0,))
         self._capacity = capacity
         self._kinds: dict[str, ClassRecord] = {}   # the one heard of least recently first
         self._since: float | None = None           # first plan
@@ -43,7 +43,7 @@ class Classes:
         self._kinds[name] = kind  # last in line to be forgotten
         if kind.slo != request.slo or not kind.unit:
             kind.slo = request.slo
-            kind.unit = unit_cost(latency, max(self._most, 1), request.slo.tpot)
+            self._price(kind, latency)
             self._most = 0  # other objectives, other limits: look again
         return kind
 
@@ -51,7 +51,7 @@ class Classes:
         """Return a record for a request that is only asked about; any thread may."""
         kind = self._kinds.get(request.slo.name)
         record = ClassRecord(request.slo, now)
-        record.unit = unit_cost(latency, max(self._most, 1), request.slo.tpot)
+        self._price(record, latency)
         if kind is not None:
             record.lengths = kind.lengths
         return record
@@ -66,8 +66,12 @@ class Classes:
         self.limits = limits_of(latency, self._capacity, [k.slo for k in self._kinds.values()])
         self._most = min(live, self.limits.rows)
         for kind in self._kinds.values():
-            kind.unit = unit_cost(latency, self._most, kind.slo.tpot)
+            self._price(kind, latency)
             kind.epoch += 1
+
+    def _price(self, kind: ClassRecord, latency: LatencyModel) -> None:
+        kind.unit = unit_cost(latency, max(self._most, 1), kind.slo.tpot)
+        kind.alone = latency.decode(1)
 
     def forecasts(self, now: float) -> list[Forecast]:
         """Return what is expected to arrive of each class whose lengths are known."""

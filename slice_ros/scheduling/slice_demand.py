@@ -46,12 +46,14 @@ class Demand:
 class ClassRecord:
     """What is known of one class: answer lengths, arrivals, work of a fresh request."""
 
-    __slots__ = ('slo', 'lengths', 'unit', 'epoch', 'work', '_count', '_counted_at', '_since')
+    __slots__ = ('slo', 'lengths', 'unit', 'alone', 'epoch', 'work', '_count', '_counted_at',
+                 '_since')
 
     def __init__(self, slo: SloClass, now: float) -> None:
         self.slo = slo
         self.lengths = AnswerLengths()
-        self.unit = 0.0
+        self.unit = 0.0           # seconds of accelerator per token, nothing cached,
+        self.alone = 0.0          # and where a request decodes alone
         self.epoch = 0            # changes whenever cached demands of the class are out of date
         self.work = 0.0           # running mean of the work of a fresh request, seconds
         self._count = 0.0
@@ -99,8 +101,8 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     slo, generated = request.slo, request.generated
     ttft, tpot, deadline = slo.ttft, slo.tpot, request.arrival + slo.deadline
     demand.generated, demand.cached, demand.epoch = generated, request.cached, kind.epoch
-    alone = latency.decode(1, request.context)
-    unit = kind.unit + latency.decode_context_ms * request.context / 1e3
+    reads = latency.decode_context_ms * request.context / 1e3
+    unit = kind.unit + reads
     length = kind.lengths.expected(generated, request.max_tokens)
     least = kind.lengths.least(generated, request.max_tokens, EARLY)
     demand.prefill = 0.0 if request.decoding else prefill_seconds(latency, request, chunk)
@@ -124,7 +126,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     demand.milestone = min(start + headroom * (least - 1) * tpot if least > 1 else start, deadline)
     demand.tokens, demand.unit = max(sure, 1), unit
     demand.work = demand.prefill + ahead * unit
-    demand.fastest = demand.prefill + ahead * alone
+    demand.fastest = demand.prefill + ahead * (kind.alone + reads)
     demand.worth = slo.utility / max(demand.work, LEAST_WORK)
     demand.expires = expires - demand.prefill
     demand.lost = now > demand.expires

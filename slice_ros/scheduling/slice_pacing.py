@@ -16,6 +16,7 @@ from slice_ros.scheduling.slice_demand import Demand
 from slice_ros.slo import SloClass
 
 WORTHWHILE = 1.05    # a batch is big enough when a row costs at most this times the least cost
+CHEAP = 0.9          # on slack a row joins that adds less than this share of a mean row's time
 TIGHT = 0.8          # rows are paced to this share of the time they have
 SMOOTH = 2.0         # a selected row waits at most this many TPOTs for its next token
 LEAST_CHUNK = 16     # tokens; the smallest prefill chunk, where a chunk has no fixed cost
@@ -25,11 +26,17 @@ LONGEST_STEP = 1.0   # seconds, where no objective says less
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a step may be in seconds, the rows that fit it, and the rows worth gathering."""
+    """How long a step may be in seconds, the rows that fit it, and the rows worth gathering.
+
+    A step on slack takes `slack` rows; `times` are the seconds of a decode step over 1, 2, ...
+    rows, as many as a step may have.
+    """
 
     step: float
     rows: int
     target: int
+    slack: int
+    times: tuple[float, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -37,11 +44,12 @@ class Row:
     """A selected request that is decoding, and how much its next token may be held up.
 
     `slack` is the time in seconds it can be left out in all, `pace` the longest its next step may
-    take, if its answer turns out short; the `likely` ones are for an answer of the expected
-    length. `gap` is how long it can be left out at a stretch for its answer to flow.
+    take, if its answer turns out short; the `likely` ones are no less, and for an answer of the
+    expected length. `gap` is how long it can be left out at a stretch for its answer to flow.
     """
 
     demand: Demand
+    utility: float
     slack: float
     likely_slack: float
     pace: float
@@ -51,15 +59,14 @@ class Row:
 
     def slack_beside(self, other: Demand) -> float:
         """Return the seconds it may wait for `other`: its equals are worth a small risk."""
-        if other.request.slo.utility >= self.demand.request.slo.utility:
-            return max(self.slack, self.likely_slack)
-        return self.slack
+        return self.likely_slack if other.request.slo.utility >= self.utility else self.slack
 
-    def pace_beside(self, other: Demand) -> float:
-        """Return how long a step may take that it shares with `other`."""
-        if other.request.slo.utility >= self.demand.request.slo.utility:
-            return max(self.pace, self.likely_pace)
-        return self.pace
+
+def pace_beside(rows: Sequence[Row], other: Demand) -> float:
+    """Return how long a step may take that `rows` share with `other`."""
+    utility = other.request.slo.utility
+    return min([row.likely_pace if utility >= row.utility else row.pace for row in rows],
+               default=math.inf)
 
 
 def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloClass]) -> Limits:
@@ -77,40 +84,41 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
     rows = target
     while rows < capacity.max_batch and times[rows] <= step:
         rows += 1
-    return Limits(max(step, times[target - 1]), rows, target)
+    slack = target
+    while slack < rows and times[slack] - times[slack - 1] < CHEAP * costs[slack - 1]:
+        slack += 1
+    return Limits(max(step, times[target - 1]), rows, target, slack, tuple(times))
 
 
-def pace_of(demand: Demand, rank: int, now: float, limits: Limits, latency: LatencyModel) -> Row:
+def pace_of(demand: Demand, rank: int, now: float, limits: Limits) -> Row:
     """Return what `demand`, the `rank`-th most useful of those that decode, can bear."""
     request = demand.request
-    tpot = request.slo.tpot
+    slo, tpot = request.slo, request.slo.tpot
     # It would decode beside those worth more, and no slower than its own objective asks for.
-    speed = min(latency.decode(min(rank, limits.target)), max(latency.decode(1), 0.8 * tpot))
+    speed = min(limits.times[min(rank, limits.target) - 1], max(limits.times[0], 0.8 * tpot))
     first, expected = demand.milestone - now, demand.finish_due - now
     ahead = max(demand.work / demand.unit, 1.0)
     smooth = request.last_token_at + SMOOTH * tpot - now
-    return Row(demand,
-               first - demand.tokens * speed,
-               expected - ahead * speed,
-               min(TIGHT * first / demand.tokens, max(smooth, tpot)),
-               min(TIGHT * expected / ahead, max(smooth, tpot)),
-               smooth - speed,
+    slack, likely_slack = first - demand.tokens * speed, expected - ahead * speed
+    pace, likely_pace = TIGHT * first / demand.tokens, TIGHT * expected / ahead
+    most = max(smooth, tpot)
+    return Row(demand, slo.utility, slack, max(slack, likely_slack),
+               min(pace, most), min(max(pace, likely_pace), most), smooth - speed,
                smooth + tpot <= 2 * speed)
 
 
-def batch_of(rows: Sequence[Row], limits: Limits, latency: LatencyModel) -> list[Request]:
+def batch_of(rows: Sequence[Row], limits: Limits) -> list[Request]:
     """Return who decodes in the next step: `rows` in order of worth, while all bear its time.
 
     Of the most useful class, those whose last token was long ago come before their equals.
     """
-    top = max((row.demand.request.slo.utility for row in rows), default=0.0)
-    first = [r for r in rows if r.overdue and r.demand.request.slo.utility == top]
+    top = max([row.utility for row in rows], default=0.0)
+    first = [row for row in rows if row.overdue and row.utility == top]
     if first:
         rows = first + [row for row in rows if row not in first]
     batch: list[Row] = []
     for row in rows[:limits.rows]:
-        seconds = latency.decode(len(batch) + 1)
-        if batch and seconds > min(r.pace_beside(row.demand) for r in batch):
+        if limits.times[len(batch)] > pace_beside(batch, row.demand):
             break
         batch.append(row)
     return [row.demand.request for row in batch]
@@ -151,8 +159,7 @@ def _joins(demand: Demand, before: Sequence[Row], latency: LatencyModel) -> bool
 
     Its time per token counts from its first token, so that it had better wait for a place.
     """
-    pace = min((row.pace_beside(demand) for row in before), default=math.inf)
-    return latency.decode(len(before) + 1) <= pace
+    return latency.decode(len(before) + 1) <= pace_beside(before, demand)
 
 
 def _keeps_up(demand: Demand, before: Sequence[Row], now: float) -> bool:
@@ -162,11 +169,11 @@ def _keeps_up(demand: Demand, before: Sequence[Row], now: float) -> bool:
     What is worth more than `demand` ends or falls behind without it; its equals do not make way,
     so that beginning one more than the cycle holds would only lose another.
     """
-    if all(row.demand.request.slo.utility != demand.request.slo.utility for row in before):
+    if all(row.utility != demand.request.slo.utility for row in before):
         return True
     ahead = max((demand.work - demand.prefill) / demand.unit, 1.0)
     pace = TIGHT * (demand.finish_due - (now if demand.generated else demand.first_due)) / ahead
-    left = 1.0 - sum(row.demand.unit / max(row.pace_beside(demand), row.demand.unit)
+    left = 1.0 - sum(row.demand.unit / max(pace_beside([row], demand), row.demand.unit)
                      for row in before)
     return demand.unit <= left * pace
 

@@ -17,14 +17,14 @@ from slice_ros.scheduling.slice_pacing import chunk_of, Limits, Row, SMOOTH
 LONGEST_GAP = 2.5  # TPOTs; no prefill on slack keeps the next token of an answer back for longer
 
 
-def flow_of(demand: Demand, now: float, latency: LatencyModel) -> Row:
+def flow_of(demand: Demand, now: float, limits: Limits) -> Row:
     """Return the row of a lost `demand` that is to be finished: it minds nothing but long gaps."""
     request = demand.request
-    tpot = request.slo.tpot
-    speed = max(latency.decode(1), 0.8 * tpot)
+    slo, tpot = request.slo, request.slo.tpot
+    speed = max(limits.times[0], 0.8 * tpot)
     gap = request.last_token_at + SMOOTH * tpot - now
     overdue = gap + tpot <= 2 * speed
-    return Row(demand, math.inf, math.inf, math.inf, math.inf, gap - speed, overdue)
+    return Row(demand, slo.utility, math.inf, math.inf, math.inf, math.inf, gap - speed, overdue)
 
 
 def may_begin(request: Request, flowing: Sequence[Demand], kinds: Iterable[ClassRecord],
@@ -44,8 +44,9 @@ def slack_step(demands: Iterable[Demand], now: float, limits: Limits, latency: L
                most: int) -> tuple[list[Request], PrefillChunk | None]:
     """Return who of `demands` (the most useful first) decodes on slack, or what to prefill.
 
-    As many rows as make a batch efficient; whoever waits and is more useful than the last of
-    them is prefilled, of `most` tokens at most, unless an answer that has begun could not bear it.
+    As many rows as make a batch efficient, and more that cost it little; whoever waits and is
+    more useful than the last of them is prefilled, of `most` tokens at most, unless an answer
+    that has begun could not bear it.
     """
     rows: list[Request] = []
     first = None

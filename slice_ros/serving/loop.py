@@ -50,7 +50,6 @@ class Loop:
                  make_policy: Callable[[], Policy], clock: Callable[[], float],
                  gate: Gate | None = None, on_gate: Callable[[bool], None] | None = None) -> None:
         self.engine, self.latency, self.clock = engine, latency, clock
-        self.observe = getattr(latency, 'observe', None)  # models that learn have it
         self.planner = Planner(make_policy)
         self.changed = threading.Condition()     # guards what follows; notified when it changes
         self.version = 0                         # counts the changes the loop has to look at
@@ -171,18 +170,16 @@ class Loop:
     def _step(self, step: Step, jobs: dict[str, Job], begin: float) -> None:
         fed = {jobs[r.id]: 1 for r in step.decode}
         fed.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
-        shape = (len(step.decode), sum(r.cached for r in step.decode),
+        shape = (len(step.decode), sum([r.cached for r in step.decode]),
                  [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
-        predicted = self.latency.step(*shape)
         planned = self.clock()
         try:
-            outputs = self.engine.step([(job.sequence, n) for job, n in fed.items()])
+            outputs = iter(self.engine.step([(job.sequence, n) for job, n in fed.items()]))
             now = self.clock()
-            by_sequence = {id(output.sequence): output for output in outputs}
             told = []
             for job, n in fed.items():
                 if job.request.advance(n, now):
-                    told.append((job, by_sequence[id(job.sequence)]))
+                    told.append((job, next(outputs)))
                     self.prefixes += job.request.generated == 1
         except Exception as error:  # a fault of this step is the end of its requests alone
             log.exception('a step of %d requests failed', len(fed))
@@ -192,11 +189,11 @@ class Loop:
             for job in fed:
                 self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
             return
-        if self.observe:
-            self.observe(*shape, now - planned)
-        for job in jobs.values():
-            if job not in fed:
-                job.request.pause()
+        predicted = self.latency.observe(*shape, now - planned)
+        if len(fed) < len(jobs):
+            for job in jobs.values():
+                if job not in fed:
+                    job.request.pause()
         going = [self._delivery(job, output.text) for job, output in told
                  if output.finish_reason is None]
         if going:
@@ -206,10 +203,9 @@ class Loop:
                 self._end(job, State.FAILED, output.error.code, output.error.message, output.text)
             elif output.finish_reason is not None:
                 self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
-        record = StepRecord(now, planned - begin, now - planned, self.clock() - now, predicted,
-                            len(told))
         with self.changed:
-            self.stats.step(record)
+            self.stats.step(StepRecord(now, planned - begin, now - planned, self.clock() - now,
+                                       predicted, len(told)))
 
     def _end(self, job: Job, state: State, error: ErrorCode = ErrorCode.NONE, message: str = '',
              text: str = '', reason: str = 'error') -> None:

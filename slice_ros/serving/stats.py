@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 import math
+from typing import NamedTuple
 
 from slice_ros.request import Request, State
 from slice_ros.slo import SloClass, SloReport
@@ -55,8 +56,7 @@ class ClassStats:
         self.ends.append((request.ended_at, report))
 
 
-@dataclass(frozen=True, slots=True)
-class StepRecord:
+class StepRecord(NamedTuple):
     """One forward pass."""
 
     at: float         # when it was delivered

@@ -1,5 +1,6 @@
 """A whole model on the native kernels: its weights, its pages of keys and values, its steps."""
 
+from array import array
 from collections.abc import Sequence
 import ctypes
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ class NativeModel:
         self._alive = []  # what the C structures point to
         # Taken from the system row by row when first written, then used by every step.
         self._logits = np.empty((max_rows, shape.vocabulary), np.float32)
+        self._best = np.empty(max_rows, np.int32)
+        self._logits_at, self._best_at = self._logits.ctypes.data, self._best.ctypes.data
         cos, sin = self._floats(cos), self._floats(sin)
         if cos.ndim != 2 or cos.shape != sin.shape:
             raise ValueError(f'rotary tables of shapes {cos.shape} and {sin.shape}')
@@ -125,25 +128,21 @@ class NativeModel:
         """Feed tokens[i] of slot slots[i] at positions[i]; return what follows rows `outputs`.
 
         Tokens of one slot stand together in order. Returns float32 logits [outputs, vocabulary],
-        which the next step writes over, and the indices of their greatest, int32 [outputs]. More
+        and the indices of their greatest, int32 [outputs]; the next step writes over both. More
         rows than `max_rows` are run in several passes. Raises ``ValueError`` for what does not
         exist, and nothing is computed in the pass concerned.
         """
-        rows = np.array((tokens, slots, positions), np.int32)
-        wanted = np.array(outputs, np.int32)
-        best = np.empty(len(wanted), np.int32)
-        if rows.shape[1] <= self.max_rows:
-            logits = self._logits[:len(wanted)]
-            self._pass(rows, wanted, logits, best)
-            return logits, best
-        logits = np.empty((len(wanted), self.shape.vocabulary), np.float32)
-        for first in range(0, rows.shape[1], self.max_rows):
-            part = np.ascontiguousarray(rows[:, first:first + self.max_rows])
-            inside = (wanted >= first) & (wanted < first + self.max_rows)
-            some_logits = self._logits[:inside.sum()]
-            some_best = np.empty(inside.sum(), np.int32)
-            self._pass(part, wanted[inside] - np.int32(first), some_logits, some_best)
-            logits[inside], best[inside] = some_logits, some_best
+        if len(tokens) <= self.max_rows:
+            count = self._pass(tokens, slots, positions, outputs)
+            return self._logits[:count], self._best[:count]
+        logits = np.empty((len(outputs), self.shape.vocabulary), np.float32)
+        best = np.empty(len(outputs), np.int32)
+        for first in range(0, len(tokens), self.max_rows):
+            part = slice(first, first + self.max_rows)
+            inside = [n for n, row in enumerate(outputs) if part.start <= row < part.stop]
+            count = self._pass(tokens[part], slots[part], positions[part],
+                               [outputs[n] - first for n in inside])
+            logits[inside], best[inside] = self._logits[:count], self._best[:count]
         return logits, best
 
     def close(self) -> None:
@@ -155,16 +154,23 @@ class NativeModel:
     def __del__(self) -> None:
         self.close()
 
-    def _pass(self, rows: np.ndarray, wanted: np.ndarray, logits: np.ndarray,
-              best: np.ndarray) -> None:
+    def _pass(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
+              outputs: Sequence[int]) -> int:
+        """Run one pass into `_logits` and `_best`; return how many rows of them it wrote."""
         if not self._runner:
             raise ValueError('the model is closed')
-        at, stride = rows.ctypes.data, rows.strides[0]
+        rows, count = len(tokens), len(outputs)
+        if not rows == len(slots) == len(positions) or count > self.max_rows:
+            raise ValueError(f'{rows} tokens with {len(slots)} slots, {len(positions)} positions '
+                             f'and {count} outputs')
+        numbers = array('i', [*tokens, *slots, *positions, *outputs])  # 32 bits everywhere
+        at, size = numbers.buffer_info()[0], numbers.itemsize * rows
         error = self._library.slice_step(
-            self._runner, rows.shape[1], at, at + stride, at + 2 * stride, len(wanted),
-            wanted.ctypes.data, logits.ctypes.data, best.ctypes.data)
+            self._runner, rows, at, at + size, at + 2 * size, count, at + 3 * size,
+            self._logits_at, self._best_at)
         if error:
             raise ValueError(f'the step was refused: {ERRORS.get(error, error)}')
+        return count
 
     def _layer(self, layer: LayerWeights) -> Layer:
         hidden, head_dim = self.shape.hidden, self.shape.head_dim

@@ -11,9 +11,9 @@ def encode(text):
     return TOKENIZER.encode(text).ids
 
 
-def stream(text, stop=()):
+def stream(text, stop=(), additive=False):
     """Return the pieces that come out, byte by byte, and whether a stop string ended it."""
-    detokenizer = Detokenizer(TOKENIZER.decode, stop)
+    detokenizer = Detokenizer(TOKENIZER.decode, stop, additive=additive)
     pieces = []
     for token in encode(text):
         piece, stopped = detokenizer.push(token)
@@ -30,6 +30,13 @@ def test_the_pieces_are_whole_characters_and_make_up_the_text(text):
     assert not stopped
     assert ''.join(pieces) == text
     assert not any('\ufffd' in piece for piece in pieces)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=['Cs']), max_size=40),
+       st.lists(st.text('ab é', min_size=1, max_size=3), max_size=2))
+def test_what_tokens_say_by_themselves_comes_out_just_so(text, stop):
+    assert stream(text, tuple(stop), additive=True) == stream(text, tuple(stop))
 
 
 def test_an_emoji_comes_out_with_its_last_byte():
