@@ -55,7 +55,7 @@ def slack_step(demands: Iterable[Demand], now: float, limits: Limits, latency: L
             rows.append(demand.request)
         elif first is None and not demand.request.decoding:
             first = demand.request
-        if len(rows) == limits.target:
+        if len(rows) == limits.slack:
             break
     if first is None:
         return rows, None

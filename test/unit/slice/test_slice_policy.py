@@ -11,7 +11,7 @@ from slice_ros.bench.workload import Arrival, generate
 from slice_ros.bench.workload_file import load_workload
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
-from slice_ros.scheduling.latency import load_profile
+from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -205,3 +205,20 @@ def test_slack_goes_to_the_most_useful_even_where_others_have_begun():
     ends = {r.slo.name: max(q.ended_at for q in requests if q.slo.name == r.slo.name)
             for r in requests}
     assert ends['control'] < 4.0 < ends['dialogue']
+
+
+@pytest.mark.parametrize('slo', [SloClass('free'), DIALOGUE])
+@pytest.mark.parametrize('last_ms', [8.3, 7.0, 10.0])
+def test_where_rows_are_cheap_no_place_of_the_batch_stays_empty(slo, last_ms):
+    latency = LatencyModel('cpu', ((1, 4.3), (4, 5.5), (8, last_ms)), prefill_token_ms=0.3)
+    policy = make_policy('slice', Capacity(max_batch=8, slots=8))
+    requests = tuple(Request(f'{n}', slo, 0.0, 8, 200) for n in range(8))
+    now = 0.1
+    for request in requests:
+        request.advance(8, now)
+    for _ in range(100):
+        step = policy.plan(now, requests, latency)
+        assert len(step.decode) == 8
+        now += latency.decode(8)
+        for request in step.decode:
+            request.advance(1, now)
