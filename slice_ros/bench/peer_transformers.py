@@ -56,7 +56,7 @@ class Transformers:
         def logits(part: Sequence[int]) -> np.ndarray:
             ids = torch.tensor([list(part)], device=self._device)
             return self._model(ids, use_cache=False).logits[0].float().cpu().numpy()
-        return perplexity(tokens, logits, self._length)
+        return perplexity(tokens, logits, self._model.config.max_position_embeddings)
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """Return the `count` tokens that greedy decoding puts behind a prompt."""

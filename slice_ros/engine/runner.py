@@ -103,9 +103,16 @@ class FlatBatchRunner:
             x = F.silu(x[:, :w.intermediate]).mul_(x[:, w.intermediate:])
             h = h + layer.down(x)
         if not last:
-            return h.new_empty(0, 0)
+            return self._waited(h)
         h = h if len(last) == len(h) else h[last]
         return w.head(F.rms_norm(h, hidden, w.norm, w.norm_eps)).float()
+
+    def _waited(self, x: torch.Tensor) -> torch.Tensor:
+        # No token to wait for: yet a step that came back before the GPU was done with it would
+        # be taken for a short one, and the next for a long one.
+        if self.device.type == 'cuda':
+            torch.cuda.current_stream(self.device).synchronize()
+        return x.new_empty(0, 0)
 
     def greedy(self, segments: Sequence[Segment]) -> list[int]:
         """Feed all `segments`; return the most likely token of each that wants logits."""

@@ -192,6 +192,24 @@ def test_nothing_is_compiled_once_the_model_is_loaded(monkeypatch):
     assert compiled == loaded
 
 
+def test_a_step_that_samples_nothing_takes_as_long_as_the_gpu(monkeypatch):
+    """Else the scheduler would learn that prefill chunks are quick, and what follows slow."""
+    both = runners(tiny.llama(), max_batch=1)
+    waits = []
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: type(
+        'Stream', (), {'synchronize': lambda self: waits.append(device)})())
+    for runner in both:
+        calls = []
+        monkeypatch.setattr(runner, '_waited', lambda x: calls.append(x) or x.new_empty(0, 0))
+        assert runner.forward([Segment(0, 0, [1, 2], False)]).numel() == 0
+        assert len(calls) == 1
+        runner.forward([Segment(0, 2, [1, 2], True)])
+        assert len(calls) == 1
+        runner.device = torch.device('cuda')
+        assert type(runner)._waited(runner, torch.empty(2, 3)).numel() == 0
+    assert waits == [torch.device('cuda')] * 2
+
+
 def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
     """Tensors without data, as a device has them while it has not come so far: reading raises."""
     shapes_only(monkeypatch)
@@ -319,6 +337,13 @@ def test_16_bit_steps_agree_within_rounding_whatever_their_company(dim, heads, k
     beside = recorded.forward([Segment(3, 0, [1] * 40, False), *rows])
     for found in (alone, recorded.forward(rows), beside):
         assert ((found - wanted).norm(dim=-1) < 0.05 * wanted.norm(dim=-1)).all()
+
+
+@pytest.mark.gpu
+def test_a_step_without_logits_comes_back_when_it_is_done():
+    for runner in runners(tiny.llama()):
+        runner.forward([Segment(0, 0, [1] * 100, False)])
+        assert torch.cuda.current_stream().query()
 
 
 @pytest.mark.gpu

@@ -52,18 +52,15 @@ int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows, const
     const float* source = in + static_cast<size_t>(row) * matrix->inputs;
     std::copy(source, source + matrix->inputs, values.data() + static_cast<size_t>(row) * stride);
   }
-  std::vector<int8_t> codes(size);
-  std::vector<float> scales(size / slice::kGroup), sums(size / slice::kGroup);
-  std::vector<int32_t> corrections(size / slice::kGroup);
-  const slice::Activations activations{values.data(),      codes.data(), scales.data(), sums.data(),
-                                       corrections.data(), stride,       groups};
+  std::vector<slice::GroupCodes> codes(size / slice::kGroup);
+  const slice::Activations activations{values.data(), codes.data(), stride, groups, rows};
   if (slice::is_quantized(matrix->kind)) {
     for (int row = 0; row < rows; ++row) {
       kernels->quantize(values.data() + static_cast<size_t>(row) * stride, matrix->inputs,
                         activations, row);
     }
   }
-  const slice::MatmulJob job{matrix, &activations, out, rows, matrix->outputs, matrix->outputs,
+  const slice::MatmulJob job{matrix, &activations, out, matrix->outputs, matrix->outputs,
                              slice::Store::kWrite};
   kernels->matmul(job, 0, slice::units_of(matrix->outputs));
   return SLICE_OK;

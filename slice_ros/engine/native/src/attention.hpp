@@ -19,7 +19,8 @@ static void score(const AttentionJob& job, int length) {
   for (int page = 0; page * kPage < length; ++page) {
     const uint16_t* keys = job.keys + job.pages[page] * job.page_stride;
     const uint16_t* next = (page + 1) * kPage < length
-        ? job.keys + job.pages[page + 1] * job.page_stride : keys;
+        ? job.keys + job.pages[page + 1] * job.page_stride
+        : job.values + job.pages[0] * job.page_stride;
     Floats low[queries], high[queries];
     for (int q = 0; q < queries; ++q) low[q] = high[q] = zeros();
     for (int d = 0; d < job.width; ++d) {
@@ -73,7 +74,7 @@ static void gather(const AttentionJob& job, int length, int d, const float* scal
   for (int page = 0; page * kPage < length; ++page) {
     const uint16_t* values = job.values + job.pages[page] * job.page_stride + d;
     const uint16_t* next = (page + 1) * kPage < length
-        ? job.values + job.pages[page + 1] * job.page_stride + d : values;
+        ? job.values + job.pages[page + 1] * job.page_stride + d : job.next_keys + d;
     const int tokens = length - page * kPage < kPage ? length - page * kPage : kPage;
     const float* scores = job.scores + page * kPage;
     for (int t = 0; t < tokens; ++t) {

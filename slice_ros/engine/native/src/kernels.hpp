@@ -3,22 +3,28 @@
 
 #include <cstdint>
 
+#include "layout.hpp"
 #include "slice_kernels.h"
 
 namespace slice {
 
 constexpr int kMaxQueries = 8;  // queries one attention call serves from the same keys and values
 
-// Rows of activations in the form a matrix of `kind` wants: fp32 values, or 8 bit codes with one
-// scale a group of 32 (value = scale * code).
+// 32 activations of a row in 8 bits: value = scale * code.
+struct alignas(16) GroupCodes {
+  int8_t codes[kGroup];
+  float scale;
+  float scaled_sum;    // scale times the sum of the codes, for Q4's minimums
+  int32_t correction;  // -128 times the sum of the codes, for Q8's offset
+};
+
+// Rows of activations in the form a matrix of `kind` wants: fp32 values, or 8 bit codes.
 struct Activations {
-  float* values;        // [rows][value_stride]
-  int8_t* codes;        // [rows][groups * 32]
-  float* scales;        // [rows][groups]
-  float* scaled_sums;   // [rows][groups]: scale times the sum of the codes, for Q4's minimums
-  int32_t* corrections; // [rows][groups]: -128 times the sum of the codes, for Q8's offset
+  float* values;      // [rows][value_stride]
+  GroupCodes* codes;  // of each tile of kRowTile rows (the last may have fewer): [groups][rows]
   int value_stride;
   int groups;
+  int rows;
 };
 
 enum class Store { kWrite, kAdd, kSwiGlu };
@@ -28,7 +34,6 @@ struct MatmulJob {
   const SliceMatrix* matrix;
   const Activations* in;
   float* out;
-  int rows;
   int out_stride;
   int out_width;  // columns of out that exist
   Store store;
@@ -44,6 +49,7 @@ struct AttentionJob {
   int head_dim;
   const uint16_t* keys;    // of page 0, this layer and kv head
   const uint16_t* values;
+  const uint16_t* next_keys;  // a page that will be read after this call
   int64_t page_stride;     // elements from page to page
   const int32_t* pages;    // of the slot
   float* scores;           // [queries][score_stride] scratch

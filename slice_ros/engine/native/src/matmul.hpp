@@ -56,65 +56,81 @@ static void float_tile(const MatmulJob& job, const uint8_t* const* block, int fi
   }
 }
 
-// The 8 bit dot products of a group are exact in 32 bits; a group's sum is then scaled and added.
-template <int kind, int rows>
-static void quantized_block(const MatmulJob& job, const uint8_t* block, int first,
-                            Floats (*sums)[2], int side) {
-  const Activations& in = *job.in;
-  const int groups = in.groups;
-  const size_t stride = static_cast<size_t>(groups) * kGroup;
-  const int8_t* codes = in.codes + first * stride;
-  const size_t at = static_cast<size_t>(first) * groups;
-  const uint16_t* scale = reinterpret_cast<const uint16_t*>(block);
-  const uint8_t* weights = block + scale_bytes(kind, job.matrix->inputs);
-  Floats total[rows];
-  for (int row = 0; row < rows; ++row) total[row] = zeros();
+// sums[row][side ...] = the products of `rows` rows from `first` on with `blocks` blocks. The 8 bit
+// dot products of a group are exact in 32 bits; a group's sum is then scaled and added.
+template <int kind, int rows, int blocks>
+static void quantized_tile(const MatmulJob& job, const uint8_t* const* block, int first,
+                           Floats (*sums)[2], int side) {
+  const int groups = job.in->groups;
+  const GroupCodes* in = job.in->codes + static_cast<size_t>(first) * groups;
+  const uint8_t* weights[blocks];
+  const uint16_t* steps[blocks];
+  for (int b = 0; b < blocks; ++b) {
+    steps[b] = reinterpret_cast<const uint16_t*>(block[side + b]);
+    weights[b] = block[side + b] + scale_bytes(kind, job.matrix->inputs);
+  }
+  Floats total[rows][blocks];
+  for (int row = 0; row < rows; ++row) {
+    for (int b = 0; b < blocks; ++b) total[row][b] = zeros();
+  }
   for (int group = 0; group < groups; ++group) {
-    Ints exact[rows];
+    Ints exact[rows][blocks];
 #pragma GCC unroll 8
     for (int row = 0; row < rows; ++row) {
-      exact[row] = kind == SLICE_Q8 ? q8_start(in.corrections[at + row * groups + group])
-                                   : all_ints(0);
+      for (int b = 0; b < blocks; ++b) {
+        exact[row][b] = kind == SLICE_Q8 ? q8_start(in[row].correction) : all_ints(0);
+      }
+    }
+    for (int b = 0; b < blocks; ++b) {
+      prefetch(reinterpret_cast<const uint8_t*>(steps[b]) + kAhead);
     }
     constexpr int vectors = kind == SLICE_Q8 ? kQuads : kQuads / 2;
 #pragma GCC unroll 8
     for (int quad = 0; quad < vectors; ++quad) {
-      Codes four = load_codes(weights);
-      prefetch(weights + kAhead);
-      weights += 64;
-      const int8_t* activations = codes + group * kGroup + quad * 4;
-      if constexpr (kind == SLICE_Q8) {
-        four = q8_codes(four);
-      } else {
-        const Codes high = high_nibbles(four);
-        four = low_nibbles(four);
-#pragma GCC unroll 8
-        for (int row = 0; row < rows; ++row) {
-          exact[row] = dot(exact[row], high, activations + row * stride + kGroup / 2);
-        }
+      Codes low[blocks], high[blocks];
+      for (int b = 0; b < blocks; ++b) {
+        const Codes both = load_codes(weights[b] + quad * 64);
+        prefetch(weights[b] + quad * 64 + kAhead);
+        low[b] = kind == SLICE_Q8 ? q8_codes(both) : low_nibbles(both);
+        high[b] = high_nibbles(both);
       }
 #pragma GCC unroll 8
       for (int row = 0; row < rows; ++row) {
-        exact[row] = dot(exact[row], four, activations + row * stride);
+        for (int b = 0; b < blocks; ++b) {
+          exact[row][b] = dot(exact[row][b], low[b], in[row].codes + quad * 4);
+        }
       }
-    }
-    const Floats steps = load_half(scale);
-    scale += 16;
-    Floats minimums = zeros();
-    if constexpr (kind == SLICE_Q4) {
-      minimums = load_half(scale);
-      scale += 16;
-    }
-#pragma GCC unroll 8
-    for (int row = 0; row < rows; ++row) {
-      const size_t of = at + row * groups + group;
-      total[row] = fma(mul(to_floats(exact[row]), all(in.scales[of])), steps, total[row]);
       if constexpr (kind == SLICE_Q4) {
-        total[row] = fma(all(in.scaled_sums[of]), minimums, total[row]);
+#pragma GCC unroll 8
+        for (int row = 0; row < rows; ++row) {
+          for (int b = 0; b < blocks; ++b) {
+            exact[row][b] = dot(exact[row][b], high[b],
+                                in[row].codes + (quad + kQuads / 2) * 4);
+          }
+        }
       }
+    }
+    for (int b = 0; b < blocks; ++b) {
+      const Floats step = load_half(steps[b]);
+      const Floats minimum = kind == SLICE_Q4 ? load_half(steps[b] + 16) : zeros();
+#pragma GCC unroll 8
+      for (int row = 0; row < rows; ++row) {
+        const Floats scaled = mul(to_floats(exact[row][b]), all(in[row].scale));
+        total[row][b] = fma(scaled, step, total[row][b]);
+        if constexpr (kind == SLICE_Q4) {
+          total[row][b] = fma(all(in[row].scaled_sum), minimum, total[row][b]);
+        }
+      }
+    }
+    in += rows;
+    for (int b = 0; b < blocks; ++b) {
+      weights[b] += vectors * 64;
+      steps[b] += kind == SLICE_Q4 ? 32 : 16;
     }
   }
-  for (int row = 0; row < rows; ++row) sums[row][side] = total[row];
+  for (int row = 0; row < rows; ++row) {
+    for (int b = 0; b < blocks; ++b) sums[row][side + b] = total[row][b];
+  }
 }
 
 // Writes the first `width` lanes.
@@ -158,8 +174,9 @@ template <int kind, int rows>
 static void tile(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
   Floats sums[rows][2];
   if constexpr (kind == SLICE_Q8 || kind == SLICE_Q4) {
-    quantized_block<kind, rows>(job, block[0], first, sums, 0);
-    quantized_block<kind, rows>(job, block[1], first, sums, 1);
+    for (int side = 0; side < 2; side += kBlockTile) {
+      quantized_tile<kind, rows, kBlockTile>(job, block, first, sums, side);
+    }
   } else {
     float_tile<kind, rows>(job, block, first, sums);
   }
@@ -169,7 +186,7 @@ static void tile(const MatmulJob& job, const uint8_t* const* block, int first, i
 // A remainder of fewer rows than a tile, found by counting down from the largest.
 template <int kind, int rows>
 static void rest(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
-  if (job.rows - first == rows) {
+  if (job.in->rows - first == rows) {
     tile<kind, rows>(job, block, first, unit);
   } else if constexpr (rows > 1) {
     rest<kind, rows - 1>(job, block, first, unit);
@@ -185,7 +202,9 @@ static void matmul_units(const MatmulJob& job, int first_unit, int last_unit) {
     const uint8_t* block[2] = {block_at(*job.matrix, unit * 2),
                                block_at(*job.matrix, second)};
     int row = 0;
-    for (; row + kRowTile <= job.rows; row += kRowTile) tile<kind, kRowTile>(job, block, row, unit);
+    for (; row + kRowTile <= job.in->rows; row += kRowTile) {
+      tile<kind, kRowTile>(job, block, row, unit);
+    }
     if constexpr (kRowTile > 1) rest<kind, kRowTile - 1>(job, block, row, unit);
   }
 }

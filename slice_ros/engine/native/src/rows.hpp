@@ -24,10 +24,11 @@ static void rms_norm(const float* in, const float* weight, float eps, int width,
 }
 
 // A scale for each group of 32: the row's own, so that nobody else's activations matter.
-static void quantize(const float* in, int width, const Activations& to, int row) {
-  int8_t* codes = to.codes + static_cast<size_t>(row) * to.groups * kGroup;
-  const size_t first = static_cast<size_t>(row) * to.groups;
-  for (int group = 0; group < to.groups; ++group) {
+static void quantize(const float* in, int width, const Activations& out, int row) {
+  const int tile = row / kRowTile * kRowTile;
+  const int rows = out.rows - tile < kRowTile ? out.rows - tile : kRowTile;
+  GroupCodes* to = out.codes + static_cast<size_t>(tile) * out.groups + (row - tile);
+  for (int group = 0; group < out.groups; ++group, to += rows) {
     Floats low = load(in + group * kGroup);
     Floats high = load(in + group * kGroup + 16);
     const int left = width - group * kGroup;
@@ -40,12 +41,12 @@ static void quantize(const float* in, int width, const Activations& to, int row)
     const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     const Ints low_codes = rounded(mul(low, all(inverse)));
     const Ints high_codes = rounded(mul(high, all(inverse)));
-    store_bytes(codes + group * kGroup, low_codes);
-    store_bytes(codes + group * kGroup + 16, high_codes);
+    store_bytes(to->codes, low_codes);
+    store_bytes(to->codes + 16, high_codes);
     const int32_t sum = sum_of_ints(add_ints(low_codes, high_codes));
-    to.scales[first + group] = scale;
-    to.scaled_sums[first + group] = scale * static_cast<float>(sum);
-    to.corrections[first + group] = -128 * sum;
+    to->scale = scale;
+    to->scaled_sum = scale * static_cast<float>(sum);
+    to->correction = -128 * sum;
   }
 }
 

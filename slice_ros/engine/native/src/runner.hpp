@@ -73,10 +73,10 @@ class Runner {
   void forward(Member& member);
   void embed(Member& member, const Batch& batch);
   // Row i of `to` becomes the norm of hidden row row_of[i], or i where row_of is null.
-  void normalize(Member& member, const float* weight, const SliceMatrix& next, int rows, const int32_t* row_of,
-                 const Activations& to);
-  void quantize(Member& member, const SliceMatrix& next, int rows, const Activations& in);
-  void multiply(Member& member, const SliceMatrix& matrix, const Activations& in, int rows, float* out,
+  void normalize(Member& member, const float* weight, const SliceMatrix& next,
+                 const int32_t* row_of, const Activations& to);
+  void quantize(Member& member, const SliceMatrix& next, const Activations& in);
+  void multiply(Member& member, const SliceMatrix& matrix, const Activations& in, float* out,
                 int out_stride, int out_width, Store store);
   void rotate_and_keep(Member& member, const Batch& batch, int layer);
   void attend(Member& member, const Batch& batch, int layer);
@@ -86,11 +86,13 @@ class Runner {
   void keep_row(int layer, int row, int slot, int position);
   void rotate_head(const float* head, const float* norm, int position, float scale, float* out);
   void attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
-                    float* scores);
+                    float* scores, const uint16_t* next_keys);
+  const int32_t* pages_of(const Batch& batch, const RowGroup& group) const;
+  int64_t page_stride() const { return model_.kv_heads * page_size_; }
   // A kv head's part of page 0 in a layer's keys or values.
   uint16_t* page_base(uint16_t* pool, int layer, int kv_head) const;
   // Activations of that many inputs, in one of the value buffers and the common codes.
-  Activations activations(float* values, int inputs) const;
+  Activations activations(float* values, int inputs, int rows) const;
 
   SliceModel model_;
   std::vector<SliceLayer> layers_;
@@ -105,10 +107,7 @@ class Runner {
   Buffer<float> hidden_;    // [rows][hidden]: the residual stream
   Buffer<float> values_;    // [rows][inputs]: a norm or the attention's outcome
   Buffer<float> gated_;     // [rows][intermediate]
-  Buffer<int8_t> codes_;    // [rows][inputs]: what the next matrix reads, in 8 bits
-  Buffer<float> scales_;    // [rows][groups], as the next two
-  Buffer<float> scaled_sums_;
-  Buffer<int32_t> corrections_;
+  Buffer<GroupCodes> codes_;  // [rows][groups]: what the next matrix reads, in 8 bits
   Buffer<float> qkv_;       // [rows][qkv outputs]
   Buffer<float> queries_;   // [rows][heads][head_width]
   Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]

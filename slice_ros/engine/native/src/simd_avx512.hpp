@@ -11,7 +11,11 @@ using Floats = __m512;
 using Ints = __m512i;
 using Codes = __m512i;  // 64 unsigned bytes: four for each lane
 
-constexpr int kRowTile = 8;  // rows of a matmul tile: 16 sums and their operands fill 32 registers
+// Rows of a matmul tile, and blocks of it that the quantised kinds compute side by side: the integer
+// sums of 8 rows and 2 blocks leave room for the operands in 32 registers, and what is read of a row
+// serves both blocks.
+constexpr int kRowTile = 8;
+constexpr int kBlockTile = 2;
 
 #define SLICE_INLINE static inline __attribute__((always_inline))
 

@@ -23,7 +23,8 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 constexpr int kParts = 16 / kLanes;
-constexpr int kRowTile = 2;  // more would not fit 16 or 32 small registers
+constexpr int kRowTile = 2;  // more, or two blocks at once, would not fit 16 or 32 small registers
+constexpr int kBlockTile = 1;
 
 typedef float FloatPart __attribute__((vector_size(kLanes * 4)));
 typedef int32_t IntPart __attribute__((vector_size(kLanes * 4)));

@@ -22,77 +22,68 @@ void Runner::forward(Member& member) {
   const Batch& batch = batch_;
   const int rows = batch.rows;
   const int hidden = model_.hidden;
-  const Activations normed = activations(values_.get(), hidden);
-  const Activations attended = activations(values_.get(), model_.heads * model_.head_dim);
-  const Activations gated = activations(gated_.get(), model_.intermediate);
+  const Activations normed = activations(values_.get(), hidden, rows);
+  const Activations attended = activations(values_.get(), model_.heads * model_.head_dim, rows);
+  const Activations gated = activations(gated_.get(), model_.intermediate, rows);
   float* residual = hidden_.get();
   embed(member, batch);
   for (int i = 0; i < model_.layers; ++i) {
     const SliceLayer& layer = layers_[i];
     const int qkv_width = layer.qkv.outputs;
-    normalize(member, layer.attention_norm, layer.qkv, rows, nullptr, normed);
-    multiply(member, layer.qkv, normed, rows, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
+    normalize(member, layer.attention_norm, layer.qkv, nullptr, normed);
+    multiply(member, layer.qkv, normed, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
     rotate_and_keep(member, batch, i);
     attend(member, batch, i);
-    quantize(member, layer.attention_out, rows, attended);
-    multiply(member, layer.attention_out, attended, rows, residual, hidden, hidden, Store::kAdd);
-    normalize(member, layer.mlp_norm, layer.gate_up, rows, nullptr, normed);
-    multiply(member, layer.gate_up, normed, rows, gated.values, gated.value_stride, model_.intermediate,
+    quantize(member, layer.attention_out, attended);
+    multiply(member, layer.attention_out, attended, residual, hidden, hidden, Store::kAdd);
+    normalize(member, layer.mlp_norm, layer.gate_up, nullptr, normed);
+    multiply(member, layer.gate_up, normed, gated.values, gated.value_stride, model_.intermediate,
              Store::kSwiGlu);
-    quantize(member, layer.down, rows, gated);
-    multiply(member, layer.down, gated, rows, residual, hidden, hidden, Store::kAdd);
+    quantize(member, layer.down, gated);
+    multiply(member, layer.down, gated, residual, hidden, hidden, Store::kAdd);
   }
   if (batch.outputs == 0) return;
-  normalize(member, model_.final_norm, model_.head, batch.outputs, batch.output_row, normed);
-  multiply(member, model_.head, normed, batch.outputs, batch.logits, model_.vocabulary, model_.vocabulary,
+  const Activations last = activations(values_.get(), hidden, batch.outputs);
+  normalize(member, model_.final_norm, model_.head, batch.output_row, last);
+  multiply(member, model_.head, last, batch.logits, model_.vocabulary, model_.vocabulary,
            Store::kWrite);
   if (batch.best_token) pick_best(member, batch);
 }
 
-Activations Runner::activations(float* values, int inputs) const {
+Activations Runner::activations(float* values, int inputs, int rows) const {
   const int groups = groups_of(inputs);
-  return {values,          codes_.get(),      scales_.get(), scaled_sums_.get(),
-          corrections_.get(), groups * kGroup, groups};
+  return {values, codes_.get(), groups * kGroup, groups, rows};
 }
 
 void Runner::embed(Member& member, const Batch& batch) {
-  team_.share(member, batch.rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      unpack_row(model_.embedding, batch.token[row], hidden_.get() + int64_t{row} * model_.hidden);
-    }
+  team_.share(member, batch.rows, [&](int row) {
+    unpack_row(model_.embedding, batch.token[row], hidden_.get() + int64_t{row} * model_.hidden);
   });
 }
 
-void Runner::normalize(Member& member, const float* weight, const SliceMatrix& next, int rows,
+void Runner::normalize(Member& member, const float* weight, const SliceMatrix& next,
                        const int32_t* row_of, const Activations& to) {
-  team_.share(member, rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      const int64_t from = row_of ? row_of[row] : row;
-      float* out = to.values + int64_t{row} * to.value_stride;
-      kernels_.rms_norm(hidden_.get() + from * model_.hidden, weight, model_.norm_eps,
-                        model_.hidden, out);
-      if (is_quantized(next.kind)) kernels_.quantize(out, model_.hidden, to, row);
-    }
+  team_.share(member, to.rows, [&](int row) {
+    const int64_t from = row_of ? row_of[row] : row;
+    float* out = to.values + int64_t{row} * to.value_stride;
+    kernels_.rms_norm(hidden_.get() + from * model_.hidden, weight, model_.norm_eps,
+                      model_.hidden, out);
+    if (is_quantized(next.kind)) kernels_.quantize(out, model_.hidden, to, row);
   });
 }
 
-void Runner::quantize(Member& member, const SliceMatrix& next, int rows, const Activations& in) {
+void Runner::quantize(Member& member, const SliceMatrix& next, const Activations& in) {
   if (!is_quantized(next.kind)) return;
-  team_.share(member, rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      kernels_.quantize(in.values + int64_t{row} * in.value_stride, next.inputs, in, row);
-    }
+  team_.share(member, in.rows, [&](int row) {
+    kernels_.quantize(in.values + int64_t{row} * in.value_stride, next.inputs, in, row);
   });
 }
 
-void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activations& in, int rows, float* out,
+void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activations& in, float* out,
                       int out_stride, int out_width, Store store) {
-  const MatmulJob job{&matrix, &in, out, rows, out_stride, out_width, store};
-  const int units = units_of(matrix.outputs);
-  // Large, since a piece is streamed from memory and asked for ahead; yet more than one for each
-  // thread, so that nobody waits long for one that lost its processor.
-  const int piece = std::clamp(units / (team_.size() * 2), 1, 64);
-  team_.share(member, units, piece, [&](int begin, int end) { kernels_.matmul(job, begin, end); });
+  const MatmulJob job{&matrix, &in, out, out_stride, out_width, store};
+  team_.share(member, units_of(matrix.outputs),
+              [&](int unit) { kernels_.matmul(job, unit, unit + 1); });
 }
 
 uint16_t* Runner::page_base(uint16_t* pool, int layer, int kv_head) const {
@@ -114,10 +105,8 @@ void Runner::rotate_head(const float* head, const float* norm, int position, flo
 }
 
 void Runner::rotate_and_keep(Member& member, const Batch& batch, int layer) {
-  team_.share(member, batch.rows, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      keep_row(layer, row, batch.slot[row], batch.position[row]);
-    }
+  team_.share(member, batch.rows, [&](int row) {
+    keep_row(layer, row, batch.slot[row], batch.position[row]);
   });
 }
 
@@ -133,7 +122,7 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
   const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
                                      position / SLICE_PAGE_TOKENS];
   const int token = position % SLICE_PAGE_TOKENS;
-  const int64_t offset = int64_t{page} * model_.kv_heads * page_size_;
+  const int64_t offset = page * page_stride();
   float head_values[kMaxHeadWidth];
   uint16_t halves[kMaxHeadWidth];
   for (int head = 0; head < model_.kv_heads; ++head) {
@@ -154,25 +143,32 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
 
 void Runner::attend(Member& member, const Batch& batch, int layer) {
   float* scores = scores_.get() + int64_t{member.index} * kMaxQueries * score_stride_;
-  const int items = static_cast<int>(groups_.size()) * model_.kv_heads;
-  team_.share(member, items, 1, [&](int begin, int end) {
-    for (int item = begin; item < end; ++item) {
-      attend_group(batch, layer, groups_[item / model_.kv_heads], item % model_.kv_heads, scores);
-    }
+  const int kv_heads = model_.kv_heads;
+  const int items = static_cast<int>(groups_.size()) * kv_heads;
+  team_.share(member, items, [&](int item) {
+    const int next = std::min(item + 1, items - 1);  // most likely this member's as well
+    const uint16_t* next_keys = page_base(cache_.keys, layer, next % kv_heads) +
+                                pages_of(batch, groups_[next / kv_heads])[0] * page_stride();
+    attend_group(batch, layer, groups_[item / kv_heads], item % kv_heads, scores, next_keys);
   });
 }
 
+const int32_t* Runner::pages_of(const Batch& batch, const RowGroup& group) const {
+  return cache_.page_table + int64_t{batch.slot[group.first]} * cache_.pages_per_slot;
+}
+
 void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
-                          float* scores) {
+                          float* scores, const uint16_t* next_keys) {
   const int shared = model_.heads / model_.kv_heads;
-  const Activations to = activations(values_.get(), model_.heads * model_.head_dim);
+  const Activations to = activations(values_.get(), model_.heads * model_.head_dim, batch.rows);
   AttentionJob job;
   job.width = head_width_;
   job.head_dim = model_.head_dim;
   job.keys = page_base(cache_.keys, layer, kv_head);
   job.values = page_base(cache_.values, layer, kv_head);
-  job.page_stride = model_.kv_heads * page_size_;
-  job.pages = cache_.page_table + int64_t{batch.slot[group.first]} * cache_.pages_per_slot;
+  job.next_keys = next_keys;
+  job.page_stride = page_stride();
+  job.pages = pages_of(batch, group);
   job.scores = scores;
   job.score_stride = score_stride_;
   job.queries = 0;
@@ -191,11 +187,9 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
 }
 
 void Runner::pick_best(Member& member, const Batch& batch) {
-  team_.share(member, batch.outputs, 1, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) {
-      const float* logits = batch.logits + int64_t{row} * model_.vocabulary;
-      batch.best_token[row] = kernels_.arg_max(logits, model_.vocabulary);
-    }
+  team_.share(member, batch.outputs, [&](int row) {
+    const float* logits = batch.logits + int64_t{row} * model_.vocabulary;
+    batch.best_token[row] = kernels_.arg_max(logits, model_.vocabulary);
   });
 }
 

@@ -28,7 +28,8 @@ void await(const std::atomic<int>& value, const Reached& reached) {
 
 }  // namespace
 
-Team::Team(int threads, int phases) : phase_count_(phases), phases_(new Phase[phases]) {
+Team::Team(int threads, int phases)
+    : phase_count_(phases), phases_(new Phase[phases]), parts_(new Part[phases * threads]) {
   for (int index = 1; index < threads; ++index) {
     threads_.emplace_back([this, index] { serve(index); });
   }
@@ -49,8 +50,10 @@ void Team::settle() {
 void Team::run(Work work, void* context) {
   settle();
   for (int i = 0; i < phase_count_; ++i) {
-    phases_[i].next.store(0, std::memory_order_relaxed);
     phases_[i].done.store(0, std::memory_order_relaxed);
+  }
+  for (int i = 0; i < phase_count_ * size(); ++i) {
+    parts_[i].taken.store(0, std::memory_order_relaxed);
   }
   work_ = work;
   context_ = context;

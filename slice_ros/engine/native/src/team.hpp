@@ -35,34 +35,46 @@ class Team {
   void run(Work work, void* context);
   void settle();
 
-  // Inside work, called by every member alike: hands out [0, count) in pieces of `piece` to whoever
-  // is there, and returns when all of it is done. task(begin, end) is called for each piece.
+  // Inside work, called by every member alike: calls task(0 .. count - 1), each once, on whoever is
+  // there, and returns when all are done. A member goes through a part of its own in order, since
+  // what it reads is asked for ahead and what it wrote before lies near; then it helps the others.
   template <typename Task>
-  void share(Member& member, int count, int piece, const Task& task) {
-    Phase& phase = phases_[member.phase++];
+  void share(Member& member, int count, const Task& task) {
+    const int phase = member.phase++;
     int mine = 0;
-    for (;;) {
-      const int begin = phase.next.fetch_add(piece, std::memory_order_relaxed);
-      if (begin >= count) break;
-      const int end = begin + piece < count ? begin + piece : count;
-      task(begin, end);
-      mine += end - begin;
+    for (int i = 0; i < size(); ++i) {
+      const int owner = (member.index + i) % size();
+      const int first = part_start(count, owner);
+      const int items = part_start(count, owner + 1) - first;
+      std::atomic<int>& taken = parts_[phase * size() + owner].taken;
+      while (taken.load(std::memory_order_relaxed) < items) {
+        const int item = taken.fetch_add(1, std::memory_order_relaxed);
+        if (item >= items) break;
+        task(first + item);
+        ++mine;
+      }
     }
-    finish(phase, mine, count);
+    finish(phases_[phase], mine, count);
   }
 
  private:
-  // On a cache line of its own, since every thread writes to it.
+  // Each on a cache line of its own, since any thread may write to it.
   struct alignas(64) Phase {
-    std::atomic<int> next{0};
     std::atomic<int> done{0};
   };
+  struct alignas(64) Part {
+    std::atomic<int> taken{0};
+  };
 
+  int part_start(int count, int owner) const {
+    return static_cast<int>(int64_t{count} * owner / size());
+  }
   void finish(Phase& phase, int mine, int count);
   void serve(int index);
 
   const int phase_count_;
   std::unique_ptr<Phase[]> phases_;
+  std::unique_ptr<Part[]> parts_;  // [phases][threads]
   Work work_ = nullptr;
   void* context_ = nullptr;
   alignas(64) std::atomic<int> job_{0};     // counts jobs; wakes the threads
