@@ -67,6 +67,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self._changing = False
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
+        self._starting = threading.Lock()  # held while it is made: none is waited for too early
 
     @property
     def settings(self) -> Settings:
@@ -108,9 +109,11 @@ class ManagedNode(LifecycleNodeMixin, Node):
 
     def wait(self, timeout: float) -> bool:
         """Wait for the thread that loads or drains; return whether it has ended."""
-        if self._worker is not None:
-            self._worker.join(timeout)
-        return self._worker is None or not self._worker.is_alive()
+        with self._starting:
+            worker = self._worker
+        if worker is not None:
+            worker.join(timeout)
+        return worker is None or not worker.is_alive()
 
     def wake(self) -> None:
         """Make the executor look at what another thread has completed."""
@@ -147,12 +150,15 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 log.exception('a transition failed')
             done.set_result(None)
             self.wake()
-        self._worker = threading.Thread(target=run, name='transition', daemon=True)
-        self._worker.start()
+        with self._starting:
+            self._worker = threading.Thread(target=run, name='transition', daemon=True)
+            self._worker.start()
         return done
 
     def _load(self) -> None:
         """Load and profile the model; on failure say why and leave `engine` None."""
+        if self._stopping.is_set():
+            return
         from slice_ros.engine import load_engine
         self.state, told = 'loading', ''
 

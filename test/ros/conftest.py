@@ -18,6 +18,7 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from slice_ros import msg, srv  # noqa: E402
 from slice_ros.action import Generate  # noqa: E402
+from slice_ros.client import SliceClient  # noqa: E402
 from slice_ros.engine import EngineConfig, load_engine  # noqa: E402
 from slice_ros.ros.interfaces import SliceNode  # noqa: E402
 from slice_ros.ros.requests import SERVICES, TOKENS  # noqa: E402
@@ -40,6 +41,29 @@ def get(future, timeout=60.0):
     future.add_done_callback(lambda _: done.set())
     assert done.wait(timeout), 'no answer'
     return future.result()
+
+
+def run(executor, coroutine, timeout=60.0):
+    """Spin until a coroutine is done; return its result."""
+    async def task():
+        return await coroutine
+    task = executor.create_task(task)
+    executor.spin_until_future_complete(task, timeout)
+    assert task.done(), 'no answer'
+    return task.result()
+
+
+def live(node):
+    """Return the requests of a node that have not ended."""
+    return [request for request in node.server.snapshot().requests if not request.ended]
+
+
+def spin_until(planner, condition, timeout=30.0):
+    """Spin a planner until a condition holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, 'it did not come to pass'
+        planner[0].spin_once(0.02)
 
 
 class Spinning:
@@ -169,3 +193,28 @@ def caller(node):
 def spin():
     """Return what spins a node in a thread of its own."""
     return Spinning
+
+
+@pytest.fixture(scope='module')
+def planner(node):
+    """A client on a node of its own, not spun by anybody."""
+    planner = Node('planner')
+    client = SliceClient(planner)
+    executor = SingleThreadedExecutor()
+    executor.add_node(planner)
+    run(executor, client.wait_until_ready(20))
+    yield executor, client
+    client.close()
+    executor.shutdown()
+    planner.destroy_node()
+
+
+@pytest.fixture
+def client(planner):
+    return planner[1]
+
+
+@pytest.fixture
+def play(planner):
+    """Run a coroutine on the one executor thread; return its result."""
+    return lambda coroutine: run(planner[0], coroutine)

@@ -1,59 +1,20 @@
 """slice_ros.client against a node with the real model, in every way a planner may use it."""
 
 import asyncio
-import gc
 import subprocess
 import sys
 import time
 
-from conftest import get, wait_until
+from conftest import get, live, run, spin_until, wait_until
 import pytest
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from slice_ros.client import (Cancelled, InvalidRequest, SliceClient, Timeout, Unavailable)
+from slice_ros.client import InvalidRequest, SliceClient, Unavailable
 from slice_ros.client.answer import UNREAD
 from slice_ros.errors import ErrorCode
 
 LONG = {'prompt': 'Tell me a long story about a robot that explores a warehouse.',
         'max_tokens': 400}
-
-
-@pytest.fixture(scope='module')
-def planner(node):
-    """A client on a node of its own, not spun by anybody."""
-    planner = Node('planner')
-    client = SliceClient(planner)
-    executor = SingleThreadedExecutor()
-    executor.add_node(planner)
-    run(executor, client.wait_until_ready(20))
-    yield executor, client
-    client.close()
-    executor.shutdown()
-    planner.destroy_node()
-
-
-@pytest.fixture
-def client(planner):
-    return planner[1]
-
-
-@pytest.fixture
-def play(planner):
-    """Run a coroutine on the one executor thread; return its result."""
-    return lambda coroutine: run(planner[0], coroutine)
-
-
-def run(executor, coroutine, timeout=60.0):
-    async def task():
-        return await coroutine
-    task = executor.create_task(task)
-    executor.spin_until_future_complete(task, timeout)
-    assert task.done(), 'no answer'
-    return task.result()
-
-
-def live(node):
-    return [request for request in node.server.snapshot().requests if not request.ended]
 
 
 def test_the_pieces_are_the_answer(client, play, caller):
@@ -78,74 +39,6 @@ def test_ask_takes_conversations_and_sampling(client, play):
     answer = play(client.ask('Hi', max_tokens=3, ttft_ms=1, tpot_ms=float('inf')))
     assert answer.report.slo.ttft_ms == 1 and answer.report.slo.tpot_ms == 0
     assert answer.report.output_tokens <= 3
-
-
-@pytest.mark.parametrize('way', ['break', 'drop', 'cancel', 'task', 'exception'])
-def test_leaving_a_stream_ends_its_computing(client, play, planner, node, way):
-    async def leave():
-        stream = client.generate(**LONG)
-        request, = [r async for r in _first(stream, node)]
-        if way == 'cancel':
-            stream.cancel()
-            with pytest.raises(Cancelled):
-                await stream
-        elif way == 'exception':
-            with pytest.raises(ZeroDivisionError):
-                async for _ in stream:
-                    1 / 0
-        elif way == 'break':
-            async for _ in stream:
-                break
-        return request, stream if way in ('break', 'exception') else None
-    if way == 'task':
-        async def forever():
-            async for _ in client.generate(**LONG):
-                pass
-        task = planner[0].create_task(forever)
-        while not live(node) or not live(node)[0].generated:
-            planner[0].spin_once(0.1)
-        request, = live(node)
-        task.cancel()
-        _spin_until(planner, lambda: request.ended)
-        kept = None
-    else:
-        request, kept = play(leave())
-    _spin_until(planner, lambda: request.ended)
-    assert request.error is ErrorCode.CANCELLED and request.generated < 400
-    assert not live(node)
-    _spin_until(planner, lambda: not client._requests.live)
-    del kept
-
-
-async def _first(stream, node):
-    """Yield the request of a stream once the node has sent something of it."""
-    progress = stream._progress
-    chunk = await progress.next()
-    progress._unread.appendleft(chunk)
-    yield next(r for r in live(node) if r.id == stream.request_id)
-
-
-def _spin_until(planner, condition, timeout=30.0):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, 'it did not come to pass'
-        planner[0].spin_once(0.02)
-
-
-def test_a_timeout_cancels(client, play, node, planner):
-    async def late():
-        with pytest.raises(Timeout) as caught:
-            await client.ask(**LONG, timeout=0.1)
-        return caught.value
-    begin = time.monotonic()
-    error = play(late())
-    assert 0.08 < time.monotonic() - begin < 20
-    assert isinstance(error, TimeoutError) and '0.1 s' in error.message
-    assert error.code is ErrorCode.CANCELLED
-    _spin_until(planner, lambda: not live(node))
-    with pytest.raises(Timeout):
-        play(client.ask('Hi', timeout=0))
-    _spin_until(planner, lambda: not client._requests.live and not live(node))
 
 
 @pytest.mark.parametrize('fields, code, word', [
@@ -175,22 +68,6 @@ def test_a_bad_request_is_a_typed_error(client, play, fields, code, word):
         play(wait())
 
 
-def test_what_ends_a_request_from_outside_keeps_what_came(client, play, caller, node):
-    async def read():
-        stream = client.generate(**LONG)
-        texts = []
-        with pytest.raises(Cancelled) as caught:
-            async for chunk in stream:
-                if not texts:
-                    caller.canceller.call_async(
-                        caller.canceller.srv_type.Request(request_id=stream.request_id))
-                texts.append(chunk.text)
-        return caught.value, ''.join(texts)
-    error, text = play(read())
-    assert error.answer.text == text and '~/cancel' in error.message
-    assert error.answer.report.error_code == ErrorCode.CANCELLED
-
-
 def test_futures_and_coroutines_within_callbacks_of_one_executor(client, planner):
     """A callback asks and returns; one that awaits holds up neither tokens nor the others."""
     executor, _ = planner
@@ -203,17 +80,9 @@ def test_futures_and_coroutines_within_callbacks_of_one_executor(client, planner
         future = client.ask_future('What is a wheel?', max_tokens=8)
         future.add_done_callback(lambda done: said.append(done.result().text))
     timer = client.node.create_timer(0.01, awaiting)
-    _spin_until(planner, lambda: len(said) == 2)
+    spin_until(planner, lambda: len(said) == 2)
     assert said[0] == said[1]
     client.node.destroy_timer(timer)
-
-
-def test_a_cancelled_future_cancels_its_request(client, planner, node):
-    future = client.ask_future(**LONG)
-    _spin_until(planner, lambda: live(node))
-    future.cancel()
-    _spin_until(planner, lambda: not live(node) and not client._requests.live)
-    assert future.cancelled()
 
 
 def test_twenty_streams_at_once(client, play, planner):
@@ -225,16 +94,16 @@ def test_twenty_streams_at_once(client, play, planner):
         assert text == stream.result.text
         return stream.result
     tasks = [executor.create_task(read, number) for number in range(20)]
-    _spin_until(planner, lambda: all(task.done() for task in tasks), 60)
+    spin_until(planner, lambda: all(task.done() for task in tasks), 60)
     assert len({task.result().request_id for task in tasks}) == 20
-    _spin_until(planner, lambda: not client._requests.live)
+    spin_until(planner, lambda: not client._requests.live)
     assert not client._requests.action._futures and not client._requests.action._feedback_callbacks
     assert not list(client.node.timers)
 
 
 def test_a_slow_reader_has_a_short_queue_and_loses_nothing(client, planner):
     stream = client.generate('Tell me a long story.', max_tokens=UNREAD + 40)
-    _spin_until(planner, lambda: stream.done, 90)
+    spin_until(planner, lambda: stream.done, 90)
     assert len(stream._progress._unread) <= UNREAD
 
     async def read():
@@ -266,42 +135,6 @@ def test_asyncio_reads_what_another_thread_spins(node, spin):
     planner.destroy_node()
 
 
-def test_close_cancels_and_tells_the_readers(node, spin):
-    planner = Node('leaving')
-    client, spinning = SliceClient(planner), spin(planner)
-    asyncio.run(client.wait_until_ready(20))
-    stream, future = client.generate(**LONG), client.ask_future(**LONG)
-
-    async def wait():
-        with pytest.raises(Cancelled):
-            await stream
-    task = spinning.executor.create_task(wait)
-    wait_until(lambda: len(live(node)) == 2)
-    client.close()
-    get(task)
-    with pytest.raises(Cancelled):
-        get(future)
-    wait_until(lambda: not live(node))
-    with pytest.raises(Cancelled):
-        asyncio.run(client.ask('Hi'))
-    client.close()
-    spinning.close()
-    planner.destroy_node()
-
-
-def test_close_works_when_nothing_spins_any_more(node, spin):
-    planner = Node('late')
-    client, spinning = SliceClient(planner), spin(planner)
-    asyncio.run(client.wait_until_ready(20))
-    stream = client.generate(**LONG)
-    wait_until(lambda: len(live(node)) == 1)
-    spinning.close()
-    client.close()
-    wait_until(lambda: not live(node))
-    assert isinstance(stream.error, Cancelled)
-    planner.destroy_node()
-
-
 def test_without_a_node_it_says_so(ros):
     planner = Node('lonely')
     client = SliceClient(planner, 'nobody')
@@ -323,8 +156,3 @@ def test_it_needs_no_torch():
     code = ('import sys, slice_ros.client; '
             'sys.exit(any(name.split(".")[0] == "torch" for name in sys.modules))')
     assert subprocess.run([sys.executable, '-c', code], timeout=60).returncode == 0
-
-
-def test_nothing_of_it_is_left_over(client):
-    gc.collect()
-    assert not client._requests.live and not client._callbacks._words

@@ -1,5 +1,8 @@
 """Transitions as a lifecycle manager asks for them."""
 
+import threading
+import time
+
 from action_msgs.msg import GoalStatus
 from conftest import Caller, get, Spinning, wait_until
 from lifecycle_msgs.msg import State, Transition
@@ -205,3 +208,23 @@ def test_a_manager_that_asks_while_it_drains_is_answered_at_once(managed):
     assert not manager.changed(SHUTDOWN)   # another transition is under way
     get(goal.cancel_goal_async())          # then it has nothing to wait for
     assert get(deactivated, 10.0).success and manager.label == 'inactive'
+
+
+def test_a_stop_while_the_loader_is_being_started_waits_for_it(managed, monkeypatch):
+    node, _ = managed()
+    starting, waited, start = threading.Event(), [], threading.Thread.start
+
+    def wait():
+        starting.wait(10)
+        waited.append(node.wait(10))
+
+    def slowly(thread):
+        starting.set()
+        time.sleep(0.2)
+        start(thread)
+    stopper = threading.Thread(target=wait)
+    stopper.start()
+    monkeypatch.setattr(threading.Thread, 'start', slowly)
+    node._in_background(lambda: time.sleep(0.1))
+    stopper.join(10)
+    assert waited == [True] and not node._worker.is_alive()
