@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+GLANCE = 0.1          # seconds between looks whether a signal has come
 EXIT_FAILED = 1       # the model cannot be loaded
 EXIT_PARAMETERS = 2   # the parameters cannot be used
 
@@ -39,9 +40,9 @@ class _ToRos(logging.Handler):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop; return the exit code."""
-    stop = threading.Event()
+    told = []  # why it is to stop; not an event, whose lock a signal handler may find held
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: told.append(number))
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -69,13 +70,14 @@ def main(args: list[str] | None = None) -> int:
 
     def started(task) -> None:
         nonlocal failed
-        if not task.result() and not stop.is_set():
+        if not task.result() and not told:
             failed = True  # whoever started it alone would wait for ever
-            stop.set()
+            told.append('it cannot be loaded')
     if node.settings.autostart:
         executor.create_task(node.start).add_done_callback(started)
         executor.wake()
-    stop.wait()
+    while not told:
+        time.sleep(GLANCE)
     node.get_logger().info('stopping')
     waiting = node.waiting
     node.close()
