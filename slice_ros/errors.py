@@ -36,3 +36,8 @@ class RequestError(Exception):
 
 class ModelError(Exception):
     """A model that cannot be loaded; the sentence says what was looked for and what to do."""
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says, on one line and not too long a one."""
+    return ' '.join(str(error).split())[:400] or type(error).__name__

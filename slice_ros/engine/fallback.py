@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slice_ros.engine.runner import Segment
-from slice_ros.errors import ModelError
+from slice_ros.errors import ModelError, one_line
 import torch
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ class TransformersRunner:
 
     @classmethod
     def load(cls, path: Path, config: 'PreTrainedConfig', weights: str, device: torch.device,
-             slots: int) -> 'TransformersRunner':
-        """Load a Hugging Face directory. Raises ``ModelError`` when it is no decoder."""
+             slots: int, tensors: int) -> 'TransformersRunner':
+        """Load a Hugging Face directory that holds so many tensors.
+
+        Raises ``ModelError`` when it is no decoder, or damaged.
+        """
         # Imported where it is needed: transformers' models take seconds and 90 MB.
         from transformers import AutoModelForCausalLM
         dtype = torch.float32 if device.type == 'cpu' and weights == 'fp16' else {
@@ -38,12 +41,17 @@ class TransformersRunner:
         if getattr(config, 'is_encoder_decoder', False):
             raise ModelError(f'{path} is an encoder-decoder model ({config.model_type}): '
                              'only decoder-only language models can be served')
+        layers = getattr(config, 'num_hidden_layers', 0)
+        if not isinstance(layers, int) or layers > tensors:
+            raise ModelError(f'{path}: the config speaks of {layers!r:.80} layers, and the files '
+                             f'hold {tensors} tensors: they are of different models, or damaged')
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 str(path), config=config, dtype=dtype, local_files_only=True,
                 trust_remote_code=False, use_safetensors=True, output_loading_info=True)
-        except (ValueError, KeyError, OSError, RuntimeError, ImportError) as error:
-            raise ModelError(f'{path} cannot be loaded as a language model: {error}') from error
+        except Exception as error:  # each family has its own ways
+            raise ModelError(f'{path} cannot be loaded as a language model: {one_line(error)}'
+                             ) from error
         if report['missing_keys']:
             raise ModelError(f'{path} holds no tensor {sorted(report["missing_keys"])[0]}: '
                              'the weights are incomplete or of another model')

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
-from slice_ros.errors import ModelError
+from slice_ros.errors import ModelError, one_line
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+
+_MAX_LABELS = 1 << 16
 
 
 def read_config(path: Path, complete: bool = False) -> PreTrainedConfig:
@@ -14,6 +16,9 @@ def read_config(path: Path, complete: bool = False) -> PreTrainedConfig:
     """
     try:
         data = json.loads((path / 'config.json').read_text())
+        labels = data.get('num_labels') or 0
+        if not 0 <= labels <= _MAX_LABELS:  # each is given a name, here and now
+            raise ValueError(f'num_labels is {labels}')
         if complete:
             # The classes of model types import half of torch: 1.5 s and 90 MB.
             config = PreTrainedConfig.from_dict(data)
@@ -23,10 +28,13 @@ def read_config(path: Path, complete: bool = False) -> PreTrainedConfig:
             raise ModelError(f'{path} needs code of its own, which is never run')
         return AutoConfig.from_pretrained(
             str(path), local_files_only=True, trust_remote_code=False)
+    except ModelError:
+        raise
     except FileNotFoundError as error:
         raise ModelError(f'{path} is not a model directory: it holds no config.json') from error
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ModelError(f'{path / "config.json"} cannot be used: {error}') from error
+    except Exception as error:  # transformers has errors of its own for each kind of nonsense
+        raise ModelError(f'{path / "config.json"} cannot be used ({one_line(error)}): take the '
+                         'one that belongs to the weights') from error
 
 
 def read_tokenizer(path: Path, config: PreTrainedConfig):
@@ -34,6 +42,6 @@ def read_tokenizer(path: Path, config: PreTrainedConfig):
     try:
         return AutoTokenizer.from_pretrained(
             str(path), config=config, local_files_only=True, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, OSError, ImportError) as error:
-        raise ModelError(f'{path} holds no tokenizer that can be loaded '
-                         f'(tokenizer.json and tokenizer_config.json): {error}') from error
+    except Exception as error:  # a bare Exception is what tokenizers raise
+        raise ModelError(f'{path} holds no tokenizer that can be loaded ({one_line(error)}): copy '
+                         'tokenizer.json and tokenizer_config.json of the model there') from error

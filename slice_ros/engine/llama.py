@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedConfig
 
 FAMILY = ('llama', 'qwen2', 'mistral')
+_ROPE_TYPES = ('default', 'linear', 'llama3', 'yarn')
 PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
 
 
@@ -17,10 +18,13 @@ def unsupported(config: PreTrainedConfig) -> str | None:
         return f'model type {config.model_type}'
     if getattr(config, 'hidden_act', 'silu') != 'silu':
         return f'activation {config.hidden_act}'
-    rope = (config.rope_parameters or {}).get('rope_type', 'default')
-    if rope in ('dynamic', 'longrope'):
-        return f'rope type {rope}, whose frequencies change with the length'
-    return None
+    rope = config.rope_parameters
+    if rope is not None and not isinstance(rope, dict):
+        return f'rope_parameters {rope!r:.80}'
+    rope_type = (rope or {}).get('rope_type', 'default')
+    if rope_type in ('dynamic', 'longrope'):
+        return f'rope type {rope_type}, whose frequencies change with the length'
+    return None if rope_type in _ROPE_TYPES else f'rope type {rope_type!r:.80}'
 
 
 def head_dim(config: PreTrainedConfig) -> int:

@@ -16,17 +16,21 @@ from slice_ros.engine.grammar import Grammars
 from slice_ros.engine.graph_runner import gpu_runner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import fp16_kernels
+from slice_ros.engine.model_checks import check_numbers, check_shapes
 from slice_ros.engine.native import load_library
 from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.runner import FlatBatchRunner, Segment
 from slice_ros.engine.slots import Slots
 from slice_ros.engine.tensor_files import Tensors
 from slice_ros.engine.tokenizer import PromptEncoder
-from slice_ros.errors import ModelError
+from slice_ros.errors import ModelError, one_line
 import torch
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]
+# What reading a model ends with where it holds what nobody foresaw.
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError,
+           RuntimeError, TypeError, ValueError)
 
 # Tokens that end an answer in the common chat formats, whatever the model's own list says.
 _END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', '<|end|>',
@@ -47,6 +51,17 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
     weights = _weights(config.weights, device)
     if config.threads:
         torch.set_num_threads(config.threads)
+    try:
+        return _load(path, config, device, weights, progress, tensors)
+    except _DAMAGE as error:
+        logger.debug('why the model cannot be loaded', exc_info=error)
+        raise ModelError(f'{path} cannot be loaded ({type(error).__name__}: {one_line(error)}): '
+                         'it is damaged, or of a kind that is not known; copy, download or '
+                         'convert it again') from error
+
+
+def _load(path: Path, config: EngineConfig, device: torch.device, weights: str,
+          progress: Progress, tensors: Callable | None) -> Engine:
     if path.is_dir():
         return _load_directory(path, config, device, weights, progress, tensors=tensors)
     dtype = np.float32 if weights in ('fp32', 'bf16') else np.float16
@@ -90,10 +105,18 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     model_config = hf_directory.read_config(path, complete=bool(name))
     progress('reading the tokenizer', 0.0)
     tokenizer = hf_directory.read_tokenizer(path, model_config)
+    family = model_config.model_type in llama.FAMILY
+    if family:
+        check_numbers(name or path, model_config)
+    if tensors is not None:
+        tensors = tensors(model_config, device)
+    else:
+        tensors = Tensors(path)
+        if family:
+            check_shapes(name or path, model_config, tensors)
     why_not = llama.unsupported(model_config)
     context = getattr(model_config, 'max_position_embeddings', None) or config.max_context
     max_context = min(config.max_context, context)
-    tensors = tensors(model_config, device) if tensors else Tensors(path)
     if why_not is None:
         max_context = min(max_context, llama.sliding_window(model_config) or max_context)
         runner, pages = _flat_batch_runner(
@@ -105,7 +128,8 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
                              f"({why_not}): use 'auto'")
         logger.warning('%s: the flat batch cannot run this model (%s); it runs through '
                        'transformers, one request after the other', path, why_not)
-        runner = TransformersRunner.load(path, model_config, weights, device, config.slots)
+        runner = TransformersRunner.load(path, model_config, weights, device, config.slots,
+                                         len(tensors))
         pages = config.slots * -(-max_context // PAGE_TOKENS)
     table = runner.table
     if table is None:
@@ -196,7 +220,8 @@ def _try_out(path: Path, runner, slots: Slots) -> None:
     try:
         logits = runner.forward([Segment(slot, 0, [0], True)])
     except RuntimeError as error:
-        raise ModelError(f'{path}: the weights do not fit the config ({error})') from error
+        raise ModelError(f'{path}: the weights do not fit the config ({one_line(error)})'
+                         ) from error
     if not logits.isfinite().all():
         raise ModelError(f'{path}: the weights are damaged: the first step gives no numbers')
     slots.give(slot)

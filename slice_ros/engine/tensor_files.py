@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open, SafetensorError
 from slice_ros.engine.native.weights import Bfloats, Codes, GGUF_FORMATS, StoredRows
-from slice_ros.errors import ModelError
+from slice_ros.errors import ModelError, one_line
 import torch
 
 _DTYPES = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16,
@@ -58,14 +58,14 @@ class Tensors:
         files = sorted(path.glob('*.safetensors'))
         index = path / 'model.safetensors.index.json'
         if index.exists():
-            listed = set(json.loads(index.read_text())['weight_map'].values())
-            files = [path / name for name in sorted(listed)]
+            files = _listed(index)
         if not files:
             others = [p.name for p in path.glob('*.bin')] + [p.name for p in path.glob('*.pt*')]
             raise ModelError(
                 f'{path} holds no *.safetensors'
                 + (f', only {", ".join(others[:3])}: pickled weights can run code and are never '
-                   'loaded; convert them to safetensors' if others else ''))
+                   'loaded; convert them to safetensors' if others else
+                   ': put the weights of the model there'))
         self._where: dict[str, tuple[Path, int, dict]] = {}
         try:
             for file in files:
@@ -76,6 +76,9 @@ class Tensors:
             raise ModelError(f'{file} cannot be read ({error}): copy or download it again'
                              ) from error
 
+    def __len__(self) -> int:
+        return len(self._where)
+
     def __contains__(self, name: str) -> bool:
         return name in self._where or self._format(name) is not None
 
@@ -85,6 +88,12 @@ class Tensors:
         entry = self._entry(name)
         return torch.from_numpy(self._read(name)).view(_DTYPES[entry['dtype']]).reshape(
             entry['shape'])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor, without reading it."""
+        if self._format(name) is not None:
+            return self.rows(name).shape
+        return tuple(self._entry(name)['shape'])
 
     def rows(self, name: str) -> StoredRows:
         """Return a matrix that stays in its file until rows of it are read.
@@ -138,6 +147,18 @@ class Tensors:
         if len(data) < count:
             raise ModelError(f'{file} was cut short: copy or download it again')
         return data
+
+
+def _listed(index: Path) -> list[Path]:
+    """Return the files that an index names, all beside it."""
+    try:
+        names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+        if any(Path(name).name != name or not name.endswith('.safetensors') for name in names):
+            raise ValueError('it names files that are no *.safetensors beside it')
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise ModelError(f'{index} cannot be used ({one_line(error)}): copy or download it again'
+                         ) from error
+    return [index.parent / name for name in names]
 
 
 def _header(file: Path) -> tuple[int, dict[str, dict]]:

@@ -1,0 +1,160 @@
+"""A model directory that is broken or made up to harm ends in one sentence, soon and cheaply."""
+
+import json
+import random
+import resource
+import shutil
+import time
+
+import pytest
+from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.errors import ModelError
+import tiny
+
+
+@pytest.fixture(scope='module')
+def directories(tmp_path_factory):
+    """Return a directory of the flat batch, and one that runs through transformers."""
+    made = {}
+    for family in (tiny.llama, tiny.gpt2):
+        made[family.__name__] = tmp_path_factory.mktemp(family.__name__)
+        tiny.save(made[family.__name__], family())
+    return made
+
+
+@pytest.fixture
+def copy_of(directories, tmp_path):
+    def copy(family='llama'):
+        shutil.rmtree(tmp_path / 'model', ignore_errors=True)
+        return shutil.copytree(directories[family], tmp_path / 'model')
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def soon_and_cheap():
+    """Hold every test to seconds, and to what a small model needs."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert time.monotonic() - began < 60
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10
+
+
+def outcome(path):
+    """Return the sentence that refuses a model, '' where it loads."""
+    try:
+        load_engine(EngineConfig(str(path), max_context=64, slots=1))
+    except ModelError as error:
+        assert '\n' not in str(error) and len(str(error)) < 1000
+        return str(error)
+    return ''
+
+
+def change(path, file, **changes):
+    content = json.loads((path / file).read_text())
+    (path / file).write_text(json.dumps(content | changes))
+    return path
+
+
+HUGE = 10 ** 9
+
+
+@pytest.mark.parametrize('name, value', [
+    ('num_attention_heads', 0), ('num_attention_heads', HUGE), ('num_attention_heads', 3),
+    ('num_key_value_heads', 0), ('num_key_value_heads', -1), ('num_key_value_heads', 3),
+    ('num_hidden_layers', 0), ('num_hidden_layers', -1), ('num_hidden_layers', HUGE),
+    ('num_hidden_layers', 1.5), ('num_hidden_layers', 2 ** 63), ('hidden_size', HUGE),
+    ('hidden_size', 0), ('hidden_size', '64'), ('hidden_size', None), ('hidden_size', [64]),
+    ('intermediate_size', HUGE), ('intermediate_size', -4), ('intermediate_size', 97),
+    ('vocab_size', HUGE), ('vocab_size', True), ('vocab_size', 10 ** 30), ('vocab_size', 319),
+    ('head_dim', HUGE), ('head_dim', 0), ('head_dim', 8), ('max_position_embeddings', -5),
+    ('max_position_embeddings', 'many'), ('rms_norm_eps', -1.0), ('rms_norm_eps', 'small'),
+    ('rms_norm_eps', 1e9), ('sliding_window', -3), ('sliding_window', 'x'),
+    ('rope_parameters', 'x'), ('rope_parameters', {'rope_type': 'no_such', 'rope_theta': 1.0}),
+    ('rope_parameters', {'rope_type': 'default', 'rope_theta': 0.0}),
+    ('rope_parameters', {'rope_type': 'default', 'rope_theta': 10 ** 40}),
+    ('rope_parameters', {'rope_type': 'default', 'rope_theta': 'x'}),
+    ('rope_parameters', {'rope_type': ['x'], 'rope_theta': 1.0}), ('hidden_act', 7),
+    ('num_labels', HUGE), ('num_labels', 'x'), ('id2label', 5), ('layer_types', [1]),
+    ('quantization_config', 5), ('text_config', [1]), ('model_type', {}), ('eos_token_id', 'x'),
+])
+def test_a_config_of_nonsense_says_which(copy_of, name, value):
+    assert 'config' in outcome(change(copy_of(), 'config.json', **{name: value}))
+
+
+@pytest.mark.parametrize('name, value', [
+    ('n_layer', HUGE), ('n_layer', -1), ('n_embd', HUGE), ('n_embd', 0), ('n_head', 0),
+    ('n_positions', HUGE), ('vocab_size', HUGE), ('sliding_window', ''), ('num_labels', HUGE)])
+def test_a_config_of_nonsense_for_another_family_is_refused(copy_of, name, value):
+    assert outcome(change(copy_of('gpt2'), 'config.json', **{name: value}))
+
+
+@pytest.mark.parametrize('file', ['config.json', 'tokenizer.json', 'model.safetensors'])
+@pytest.mark.parametrize('content', [b'', b'{', b'null', b'1', b'"x"', b'[' * 100000,
+                                     b'{"a":' * 5000, b'\xff\xfe\0', b'\xed\xa0\x80'])
+def test_a_file_that_is_none_of_its_kind(copy_of, file, content):
+    path = copy_of()
+    (path / file).write_bytes(content)
+    assert str(path) in outcome(path)
+
+
+@pytest.mark.parametrize('index', [
+    None, [], {}, {'weight_map': []}, {'weight_map': {'a': 1}}, {'weight_map': {}},
+    {'weight_map': {'a': 'gone.safetensors'}}, {'weight_map': {'a': '../model.safetensors'}},
+    {'weight_map': {'a': '/etc/passwd'}}, {'weight_map': {'a': 'pytorch_model.bin'}}])
+def test_an_index_that_names_no_safetensors_beside_it(copy_of, index):
+    path = copy_of()
+    (path / 'pytorch_model.bin').write_bytes(b'cos\nsystem\n')
+    (path / 'model.safetensors.index.json').write_text(json.dumps(index))
+    assert str(path) in outcome(path)
+
+
+def test_a_link_instead_of_weights_or_a_directory_is_refused(copy_of):
+    path = copy_of()
+    (path / 'model.safetensors').unlink()
+    (path / 'model.safetensors').mkdir()
+    assert str(path) in outcome(path)
+    (path / 'model.safetensors').rmdir()
+    (path / 'model.safetensors').symlink_to('/dev/zero')
+    assert str(path) in outcome(path)
+
+
+def damaged_json(value, dice):
+    """Change or remove one value somewhere in `value`."""
+    places, stack = [], [value]
+    while stack:
+        inner = stack.pop()
+        keys = inner if isinstance(inner, dict) else range(min(len(inner), 50))
+        places += [(inner, key) for key in keys]
+        stack += [inner[key] for key in keys if isinstance(inner[key], (dict, list))]
+    holder, key = dice.choice(places)
+    new = dice.choice([None, 0, -1, 2 ** 40, 2 ** 63, 1.5, 'x', [], {}, [1], True, ...])
+    if new is ...:
+        del holder[key]
+    else:
+        holder[key] = new
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_any_damage_is_a_sentence_or_harmless(copy_of, seed):
+    dice = random.Random(seed)
+    path = copy_of('gpt2' if seed % 8 == 0 else 'llama')
+    file = path / ('model.safetensors', 'tokenizer.json', 'tokenizer_config.json',
+                   'config.json')[seed % 4]
+    content = bytearray(file.read_bytes())
+    start = 0
+    if file.suffix == '.safetensors':
+        start, size = 8, int.from_bytes(content[:8], 'little')
+    else:
+        size = len(content)
+    if dice.random() < 0.6:
+        header = json.loads(content[start:start + size])
+        damaged_json(header, dice)
+        header = json.dumps(header).encode()
+        content[:start + size] = len(header).to_bytes(8, 'little')[:start] + header
+    elif dice.random() < 0.5:
+        del content[dice.randrange(len(content)):]
+    else:
+        content[dice.randrange(min(len(content), start + size))] = dice.randrange(256)
+    file.write_bytes(content)
+    said = outcome(path)
+    assert not said or str(path) in said
