@@ -20,7 +20,8 @@ class Arena:
         """Return zeroed bytes that start on a cache line; they keep their piece alive."""
         size = -(-nbytes // 64) * 64
         if size > len(self._left):
-            piece = mmap.mmap(-1, max(size, self._piece))
+            # Private: memory that processes could share is given no large pages as a rule.
+            piece = mmap.mmap(-1, max(size, self._piece), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, 'MADV_HUGEPAGE'):
                 try:
                     piece.madvise(mmap.MADV_HUGEPAGE)

@@ -1,11 +1,13 @@
 """Packing: nothing is lost that the kind can hold, and nonsense is refused."""
 
 import ctypes
+from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 from slice_ros.engine.native import Codes, pack
+from slice_ros.engine.native.arena import Arena
 from slice_ros.engine.native.weights import Interleaved
 
 SHAPES = [(16, 32), (33, 70), (1, 1), (48, 576)]
@@ -87,3 +89,20 @@ def test_nonsense_is_refused(library):
     row = np.empty(32, np.float32)
     for index in (-1, 4):
         assert library.slice_unpack_row(ctypes.byref(packed.matrix), index, row.ctypes.data) < 0
+
+
+def test_weights_lie_where_the_system_gives_large_pages():
+    # Shared memory is mapped in small pages by default, whatever is asked for.
+    taken = Arena(1 << 22).take(1 << 20)
+    address = taken.ctypes.data
+    mapping = None
+    for line in Path('/proc/self/smaps').read_text().splitlines():
+        name, *values = line.split()
+        if '-' in name:
+            first, last = (int(end, 16) for end in name.split('-'))
+            mapping = values if first <= address < last else None
+        elif mapping and name == 'VmFlags:':
+            assert mapping[0] == 'rw-p'
+            assert 'hg' in values or not Path('/sys/kernel/mm/transparent_hugepage').exists()
+            return
+    raise AssertionError('the memory is mapped nowhere')
