@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from slice_ros.bench import ros_measure as measure
 from slice_ros.bench.ros_caller import calling, serving
+from slice_ros.bench.ros_floor import floor
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,6 +54,8 @@ def run(args: Namespace) -> int:
     seconds = args.seconds
     result = {}
     with calling() as caller, _progress(console) as part:
+        with part('a bare publisher and subscriber'):
+            result['floor'] = floor(caller, args.streams, seconds)
         with part('starting the node'), serving(caller, options) as node:
             with part(f'{args.tokens} tokens in {args.streams} streams', args.tokens) as advance:
                 result['delivery'] = measure.delivery(caller, args.streams, args.tokens, advance)
@@ -97,6 +100,7 @@ def table(result: dict[str, dict]) -> Table:
     """Return the figures beside what they are held to."""
     delivery, control = result['delivery'], result['control_under_dialogue']
     paced, clock, energy = result['paced'], result['sim_time'], result['energy']
+    bare = result['floor']
     share = control['attained'] / control['trials']
     rows = [
         ('rate of a class at 100 ms', f'{paced["rate_error"]:.2%} off', '3 %',
@@ -114,10 +118,14 @@ def table(result: dict[str, dict]) -> Table:
          None),
         ('engine to subscriber, processor full, p99', f'{delivery["latency_p99_ms"]:.2f} ms',
          '3 ms', delivery['latency_p99_ms'] < 3),
+        ('  a bare publisher beside busy loops, p50, p99',
+         f'{bare["busy_p50_ms"]:.2f} ms, {bare["busy_p99_ms"]:.2f} ms', '', None),
         ('engine to subscriber, paced, p50', f'{delivery["paced_latency_p50_ms"]:.2f} ms', '',
          None),
         ('engine to subscriber, paced, p99', f'{delivery["paced_latency_p99_ms"]:.2f} ms',
          '3 ms', delivery['paced_latency_p99_ms'] < 3),
+        ('  a bare publisher on idle cores, p50, p99',
+         f'{bare["idle_p50_ms"]:.2f} ms, {bare["idle_p99_ms"]:.2f} ms', '', None),
         (f'lost of {delivery["tokens"]} tokens', str(delivery['lost']), '0',
          not delivery['lost']),
         ('reordered', str(delivery['reordered']), '0', not delivery['reordered']),

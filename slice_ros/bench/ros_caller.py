@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 READY_WITHIN = 300.0     # seconds; the first start on a machine converts and profiles the model
 CLASSES = ('control', 'dialogue')   # whose tokens are heard
+FLOOR = 'slice_bench/tokens'        # where a bare publisher's are heard
 
 
 class Token(NamedTuple):
@@ -114,6 +115,7 @@ def calling() -> Iterator[Caller]:
     from rcl_interfaces.srv import SetParameters
     import rclpy
     from rclpy.action import ActionClient
+    from rclpy.event_handler import SubscriptionEventCallbacks
     from rclpy.executors import SingleThreadedExecutor
     from rosgraph_msgs.msg import Clock
     from slice_ros import msg, srv
@@ -133,9 +135,10 @@ def calling() -> Iterator[Caller]:
     # An executor looks at all it has before each callback, so tokens are heard by one with little.
     listener = rclpy.create_node('slice_bench_tokens', enable_rosout=False,
                                  start_parameter_services=False)
-    for name in CLASSES:
-        listener.create_subscription(msg.TokenChunk, f'slice/{name}/tokens', caller.on_chunk,
-                                     TOKENS)
+    for topic in (*(f'slice/{name}/tokens' for name in CLASSES), FLOOR):
+        listener.create_subscription(
+            msg.TokenChunk, topic, caller.on_chunk, TOKENS,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False))
     executors, spinners = [], []
 
     def spin(executor) -> None:

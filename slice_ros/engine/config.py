@@ -83,6 +83,7 @@ class EngineInfo:
     model: str         # name the model gives itself, else its file name
     family: str        # model type: llama, qwen2, mistral ...
     device: str        # cpu | cuda:0 ...
+    fills_cores: bool  # whether a step takes every core of the machine
     weights: str       # fp16 | bf16 | fp32 | int8 | int4
     path: str          # which forward runs: 'flat batch' | 'transformers'
     kernels: str       # who does attention and linears of the flat batch, in words

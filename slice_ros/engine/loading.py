@@ -4,6 +4,7 @@ from collections.abc import Callable
 import importlib.util
 import json
 import logging
+import os
 from pathlib import Path
 import shutil
 
@@ -140,6 +141,7 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
     info = EngineInfo(
         model=name or getattr(model_config, 'name_or_path', '') or path.name,
         family=model_config.model_type, device=str(device), weights=weights, path=runner.path,
+        fills_cores=device.type == 'cpu' and torch.get_num_threads() >= (os.cpu_count() or 1),
         kernels=runner.kernels, max_context=max_context, slots=slots.count,
         kv_tokens=memory.kv_tokens(pages, slots.count, max_context),
         weight_bytes=runner.weight_bytes, kv_bytes=runner.kv_bytes,

@@ -45,8 +45,9 @@ class Call:
         self._chunk = msg.TokenChunk(request_id=request_id)  # filled anew for each token
         self._received = clock.now().to_msg()
 
-    def __call__(self, delivery: Delivery) -> None:
-        request, chunk = delivery.request, self._chunk
+    def __call__(self, delivery: Delivery) -> bool:
+        """Pass a delivery on; return whether anybody was told."""
+        request, chunk, heard = delivery.request, self._chunk, self._feedback is not None
         last = delivery.finish_reason is not None
         self._pieces.append(delivery.text)
         if last:
@@ -61,6 +62,7 @@ class Call:
             chunk.sequence, chunk.text = delivery.number, delivery.text
             chunk.tokens = delivery.tokens
             self._tokens.publish(chunk)
+            heard = True
         if self._speaker is not None and not delivery.error:
             self._speaker.say(self._pieces, last)
         if self._feedback is not None and (delivery.text or not delivery.error):
@@ -68,6 +70,7 @@ class Call:
                            _predicted_completion_ms(delivery))
         if last:
             self._finish(request, delivery.finish_reason, delivery.error, delivery.message)
+        return heard
 
     def refuse(self, error: RequestError, slo: SloClass | None, arrival: float) -> None:
         """End a request that was not taken in; `slo` is None where the class is not known."""

@@ -12,7 +12,7 @@ from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.diagnostics import Diagnostics
 from slice_ros.ros.parameters import Settings
-from slice_ros.ros.qos import STATE
+from slice_ros.ros.qos import NO_EVENTS, STATE
 from slice_ros.ros.requests import RequestNode, SERVICES
 from slice_ros.serving import Snapshot
 
@@ -24,9 +24,11 @@ class SliceNode(RequestNode):
         """Make the node. Raises `ParameterError` when its parameters cannot be used."""
         super().__init__(name, **options)
         self._version = version()
-        self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', STATE)
+        self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', STATE,
+                                             event_callbacks=NO_EVENTS)
         self._diagnostics = Diagnostics(self.get_fully_qualified_name().lstrip('/'))
-        self._health = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._health = self.create_publisher(DiagnosticArray, '/diagnostics', 10,
+                                             event_callbacks=NO_EVENTS)
         for kind, what, callback in (
                 (srv.CheckAdmission, 'check_admission', self._check_admission),
                 (srv.CancelRequest, 'cancel', self._cancel),

@@ -15,7 +15,7 @@ from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
 from slice_ros.ros.lifecycle import ManagedNode
 from slice_ros.ros.parameters import Settings
-from slice_ros.ros.qos import SERVICES, TOKENS
+from slice_ros.ros.qos import NO_EVENTS, SERVICES, TOKENS
 from slice_ros.ros.sentences import SENTENCES, Speaker
 from slice_ros.serving import Server
 from std_msgs.msg import String
@@ -38,7 +38,8 @@ class RequestNode(ManagedNode):
         self.waiting = 0   # callers that have not been answered yet
         self._tokens: dict[str, Publisher] = {}
         self._sentences: dict[str, Publisher] = {}
-        self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS)
+        self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS,
+                                              event_callbacks=NO_EVENTS)
         self._add_topics()
         self.create_service(srv.GenerateText, '~/generate_text', self._generate_text,
                             qos_profile=SERVICES, callback_group=group)
@@ -54,9 +55,10 @@ class RequestNode(ManagedNode):
         for name in self.settings.classes:
             if name not in self._tokens:
                 self._tokens[name] = self.create_publisher(msg.TokenChunk, f'~/{name}/tokens',
-                                                           TOKENS)
+                                                           TOKENS, event_callbacks=NO_EVENTS)
                 self._sentences[name] = self.create_publisher(String, f'~/{name}/sentences',
-                                                              SENTENCES)
+                                                              SENTENCES,
+                                                              event_callbacks=NO_EVENTS)
                 self.create_subscription(msg.Prompt, f'~/{name}/prompt',
                                          partial(self._prompt, name), PROMPTS,
                                          callback_group=self.group)

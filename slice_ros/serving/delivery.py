@@ -3,6 +3,11 @@
 Publishing a token costs more than a loop that owes others their next step should spend. So the
 loop only appends to a queue, which takes microseconds, and this thread works it off while the
 engine computes outside the interpreter.
+
+An engine that takes every core leaves none to this thread and to the listeners: a kernel may take
+one back at its clock tick only (every 4 ms at 250 Hz), and a token passes through three threads.
+So the loop rests for a moment before it goes on; the step that follows runs undisturbed, and as
+many tokens a second are made as before.
 """
 
 from collections.abc import Callable
@@ -17,6 +22,8 @@ from slice_ros.request import Request
 
 log = logging.getLogger('slice_ros.serving')
 
+LISTEN = 2e-4  # seconds of processor time that a subscriber takes to hear a message
+MOST = 2e-3    # seconds that the loop rests at most, for this thread and for those it told
 LIMIT = 8192   # steps whose deliveries may wait; then the loop waits, so that none is lost
 
 
@@ -36,22 +43,41 @@ class Delivery(NamedTuple):
 class Courier:
     """Calls consumers with their deliveries, in the order of `put`, from a thread of its own.
 
-    `failed` is called, by that thread, with a delivery whose consumer raised.
+    A consumer returns True when it sent what somebody outside this process will hear. `failed` is
+    called, by that thread, with a delivery whose consumer raised.
     """
 
     def __init__(self, failed: Callable[[Delivery], None]) -> None:
         self._failed = failed
         self._queue: SimpleQueue = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._idle = threading.Event()   # whether all that was put is told
+        self._heard_by = 0.0             # when listeners have heard what was told, by `monotonic`
+        self._listened = False           # whether there were any, and `rest` is worth it
 
-    def put(self, *news: tuple[Callable[[object], None], object]) -> None:
+    def put(self, *news: tuple[Callable[[object], bool | None], object]) -> None:
         """Leave (consumer, `Delivery` or other news) to the thread, woken once for all of them.
 
         Waits only while `LIMIT` calls of it wait already.
         """
         while self._queue.qsize() >= LIMIT:
             time.sleep(1e-3)
+        self._idle.clear()
         self._queue.put(news)
+
+    def rest(self) -> float:
+        """Let what was put be told and heard, for `MOST` seconds at most, if there are listeners.
+
+        Return the seconds that took. For the thread that calls `put`.
+        """
+        if not self._listened:
+            return 0.0
+        begin = time.monotonic()
+        if not self._idle.wait(MOST):
+            self._listened = False   # far behind: not waited for until it has told more
+        else:
+            time.sleep(max(min(self._heard_by, begin + MOST) - time.monotonic(), 0.0))
+        return time.monotonic() - begin
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name='slice delivery', daemon=True)
@@ -68,9 +94,10 @@ class Courier:
 
     def _run(self) -> None:
         while (together := self._queue.get()) is not None:
+            sent = 0
             for consumer, delivery in together:
                 try:
-                    consumer(delivery)
+                    sent += consumer(delivery) is True
                 except Exception:  # a caller's fault is that caller's alone
                     if not isinstance(delivery, Delivery):
                         log.exception('what was told was not taken')
@@ -78,3 +105,7 @@ class Courier:
                     log.exception('the consumer of request %s failed; it is cancelled',
                                   delivery.request.id)
                     self._failed(delivery)
+            self._listened = sent > 0
+            self._heard_by = max(self._heard_by, time.monotonic()) + sent * LISTEN
+            if self._queue.empty():
+                self._idle.set()

@@ -32,7 +32,7 @@ log = logging.getLogger('slice_ros.serving')
 class Job:
     request: Request
     sequence: 'Sequence'
-    on_output: Callable[[Delivery], None]
+    on_output: Callable[[Delivery], bool | None]
     turn: Turn | None = None
     delivered: int = 0
     looked_at: int = -1      # Loop.prefixes when the cache was last asked for its prompt
@@ -89,6 +89,7 @@ class Loop:
 
     def _turn(self) -> bool:
         """Run one step, or wait for something to do; return whether to go on."""
+        rested = self.courier.rest() if self.engine.info.fills_cores else 0.0
         with self.changed:
             version = self.version
             cancelled, self.cancelled = self.cancelled, {}
@@ -127,7 +128,7 @@ class Loop:
             request.evict()
             self.prefixes += 1
         if not step.idle:
-            self._step(step, jobs, begin)
+            self._step(step, jobs, begin, rested)
         elif not step.drop:
             for job in jobs.values():
                 job.request.pause()
@@ -167,7 +168,7 @@ class Loop:
                     return
                 self.changed.wait(None if left == math.inf else left)
 
-    def _step(self, step: Step, jobs: dict[str, Job], begin: float) -> None:
+    def _step(self, step: Step, jobs: dict[str, Job], begin: float, rested: float) -> None:
         fed = {jobs[r.id]: 1 for r in step.decode}
         fed.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
         shape = (len(step.decode), sum([r.cached for r in step.decode]),
@@ -189,7 +190,8 @@ class Loop:
             for job in fed:
                 self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
             return
-        predicted = self.latency.observe(*shape, now - planned)
+        took = now - planned + rested   # steps of requests that are listened to cost as much
+        predicted = self.latency.observe(*shape, took)
         if len(fed) < len(jobs):
             for job in jobs.values():
                 if job not in fed:
@@ -204,8 +206,8 @@ class Loop:
             elif output.finish_reason is not None:
                 self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
         with self.changed:
-            self.stats.step(StepRecord(now, planned - begin, now - planned, self.clock() - now,
-                                       predicted, len(told)))
+            self.stats.step(StepRecord(now, planned - begin, took, self.clock() - now, predicted,
+                                       len(told)))
 
     def _end(self, job: Job, state: State, error: ErrorCode = ErrorCode.NONE, message: str = '',
              text: str = '', reason: str = 'error') -> None:
@@ -239,7 +241,7 @@ class Loop:
 
     def _delivery(self, job: Job, text: str, reason: str | None = None,
                   error: ErrorCode = ErrorCode.NONE, message: str = ''
-                  ) -> tuple[Callable[[Delivery], None], Delivery]:
+                  ) -> tuple[Callable[[Delivery], bool | None], Delivery]:
         request = job.request
         at = request.ended_at if error else request.last_token_at
         delivery = Delivery(request, job.delivered, text, reason, error, message,

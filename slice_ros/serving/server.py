@@ -31,6 +31,8 @@ class Server:
 
     Any thread may call any method. What the caller of a request is told goes through its
     `on_output`, called in order by one thread for all requests: it should not wait for anything.
+    It returns True when somebody outside this process will hear of it, for whom the loop then
+    leaves the cores a moment.
     """
 
     def __init__(self, engine: 'Engine', latency: LatencyModel,
@@ -89,7 +91,7 @@ class Server:
         return bool(self._loop.jobs)
 
     def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
-               on_output: Callable[[Delivery], None], *, stop: Iterable[str] = (),
+               on_output: Callable[[Delivery], bool | None], *, stop: Iterable[str] = (),
                response_format: 'ResponseFormat | None' = None,
                request_id: str = '', arrival: float | None = None,
                turn: Turn | None = None) -> Request:

@@ -61,7 +61,7 @@ class StepRecord(NamedTuple):
 
     at: float         # when it was delivered
     plan: float       # planning it
-    engine: float     # the pass itself
+    engine: float     # the pass itself, and the rest before it, which listeners were left
     deliver: float    # handing its tokens out
     predicted: float  # what the latency model said the pass would take
     tokens: int       # tokens it sampled

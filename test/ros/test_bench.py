@@ -18,6 +18,8 @@ def test_figures_over_real_topics(ros, tmp_path):
     assert delivery['lost'] == delivery['reordered'] == 0
     assert 0 < delivery['latency_p50_ms'] <= delivery['latency_p99_ms']
     assert 0 < delivery['paced_latency_p50_ms'] <= delivery['paced_latency_p99_ms']
+    for cores in ('idle', 'busy'):
+        assert 0 < figures['floor'][f'{cores}_p50_ms'] <= figures['floor'][f'{cores}_p99_ms']
     assert figures['control_under_dialogue']['trials'] == 1
     assert figures['paced']['rate_error'] < 0.2 and figures['paced']['jitter_p99_ms'] > 0
     assert 0.3 < figures['sim_time']['half'] < 0.7 and 1.4 < figures['sim_time']['double'] < 2.6

@@ -26,7 +26,8 @@ class FakeSequence:
 class FakeEngine:
     """Samples nothing and stops where it was told to; keeps what was opened."""
 
-    info = SimpleNamespace(slots=8, kv_tokens=4096, max_context=512, vocab_size=100)
+    info = SimpleNamespace(slots=8, kv_tokens=4096, max_context=512, vocab_size=100,
+                           fills_cores=True)
 
     def __init__(self):
         self.opened = []

@@ -1,6 +1,7 @@
 """Models that cannot be loaded say what was looked for; a damaged cache is made anew."""
 
 import json
+import os
 import shutil
 
 import gguf
@@ -255,3 +256,12 @@ def test_a_cache_that_cannot_be_written_only_costs_time(converting, tmp_path, ca
     (tmp_path / 'cache').write_text('a file where the folder should be')
     load()
     assert 'every start converts it again' in caplog.text
+
+
+@pytest.mark.parametrize('threads', [1, os.cpu_count(), 1 + os.cpu_count()])
+def test_what_takes_every_core_says_so(threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, 'set_num_threads', lambda count: None)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    tiny.save(tmp_path, tiny.llama())
+    engine = load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1, threads=threads))
+    assert engine.info.fills_cores is (threads >= os.cpu_count())

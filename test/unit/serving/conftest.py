@@ -40,6 +40,7 @@ class FakeInfo:
     max_context: int = 512
     slots: int = 8
     kv_tokens: int = 8 * 512
+    fills_cores: bool = True
 
 
 @dataclass

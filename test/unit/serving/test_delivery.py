@@ -3,12 +3,14 @@
 import threading
 import time
 
+import pytest
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request
+from slice_ros.serving import delivery as module
 from slice_ros.serving.delivery import Courier, Delivery, LIMIT
 from slice_ros.slo import SloClass
 
-from .conftest import Consumer, FakeEngine
+from .conftest import Consumer, FakeEngine, FakeInfo
 from .test_server import ask, wait_until
 
 REQUEST = Request('a', SloClass('x'), 0.0, 1, 1)
@@ -69,3 +71,66 @@ def test_a_consumer_that_fails_is_named_and_the_next_is_served():
     begin = time.monotonic()
     assert courier.stop(10) and time.monotonic() - begin < 5
     assert [d.number for d in failed] == [0] and [d.number for d in heard] == [1]
+
+
+@pytest.fixture
+def courier():
+    courier = Courier(lambda delivery: None)
+    courier.start()
+    yield courier
+    assert courier.stop(10)
+
+
+def test_the_loop_rests_until_listeners_are_told(courier, monkeypatch):
+    monkeypatch.setattr(module, 'MOST', 10.0)
+    told = []
+
+    def listened_to(delivery):
+        time.sleep(0.02)
+        told.append(delivery.number)
+        return True
+    courier.put((listened_to, delivery(0)))
+    wait_until(courier._idle.is_set)
+    for number in range(1, 10):
+        courier.put((listened_to, delivery(number)))
+        courier.rest()
+        assert told[-1] == number
+
+
+def test_nobody_rests_for_those_who_do_not_listen(courier, monkeypatch):
+    monkeypatch.setattr(module, 'MOST', 30.0)
+    free = threading.Event()
+    begin = time.monotonic()
+    courier.put((lambda delivery: None, delivery(0)), (lambda delivery: free.wait(30), None))
+    courier.rest()
+    assert time.monotonic() - begin < 20
+    free.set()
+
+
+def test_the_loop_rests_for_a_slow_one_only_once(courier, monkeypatch):
+    monkeypatch.setattr(module, 'MOST', 1.0)
+    free, told = threading.Event(), []
+
+    def listened_to(delivery):
+        told.append(delivery)
+        return True
+    courier.put((listened_to, delivery(0)))
+    wait_until(courier._idle.is_set)
+    courier.put((lambda delivery: free.wait(30), delivery(1)))
+    begin = time.monotonic()
+    courier.rest()
+    once = time.monotonic()
+    courier.rest()
+    assert once - begin >= 0.9 and time.monotonic() - once < 0.9
+    free.set()
+
+
+@pytest.mark.parametrize('fills', [True, False])
+def test_only_an_engine_that_fills_the_cores_leaves_them_to_listeners(make_server, monkeypatch,
+                                                                      fills):
+    monkeypatch.setattr(Courier, 'rest', lambda self: 5.0)
+    server = make_server(FakeEngine(info=FakeInfo(fills_cores=fills)))
+    _, consumer = ask(server, max_tokens=5)
+    consumer.wait()
+    step, _ = server.snapshot().step
+    assert (step >= 5.0) is fills  # what a step takes includes it
