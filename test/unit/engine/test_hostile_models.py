@@ -6,8 +6,9 @@ import resource
 import shutil
 import time
 
+import gguf_files
 import pytest
-from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine import EngineConfig, gguf_file, load_engine
 from slice_ros.errors import ModelError
 import tiny
 
@@ -158,3 +159,39 @@ def test_any_damage_is_a_sentence_or_harmless(copy_of, seed):
     file.write_bytes(content)
     said = outcome(path)
     assert not said or str(path) in said
+
+
+@pytest.fixture
+def gguf_of(tmp_path, monkeypatch):
+    """Return a function that makes a GGUF file whose header says other things than it should."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(gguf_file.GgufFile, 'tokenizer', lambda self: tiny.tokenizer())
+    config = tiny.llama()
+    gguf_files.write(tmp_path / 'model.gguf', 'llama', config, tiny.model(config).state_dict())
+    read = gguf_file.read_header
+
+    def make(**changes):
+        def changed(path):
+            metadata, tensors = read(path)
+            return metadata | {f'llama.{k}': v for k, v in changes.items()}, tensors
+        monkeypatch.setattr(gguf_file, 'read_header', changed)
+        return tmp_path / 'model.gguf'
+    return make
+
+
+@pytest.mark.parametrize('name, value', [
+    ('attention.head_count', 0), ('attention.head_count', -4), ('attention.head_count', 'x'),
+    ('attention.head_count', HUGE), ('attention.head_count', 3), ('attention.head_count_kv', 3),
+    ('attention.head_count_kv', HUGE), ('embedding_length', 0), ('embedding_length', HUGE),
+    ('embedding_length', ''), ('block_count', 0), ('block_count', HUGE), ('block_count', 2 ** 64),
+    ('block_count', 2.5), ('feed_forward_length', -1), ('feed_forward_length', HUGE),
+    ('context_length', 0), ('context_length', 'long'),
+    ('attention.layer_norm_rms_epsilon', float('nan')), ('rope.freq_base', float('inf')),
+    ('rope.freq_base', -1.0), ('attention.key_length', 7), ('attention.key_length', HUGE),
+    ('rope.scaling.type', 'no_such'), ('attention.sliding_window', -1)])
+def test_a_gguf_header_of_nonsense_is_refused(gguf_of, name, value):
+    assert outcome(gguf_of(**{name: value}))
+
+
+def test_the_gguf_file_itself_loads(gguf_of):
+    assert outcome(gguf_of()) == ''
