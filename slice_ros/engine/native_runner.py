@@ -17,7 +17,7 @@ from slice_ros.engine.tensor_files import Tensors
 import torch
 from transformers import PreTrainedConfig
 
-WEIGHTS = ('fp16', 'bf16', 'int8', 'int4')
+WEIGHTS = ('fp16', 'bf16', 'fp32', 'int8', 'int4')
 
 
 def unsupported(config: PreTrainedConfig, weights: str) -> str | None:

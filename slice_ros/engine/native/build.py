@@ -19,7 +19,8 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
 
     `weights` is 'fp32', 'fp16', 'bf16', 'int8', or 'int4', which keeps the embedding and the
     head in 8 bits, since every token's choice hangs on them, unless the file has them in 4. Codes
-    of a GGUF file stay as they are where the kind is theirs. The head is the embedding where
+    of a GGUF file stay as they are where the kind is theirs. Keys and values have 16 bits, 32
+    with 'fp32'. The head is the embedding where
     'lm_head.weight' is missing. Raises ``KeyError`` for a missing tensor, ``ValueError`` for one
     that does not fit.
     """
@@ -63,6 +64,6 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
         progress((i + 1) / (layers + 1))
     embedding = outer('model.embed_tokens.weight')
     head = outer('lm_head.weight') if 'lm_head.weight' in tensors else embedding
-    cache = KvPages(shape, layers, slots, max_context, pages)
+    cache = KvPages(library, shape, layers, slots, max_context, pages, wide=weights == 'fp32')
     return NativeModel(library, shape, built, tensors['model.norm.weight'], embedding, head, cos,
                        sin, cache, threads, max_rows, isa)

@@ -53,7 +53,7 @@ class Cache(Structure):
 
     _fields_ = [('keys', c_void_p), ('values', c_void_p), ('page_table', c_void_p),
                 ('slots', c_int32), ('pages_per_slot', c_int32), ('pages', c_int32),
-                ('reserved', c_int32)]
+                ('wide', c_int32)]
 
 
 _FUNCTIONS = {
@@ -64,6 +64,7 @@ _FUNCTIONS = {
     'slice_pack_codes': (c_int32, c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p,
                          c_void_p),
     'slice_unpack_row': (c_int32, POINTER(Matrix), c_int32, c_void_p),
+    'slice_page_bytes': (c_int64, c_int32, c_int32, c_int32),
     'slice_runner_create': (c_void_p, POINTER(Model), POINTER(Cache), c_int32, c_int32, c_int32),
     'slice_runner_destroy': (None, c_void_p),
     'slice_step': (c_int32, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p,

@@ -41,7 +41,7 @@ class LayerWeights:
 
 
 class KvPages:
-    """Keys and values of all slots in 16 bit floats, in pages of 32 tokens.
+    """Keys and values of all slots in 16 bit floats, 32 if `wide`, in pages of 32 tokens.
 
     `table` [slots, pages_per_slot], changed in place, says which page holds which 32 positions of
     a slot, -1 none; two slots may name the same page for a prefix they share, as long as neither
@@ -49,12 +49,13 @@ class KvPages:
     written.
     """
 
-    def __init__(self, shape: ModelShape, layers: int, slots: int, max_context: int,
-                 pages: int | None = None) -> None:
+    def __init__(self, library: Library, shape: ModelShape, layers: int, slots: int,
+                 max_context: int, pages: int | None = None, wide: bool = False) -> None:
         per_slot = -(-max_context // PAGE_TOKENS)
         self.pages = slots * per_slot if pages is None else pages
-        width = -(-shape.head_dim // 16) * 16
-        nbytes = layers * self.pages * shape.kv_heads * PAGE_TOKENS * width * 2
+        self.wide = wide
+        nbytes = layers * self.pages * library.slice_page_bytes(
+            wide, shape.kv_heads, shape.head_dim)
         self._memory = [mmap.mmap(-1, nbytes) for _ in range(2)]
         self.keys, self.values = (np.frombuffer(memory, np.uint8) for memory in self._memory)
         if pages is None:
@@ -112,7 +113,7 @@ class NativeModel:
             shape.vocabulary, len(cos), shape.norm_eps, scale)
         slots, per_slot = cache.table.shape
         pages = Cache(cache.keys.ctypes.data, cache.values.ctypes.data, cache.table.ctypes.data,
-                      slots, per_slot, cache.pages)
+                      slots, per_slot, cache.pages, cache.wide)
         self._runner = library.slice_runner_create(
             ctypes.byref(model), ctypes.byref(pages), threads, max_rows, isa)
         if not self._runner:

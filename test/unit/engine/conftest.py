@@ -53,6 +53,7 @@ def tiny_directory(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny_engine(tiny_directory):
-    """Return an engine with 4 slots of 64 tokens."""
+def tiny_engine(tiny_directory, monkeypatch):
+    """Return an engine with 4 slots of 64 tokens, on the torch path: tests look inside."""
+    use_kernels(monkeypatch, 'torch')
     return load_engine(EngineConfig(str(tiny_directory), weights='fp32', max_context=64, slots=4))

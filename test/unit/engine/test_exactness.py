@@ -15,7 +15,7 @@ from slice_ros.engine.runner import Segment
 import tiny
 import torch
 
-EXACT = [] if NATIVE is None else ['fp16', 'bf16', 'int8', 'int4']
+EXACT = [] if NATIVE is None else ['fp16', 'bf16', 'fp32', 'int8', 'int4']
 PAGE = 32
 FAMILIES = {
     'grouped': tiny.llama(),

@@ -83,7 +83,7 @@ def test_a_prompt_has_the_logits_of_transformers(pair):
     model, ours = pair
     tokens = tokens_of(1, 75)
     want = expected(model, tokens)
-    np.testing.assert_allclose(logits(ours, tokens), want, rtol=0, atol=4e-3 * np.abs(want).max())
+    np.testing.assert_allclose(logits(ours, tokens), want, rtol=0, atol=2e-5 * np.abs(want).max())
     got, best = ours.step(tokens, [1] * 75, range(75), [74, 3])
     np.testing.assert_array_equal(best, got.argmax(1))
 

@@ -14,6 +14,13 @@ constexpr int kMaxRows = 65536;
 
 int32_t slice_abi_version(void) { return SLICE_ABI_VERSION; }
 
+int64_t slice_page_bytes(int32_t wide, int32_t kv_heads, int32_t head_dim) {
+  if (kv_heads < 1 || head_dim < 1) return SLICE_BAD_ARGUMENT;
+  const size_t width = slice::round_up(static_cast<size_t>(head_dim), 16);
+  const size_t numbers = width * static_cast<size_t>(kv_heads) * SLICE_PAGE_TOKENS;
+  return static_cast<int64_t>(numbers * (wide ? sizeof(float) : sizeof(uint16_t)));
+}
+
 SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cache, int32_t threads,
                                  int32_t max_rows, int32_t isa) {
   const slice::Kernels* kernels = slice::kernels_for(isa);

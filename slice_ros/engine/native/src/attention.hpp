@@ -13,20 +13,24 @@ namespace slice::SLICE_ISA {
 
 constexpr int kPage = SLICE_PAGE_TOKENS;
 
+SLICE_INLINE Floats load_kept(const uint16_t* p) { return load_half(p); }
+SLICE_INLINE Floats load_kept(const float* p) { return load(p); }
+
 // scores[q][t] = query q . key t, for all pages that hold the first `length` tokens.
-template <int queries>
+template <int queries, typename Number>
 static void score(const AttentionJob& job, int length) {
   for (int page = 0; page * kPage < length; ++page) {
-    const uint16_t* keys = job.keys + job.pages[page] * job.page_stride;
-    const uint16_t* next = (page + 1) * kPage < length
-        ? job.keys + job.pages[page + 1] * job.page_stride
-        : job.values + job.pages[0] * job.page_stride;
+    const Number* base = static_cast<const Number*>(job.keys);
+    const Number* keys = base + job.pages[page] * job.page_stride;
+    const Number* next = (page + 1) * kPage < length
+        ? base + job.pages[page + 1] * job.page_stride
+        : static_cast<const Number*>(job.values) + job.pages[0] * job.page_stride;
     Floats low[queries], high[queries];
     for (int q = 0; q < queries; ++q) low[q] = high[q] = zeros();
     for (int d = 0; d < job.width; ++d) {
       prefetch(next + d * kPage);
-      const Floats low_keys = load_half(keys + d * 16);
-      const Floats high_keys = load_half(keys + (job.width + d) * 16);
+      const Floats low_keys = load_kept(keys + d * 16);
+      const Floats high_keys = load_kept(keys + (job.width + d) * 16);
 #pragma GCC unroll 8
       for (int q = 0; q < queries; ++q) {
         const Floats component = all(job.query[q][d]);
@@ -65,22 +69,24 @@ static float soften(float* scores, int length, int end) {
 }
 
 // out[q][d ...] = sum over t of scores[q][t] * value[t][d ...], for 16 * vectors numbers.
-template <int queries, int vectors>
+template <int queries, int vectors, typename Number>
 static void gather(const AttentionJob& job, int length, int d, const float* scale) {
   Floats sum[queries][vectors];
   for (int q = 0; q < queries; ++q) {
     for (int v = 0; v < vectors; ++v) sum[q][v] = zeros();
   }
   for (int page = 0; page * kPage < length; ++page) {
-    const uint16_t* values = job.values + job.pages[page] * job.page_stride + d;
-    const uint16_t* next = (page + 1) * kPage < length
-        ? job.values + job.pages[page + 1] * job.page_stride + d : job.next_keys + d;
+    const Number* base = static_cast<const Number*>(job.values) + d;
+    const Number* values = base + job.pages[page] * job.page_stride;
+    const Number* next = (page + 1) * kPage < length
+        ? base + job.pages[page + 1] * job.page_stride
+        : static_cast<const Number*>(job.next_keys) + d;
     const int tokens = length - page * kPage < kPage ? length - page * kPage : kPage;
     const float* scores = job.scores + page * kPage;
     for (int t = 0; t < tokens; ++t) {
       Floats value[vectors];
       for (int v = 0; v < vectors; v += 2) prefetch(next + t * job.width + v * 16);
-      for (int v = 0; v < vectors; ++v) value[v] = load_half(values + t * job.width + v * 16);
+      for (int v = 0; v < vectors; ++v) value[v] = load_kept(values + t * job.width + v * 16);
 #pragma GCC unroll 8
       for (int q = 0; q < queries; ++q) {
         const Floats weight = all(scores[static_cast<size_t>(q) * job.score_stride + t]);
@@ -96,16 +102,16 @@ static void gather(const AttentionJob& job, int length, int d, const float* scal
   }
 }
 
-template <int queries>
+template <int queries, typename Number>
 static void attend_to(const AttentionJob& job) {
   if (job.queries != queries) {
-    if constexpr (queries > 1) attend_to<queries - 1>(job);
+    if constexpr (queries > 1) attend_to<queries - 1, Number>(job);
     return;
   }
   int length = 0;
   for (int q = 0; q < queries; ++q) length = job.length[q] > length ? job.length[q] : length;
   const int end = (length + kPage - 1) / kPage * kPage;
-  score<queries>(job, length);
+  score<queries, Number>(job, length);
   float scale[queries];
   for (int q = 0; q < queries; ++q) {
     scale[q] = 1.0f / soften(job.scores + static_cast<size_t>(q) * job.score_stride,
@@ -113,12 +119,14 @@ static void attend_to(const AttentionJob& job) {
   }
   int d = 0;
   if constexpr (queries <= 4) {
-    for (; d + 64 <= job.width; d += 64) gather<queries, 4>(job, length, d, scale);
+    for (; d + 64 <= job.width; d += 64) gather<queries, 4, Number>(job, length, d, scale);
   }
-  for (; d + 32 <= job.width; d += 32) gather<queries, 2>(job, length, d, scale);
-  if (d < job.width) gather<queries, 1>(job, length, d, scale);
+  for (; d + 32 <= job.width; d += 32) gather<queries, 2, Number>(job, length, d, scale);
+  if (d < job.width) gather<queries, 1, Number>(job, length, d, scale);
 }
 
-static void attend(const AttentionJob& job) { attend_to<kMaxQueries>(job); }
+static void attend(const AttentionJob& job) {
+  (job.wide ? attend_to<kMaxQueries, float> : attend_to<kMaxQueries, uint16_t>)(job);
+}
 
 }  // namespace slice::SLICE_ISA

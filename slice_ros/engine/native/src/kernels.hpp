@@ -47,9 +47,10 @@ struct AttentionJob {
   int queries;
   int width;     // head_dim rounded up to 16
   int head_dim;
-  const uint16_t* keys;    // of page 0, this layer and kv head
-  const uint16_t* values;
-  const uint16_t* next_keys;  // a page that will be read after this call
+  bool wide;               // keys and values are 32 bit floats, else 16 bit
+  const void* keys;        // of page 0, this layer and kv head
+  const void* values;
+  const void* next_keys;   // a page that will be read after this call
   int64_t page_stride;     // elements from page to page
   const int32_t* pages;    // of the slot
   float* scores;           // [queries][score_stride] scratch

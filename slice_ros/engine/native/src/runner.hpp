@@ -84,13 +84,16 @@ class Runner {
 
   // What the phases do for one row or one item.
   void keep_row(int layer, int row, int slot, int position);
+  // The keys and values of a row, in numbers of the cache: uint16_t (16 bit floats) or float.
+  template <typename Number>
+  void keep(int layer, int row, int page, int position);
   void rotate_head(const float* head, const float* norm, int position, float scale, float* out);
   void attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
-                    float* scores, const uint16_t* next_keys);
+                    float* scores, const void* next_keys);
   const int32_t* pages_of(const Batch& batch, const RowGroup& group) const;
   int64_t page_stride() const { return model_.kv_heads * page_size_; }
-  // A kv head's part of page 0 in a layer's keys or values.
-  uint16_t* page_base(uint16_t* pool, int layer, int kv_head) const;
+  // A kv head's part of a page in a layer's keys or values.
+  void* page_at(void* pool, int layer, int kv_head, int page) const;
   // Activations of that many inputs, in one of the value buffers and the common codes.
   Activations activations(float* values, int inputs, int rows) const;
 

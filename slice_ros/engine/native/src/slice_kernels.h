@@ -2,7 +2,8 @@
 //
 // The Python loader (library.py) mirrors these structures with ctypes. Whoever changes a structure,
 // a signature or a packed layout raises SLICE_ABI_VERSION here and ABI_VERSION there, so that a
-// stale library is refused at load instead of reading wrong memory.
+// stale library is refused at load instead of reading wrong memory. One that lacks a function is
+// refused as well.
 #pragma once
 
 #include <stdint.h>
@@ -76,19 +77,19 @@ struct SliceModel {
   int32_t reserved;
 };
 
-// Keys and values in 16 bit floats, in pages of SLICE_PAGE_TOKENS tokens that slots name in a page
-// table, so that short requests take little and a shared prefix is one set of pages. With
+// Keys and values in 16 or 32 bit floats, in pages of SLICE_PAGE_TOKENS tokens that slots name in a
+// page table, so that short requests take little and a shared prefix is one set of pages. With
 // width = head_dim rounded up to 16:
 //   keys   [layer][page][kv_head][page_tokens / 16][width][16 tokens]
 //   values [layer][page][kv_head][page_tokens][width]
 struct SliceCache {
-  uint16_t* keys;
-  uint16_t* values;
+  void* keys;
+  void* values;
   const int32_t* page_table;  // [slots][pages_per_slot]; -1 = no page yet
   int32_t slots;
   int32_t pages_per_slot;
   int32_t pages;
-  int32_t reserved;
+  int32_t wide;  // 1: 32 bit floats; 0: 16 bit
 };
 
 struct SliceRunner;  // threads and work space of one model
@@ -110,6 +111,8 @@ SLICE_EXPORT int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inp
 // One row of W as fp32 [inputs]: an embedding, or a look into a packed matrix.
 SLICE_EXPORT int32_t slice_unpack_row(const SliceMatrix* matrix, int32_t row, float* out);
 
+// Bytes of a page's keys, or values, in one layer.
+SLICE_EXPORT int64_t slice_page_bytes(int32_t wide, int32_t kv_heads, int32_t head_dim);
 // The model and cache structures are copied, the memory they point to stays the caller's.
 // Null when an argument is out of range.
 SLICE_EXPORT SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cache,

@@ -86,8 +86,10 @@ void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activatio
               [&](int unit) { kernels_.matmul(job, unit, unit + 1); });
 }
 
-uint16_t* Runner::page_base(uint16_t* pool, int layer, int kv_head) const {
-  return pool + (int64_t{layer} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
+void* Runner::page_at(void* pool, int layer, int kv_head, int page) const {
+  const int64_t numbers = (int64_t{layer} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
+  const int64_t size = cache_.wide ? sizeof(float) : sizeof(uint16_t);
+  return static_cast<uint8_t*>(pool) + (numbers + page * page_stride()) * size;
 }
 
 void Runner::rotate_head(const float* head, const float* norm, int position, float scale,
@@ -121,23 +123,40 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
   }
   const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
                                      position / SLICE_PAGE_TOKENS];
-  const int token = position % SLICE_PAGE_TOKENS;
-  const int64_t offset = page * page_stride();
-  float head_values[kMaxHeadWidth];
-  uint16_t halves[kMaxHeadWidth];
-  for (int head = 0; head < model_.kv_heads; ++head) {
-    rotate_head(from + head * size, weights.key_norm, position, 1.0f, head_values);
-    kernels_.to_half(head_values, width, halves);
-    uint16_t* keys = page_base(cache_.keys, layer, head) + offset + token / 16 * 16 * width +
-                     token % 16;
-    for (int i = 0; i < width; ++i) keys[i * 16] = halves[i];
+  if (cache_.wide) {
+    keep<float>(layer, row, page, position);
+  } else {
+    keep<uint16_t>(layer, row, page, position);
   }
-  from += model_.kv_heads * size;
-  for (int head = 0; head < model_.kv_heads; ++head) {
-    std::memcpy(head_values, from + head * size, sizeof(float) * size);
+}
+
+template <typename Number>
+void Runner::keep(int layer, int row, int page, int position) {
+  const int size = model_.head_dim;
+  const int width = head_width_;
+  const SliceLayer& weights = layers_[layer];
+  const float* from = qkv_.get() + int64_t{row} * weights.qkv.outputs + model_.heads * size;
+  const int token = position % SLICE_PAGE_TOKENS;
+  float head_values[kMaxHeadWidth];
+  const auto store = [&](Number* to) {
+    if constexpr (sizeof(Number) == sizeof(float)) {
+      std::memcpy(to, head_values, sizeof(float) * width);
+    } else {
+      kernels_.to_half(head_values, width, to);
+    }
+  };
+  for (int head = 0; head < model_.kv_heads; ++head, from += size) {
+    Number kept[kMaxHeadWidth];
+    rotate_head(from, weights.key_norm, position, 1.0f, head_values);
+    store(kept);
+    Number* keys = static_cast<Number*>(page_at(cache_.keys, layer, head, page)) +
+                   token / 16 * 16 * width + token % 16;
+    for (int i = 0; i < width; ++i) keys[i * 16] = kept[i];
+  }
+  for (int head = 0; head < model_.kv_heads; ++head, from += size) {
+    std::memcpy(head_values, from, sizeof(float) * size);
     std::fill(head_values + size, head_values + width, 0.0f);
-    kernels_.to_half(head_values, width,
-                     page_base(cache_.values, layer, head) + offset + token * width);
+    store(static_cast<Number*>(page_at(cache_.values, layer, head, page)) + token * width);
   }
 }
 
@@ -147,8 +166,8 @@ void Runner::attend(Member& member, const Batch& batch, int layer) {
   const int items = static_cast<int>(groups_.size()) * kv_heads;
   team_.share(member, items, [&](int item) {
     const int next = std::min(item + 1, items - 1);  // most likely this member's as well
-    const uint16_t* next_keys = page_base(cache_.keys, layer, next % kv_heads) +
-                                pages_of(batch, groups_[next / kv_heads])[0] * page_stride();
+    const void* next_keys = page_at(cache_.keys, layer, next % kv_heads,
+                                    pages_of(batch, groups_[next / kv_heads])[0]);
     attend_group(batch, layer, groups_[item / kv_heads], item % kv_heads, scores, next_keys);
   });
 }
@@ -158,14 +177,15 @@ const int32_t* Runner::pages_of(const Batch& batch, const RowGroup& group) const
 }
 
 void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
-                          float* scores, const uint16_t* next_keys) {
+                          float* scores, const void* next_keys) {
   const int shared = model_.heads / model_.kv_heads;
   const Activations to = activations(values_.get(), model_.heads * model_.head_dim, batch.rows);
   AttentionJob job;
   job.width = head_width_;
   job.head_dim = model_.head_dim;
-  job.keys = page_base(cache_.keys, layer, kv_head);
-  job.values = page_base(cache_.values, layer, kv_head);
+  job.wide = cache_.wide != 0;
+  job.keys = page_at(cache_.keys, layer, kv_head, 0);
+  job.values = page_at(cache_.values, layer, kv_head, 0);
   job.next_keys = next_keys;
   job.page_stride = page_stride();
   job.pages = pages_of(batch, group);
