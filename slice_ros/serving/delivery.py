@@ -6,8 +6,8 @@ engine computes outside the interpreter.
 
 An engine that takes every core leaves none to this thread and to the listeners: a kernel may take
 one back at its clock tick only (every 4 ms at 250 Hz), and a token passes through three threads.
-So the loop rests for a moment before it goes on; the step that follows runs undisturbed, and as
-many tokens a second are made as before.
+So the loop rests for a moment before it goes on; the step that follows runs undisturbed, which
+makes up for most of it.
 """
 
 from collections.abc import Callable
