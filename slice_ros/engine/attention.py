@@ -1,9 +1,10 @@
-"""Attention over the slot cache with torch's operators: one call a request, nothing gathered."""
+"""Attention over the pages of a cache with torch's operators: one call a request."""
 
 from collections.abc import Callable, Sequence
 import math
 
 from slice_ros.engine.kv_cache import KvCache
+from slice_ros.engine.native.library import PAGE_TOKENS
 import torch
 from torch.nn import functional as F
 
@@ -11,7 +12,7 @@ _MASK_COLUMNS = 16  # a row of a mask begins at multiples of so many numbers
 
 
 class TorchAttention:
-    """Scaled dot-product attention of each request over views of its own slot.
+    """Scaled dot-product attention of each request over a copy of its own pages.
 
     A request's result depends on nothing but its own queries, keys and values.
     """
@@ -24,17 +25,18 @@ class TorchAttention:
         self._group = heads // cache.kv_heads
         self._head_dim = head_dim
 
-    def prepare(self, segments: Sequence) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    def prepare(self, segments: Sequence, pages: torch.Tensor
+                ) -> Callable[[int, torch.Tensor], torch.Tensor]:
         """Return attend(layer, queries [tokens, heads, head_dim]) -> [tokens, heads * head_dim].
 
-        It holds for one step over `segments`, whose keys and values were written before.
+        It holds for one step over `segments`, whose keys and values were written before to
+        `pages` [segments, pages of a slot].
         """
         plan = []
-        for s in segments:
-            tokens = len(s.ids)
-            keys, values = self._cache.read(s.slot, s.start + tokens)
-            plan.append((tokens, keys, values, self._mask(s.start, tokens),
-                         tokens > 1 and s.start == 0))
+        for s, row in zip(segments, pages):
+            tokens, length = len(s.ids), s.start + len(s.ids)
+            plan.append((tokens, row[:-(-length // PAGE_TOKENS)], length,
+                         self._mask(s.start, tokens), tokens > 1 and s.start == 0))
         sizes = [p[0] for p in plan]
         shape = (-1, self._kv_heads, self._group, self._head_dim)
         dtype = self._cache.data.dtype
@@ -42,8 +44,8 @@ class TorchAttention:
         def attend(layer: int, queries: torch.Tensor) -> torch.Tensor:
             out = []
             queries = queries.to(dtype).view(shape)
-            for q, (tokens, keys, values, mask, causal) in zip(queries.split(sizes), plan):
-                k, v = keys[layer], values[layer]
+            for q, (tokens, used, length, mask, causal) in zip(queries.split(sizes), plan):
+                k, v = self._cache.read(layer, used, length)
                 if tokens == 1:
                     # The heads of a group are like so many queries of one key-value head.
                     x = F.scaled_dot_product_attention(q, k.transpose(0, 1), v.transpose(0, 1))

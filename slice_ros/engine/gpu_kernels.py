@@ -1,25 +1,26 @@
 """What a decode step on a GPU needs beside matrix products, in Triton: five fused kernels.
 
-Every kernel finds slot and position of a row on the device, so that a step can be recorded once
+Every kernel finds a row's position and pages on the device, so that a step can be recorded once
 and replayed for whatever requests take part. Imported only where Triton is installed.
 """
 
+from slice_ros.engine.native.library import PAGE_TOKENS
 import torch
 import triton
 import triton.language as tl
 
 _TILE_BYTES = 1 << 14  # of the keys that a program looks at together: below
-_MOST_KEYS = 64
+_STAGES = 5            # of attention: two tiles are on their way, and the pages of two more
 _LEAST_ROWS = 16       # of a matrix product in Triton, in every direction
 _COLUMNS = 1024        # of the feed-forward layer, by one program
 
 
 @triton.jit
-def _rope_and_store(qkv, cos, sin, slots, positions, queries, cache, heads, kv_heads, context,
+def _rope_and_store(qkv, cos, sin, positions, places, queries, cache, heads, kv_heads, room,
                     DIM: tl.constexpr, HALF: tl.constexpr):
-    # Program (row, head): rotate queries and keys, put keys and values where the row's slot says.
+    # Program (row, head): rotate queries and keys, put keys and values to the row's place.
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    position, slot = tl.load(positions + row), tl.load(slots + row)
+    position, place = tl.load(positions + row).to(tl.int64), tl.load(places + row).to(tl.int64)
     at = tl.arange(0, HALF)
     inside = at < DIM // 2
     source = qkv + (row * (heads + 2 * kv_heads) + head) * DIM
@@ -36,18 +37,19 @@ def _rope_and_store(qkv, cos, sin, slots, positions, queries, cache, heads, kv_h
     if head < heads:
         target = queries + (row * heads + head) * DIM
     else:
-        target = cache + ((slot * 2 * kv_heads + head - heads) * context + position) * DIM
+        target = cache + ((head - heads) * room.to(tl.int64) + place) * DIM
     tl.store(target + at, low.to(target.dtype.element_ty), mask=inside)
     tl.store(target + DIM // 2 + at, high.to(target.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _attend_split(queries, cache, slots, positions, part, most, total, kv_heads, context, scale,
-                  GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
-                  WIDE: tl.constexpr, KEYS: tl.constexpr, SPLITS: tl.constexpr):
+def _attend_split(queries, cache, positions, pages, part, most, total, kv_heads, room, columns,
+                  scale, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
+                  WIDE: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
+                  SPLITS: tl.constexpr):
     # Program (row, key-value head, split): a share of the row's keys, for all heads of the group.
     row, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    length, slot = tl.load(positions + row).to(tl.int32) + 1, tl.load(slots + row)
+    length = tl.load(positions + row) + 1
     share = tl.cdiv(tl.cdiv(length, SPLITS), KEYS) * KEYS
     begin = split * share
     end = tl.minimum(begin + share, length)
@@ -57,22 +59,25 @@ def _attend_split(queries, cache, slots, positions, part, most, total, kv_heads,
     ours = (member[:, None] < GROUP) & (at[None, :] < DIM)
     query = tl.load(queries + (row * heads + head[:, None]) * DIM + at[None, :], mask=ours,
                     other=0.0)
-    first_key = (slot * 2 * kv_heads + kv_head) * context * DIM
-    keys, values = cache + first_key, cache + first_key + context.to(tl.int64) * kv_heads * DIM
+    keys = cache + kv_head * room.to(tl.int64) * DIM
+    values = keys + kv_heads * room.to(tl.int64) * DIM
     best = tl.full([ROWS], float('-inf'), tl.float32)
     whole = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, WIDE], tl.float32)
     for first in range(begin, end, KEYS):
+        # KEYS divides PAGE: these keys lie in one page.
+        page = tl.load(pages + row * columns + first // PAGE).to(tl.int64)
         number = first + tl.arange(0, KEYS)
+        place = page * PAGE + number % PAGE
         seen = (number[:, None] < end) & (at[None, :] < DIM)
-        key = tl.load(keys + number[:, None] * DIM + at[None, :], mask=seen, other=0.0)
+        key = tl.load(keys + place[:, None] * DIM + at[None, :], mask=seen, other=0.0)
         score = tl.dot(query, tl.trans(key), input_precision='ieee').to(tl.float32) * scale
         score = tl.where(number[None, :] < end, score, float('-inf'))
         top = tl.maximum(best, tl.max(score, 1))
         weight = tl.exp(score - top[:, None])
         fade = tl.exp(best - top)
         whole = whole * fade + tl.sum(weight, 1)
-        value = tl.load(values + number[:, None] * DIM + at[None, :], mask=seen, other=0.0)
+        value = tl.load(values + place[:, None] * DIM + at[None, :], mask=seen, other=0.0)
         mixed = mixed * fade[:, None] + tl.dot(weight.to(value.dtype), value,
                                                input_precision='ieee')
         best = top
@@ -124,18 +129,19 @@ def _silu_and_mul(gate_up, out, intermediate, COLUMNS: tl.constexpr):
     tl.store(out + row * intermediate + at, x.to(out.dtype.element_ty), mask=inside)
 
 
-def rope_and_store(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, slots: torch.Tensor,
-                   positions: torch.Tensor, cache: torch.Tensor, heads: int) -> torch.Tensor:
+def rope_and_store(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
+                   positions: torch.Tensor, places: torch.Tensor, cache: torch.Tensor, heads: int
+                   ) -> torch.Tensor:
     """Return rotated queries [rows, heads, dim]; keys and values of the rows go to the cache.
 
     `qkv` is [rows, (heads + 2 * kv_heads) * dim], `cos` and `sin` [context, 1, dim] with the
-    first half of the sines negated, `cache` [slots, 2 * kv_heads, context, dim].
+    first half of the sines negated, `cache` [2 * kv_heads, pages, PAGE_TOKENS, dim].
     """
-    rows, (both, context, dim) = len(qkv), cache.shape[1:]
+    rows, (both, pages, _, dim) = len(qkv), cache.shape
     queries = cache.new_empty(rows, heads, dim)
     _rope_and_store[(rows, heads + both)](
-        qkv, cos, sin, slots, positions, queries, cache, heads, both // 2, context, DIM=dim,
-        HALF=triton.next_power_of_2(dim // 2))
+        qkv, cos, sin, positions, places, queries, cache, heads, both // 2, pages * PAGE_TOKENS,
+        DIM=dim, HALF=triton.next_power_of_2(dim // 2))
     return queries
 
 
@@ -146,25 +152,27 @@ def tile_keys(wide: int, dtype: torch.dtype) -> int:
     products need they must fit a program's share of the smallest shared memory, 99 KiB.
     """
     fitting = _TILE_BYTES // (wide * dtype.itemsize)
-    return max(min(fitting, _MOST_KEYS), _LEAST_ROWS)
+    return max(min(fitting, PAGE_TOKENS), _LEAST_ROWS)
 
 
-def attend(queries: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor,
-           positions: torch.Tensor, splits: int) -> torch.Tensor:
-    """Return attention [rows, heads * dim] of each row over positions 0 .. its own of its slot.
+def attend(queries: torch.Tensor, cache: torch.Tensor, positions: torch.Tensor,
+           pages: torch.Tensor, splits: int) -> torch.Tensor:
+    """Return attention [rows, heads * dim] of each row over positions 0 .. its own.
 
-    `splits`, a power of 2, is how many programs share the keys of a row.
+    `pages` [rows, pages of a slot] says where in `cache` they are. `splits`, a power of 2, is how
+    many programs share the keys of a row.
     """
     rows, heads, dim = queries.shape
-    kv_heads, context = cache.shape[1] // 2, cache.shape[2]
+    kv_heads, room = cache.shape[0] // 2, cache.shape[1] * PAGE_TOKENS
     group, wide = heads // kv_heads, max(triton.next_power_of_2(dim), 16)
     part = queries.new_empty(rows * heads, splits, dim, dtype=torch.float32)
     # Each where memory begins: Triton compiles anew for a pointer that is not a multiple of 16.
     most, total = part.new_empty(rows * heads, splits), part.new_empty(rows * heads, splits)
     _attend_split[(rows, kv_heads, splits)](
-        queries, cache, slots, positions, part, most, total, kv_heads, context, dim ** -0.5,
-        GROUP=group, ROWS=max(triton.next_power_of_2(group), _LEAST_ROWS), DIM=dim, WIDE=wide,
-        KEYS=tile_keys(wide, cache.dtype), SPLITS=splits)
+        queries, cache, positions, pages, part, most, total, kv_heads, room, pages.shape[1],
+        dim ** -0.5, GROUP=group, ROWS=max(triton.next_power_of_2(group), _LEAST_ROWS), DIM=dim,
+        WIDE=wide, PAGE=PAGE_TOKENS, KEYS=tile_keys(wide, cache.dtype), SPLITS=splits,
+        num_stages=_STAGES)
     out = queries.new_empty(rows, heads * dim)
     _join_splits[(rows * heads,)](part, most, total, out, DIM=dim, WIDE=wide, SPLITS=splits)
     return out

@@ -1,6 +1,6 @@
 """The forward pass on a GPU: decode steps are recorded once a batch size, and replayed.
 
-A replay reads token ids, slots and positions from buffers that never move, so a step costs one
+A replay reads token ids, positions and pages from a buffer that never moves, so a step costs one
 copy to the device and one launch, whoever takes part. Steps with prefill chunks launch the same
 kernels one by one; nothing in either waits for the host.
 """
@@ -8,7 +8,10 @@ kernels one by one; nothing in either waits for the host.
 from collections.abc import Callable, Sequence
 import logging
 
+import numpy as np
+from slice_ros.engine.batch import Batch
 from slice_ros.engine.kv_cache import KvCache
+from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.runner import FlatBatchRunner, flatten, LlamaWeights, Segment
 import torch
 from torch.nn import functional as F
@@ -22,18 +25,15 @@ _CHECKED = 150        # tokens behind which a step is checked: several tiles of 
 
 
 class _Recorded:
-    """Buffers and graph of decode steps with up to `rows` requests."""
+    """Numbers and graph of decode steps with up to `rows` requests."""
 
     def __init__(self, runner: 'GraphRunner', rows: int, warm: 'torch.cuda.Stream | None') -> None:
-        self.rows, self._scratch = rows, runner.scratch
+        self.rows = rows
         programs = runner.programs // (rows * runner.weights.kv_heads)
         self.splits = min(1 << max(programs - 1, 0).bit_length(), _MOST_SPLITS)
-        # Rows that nobody uses feed token 0 to position 0 of the slot beyond the last.
-        self._host = _aligned(rows, pin_memory=warm is not None)
-        self._host[1] = runner.scratch
-        self._numbers = self._host.numpy()
-        self._device = self._host.to(runner.device)
-        self.inputs = self._device[:, :rows].unbind(0)
+        # Rows that nobody uses feed token 0 to the first place of the scratch page.
+        self._batch = Batch(runner.cache, rows, rows, runner.device, pinned=warm is not None)
+        self._batch.set([], [], [], [], [])
         self._graph = self._copied = None
         if warm is not None:
             self._record(runner, warm)
@@ -42,7 +42,7 @@ class _Recorded:
         warm.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warm):
             for _ in range(2):  # compiles the kernels; libraries take their work space
-                runner.decode(*self.inputs, self.splits).argmax(-1)
+                runner.decode(self._batch, self.splits).argmax(-1)
         torch.cuda.current_stream().wait_stream(warm)
         self._copied, self._graph = torch.cuda.Event(), torch.cuda.CUDAGraph()
         # What other threads do with the device meanwhile is no part of it.
@@ -50,18 +50,16 @@ class _Recorded:
             self._compute(runner)
 
     def _compute(self, runner: 'GraphRunner') -> None:
-        self.logits = runner.decode(*self.inputs, self.splits)
+        self.logits = runner.decode(self._batch, self.splits)
         self.tokens = self.logits.argmax(-1)
 
     def run(self, runner: 'GraphRunner', segments: Sequence[Segment]) -> None:
         """Feed one token of each segment: `logits` and `tokens` are of the first rows then."""
-        numbers, used = self._numbers, len(segments)
         if self._copied is not None:
             self._copied.synchronize()  # the last copy may still read the buffer
-        for row, s in enumerate(segments):
-            numbers[:, row] = s.ids[0], s.slot, s.start
-        numbers[0, used:], numbers[1, used:], numbers[2, used:] = 0, self._scratch, 0
-        self._device.copy_(self._host, non_blocking=True)
+        slots = [s.slot for s in segments]
+        self._batch.set([s.ids[0] for s in segments], slots, [s.start for s in segments], [],
+                        slots)
         if self._graph is None:  # no GPU: the same step, one kernel after the other
             self._compute(runner)
         else:
@@ -72,16 +70,15 @@ class _Recorded:
 class GraphRunner(FlatBatchRunner):
     """Runs any subset of the live requests; steps of decode rows alone are replayed graphs.
 
-    `cache` has one slot more than requests may use. The logits of a step are written over by the
-    next. Raises ``ValueError`` when the kernels do not give what the plain pass gives, and lets
-    errors of the device through: the caller then has `FlatBatchRunner`.
+    The logits of a step are written over by the next. Raises ``ValueError`` when the kernels do
+    not give what the plain pass gives, and lets errors of the device through: the caller then has
+    `FlatBatchRunner`.
     """
 
     def __init__(self, weights: LlamaWeights, cache: KvCache, max_batch: int) -> None:
         super().__init__(weights, cache)
         from slice_ros.engine import gpu_kernels  # here, since Triton need not be installed
         self._kernels = gpu_kernels
-        self.scratch = cache.data.shape[1] - 1
         cuda = self.device.type == 'cuda'
         self.programs = _PROGRAMS * (
             torch.cuda.get_device_properties(self.device).multi_processor_count if cuda else 1)
@@ -137,51 +134,44 @@ class GraphRunner(FlatBatchRunner):
         *numbers, last = flatten(rows + chunks)
         last = [at for _, at in sorted(zip((i for i in order if segments[i].wants_logits), last))]
         # One copy to the device: whatever came from the host later would wait for the layers.
-        tokens = len(numbers[0])
-        host = _aligned(tokens, more=1)
-        host[:3, :tokens] = torch.tensor(numbers)
-        host[3, :len(last)] = torch.tensor(last)
-        device = host.to(self.device)
-        ids, slots, positions = device[:3, :tokens].unbind(0)
+        batch = Batch(self.cache, len(numbers[0]), len(segments), self.device)
+        batch.set(*numbers, last, [s.slot for s in rows + chunks])
         first, kernels, cache = len(rows), self._kernels, self.cache.data
         # As many programs as recorded steps have: others would have to be compiled now.
         splits = self._fitting(first).splits
-        attend_chunks = self.attention.prepare(chunks)
+        attend_chunks = self.attention.prepare(chunks, batch.pages[first:])
 
         def attend(layer: int, queries: torch.Tensor) -> torch.Tensor:
             out = []
             if rows:
-                out.append(kernels.attend(queries[:first], cache[layer], slots[:first],
-                                          positions[:first], splits))
+                out.append(kernels.attend(queries[:first], cache[layer], batch.positions[:first],
+                                          batch.pages[:first], splits))
             if chunks:
                 out.append(attend_chunks(layer, queries[first:]))
             return out[0] if len(out) == 1 else torch.cat(out)
 
-        x = self._layers(ids, slots, positions, attend)
-        if not last:
-            return self._waited(x)
-        return self.weights.head(x[device[3, :len(last)]]).float()
+        x = self._layers(batch, attend)
+        return self.weights.head(x[batch.last]).float() if last else self._waited(x)
 
-    def decode(self, ids: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor,
-               splits: int) -> torch.Tensor:
-        """Feed token `ids` [rows] to `positions` of `slots`; return float32 logits [rows, vocab].
+    def decode(self, batch: Batch, splits: int) -> torch.Tensor:
+        """Feed one token of each request; return float32 logits [requests, vocab].
 
-        Nothing in it depends on the values of its arguments, so that it can be recorded.
+        Nothing in it depends on the numbers in `batch`, so that it can be recorded.
         """
         kernels, cache = self._kernels, self.cache.data
         return self.weights.head(self._layers(
-            ids, slots, positions, lambda layer, queries: kernels.attend(
-                queries, cache[layer], slots, positions, splits))).float()
+            batch, lambda layer, queries: kernels.attend(
+                queries, cache[layer], batch.positions, batch.pages, splits))).float()
 
-    def _layers(self, ids: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor,
-                attend: Callable[[int, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _layers(self, batch: Batch, attend: Callable[[int, torch.Tensor], torch.Tensor]
+                ) -> torch.Tensor:
         """Return what the head takes, [tokens, hidden]."""
         w, cache, kernels = self.weights, self.cache.data, self._kernels
-        h = w.embedding[ids].to(w.norm.dtype)
+        h = F.embedding(batch.ids, w.embedding).to(w.norm.dtype)
         x = F.rms_norm(h, h.shape[1:], w.layers[0].input_norm, w.norm_eps)
         for i, layer in enumerate(w.layers):
             queries = kernels.rope_and_store(
-                layer.qkv(x), w.cos, w.sin, slots, positions, cache[i], w.heads)
+                layer.qkv(x), w.cos, w.sin, batch.positions, batch.places, cache[i], w.heads)
             x = layer.output(attend(i, queries))
             x = layer.gate_up(kernels.add_and_norm(h, x, layer.post_norm, w.norm_eps))
             x = layer.down(kernels.silu_and_mul(x))
@@ -191,11 +181,13 @@ class GraphRunner(FlatBatchRunner):
 
     def _check(self) -> None:
         """Raise ``ValueError`` when recorded steps or a prefill say other than the plain pass."""
-        behind = min(_CHECKED, self.cache.max_context - 2)
+        behind = min(_CHECKED, len(self.weights.cos) - 2)
+        # The first slot has the first pages for this, not in their order.
+        pages = np.arange(behind // PAGE_TOKENS, -1, -1)
+        self.table[0, :len(pages)] = pages
         ids = [1 + n % 7 for n in range(behind)]
-        chunk = Segment(self.scratch, 0, ids[:-1], False), Segment(
-            self.scratch, behind - 2, ids[-2:], True)
-        row = Segment(self.scratch, behind, [1], True)
+        chunk = Segment(0, 0, ids[:-1], False), Segment(0, behind - 2, ids[-2:], True)
+        row = Segment(0, behind, [1], True)
         wanted = [super(GraphRunner, self).forward([s]).clone() for s in (*chunk, row)]
         self.forward(chunk[:1])
         _compare(self.forward(chunk[1:]), wanted[1], 'a prefill')
@@ -208,24 +200,13 @@ def _compare(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
         raise ValueError(f'{what} gives other logits than the plain pass')
 
 
-def _aligned(columns: int, more: int = 0, pin_memory: bool = False) -> torch.Tensor:
-    """Return int64 zeros: rows for ids, slots, positions, and `more`; at least so many columns.
-
-    Rows begin at multiples of 16 bytes: Triton compiles a kernel anew for a pointer that does not.
-    """
-    return torch.zeros(3 + more, columns + columns % 2, dtype=torch.int64, pin_memory=pin_memory)
-
-
-def gpu_runner(weights: LlamaWeights, layers: int, slots: int, kv_heads: int, max_context: int,
-               dtype: torch.dtype, max_batch: int) -> FlatBatchRunner:
+def gpu_runner(weights: LlamaWeights, cache: KvCache, max_batch: int) -> FlatBatchRunner:
     """Return what runs `weights` where they are: with recorded steps if that works, else without.
 
-    The cache holds `slots` requests of `max_context` tokens in `dtype`.
+    Nothing may be in `cache` yet.
     """
     # cuDNN prepares itself for every new length of a prompt, for much longer than it then runs.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    cache = KvCache(layers, slots + 1, kv_heads, max_context, weights.head_dim, dtype,
-                    weights.embedding.device)
     try:
         return GraphRunner(weights, cache, max_batch)
     except Exception as error:  # no Triton, an unknown GPU, too little memory, other logits

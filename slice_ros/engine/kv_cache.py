@@ -1,66 +1,72 @@
-"""Keys and values of every request in progress, in slots allocated once."""
+"""Keys and values of every request in progress, in pages that a table gives to slots."""
 
-from collections.abc import Sequence
 import ctypes
 import mmap
 
+import numpy as np
+from slice_ros.engine.native.library import PAGE_TOKENS
 import torch
 
 
 class KvCache:
-    """One tensor [layers, slots, 2 * kv_heads, max_context, head_dim]: keys, then values.
+    """One tensor [layers, 2 * kv_heads, pages + 1, PAGE_TOKENS, head_dim]: keys, then values.
 
-    A request's keys of one head lie one behind the other, so that attention reads them in place
-    by slot and length. On CPU the memory is reserved here and taken page by page when written.
+    `table` [slots, pages of a slot], int32, which `Slots` fills, says which page holds which
+    positions of a slot. A place is a position's row in the pages, counted through. The page
+    `scratch` is nobody's. On CPU the memory is reserved here and taken when first written.
     """
 
-    def __init__(self, layers: int, slots: int, kv_heads: int, max_context: int, head_dim: int,
-                 dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, layers: int, slots: int, pages: int, kv_heads: int, max_context: int,
+                 head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
         self.kv_heads = kv_heads
-        self.max_context = max_context
-        self.data = torch.empty(layers, slots, 2 * kv_heads, max_context, head_dim,
+        self.table = np.full((slots, -(-max_context // PAGE_TOKENS)), -1, np.int32)
+        self.scratch = pages
+        self.data = torch.empty(layers, 2 * kv_heads, pages + 1, PAGE_TOKENS, head_dim,
                                 dtype=dtype, device=device)
-        # By [slot, position], for writing: a tuple with one view a layer.
+        self.nbytes = self.data[:, :, :pages].nbytes
         self._release = None
         if device.type == 'cpu' and hasattr(mmap, 'MADV_DONTNEED'):
             self._release = ctypes.CDLL(None).madvise
             self._release.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        self._by_position = self.data.transpose(2, 3).unbind(0)
+        # By [place], for writing: one view a layer.
+        self._by_place = self.data.flatten(2, 3).transpose(1, 2).unbind(0)
 
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes
+    def places(self, slots: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Return where (`slots`, `positions`), each [tokens], are."""
+        return (self.table[slots, positions // PAGE_TOKENS] * PAGE_TOKENS
+                + positions % PAGE_TOKENS)
 
-    def write(self, layer: int, slots: torch.Tensor, positions: torch.Tensor,
-              kv: torch.Tensor) -> None:
-        """Store `kv` [tokens, 2 * kv_heads, head_dim] at (`slots`, `positions`), each [tokens]."""
-        self._by_position[layer][slots, positions] = kv.to(self.data.dtype)
+    def write(self, layer: int, places: torch.Tensor, kv: torch.Tensor) -> None:
+        """Store `kv` [tokens, 2 * kv_heads, head_dim] at `places` [tokens]."""
+        self._by_place[layer][places] = kv.to(self.data.dtype)
 
-    def read(self, slot: int, length: int) -> tuple[tuple[torch.Tensor, ...], ...]:
-        """Return views of the first `length` keys and values of a slot.
+    def read(self, layer: int, pages: torch.Tensor, length: int
+             ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return copies of the first `length` keys and values in `pages`, one after the other.
 
-        Two tuples with one view [kv_heads, 1, length, head_dim] a layer.
+        Each is [kv_heads, 1, length, head_dim].
         """
-        both = self.data[:, slot, :, :length].unsqueeze(2)
-        return both[:, :self.kv_heads].unbind(0), both[:, self.kv_heads:].unbind(0)
+        both = self.data[layer].index_select(1, pages).flatten(1, 2)[:, None, :length]
+        return both[:self.kv_heads], both[self.kv_heads:]
 
-    def copy(self, source: int, slot: int, length: int) -> None:
-        """Copy the first `length` positions of a slot to another."""
-        self.data[:, slot, :, :length] = self.data[:, source, :, :length]
+    def share(self, source: int, slot: int, tokens: int) -> None:
+        """Have a slot hold the first `tokens` of another, whose whole pages it names already."""
+        whole, rest = divmod(tokens, PAGE_TOKENS)
+        if rest:
+            target, page = self.table[slot, whole], self.table[source, whole]
+            self.data[:, :, int(target)] = self.data[:, :, int(page)]
 
-    def forget(self, slot: int) -> None:
-        """Give the memory of a slot back to the system, where it is the system's (CPU, Linux)."""
-        if self._release is None:
+    def forget(self) -> None:
+        """Give the memory back to the system once no slot has a page, where it is the system's."""
+        if self._release is None or (self.table >= 0).any():
             return
-        for layer in range(len(self.data)):
-            part = self.data[layer, slot]
-            first = -(-part.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-            last = (part.data_ptr() + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-            if first < last:
-                self._release(first, last - first, mmap.MADV_DONTNEED)
+        first = -(-self.data.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (self.data.data_ptr() + self.data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last:
+            self._release(first, last - first, mmap.MADV_DONTNEED)
 
-    def fill(self, slots: Sequence[int], length: int) -> None:
-        """Write numbers into the first `length` positions of slots, quickly."""
-        first = self.data[:, slots[0], :, :length].normal_()
-        for slot in slots[1:]:
-            self.data[:, slot, :, :length] = first
+    def fill(self, slots: list[int], length: int) -> None:
+        """Write numbers into the pages of the first `length` positions of slots, quickly."""
+        pages = self.table[slots, :-(-length // PAGE_TOKENS)].ravel()
+        self.data[:, :, torch.from_numpy(pages).to(self.data.device)] = torch.randn_like(
+            self.data[:, :, :1])

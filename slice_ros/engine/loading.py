@@ -177,7 +177,7 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
     if device.type == 'cuda' and weights != 'int4':
         return _on_gpu(path, model_config, tensors, weights, device, max_context, config, progress,
                        kv_dtype, page_bytes)
-    pages = memory.kv_pages(path, page_bytes, max_context, config)
+    pages = memory.kv_pages(path, device, page_bytes, max_context, config)
     if library is not None:
         try:
             return native_runner.NativeRunner(model_config, tensors, weights, library,
@@ -191,11 +191,9 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
     loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
-    runner = FlatBatchRunner(loaded, KvCache(
-        model_config.num_hidden_layers, config.slots, model_config.num_key_value_heads,
-        max_context, dim, kv_dtype, device))
-    runner.kv_bytes = pages * page_bytes
-    return runner, pages
+    return FlatBatchRunner(loaded, KvCache(
+        model_config.num_hidden_layers, config.slots, pages, model_config.num_key_value_heads,
+        max_context, dim, kv_dtype, device)), pages
 
 
 def _on_gpu(path: Path, model_config, tensors, weights: str, device: torch.device,
@@ -203,16 +201,14 @@ def _on_gpu(path: Path, model_config, tensors, weights: str, device: torch.devic
             page_bytes: int):
     try:
         loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
-        slots = memory.gpu_slots(device, page_bytes, max_context, config)
-        runner = gpu_runner(loaded, model_config.num_hidden_layers, slots,
-                            model_config.num_key_value_heads, max_context, kv_dtype,
-                            min(config.max_batch, slots))
+        pages = memory.kv_pages(path, device, page_bytes, max_context, config)
+        cache = KvCache(
+            model_config.num_hidden_layers, config.slots, pages, loaded.kv_heads, max_context,
+            loaded.head_dim, kv_dtype, device)
+        return gpu_runner(loaded, cache, min(config.max_batch, config.slots)), pages
     except torch.OutOfMemoryError as error:
         raise ModelError(f'the memory of the GPU cannot hold {path} with its KV cache ({error}): '
                          'use fewer slots, a shorter max_context or a smaller model') from error
-    runner.table = np.empty((slots, -(-max_context // PAGE_TOKENS)), np.int32)
-    runner.kv_bytes = runner.table.size * page_bytes
-    return runner, runner.table.size
 
 
 def _try_out(path: Path, runner, slots: Slots) -> None:

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import logging
 from pathlib import Path
 
 from slice_ros.engine.config import EngineConfig
@@ -10,52 +9,32 @@ from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.errors import ModelError
 import torch
 
-logger = logging.getLogger(__name__)
 
-
-def kv_pages(path: Path, page_bytes: int, max_context: int, config: EngineConfig) -> int:
+def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
+             config: EngineConfig) -> int:
     """Return how many pages of the KV cache there are to be, by the memory that is free.
 
-    Raises ``ModelError`` when there is too little for one request.
+    A GPU holds the weights already; elsewhere they are still to come. Raises ``ModelError`` when
+    there is too little for one request.
     """
     per_slot = -(-max_context // PAGE_TOKENS)
     every = config.slots * per_slot
-    weight_bytes = sum(file.stat().st_size for file in path.glob('*.safetensors'))
+    gpu = device.type == 'cuda'
+    weight_bytes = 0 if gpu else sum(f.stat().st_size for f in path.glob('*.safetensors'))
     # One full context beside the page that each request begins.
-    free, least = _available_memory(), min(per_slot + config.slots, every)
+    least = min(per_slot + config.slots, every)
+    free = _free_on_gpu(device) if gpu else _available_memory()
     if free is None:
         return every
-    pages = min(int((free - weight_bytes) * config.memory_fraction) // page_bytes, every)
+    left = max(free - weight_bytes, 0)
+    pages = min(int(left * config.memory_fraction) // page_bytes, every)
     if pages < least:
         raise ModelError(
-            f'not enough memory: {path} needs {weight_bytes / 2**30:.2f} GiB for weights and at '
-            f'least {least * page_bytes / 2**30:.2f} GiB for keys and values; '
-            f'{free / 2**30:.2f} GiB are free, of which memory_fraction leaves '
-            f'{config.memory_fraction:g} of the rest: use a shorter max_context, fewer slots or a '
-            'smaller model')
+            f'not enough memory: the weights of {path} leave {left / 2**30:.2f} GiB, of which '
+            f'memory_fraction gives {config.memory_fraction:g} to keys and values, and these need '
+            f'at least {least * page_bytes / 2**30:.2f} GiB: use a shorter max_context, fewer '
+            'slots or a smaller model')
     return pages
-
-
-def gpu_slots(device: torch.device, page_bytes: int, max_context: int, config: EngineConfig
-              ) -> int:
-    """Return how many requests have room on a GPU beside all that it holds, the weights for one.
-
-    Each has its full context, taken at once. Raises ``ModelError`` when not one has.
-    """
-    slot_bytes = -(-max_context // PAGE_TOKENS) * page_bytes
-    free = _free_on_gpu(device)
-    slots = int(free * config.memory_fraction) // slot_bytes - 1  # one for rows that pad a step
-    if slots < 1:
-        raise ModelError(
-            f'not enough memory: the GPU has {free / 2**30:.2f} GiB beside the weights, of which '
-            f'memory_fraction leaves {config.memory_fraction:g} for keys and values, and two '
-            f'requests of {max_context} tokens take {2 * slot_bytes / 2**30:.2f} GiB: use a '
-            'shorter max_context, a larger memory_fraction or a smaller model')
-    if slots < config.slots:
-        logger.warning('the memory of the GPU holds %d requests of %d tokens at once, not %d: a '
-                       'shorter max_context makes room for more', slots, max_context,
-                       config.slots)
-    return min(slots, config.slots)
 
 
 def kv_tokens(pages: int, slots: int, max_context: int) -> int:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from slice_ros.engine.attention import TorchAttention
+from slice_ros.engine.batch import Batch
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import Linear
 import torch
@@ -72,11 +72,10 @@ class FlatBatchRunner:
     """Runs any subset of the live requests, decode rows and prefill chunks alike, in one pass."""
 
     path = 'flat batch'
-    table: np.ndarray | None = None  # of pages, as `Slots` counts them: a slot has its own place
 
     def __init__(self, weights: LlamaWeights, cache: KvCache) -> None:
         self.weights = weights
-        self.cache = cache
+        self.cache, self.table = cache, cache.table
         self.attention = TorchAttention(cache, weights.heads, weights.head_dim)
         self.kernels = f'{weights.linears} linears, {self.attention.name}'
         self.weight_bytes, self.kv_bytes = weights.nbytes, cache.nbytes
@@ -87,25 +86,29 @@ class FlatBatchRunner:
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Feed all `segments`; return float32 logits [segments that want them, vocab]."""
         w, cache, attention = self.weights, self.cache, self.attention
-        *rows, last = flatten(segments)
-        ids, slots, positions = torch.tensor(rows, device=self.device)
-        cos, sin = w.cos[positions], w.sin[positions]
+        batch = self._batch(segments)
+        cos, sin = w.cos[batch.positions], w.sin[batch.positions]
         rotated = w.heads + w.kv_heads
-        attend = attention.prepare(segments)
-        h = w.embedding[ids].to(w.norm.dtype)
+        attend = attention.prepare(segments, batch.pages)
+        h = w.embedding[batch.ids].to(w.norm.dtype)
         shape, hidden = (len(h), rotated + w.kv_heads, w.head_dim), h.shape[1:]
         for i, layer in enumerate(w.layers):
             qkv = layer.qkv(F.rms_norm(h, hidden, layer.input_norm, w.norm_eps)).view(shape)
             _rotate(qkv[:, :rotated], cos, sin)
-            cache.write(i, slots, positions, qkv[:, w.heads:])
+            cache.write(i, batch.places, qkv[:, w.heads:])
             h = h + layer.output(attend(i, qkv[:, :w.heads]))
             x = layer.gate_up(F.rms_norm(h, hidden, layer.post_norm, w.norm_eps))
             x = F.silu(x[:, :w.intermediate]).mul_(x[:, w.intermediate:])
             h = h + layer.down(x)
-        if not last:
+        if not len(batch.last):
             return self._waited(h)
-        h = h if len(last) == len(h) else h[last]
+        h = h if len(batch.last) == len(h) else h[batch.last]
         return w.head(F.rms_norm(h, hidden, w.norm, w.norm_eps)).float()
+
+    def _batch(self, segments: Sequence[Segment]) -> Batch:
+        numbers = flatten(segments)
+        batch = Batch(self.cache, len(numbers[0]), len(segments), self.device)
+        return batch.set(*numbers, [s.slot for s in segments])
 
     def _waited(self, x: torch.Tensor) -> torch.Tensor:
         # No token to wait for: yet a step that came back before the GPU was done with it would
@@ -119,16 +122,16 @@ class FlatBatchRunner:
         return self.forward(segments).argmax(-1).tolist()
 
     def share(self, source: int, slot: int, tokens: int) -> None:
-        """Have a slot hold the first `tokens` of another."""
-        self.cache.copy(source, slot, tokens)
+        """Have a slot hold the first `tokens` of another, whose whole pages it names already."""
+        self.cache.share(source, slot, tokens)
 
     def forget(self, slot: int) -> None:
-        """Release what a slot holds."""
-        self.cache.forget(slot)
+        """Release what a slot holds: its pages are used again, or given back with the last."""
+        self.cache.forget()
 
     def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
         """Put something into the first `len(ids)` positions of slots, to measure steps on."""
-        self.cache.fill(slots, len(ids))
+        self.cache.fill(list(slots), len(ids))
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:

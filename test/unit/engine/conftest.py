@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
     # Triton reads it when it is first imported, which the models of transformers may do.
     os.environ['TRITON_INTERPRET'] = '1'
 
-from slice_ros.engine import EngineConfig, load_engine, loading  # noqa: E402,I100
+from slice_ros.engine import EngineConfig, graph_runner, load_engine, loading  # noqa: E402,I100
 from slice_ros.engine.native import load_library  # noqa: E402
 import tiny  # noqa: E402
 
@@ -57,3 +57,11 @@ def tiny_engine(tiny_directory, monkeypatch):
     """Return an engine with 4 slots of 64 tokens, on the torch path: tests look inside."""
     use_kernels(monkeypatch, 'torch')
     return load_engine(EngineConfig(str(tiny_directory), weights='fp32', max_context=64, slots=4))
+
+
+@pytest.fixture
+def quick_checks(monkeypatch):
+    """Check a model behind fewer tokens, and split attention, where that is slow or for a GPU."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(graph_runner, '_PROGRAMS', 12)
+        monkeypatch.setattr(graph_runner, '_CHECKED', 4)

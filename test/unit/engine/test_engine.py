@@ -103,7 +103,7 @@ def test_a_fault_in_the_forward_pass_leaves_everybody_where_they_were(tiny_engin
     def fault(*_):
         raise RuntimeError('out of luck')
     with monkeypatch.context() as patch:
-        patch.setattr(tiny_engine._runner.attention, 'prepare', lambda segments: fault)
+        patch.setattr(tiny_engine._runner.attention, 'prepare', lambda *given: fault)
         with pytest.raises(RuntimeError, match='luck'):
             tiny_engine.step([(a, 1), (b, 2)])
     assert (a.generated, a.cached, b.cached) == (1, 3, 4)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, gguf_file, load_engine, Sampling, tensor_files
 from slice_ros.engine.gguf_file import GgufFile
+from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.native import build, load_library, ModelShape, weights
 from slice_ros.engine.native_runner import StoredWeights
 from slice_ros.engine.profile import Probe
 import tiny
+import torch
 
 VOCABULARY = 4096
 LIBRARY, _ = load_library()
@@ -103,3 +105,15 @@ def test_measuring_gives_its_keys_and_values_back_and_spares_those_in_use(tiny_d
     assert reused >= 32
     assert again == tokens
     engine.close(second)
+
+
+def test_keys_and_values_without_the_kernels_go_back_with_the_last_page():
+    cache = KvCache(2, 2, 16, 2, 256, 64, torch.float32, torch.device('cpu'))
+    cache.table[:, 0] = 3, 5
+    cache.fill([0, 1], 20)
+    cache.table[0] = -1
+    cache.forget()
+    assert cache.data[:, :, 5].any()
+    cache.table[1] = -1
+    cache.forget()
+    assert not cache.data[:, :, 5].any()

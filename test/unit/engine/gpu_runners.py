@@ -1,0 +1,44 @@
+"""Runners as a GPU has them: on it where there is one, else in Triton's interpreter."""
+
+from slice_ros.engine import llama
+from slice_ros.engine.graph_runner import GraphRunner
+from slice_ros.engine.kv_cache import KvCache
+from slice_ros.engine.runner import FlatBatchRunner, Segment
+import tiny
+import torch
+
+DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+CONTEXT = 256
+PAGES = 8  # of a slot
+
+
+def runners(config, weights='fp32', max_batch=4, slots=4, tensors=None):
+    """Return the plain and the recorded pass of a random model of that shape.
+
+    Every slot has its pages already, in another order in each.
+    """
+    tensors = tensors or dict(tiny.model(config).state_dict())
+    weights = llama.build(config, tensors, weights, DEVICE, CONTEXT, lambda share: None)
+    caches = [KvCache(config.num_hidden_layers, slots, slots * PAGES, weights.kv_heads, CONTEXT,
+                      weights.head_dim, weights.embedding.dtype, DEVICE) for _ in range(2)]
+    both = FlatBatchRunner(weights, caches[0]), GraphRunner(weights, caches[1], max_batch)
+    for number, runner in enumerate(both):
+        pages = torch.randperm(slots * PAGES, generator=torch.Generator().manual_seed(number))
+        runner.table[:] = pages.view(slots, PAGES)
+    return both
+
+
+def filled(config, lengths, **options):
+    """Return `runners` whose slots hold the same tokens, of these lengths."""
+    plain, recorded = runners(config, **options)
+    plain.cache.data.normal_()
+    plain.forward([Segment(slot, 0, [(slot + 11 * i) % 256 for i in range(length)], False)
+                   for slot, length in enumerate(lengths) if length])
+    recorded.cache.data[:, :, recorded.table.ravel()] = plain.cache.data[:, :, plain.table.ravel()]
+    return plain, recorded
+
+
+def near(found, wanted):
+    # A GPU's libraries add in another order for every size of a product.
+    limit = 2e-4 if DEVICE.type == 'cpu' else 2e-3
+    torch.testing.assert_close(found, wanted, atol=limit, rtol=limit)

@@ -1,0 +1,119 @@
+"""A model loaded and served as on a GPU: on one if there is one, else in Triton's interpreter."""
+
+from dataclasses import replace
+import gc
+import random
+
+from conftest import use_kernels
+from gpu_runners import DEVICE
+import pytest
+from slice_ros.engine import EngineConfig, hf_directory, load_engine, loading, memory, Sampling
+from slice_ros.engine.graph_runner import GraphRunner
+from slice_ros.engine.tensor_files import Tensors
+from slice_ros.errors import ModelError
+import tiny
+import torch
+
+pytestmark = pytest.mark.usefixtures('quick_checks')
+
+
+def live(engine):
+    """Serve requests with chunks, evictions and shared prefixes; return these and how it went."""
+    chance, log = random.Random(4), []
+    left = [[5] * 40 + [n] * chance.randrange(20, 48) for n in range(7)]
+    requests, live = [], []
+    while left or live:
+        if left and len(live) < 4:
+            live.append(engine.open(left.pop(), 6, Sampling()))
+            requests.append(live[-1])
+        if chance.random() < 0.4:
+            engine.evict(chance.choice(live))
+        log += [engine.adopt(s) for s in live]
+        work = [(s, min(s.pending, chance.choice((20, 64)))) for s in live]
+        while True:
+            try:
+                engine.step(work)
+                break
+            except MemoryError:
+                engine.evict(work.pop()[0])
+                log.append('full')
+        for s in live:
+            if s.finish_reason:
+                engine.close(s)
+        live = [s for s in live if not s.finish_reason]
+    return [s.tokens for s in requests], log
+
+
+def test_a_gpu_with_few_pages_serves_what_the_plain_pass_serves(tmp_path, monkeypatch):
+    """Chunks and rows together, prefixes shared and taken back, pages running out."""
+    tiny.save(tmp_path, tiny.llama(num_hidden_layers=1))
+    page = 2 * 2 * 16 * 32 * 4
+    weights = sum(f.stat().st_size for f in tmp_path.glob('*.safetensors'))
+    config = EngineConfig(str(tmp_path), DEVICE.type, 'fp32', max_context=96, slots=4,
+                          max_batch=2, memory_fraction=1.0)
+    use_kernels(monkeypatch, 'torch')
+    engines = []
+    for free in (100, 9):
+        monkeypatch.setattr(memory, '_available_memory', lambda: weights + free * page)
+        engines.append(load_engine(replace(config, device='cpu')))
+    monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 9 * page)
+    monkeypatch.setattr(loading, '_flat_batch_runner', lambda *given: loading._on_gpu(
+        *given, torch.float32, page))
+    engines.append(load_engine(config))
+    assert all('torch attention' in e.info.kernels for e in engines[:2])
+    assert isinstance(engines[-1]._runner, GraphRunner)
+    assert [e.info.kv_bytes for e in engines] == [12 * page, 9 * page, 9 * page]
+    (texts, _), (few, log), (recorded, same) = map(live, engines)
+    assert few == recorded == texts
+    assert log == same
+    assert 'full' in log and sum(n >= 40 for n in log if n != 'full') > 3
+
+
+def test_a_small_gpu_keeps_its_slots_and_shares_fewer_pages(monkeypatch, tmp_path):
+    config, cuda = EngineConfig(slots=32, memory_fraction=0.5), torch.device('cuda')
+    for free, pages in ((8000, 320), (1000, 50)):  # 10 pages of 10 bytes hold a full context
+        monkeypatch.setattr(memory, '_free_on_gpu', lambda device: free)
+        assert memory.kv_pages(tmp_path, cuda, 10, 320, config) == pages
+    monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 800)
+    with pytest.raises(ModelError, match='shorter max_context'):
+        memory.kv_pages(tmp_path, cuda, 10, 320, config)
+
+
+def test_loading_for_a_gpu_puts_it_all_together(tiny_directory, monkeypatch):
+    """With a CPU in the place of the GPU, in every precision that it has."""
+    model_config = hf_directory.read_config(tiny_directory)
+    for weights, dtype in (('fp32', torch.float32), ('int8', torch.float16)):
+        runner, pages = loading._on_gpu(
+            tiny_directory, model_config, Tensors(tiny_directory), weights, DEVICE, 64,
+            EngineConfig(slots=4, max_batch=2), lambda share: None, dtype,
+            2 * 3 * 2 * 16 * dtype.itemsize * 32)
+        assert isinstance(runner, GraphRunner)
+        assert runner.table.shape == (4, 2) and pages == 8
+        assert runner.kv_bytes == runner.cache.data.nbytes * 8 // 9
+
+
+@pytest.mark.gpu
+def test_the_engine_on_a_gpu_says_what_it_says_on_a_cpu(tiny_directory):
+    """Greedy, in float32, requests coming and going."""
+    texts = []
+    for device in ('cuda', 'cpu'):
+        engine = load_engine(EngineConfig(str(tiny_directory), device, 'fp32', max_context=128,
+                                          slots=4, max_batch=4))
+        assert device == 'cpu' or 'CUDA graphs' in engine.info.kernels
+        live = [engine.open(engine.encode(f'request {n}'), 8 + 8 * n, Sampling())
+                for n in range(4)]
+        while any(not s.finish_reason for s in live):
+            engine.step([(s, s.pending) for s in live if not s.finish_reason])
+        texts.append([s.tokens for s in live])
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.gpu
+def test_an_engine_that_is_dropped_gives_its_memory_back(tiny_directory):
+    free = []
+    for _ in range(2):
+        load_engine(EngineConfig(str(tiny_directory), 'cuda', slots=1024, max_context=256))
+        gc.collect()
+        torch.cuda.empty_cache()
+        free.append(torch.cuda.mem_get_info()[0])
+    assert free[1] > free[0] - (64 << 20)
