@@ -71,8 +71,10 @@ class Caller:
     def send(self, slo_class: str, prompt: str, max_tokens: int):
         """Send a goal and return its handle."""
         from slice_ros.action import Generate
-        handle = self.get(self.clients['generate'].send_goal_async(Generate.Goal(
-            slo_class=slo_class, prompt=prompt, max_tokens=max_tokens)))
+        goal = Generate.Goal(slo_class=slo_class, prompt=prompt, max_tokens=max_tokens)
+        # By the executor: rclpy loses an answer that comes before `send_goal_async` has returned.
+        sent = self.node.executor.create_task(self.clients['generate'].send_goal_async, goal)
+        handle = self.get(self.get(sent))
         if not handle.accepted:
             raise ValueError('the node refused a goal')
         return handle

@@ -115,8 +115,10 @@ class Caller(Node):
     def send(self, feedback=None, **goal):
         """Send a goal and return its handle."""
         goal = {'slo_class': 'dialogue', 'max_tokens': 8, **goal}
-        handle = get(self.generate.send_goal_async(Generate.Goal(**goal),
-                                                   feedback_callback=feedback))
+        # By the executor: rclpy loses an answer that comes before `send_goal_async` has returned.
+        sent = self.executor.create_task(self.generate.send_goal_async, Generate.Goal(**goal),
+                                         feedback)
+        handle = get(get(sent))
         assert handle.accepted
         return handle
 
