@@ -4,10 +4,10 @@ Publishing a token costs more than a loop that owes others their next step shoul
 loop only appends to a queue, which takes microseconds, and this thread works it off while the
 engine computes outside the interpreter.
 
-An engine that takes every core leaves none to this thread and to the listeners: a kernel may take
-one back at its clock tick only (every 4 ms at 250 Hz), and a token passes through three threads.
-So the loop rests for a moment before it goes on; the step that follows runs undisturbed, which
-makes up for most of it.
+An engine that takes every core leaves none to this thread and to the listeners, and a token passes
+through three threads. The native kernels offer their cores for a moment again and again; the loop
+rests before it goes on as well, so that most is told by then, and the step that follows runs
+undisturbed, which makes up for it.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from slice_ros.request import Request
 log = logging.getLogger('slice_ros.serving')
 
 LISTEN = 2e-4  # seconds of processor time that a subscriber takes to hear a message
-MOST = 2e-3    # seconds that the loop rests at most, for this thread and for those it told
+MOST = 1e-3    # seconds that the loop rests at most, for this thread and for those it told
 LIMIT = 8192   # steps whose deliveries may wait; then the loop waits, so that none is lost
 
 

@@ -1,5 +1,8 @@
 #include "team.hpp"
 
+#include <algorithm>
+#include <chrono>
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -27,6 +30,24 @@ void await(const std::atomic<int>& value, const Reached& reached) {
 }
 
 }  // namespace
+
+void give_way() {
+  using Clock = std::chrono::steady_clock;
+  using std::chrono::nanoseconds;
+  constexpr nanoseconds kEvery{50'000};
+  constexpr int kShare = 2;                // of the time, one part in
+  constexpr nanoseconds kMost{4'000'000};  // that may be saved up to be given
+  thread_local nanoseconds credit{0};
+  thread_local Clock::time_point last = Clock::now();
+  const Clock::time_point now = Clock::now();
+  if (now - last < kEvery) return;
+  credit = std::min(credit + nanoseconds(now - last) / kShare, kMost);
+  last = now;
+  if (credit < nanoseconds{0}) return;
+  std::this_thread::yield();
+  last = Clock::now();
+  credit -= last - now;
+}
 
 Team::Team(int threads, int phases)
     : phase_count_(phases), phases_(new Phase[phases]), parts_(new Part[phases * threads]) {
@@ -83,10 +104,11 @@ void Team::serve(int index) {
 }
 
 void Team::finish(Phase& phase, int mine, int count) {
-  if (mine > 0 && phase.done.fetch_add(mine, std::memory_order_acq_rel) + mine == count) {
-    phase.done.notify_all();
-    return;
-  }
+  const bool last =
+      mine > 0 && phase.done.fetch_add(mine, std::memory_order_acq_rel) + mine == count;
+  if (last) phase.done.notify_all();
+  give_way();
+  if (last) return;
   await(phase.done, [count](int done) { return done >= count; });
 }
 

@@ -9,6 +9,12 @@
 
 namespace slice {
 
+// Offers the core to whoever waits for it, at most every 50 us. A kernel may otherwise take a core
+// back at its clock tick only, every 4 ms at 250 Hz, so that the threads that pass tokens on, those
+// who listen and the robot's other nodes wait that long for their moment. What is given is held to
+// a share of the time, lest a process that never rests takes more than its part.
+void give_way();
+
 // A step has some 300 phases of a few microseconds. A phase is over when its pieces are done, not
 // when every thread has come: on a busy robot the scheduler takes threads away at any moment, and
 // one that was away finds the phases behind it finished, and catches up. Waiting is awake for some
@@ -51,7 +57,7 @@ class Team {
         const int item = taken.fetch_add(1, std::memory_order_relaxed);
         if (item >= items) break;
         task(first + item);
-        ++mine;
+        if (++mine % kItems == 0) give_way();
       }
     }
     finish(phases_[phase], mine, count);
@@ -65,6 +71,7 @@ class Team {
   struct alignas(64) Part {
     std::atomic<int> taken{0};
   };
+  static constexpr int kItems = 16;  // between two looks at the clock in a phase
 
   int part_start(int count, int owner) const {
     return static_cast<int>(int64_t{count} * owner / size());
