@@ -31,7 +31,7 @@ class Call:
                  tokens: Publisher | None, reports: Publisher, wake: Callable[[], None],
                  feedback: Callable[[str, int, int, float], None] | None = None,
                  speaker: Speaker | None = None) -> None:
-        self.id, self._slo_class = request_id, slo_class
+        self.id, self.slo_class = request_id, slo_class
         self.session_id = ''
         self.done: Future = Future()   # completed with None; the answer is in the fields below
         self.text = ''
@@ -91,7 +91,7 @@ class Call:
         self.text = ''.join(self._pieces)
         self.finish_reason, self.error, self.message = reason, error, message
         if request is not None:
-            self.report = report_message(request.report(), self._slo_class, self._received,
+            self.report = report_message(request.report(), self.slo_class, self._received,
                                          reason, error, message)
             self._reports.publish(self.report)
         else:

@@ -36,7 +36,7 @@ class SliceNode(RequestNode):
             self.create_service(kind, f'~/{what}', callback, qos_profile=SERVICES,
                                 callback_group=self.group)
         self._status_timer = self.create_timer(
-            self.settings.status_period_s, self._publish_state, callback_group=self.group,
+            self.settings.status_period_s, self._look_around, callback_group=self.group,
             clock=Clock(clock_type=ClockType.STEADY_TIME))  # told also when the node's clock stops
 
     def _reconfigured(self, before: Settings) -> None:
@@ -108,6 +108,10 @@ class SliceNode(RequestNode):
             self.get_logger().warning('the pacing gate is open again',
                                       throttle_duration_sec=10.0)
         self._publish_state()
+
+    def _look_around(self) -> None:
+        self._publish_state()
+        self._drop_topics()
 
     def _publish_state(self) -> None:
         health = DiagnosticArray()

@@ -7,6 +7,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 from slice_ros import msg, srv
 from slice_ros.action import Generate
@@ -38,6 +39,9 @@ class RequestNode(ManagedNode):
         self.waiting = 0   # callers that have not been answered yet
         self._tokens: dict[str, Publisher] = {}
         self._sentences: dict[str, Publisher] = {}
+        self._prompts: dict[str, Subscription] = {}
+        self._calls: list[Call] = []       # those that may publish still, and a few more
+        self._unused: set[str] = set()     # classes that are gone, as of the last look
         self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS,
                                               event_callbacks=NO_EVENTS)
         self._add_topics()
@@ -51,7 +55,7 @@ class RequestNode(ManagedNode):
             result_timeout=self.settings.result_timeout_s)
 
     def _add_topics(self) -> None:
-        """Make the topics of every class that has none; a class that goes keeps its own."""
+        """Make the topics of every class that has none."""
         for name in self.settings.classes:
             if name not in self._tokens:
                 self._tokens[name] = self.create_publisher(msg.TokenChunk, f'~/{name}/tokens',
@@ -59,9 +63,24 @@ class RequestNode(ManagedNode):
                 self._sentences[name] = self.create_publisher(String, f'~/{name}/sentences',
                                                               SENTENCES,
                                                               event_callbacks=NO_EVENTS)
-                self.create_subscription(msg.Prompt, f'~/{name}/prompt',
-                                         partial(self._prompt, name), PROMPTS,
-                                         callback_group=self.group)
+                self._prompts[name] = self.create_subscription(
+                    msg.Prompt, f'~/{name}/prompt', partial(self._prompt, name), PROMPTS,
+                    callback_group=self.group)
+
+    def _drop_topics(self) -> None:
+        """Destroy the topics of classes that are gone and have no live request.
+
+        To be called now and then: they go at the second look, so that who listens has had the
+        time to receive their last words.
+        """
+        self._calls = [call for call in self._calls if not call.done.done()]
+        live = {call.slo_class for call in self._calls}
+        unused = self._tokens.keys() - self.settings.classes.keys() - live
+        for name in unused & self._unused:
+            self.destroy_subscription(self._prompts.pop(name))
+            self.destroy_publisher(self._tokens.pop(name))
+            self.destroy_publisher(self._sentences.pop(name))
+        self._unused = unused
 
     def _reconfigured(self, before: Settings) -> None:
         super()._reconfigured(before)
@@ -78,6 +97,7 @@ class RequestNode(ManagedNode):
         call = Call(request_id or str(uuid.uuid4()), name, self.get_clock(),
                     self._tokens.get(name), self._reports, self.wake, feedback,
                     self._speaker(name))
+        self._calls.append(call)
         try:
             if refusal:
                 raise refusal

@@ -49,8 +49,6 @@ class Server:
         self._gate = gate
         self.sessions = Sessions(engine, config.sessions, clock)
         self._loop = Loop(engine, latency, self._make_policy, clock, gate, on_gate)
-        for slo in config.classes:
-            self._loop.class_stats(slo.name)
         self._thread: threading.Thread | None = None
         self._started = clock()
 
@@ -154,8 +152,8 @@ class Server:
         with self._loop.changed:
             before, self.config = self.config, config
             self.sessions.limits = config.sessions
-            for slo in config.classes:
-                self._loop.class_stats(slo.name)
+            for name in self._loop.classes.keys() - self._shown(before):
+                del self._loop.classes[name]   # had been taken out: begins anew if it comes back
             earlier = self._loop.reconfigured or (lambda slo: slo)
             change = new_objectives(before.classes, config.classes)
             self._loop.reconfigured = lambda slo: change(earlier(slo))
@@ -199,12 +197,13 @@ class Server:
 
     def snapshot(self) -> Snapshot:
         """Return what the server is doing, and how the classes have fared of late."""
-        now, config, loop = self.clock(), self.config, self._loop
-        slos = {slo.name: slo for slo in config.classes}
+        now, loop = self.clock(), self._loop
         with loop.changed:  # copied here, summed up outside: the loop waits for this lock
+            config = self.config
             live = tuple(job.request for job in loop.jobs.values())
-            stats = {name: stats.copy() for name, stats in loop.classes.items()}
+            stats = {name: loop.class_stats(name).copy() for name in self._shown(config)}
             loop_stats = loop.stats.copy()
+        slos = {slo.name: slo for slo in config.classes}
         classes = {
             name: class_snapshot(slos.get(name) or SloClass(name), stats[name],
                                  [r for r in live if r.slo.name == name], now, config.window)
@@ -214,7 +213,7 @@ class Server:
         age = gate.age(now) if gate is not None and live else math.inf
         return Snapshot(
             at=now, policy=config.policy, window=config.window, requests=live, classes=classes,
-            capacity_ratio=_capacity_ratio(loop.planner.policy),
+            capacity_ratio=getattr(loop.planner.policy, 'capacity_ratio', math.nan),
             rate_control=(gate.config if gate is not None else RateControl()).mode,
             gate_open=not (live and loop.keeper.shut),
             gate_age=age if age < math.inf else math.nan,
@@ -222,6 +221,11 @@ class Server:
             queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
             kv_tokens_used=sum(r.cached for r in live), sessions=len(self.sessions),
             policy_failures=loop.planner.failures, draining=loop.stop_at < math.inf, **figures)
+
+    def _shown(self, config: ServerConfig) -> dict[str, None]:
+        """Return the names of the classes there are, and of those gone with live requests."""
+        live = [job.request.slo.name for job in self._loop.jobs.values()]
+        return dict.fromkeys([*(slo.name for slo in config.classes), *live])
 
     def _refusal(self, request: Request) -> RequestError | None:
         loop = self._loop
@@ -243,8 +247,3 @@ class Server:
         capacity = Capacity(max_batch=config.max_batch, slots=info.slots,
                             kv_tokens=info.kv_tokens, prefill_chunk=config.prefill_chunk)
         return make_policy(config.policy, capacity, **config.policy_options)
-
-
-def _capacity_ratio(policy: Policy) -> float:
-    """Return the ratio a policy was given or has tuned; NaN where it has none."""
-    return getattr(policy, 'capacity_ratio', math.nan)

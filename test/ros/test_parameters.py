@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from conftest import get, wait_until
+from diagnostic_msgs.msg import DiagnosticArray
 import pytest
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
@@ -139,6 +140,38 @@ def test_a_class_added_at_run_time_has_topics_and_is_served(node, caller, put):
     assert put(slo__classes=['control', 'navigation', 'dialogue']).successful
     gone = caller.ask(slo_class='arm', prompt='Grasp or wait?')[1]
     assert gone.error_code == Generate.Result.UNKNOWN_SLO_CLASS
+
+
+def test_a_class_taken_out_vanishes_with_its_last_request_and_comes_back_afresh(
+        node, caller, put):
+    names = ['control', 'navigation', 'dialogue']
+    health = []
+    listening = caller.create_subscription(DiagnosticArray, '/diagnostics', health.append, 10)
+
+    def status():
+        return {c.slo.name: c for c in caller.call(caller.status).scheduler.classes}
+    assert put(slo__classes=['gripper', *names]).successful
+    caller.ask(slo_class='gripper', prompt='Grasp or wait?', max_tokens=3)
+    handle = caller.send(slo_class='gripper', **STORY)
+    wait_until(lambda: node.server.snapshot().requests)
+    assert put(slo__classes=names).successful
+    caller.states.clear()
+    wait_until(lambda: len(caller.states) > 3)   # its topics outlive a few looks for unused ones
+    assert status()['gripper'].live == 1 and status()['gripper'].received == 2
+    assert caller.get_publishers_info_by_topic('/slice/gripper/tokens')
+    get(handle.cancel_goal_async())
+    assert get(handle.get_result_async()).result.error_code == Generate.Result.CANCELLED
+    wait_until(lambda: list(status()) == names)
+    wait_until(lambda: [c.slo.name for c in caller.states[-1].classes] == names)
+    wait_until(lambda: health and not any('gripper' in s.name for s in health[-1].status))
+    for what in ('tokens', 'sentences'):
+        wait_until(lambda: not caller.get_publishers_info_by_topic(f'/slice/gripper/{what}'))
+    wait_until(lambda: not caller.get_subscriptions_info_by_topic('/slice/gripper/prompt'))
+    assert put(slo__classes=[*names, 'gripper']).successful
+    assert status()['gripper'].received == 0
+    caller.ask(slo_class='gripper', prompt='Grasp or wait?', max_tokens=3)
+    assert status()['gripper'].received == 1 and 'gripper' in node._tokens
+    caller.destroy_subscription(listening)
 
 
 def test_the_period_of_the_status_changes(node, caller, put):
