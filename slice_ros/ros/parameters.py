@@ -179,6 +179,10 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
 
 
 def _check(spec: Spec, value: object) -> None:
+    if value is None:
+        rid = ', or take its class out of slo.classes' if spec.name.count('.') == 2 else ''
+        raise ParameterError(f'{spec.name} cannot be deleted: set it to its default, '
+                             f'{spec.default!r}, instead{rid}')
     kind = type(spec.default)
     right = type(value) is kind or kind is float and type(value) is int
     if not right or kind is list and not all(isinstance(each, str) for each in value):

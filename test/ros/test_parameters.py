@@ -55,10 +55,10 @@ def put(node, caller):
     ({'slo__control__tpot_ms': 'fast'}, ('slo.control.tpot_ms', 'double')),
     ({'limits__max_queued': 2.5}, ('limits.max_queued', 'integer')),
     ({'limits__max_queued': True}, ('limits.max_queued', 'integer')),
-    ({'slo__control__ttft_ms': None}, ('slo.control.ttft_ms', 'double')),
+    ({'slo__control__ttft_ms': None}, ('slo.control.ttft_ms', 'deleted', '500')),
     ({'slo__classes': 'control'}, ('slo.classes', 'string[]')),
     ({'slo__classes': [1, 2]}, ('slo.classes', 'string[]')),
-    ({'slo__classes': None}, ('slo.classes', 'string[]')),
+    ({'slo__classes': None}, ('slo.classes', 'deleted', 'dialogue')),
     ({'slo__control__deadline_ms': -1}, ('slo.control.deadline_ms', '1000000000')),
     ({'engine__slots': 3}, ('engine.slots', 'unconfigured')),
     ({'autostart': False}, ('read-only',))])
@@ -84,6 +84,25 @@ def test_a_parameter_that_does_not_exist_is_named(node, caller):
     wrong, = get(client.call_async(SetParameters.Request(parameters=[
         Parameter('slo.contrl.tpot_ms', value=40.0).to_parameter_msg()]))).results
     assert not wrong.successful and 'slo.contrl.tpot_ms' in wrong.reason
+    caller.destroy_client(client)
+
+
+def test_deleting_a_parameter_is_refused_plainly_unless_its_class_is_gone(node, caller, put):
+    client = caller.create_client(SetParameters, '/slice/set_parameters')   # `ros2 param delete`
+    assert client.wait_for_service(20)
+
+    def delete(name):
+        result, = get(client.call_async(SetParameters.Request(parameters=[
+            Parameter(name, Parameter.Type.NOT_SET).to_parameter_msg()]))).results
+        return result
+    assert put(slo__classes=['control', 'navigation', 'dialogue', 'wheel']).successful
+    for name in ('limits.max_queued', 'slo.wheel.tpot_ms'):
+        refused = delete(name)
+        assert not refused.successful and f'{name} cannot be deleted' in refused.reason
+        assert node.has_parameter(name)
+    assert put(slo__classes=['control', 'navigation', 'dialogue']).successful
+    assert delete('slo.wheel.tpot_ms').successful
+    assert not node.has_parameter('slo.wheel.tpot_ms')
     caller.destroy_client(client)
 
 
