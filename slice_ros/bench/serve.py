@@ -207,7 +207,8 @@ class _ScriptedEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.info = engine, engine.info
-        self.step, self.evict, self.close = engine.step, engine.evict, engine.close
+        self.launch, self.collect = engine.launch, engine.collect
+        self.evict, self.close = engine.evict, engine.close
         self.lengths: dict[int, int] = {}   # id of a prompt's list -> tokens of its answer
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling, stop=(),

@@ -94,6 +94,11 @@ class EngineInfo:
     kv_bytes: int      # for as many tokens; on CPU memory is taken when first written
     vocab_size: int
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a step that was launched computes by itself, while the host goes on."""
+        return self.device != 'cpu' and self.path == 'flat batch'
+
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

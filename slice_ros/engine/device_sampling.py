@@ -3,24 +3,32 @@
 The same choices as `Sampler.choose` makes one after the other; the host waits once, for the ids.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 
+from slice_ros.engine.fetch import fetch
 from slice_ros.engine.sampling import COLD, filtered, FIRST_LOOK, pick, Sampler
 import torch
 
 
 def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
-                   forbidden: Mapping[int, torch.Tensor]) -> list[int]:
-    """Return a token id for each row of `logits`; arguments as those of `choose_tokens`."""
+                   forbidden: Mapping[int, torch.Tensor]) -> Callable[[], list[int]]:
+    """Return what waits for a token id for each row of `logits`, which are left alone until then.
+
+    Arguments as those of `choose_tokens`.
+    """
     draws = {row: sampler.draw() for row, sampler in enumerate(samplers)
              if sampler.sampling.temperature >= COLD}
     logits = _adjusted(logits, samplers, forbidden)
-    tokens, rest = chosen(logits, samplers, draws).tolist()
-    for row, undecided in enumerate(rest):
-        if undecided:  # so flat that the first look did not reach top-p: rare, and it waits
-            tokens[row] = pick(*filtered(logits[row], samplers[row].sampling), draws[row])
-    return tokens
+    arrived = fetch(chosen(logits, samplers, draws))
+
+    def decided() -> list[int]:
+        tokens, rest = arrived()
+        for row, undecided in enumerate(rest):
+            if undecided:  # so flat that the first look did not reach top-p: rare, and it waits
+                tokens[row] = pick(*filtered(logits[row], samplers[row].sampling), draws[row])
+        return tokens
+    return decided
 
 
 def chosen(logits: torch.Tensor, samplers: Sequence[Sampler], draws: Mapping[int, float]

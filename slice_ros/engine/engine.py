@@ -5,11 +5,12 @@ from functools import lru_cache
 
 from slice_ros.engine.config import EngineConfig, EngineInfo, ResponseFormat, Sampling
 from slice_ros.engine.detokenizer import Detokenizer
+from slice_ros.engine.fetch import fetch
 from slice_ros.engine.grammar import Grammars
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runner import Segment
 from slice_ros.engine.sampling import choose_tokens, Sampler
-from slice_ros.engine.sequence import Output, Sequence
+from slice_ros.engine.sequence import Launched, Output, Sequence
 from slice_ros.engine.slots import Slots
 from slice_ros.engine.tokenizer import PromptEncoder
 from slice_ros.errors import ErrorCode, RequestError
@@ -24,7 +25,8 @@ class Engine:
     """A loaded model. Made by `load_engine`.
 
     `encode`, `encode_chat`, `extend_chat` and `open` may be called from any thread; `adopt`,
-    `step`, `evict`, `close` and `profile` from one thread only, the one that runs the loop.
+    `launch`, `collect`, `step`, `evict`, `close` and `profile` from one thread only, the one that
+    runs the loop.
     """
 
     def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, grammars: Grammars,
@@ -98,12 +100,16 @@ class Engine:
         return tokens
 
     def step(self, work: Iterable[tuple[Sequence, int]]) -> list[Output]:
-        """Run one forward pass that feeds n pending tokens of each (sequence, n) in `work`.
+        """Run one forward pass: `launch`, and `collect` at once. Raises as they do."""
+        return self.collect(self.launch(work))
 
-        Return an output for each sequence whose pending tokens were all fed, in the order of
-        `work`. Raises ``ValueError`` for work that cannot be done (nothing has changed then),
-        ``MemoryError`` when the KV cache cannot hold it, and lets errors of the forward pass
-        through; no sequence has advanced then either.
+    def launch(self, work: Iterable[tuple[Sequence, int]]) -> Launched:
+        """Begin a forward pass that feeds n pending tokens of each (sequence, n) in `work`.
+
+        A GPU computes by itself then; elsewhere the pass is over. Nothing else may be launched
+        before it is collected, or has failed. Raises ``ValueError`` for work that cannot be done
+        (nothing has changed then), ``MemoryError`` when the KV cache cannot hold it, and lets
+        errors of the forward pass through; no sequence has advanced then either.
         """
         work = list(work)
         self._check(work)
@@ -126,9 +132,17 @@ class Engine:
             tokens = self._runner.greedy(segments)  # the logits stay where they are
         else:
             tokens = self._sample(segments, sampled)
-        for sequence, n in work:
+        return Launched(work, sampled, tokens)
+
+    def collect(self, launched: Launched) -> list[Output]:
+        """Wait for a forward pass; return an output for each sequence that is all fed, in order.
+
+        Lets errors of the device through; no sequence has advanced then.
+        """
+        tokens = launched.tokens()
+        for sequence, n in launched.work:
             sequence.cached += n
-        return [self._append(sequence, token) for sequence, token in zip(sampled, tokens)]
+        return [self._append(sequence, token) for sequence, token in zip(launched.sampled, tokens)]
 
     def evict(self, sequence: Sequence) -> None:
         """Give up the slot of a sequence; its next step feeds all its tokens again.
@@ -158,7 +172,8 @@ class Engine:
         """
         return load_or_measure(self, progress or (lambda what, share: None))
 
-    def _sample(self, segments: list[Segment], sampled: list[Sequence]) -> list[int]:
+    def _sample(self, segments: list[Segment], sampled: list[Sequence]
+                ) -> Callable[[], list[int]]:
         held = {row: s.constraint for row, s in enumerate(sampled) if s.constraint is not None}
         masks = self._grammars.prepare(tuple(held.values()))
         try:
@@ -166,8 +181,10 @@ class Engine:
         finally:
             if masks is not None:
                 masks.result()
+        if not sampled:
+            return fetch(logits)  # none: yet a step is over when the device is done with it
         forbidden = {row: answer.forbidden for row, answer in held.items()}
-        return choose_tokens(logits, [s.sampler for s in sampled], forbidden) if sampled else []
+        return choose_tokens(logits, [s.sampler for s in sampled], forbidden)
 
     def _forget_dropped(self) -> None:
         dropped = self._slots.dropped

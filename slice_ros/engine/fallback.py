@@ -1,6 +1,6 @@
 """Models the flat batch does not know: transformers' own forward, request by request."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,9 +75,9 @@ class TransformersRunner:
                 logits.append(out.logits[0, -1].float())
         return torch.stack(logits) if logits else torch.empty(0, 0)
 
-    def greedy(self, segments: Sequence[Segment]) -> list[int]:
-        """Feed all `segments`; return the most likely token of each that wants logits."""
-        return self.forward(segments).argmax(-1).tolist()
+    def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
+        """Feed all `segments`; return what gives the likeliest token of each that wants it."""
+        return self.forward(segments).argmax(-1).tolist
 
     def forget(self, slot: int) -> None:
         """Release the KV cache of a slot."""

@@ -10,6 +10,7 @@ import logging
 
 import numpy as np
 from slice_ros.engine.batch import Batch
+from slice_ros.engine.fetch import fetch
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.runner import FlatBatchRunner, flatten, LlamaWeights, Segment
@@ -104,12 +105,11 @@ class GraphRunner(FlatBatchRunner):
         return self._launched(segments) if recorded is None else recorded.logits[:len(segments)]
 
     @torch.inference_mode()
-    def greedy(self, segments: Sequence[Segment]) -> list[int]:
-        """Feed all `segments`; return the most likely token of each that wants logits."""
+    def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
+        """Feed all `segments`; return what waits for the likeliest token of each that wants it."""
         recorded = self._replayed(segments)
-        if recorded is None:
-            return self._launched(segments).argmax(-1).tolist()
-        return recorded.tokens[:len(segments)].tolist()
+        return fetch(self._launched(segments).argmax(-1) if recorded is None
+                     else recorded.tokens[:len(segments)])
 
     def _replayed(self, segments: Sequence[Segment]) -> _Recorded | None:
         """Return what ran a step of decode rows, None if these are others, or too many."""
@@ -151,7 +151,7 @@ class GraphRunner(FlatBatchRunner):
             return out[0] if len(out) == 1 else torch.cat(out)
 
         x = self._layers(batch, attend)
-        return self.weights.head(x[batch.last]).float() if last else self._waited(x)
+        return self.weights.head(x[batch.last]).float() if last else x.new_empty(0, 0)
 
     def decode(self, batch: Batch, splits: int) -> torch.Tensor:
         """Feed one token of each request; return float32 logits [requests, vocab].

@@ -85,9 +85,9 @@ class NativeRunner:
         """
         return torch.from_numpy(self._step(segments)[0])
 
-    def greedy(self, segments: Sequence[Segment]) -> list[int]:
-        """Feed all `segments`; return the most likely token of each that wants logits."""
-        return self._step(segments)[1].tolist()
+    def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
+        """Feed all `segments`; return what gives the likeliest token of each that wants it."""
+        return self._step(segments)[1].tolist
 
     def _step(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
         return self._model.step(*flatten(segments))

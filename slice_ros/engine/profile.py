@@ -80,7 +80,7 @@ class Probe:
         self._engine._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
         self._engine._forget_dropped()
         started = time.perf_counter()
-        self._engine._runner.greedy(segments)  # waits for the device
+        self._engine._runner.greedy(segments)()  # waits for the device
         return time.perf_counter() - started
 
 

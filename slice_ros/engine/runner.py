@@ -1,11 +1,12 @@
 """The forward pass of the Llama family over one flat batch of tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from slice_ros.engine.attention import TorchAttention
 from slice_ros.engine.batch import Batch
+from slice_ros.engine.fetch import fetch
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.linear import Linear
 import torch
@@ -101,7 +102,7 @@ class FlatBatchRunner:
             x = F.silu(x[:, :w.intermediate]).mul_(x[:, w.intermediate:])
             h = h + layer.down(x)
         if not len(batch.last):
-            return self._waited(h)
+            return h.new_empty(0, 0)
         h = h if len(batch.last) == len(h) else h[batch.last]
         return w.head(F.rms_norm(h, hidden, w.norm, w.norm_eps)).float()
 
@@ -110,16 +111,9 @@ class FlatBatchRunner:
         batch = Batch(self.cache, len(numbers[0]), len(segments), self.device)
         return batch.set(*numbers, [s.slot for s in segments])
 
-    def _waited(self, x: torch.Tensor) -> torch.Tensor:
-        # No token to wait for: yet a step that came back before the GPU was done with it would
-        # be taken for a short one, and the next for a long one.
-        if self.device.type == 'cuda':
-            torch.cuda.current_stream(self.device).synchronize()
-        return x.new_empty(0, 0)
-
-    def greedy(self, segments: Sequence[Segment]) -> list[int]:
-        """Feed all `segments`; return the most likely token of each that wants logits."""
-        return self.forward(segments).argmax(-1).tolist()
+    def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
+        """Feed all `segments`; return what waits for the likeliest token of each that wants it."""
+        return fetch(self.forward(segments).argmax(-1))
 
     def share(self, source: int, slot: int, tokens: int) -> None:
         """Have a slot hold the first `tokens` of another, whose whole pages it names already."""

@@ -1,6 +1,6 @@
 """Choosing the next token: greedy, or from the probabilities that the request's filters leave."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 import random
 
@@ -85,8 +85,9 @@ def pick(probs: torch.Tensor, ids: torch.Tensor | None, draw: float) -> int:
 
 
 def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
-                  forbidden: Mapping[int, torch.Tensor] | None = None) -> list[int]:
-    """Return a token id for each row of float32 `logits` [rows, vocab].
+                  forbidden: Mapping[int, torch.Tensor] | None = None
+                  ) -> Callable[[], list[int]]:
+    """Return what gives a token id for each row of float32 `logits` [rows, vocab].
 
     `forbidden` are, by row, the tokens [vocab], bool, that may not be chosen, whatever filters
     and penalties would leave.
@@ -104,4 +105,4 @@ def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
                 tokens[row] = sampler.choose(masked)
         elif not sampler.plain_greedy:
             tokens[row] = sampler.choose(logits[row])
-    return tokens
+    return lambda: tokens

@@ -1,5 +1,6 @@
 """A request inside the engine: its token ids, its place in the KV cache, its sampler and text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ class Sequence:
     """Tokens of one request, prompt and generated together.
 
     The first ``cached`` of ``tokens`` have keys and values in slot ``slot``; the rest is pending.
-    Only `Engine.step`, `Engine.evict` and `Engine.close` change a sequence.
+    Only `Engine.launch`, `collect`, `adopt`, `evict` and `close` change a sequence.
     """
 
     tokens: list[int]
@@ -65,3 +66,11 @@ class Output(NamedTuple):
     text: str
     finish_reason: str | None
     error: RequestError | None = None
+
+
+class Launched(NamedTuple):
+    """A forward pass that has begun."""
+
+    work: list[tuple[Sequence, int]]
+    sampled: list[Sequence]           # those whose pending tokens are all fed
+    tokens: Callable[[], list[int]]   # waits for the next token of each

@@ -1,9 +1,10 @@
 """Where requests meet the engine: plan, run, deliver. No ROS.
 
 `server.Server` is what the rest of the node talks to, `config` how it is told to schedule,
-`loop.Loop` the one thread that owns the engine, `planner` the policy in use, `delivery` the thread
-that tells callers, `pacing` the gate that a timer opens, `stats` what has been measured,
-`sessions` the conversations that go on, `sentences` what of an answer can be spoken.
+`loop.Loop` the one thread that owns the engine, `job` a live request as it has it, `planner` the
+policy in use, `delivery` the thread that tells callers, `pacing` the gate that a timer opens,
+`stats` what has been measured, `sessions` the conversations that go on, `sentences` what of an
+answer can be spoken.
 """
 
 from slice_ros.serving.config import DEFAULT_POLICY, ServerConfig

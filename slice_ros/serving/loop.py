@@ -5,37 +5,26 @@ It owns the engine, the policy and every live `Request`; other threads reach in 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 import logging
 import math
 import threading
 from typing import TYPE_CHECKING
 
 from slice_ros.errors import ErrorCode
-from slice_ros.request import Request, State
+from slice_ros.request import State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Courier, Delivery
+from slice_ros.serving.job import Done, Job
 from slice_ros.serving.pacing import Gate, Gatekeeper, REMIND
 from slice_ros.serving.planner import Planner
-from slice_ros.serving.sessions import Turn
 from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
 from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Engine, Sequence
+    from slice_ros.engine import Engine
 
 log = logging.getLogger('slice_ros.serving')
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    request: Request
-    sequence: 'Sequence'
-    on_output: Callable[[Delivery], bool | None]
-    turn: Turn | None = None
-    delivered: int = 0
-    looked_at: int = -1      # Loop.prefixes when the cache was last asked for its prompt
 
 
 class Loop:
@@ -60,6 +49,7 @@ class Loop:
         self.classes: dict[str, ClassStats] = {}
         self.stats = LoopStats()
         self.prefixes = 0                        # counts what gave the cache something to reuse
+        self.done: Done | None = None            # the last step, until `_follow_up`
         self.courier = Courier(self._consumer_failed)
         self.gate = gate
         self.on_gate = on_gate or (lambda shut: None)
@@ -161,6 +151,7 @@ class Loop:
                 job.request.adopt(tokens)
 
     def _wait(self, version: int, until: float) -> None:
+        self._follow_up()
         with self.changed:
             while self.version == version:
                 left = until - self.clock()
@@ -175,7 +166,9 @@ class Loop:
                  [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
         planned = self.clock()
         try:
-            outputs = iter(self.engine.step([(job.sequence, n) for job, n in fed.items()]))
+            launched = self.engine.launch([(job.sequence, n) for job, n in fed.items()])
+            self._follow_up()  # on the last step: a device that computes by itself has work again
+            outputs = iter(self.engine.collect(launched))
             now = self.clock()
             told = []
             for job, n in fed.items():
@@ -190,27 +183,43 @@ class Loop:
             for job in fed:
                 self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
             return
-        took = now - planned + rested   # steps of requests that are listened to cost as much
-        predicted = self.latency.observe(*shape, took)
+        # The rest counts: steps of requests that are listened to cost as much.
+        self.done = Done(now, planned - begin, now - planned + rested, shape, told)
+        if not self.engine.info.asynchronous:
+            self._follow_up()
         if len(fed) < len(jobs):
             for job in jobs.values():
                 if job not in fed:
                     job.request.pause()
-        going = [self._delivery(job, output.text) for job, output in told
-                 if output.finish_reason is None]
-        if going:
-            self.courier.put(*going)
         for job, output in told:
             if output.error is not None:
                 self._end(job, State.FAILED, output.error.code, output.error.message, output.text)
             elif output.finish_reason is not None:
                 self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
+
+    def _follow_up(self) -> None:
+        """Do what the next plan does not need of the last step: tell, learn and count."""
+        done, self.done = self.done, None
+        if done is None:
+            return
+        going = [job.news(output.text) for job, output in done.told
+                 if output.finish_reason is None]
+        if going:
+            self.courier.put(*going)
+        try:
+            predicted = self.latency.observe(*done.shape, done.took)
+        except Exception:  # nobody's tokens or end hang on it
+            log.exception('nothing was learnt from a step')
+            predicted = math.nan
+        # What is done while the device computes holds no step up.
+        deliver = 0.0 if self.engine.info.asynchronous else self.clock() - done.at
         with self.changed:
-            self.stats.step(StepRecord(now, planned - begin, took, self.clock() - now, predicted,
-                                       len(told)))
+            self.stats.step(StepRecord(done.at, done.plan, done.took, deliver, predicted,
+                                       len(done.told)))
 
     def _end(self, job: Job, state: State, error: ErrorCode = ErrorCode.NONE, message: str = '',
              text: str = '', reason: str = 'error') -> None:
+        self._follow_up()  # its tokens come before its end
         request = job.request
         if not request.ended:
             request.end(state, self.clock(), error)
@@ -230,7 +239,7 @@ class Loop:
         self.planner.finished(request)
         if state is State.CANCELLED:
             reason = 'cancelled'
-        self.courier.put(self._delivery(job, text, reason, error, message))
+        self.courier.put(job.news(text, reason, error, message))
 
     def _end_all(self, error: ErrorCode, message: str) -> None:
         with self.changed:
@@ -238,16 +247,6 @@ class Loop:
             self.cancelled.clear()
         for job in jobs:
             self._end(job, State.FAILED, error, message)
-
-    def _delivery(self, job: Job, text: str, reason: str | None = None,
-                  error: ErrorCode = ErrorCode.NONE, message: str = ''
-                  ) -> tuple[Callable[[Delivery], bool | None], Delivery]:
-        request = job.request
-        at = request.ended_at if error else request.last_token_at
-        delivery = Delivery(request, job.delivered, text, reason, error, message,
-                            request.generated, at)
-        job.delivered += 1
-        return job.on_output, delivery
 
     def _consumer_failed(self, delivery: Delivery) -> None:
         with self.changed:

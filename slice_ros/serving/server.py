@@ -16,7 +16,8 @@ from slice_ros.scheduling.registry import make_policy
 from slice_ros.scheduling.slice import Slice
 from slice_ros.serving.config import new_objectives, ServerConfig
 from slice_ros.serving.delivery import Delivery
-from slice_ros.serving.loop import Job, Loop
+from slice_ros.serving.job import Job
+from slice_ros.serving.loop import Loop
 from slice_ros.serving.pacing import Gate, RateControl
 from slice_ros.serving.sessions import Sessions, Turn
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot

@@ -27,7 +27,7 @@ class FakeEngine:
     """Samples nothing and stops where it was told to; keeps what was opened."""
 
     info = SimpleNamespace(slots=8, kv_tokens=4096, max_context=512, vocab_size=100,
-                           fills_cores=True)
+                           fills_cores=True, asynchronous=False)
 
     def __init__(self):
         self.opened = []
@@ -37,7 +37,10 @@ class FakeEngine:
         self.opened.append((len(tokens), max_tokens))
         return FakeSequence(tokens, max_tokens)
 
-    def step(self, work):
+    def launch(self, work):
+        return work
+
+    def collect(self, work):
         outputs = []
         for sequence, n in work:
             sequence.pending -= n

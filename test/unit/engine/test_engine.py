@@ -1,7 +1,7 @@
 """Opening, stepping, evicting and closing; faults leave everybody else as they were."""
 
 import pytest
-from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine import engine as engine_module, EngineConfig, load_engine, Sampling
 from slice_ros.errors import ErrorCode, RequestError
 import tiny
 
@@ -109,6 +109,34 @@ def test_a_fault_in_the_forward_pass_leaves_everybody_where_they_were(tiny_engin
     assert (a.generated, a.cached, b.cached) == (1, 3, 4)
     finish(tiny_engine, a, b)
     assert a.tokens == undisturbed.tokens
+
+
+def test_a_launched_step_changes_nothing_until_it_is_collected(tiny_engine, monkeypatch):
+    """Nor if the device fails meanwhile; steps that sample nothing are waited for too."""
+    undisturbed = tiny_engine.open([1, 2, 3], 4, Sampling())
+    finish(tiny_engine, undisturbed)
+    waited = []
+
+    def later(made):  # as a device that computes by itself: what it gives is there when asked for
+        def made_later(*given):
+            tokens = made(*given)
+            return lambda: waited.append(tokens) or tokens()
+        return made_later
+    monkeypatch.setattr(engine_module, 'fetch', later(engine_module.fetch))
+    monkeypatch.setattr(tiny_engine._runner, 'greedy', later(tiny_engine._runner.greedy))
+    sequence = tiny_engine.open([1, 2, 3], 4, Sampling())
+    tiny_engine.collect(tiny_engine.launch([(sequence, 2)]))
+    assert len(waited) == 1 and sequence.cached == 2
+    while not sequence.finish_reason:
+        before = sequence.cached, list(sequence.tokens)
+        failed = tiny_engine.launch([(sequence, 1)])._replace(tokens=lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tiny_engine.collect(failed)
+        launched = tiny_engine.launch([(sequence, 1)])
+        assert (sequence.cached, sequence.tokens) == before
+        output, = tiny_engine.collect(launched)
+        assert output.token == sequence.tokens[-1]
+    assert sequence.tokens == undisturbed.tokens
 
 
 def test_a_fault_leaves_a_transformers_model_consistent_too(tmp_path, monkeypatch):

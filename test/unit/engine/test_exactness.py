@@ -54,7 +54,7 @@ class Recorder:
         return logits
 
     def greedy(self, segments):
-        return self.forward(segments).argmax(-1).tolist()
+        return self.forward(segments).argmax(-1).tolist
 
 
 def alone(engine, tokens, wanted):

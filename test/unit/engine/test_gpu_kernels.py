@@ -9,13 +9,15 @@ import sys
 from gpu_runners import CONTEXT, DEVICE, PAGES, runners
 import pytest
 from slice_ros.engine import (
-    EngineConfig, gpu_int8, gpu_kernels, graph_runner, llama, load_engine)
+    EngineConfig, gpu_int8, gpu_kernels, graph_runner, llama, load_engine, Sampling)
 from slice_ros.engine.attention import TorchAttention
+from slice_ros.engine.device_sampling import choose_at_once
 from slice_ros.engine.gpu_int8 import int8_linear
 from slice_ros.engine.graph_runner import GraphRunner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.native.library import PAGE_TOKENS
 from slice_ros.engine.runner import Segment
+from slice_ros.engine.sampling import Sampler
 from slice_ros.errors import ModelError
 import tiny
 import torch
@@ -111,7 +113,7 @@ def test_nothing_is_compiled_once_the_model_is_loaded(monkeypatch):
         sizes = [chance.choice((1, 1, 2, 3, 17)) for _ in range(chance.randrange(1, 12))]
         recorded.forward([Segment(slot, chance.randrange(50), [1] * size, chance.random() < .7)
                           for slot, size in enumerate(sizes)])
-        recorded.greedy([Segment(slot, 3, [1], True) for slot in range(chance.randrange(1, 12))])
+        recorded.greedy([Segment(slot, 3, [1], True) for slot in range(chance.randrange(1, 12))])()
     assert compiled == loaded
 
 
@@ -129,8 +131,11 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
     for segments, wanted in ((rows, 3), (rows[1:] + chunks, 3), (chunks[:1], 0), (chunks, 1)):
         found = runner.forward(segments)
         assert (found.device, len(found)) == (meta, wanted)
-    with pytest.raises(NotImplementedError):
-        runner.greedy(rows)  # does read
+    chosen = [choose_at_once(runner.forward(rows), [Sampler(Sampling(heat, seed=1), [1])] * 3, {})
+              for heat in (0.0, 0.7)]
+    for arrived in (runner.greedy(rows), runner.greedy(rows[1:] + chunks), *chosen):
+        with pytest.raises(NotImplementedError):
+            arrived()  # does read
 
 
 def test_int8_weights_halve_the_bytes_and_are_near_what_they_round_to():

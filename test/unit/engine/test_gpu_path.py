@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gpu_runners import CONTEXT, DEVICE, filled, near, PAGES, runners
 import pytest
 from slice_ros.engine import gpu_kernels, llama
+from slice_ros.engine.fetch import fetch
 from slice_ros.engine.graph_runner import gpu_runner
 from slice_ros.engine.kv_cache import KvCache
 from slice_ros.engine.runner import FlatBatchRunner, Segment
@@ -27,7 +28,7 @@ def test_a_recorded_step_gives_what_the_plain_one_gives(shape):
                 for slot, length in enumerate(lengths)]
         for some in (rows, rows[::-2]):
             near(recorded.forward(some), plain.forward(some))
-    assert recorded.greedy(rows[1:]) == plain.greedy(rows[1:])
+    assert recorded.greedy(rows[1:])() == plain.greedy(rows[1:])()
 
 
 @pytest.mark.parametrize('shape', (tiny.qwen2, tiny.mistral), ids=lambda shape: shape.__name__)
@@ -76,22 +77,25 @@ def test_without_recording_the_plain_pass_serves_and_says_so(monkeypatch, caplog
     assert 'not recorded' in caplog.text
 
 
-def test_a_step_that_samples_nothing_takes_as_long_as_the_gpu(monkeypatch):
-    """Else the scheduler would learn that prefill chunks are quick, and what follows slow."""
-    both = runners(tiny.llama(), max_batch=1)
-    waits = []
-    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: type(
-        'Stream', (), {'synchronize': lambda self: waits.append(device)})())
-    for runner in both:
-        calls = []
-        monkeypatch.setattr(runner, '_waited', lambda x: calls.append(x) or x.new_empty(0, 0))
-        assert runner.forward([Segment(0, 0, [1, 2], False)]).numel() == 0
-        assert len(calls) == 1
-        runner.forward([Segment(0, 2, [1, 2], True)])
-        assert len(calls) == 1
-        runner.device = torch.device('cuda')
-        assert type(runner)._waited(runner, torch.empty(2, 3)).numel() == 0
-    assert waits == [torch.device('cuda')] * 2
+def test_what_is_fetched_waits_for_the_device_and_nothing_before(monkeypatch):
+    """Also if it is nothing: else prefill chunks would be taken for quick, what follows slow."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: device)
+    monkeypatch.setattr(torch.cuda, 'Event', lambda: type('Event', (), {
+        'record': lambda self, stream: calls.append(stream),
+        'synchronize': lambda self: calls.append('waited')})())
+
+    class OnGpu:
+        device = torch.device('cuda')
+
+        def to(self, device, non_blocking):
+            assert device == 'cpu' and non_blocking
+            calls.append('copied')
+            return torch.empty(0, 0)
+    arrived = fetch(OnGpu())
+    assert calls == ['copied', OnGpu.device]
+    assert arrived() == []
+    assert calls[2:] == ['waited']
 
 
 @pytest.mark.parametrize('large', (False, True))
@@ -141,9 +145,9 @@ def test_16_bit_steps_agree_within_rounding_whatever_their_company(dim, heads, k
 
 
 @pytest.mark.gpu
-def test_a_step_without_logits_comes_back_when_it_is_done():
+def test_a_step_without_logits_is_fetched_when_it_is_done():
     for runner in runners(tiny.llama()):
-        runner.forward([Segment(0, 0, [1] * 100, False)])
+        assert fetch(runner.forward([Segment(0, 0, [1] * 100, False)]))() == []
         assert torch.cuda.current_stream().query()
 
 

@@ -31,7 +31,7 @@ def test_a_bad_setting_is_named(field, value):
 def test_greedy_takes_the_largest_logit_and_no_random_number():
     assert drawn(LOGITS, 5) == [0] * 5
     assert choose_tokens(torch.stack([LOGITS, LOGITS.flip(0)]),
-                         [Sampler(Sampling(), ()), Sampler(Sampling(), ())]) == [0, 3]
+                         [Sampler(Sampling(), ()), Sampler(Sampling(), ())])() == [0, 3]
 
 
 def test_temperature_one_draws_by_probability():
@@ -88,9 +88,9 @@ def test_what_is_forbidden_is_never_chosen_and_other_rows_do_not_notice(settings
         forbidden = torch.tensor(likely)
         for seed in range(40):
             samplers = [Sampler(Sampling(seed=seed, **settings_), [0]) for _ in range(4)]
-            chosen = choose_tokens(LOGITS.repeat(2, 1), samplers[:2], {1: forbidden})
+            chosen = choose_tokens(LOGITS.repeat(2, 1), samplers[:2], {1: forbidden})()
             assert not forbidden[chosen[1]]
-            assert chosen[0] == choose_tokens(LOGITS.repeat(1, 1), samplers[2:3])[0]
+            assert chosen[0] == choose_tokens(LOGITS.repeat(1, 1), samplers[2:3])()[0]
 
 
 def requests(count, seed):
@@ -115,7 +115,7 @@ def test_all_rows_at_once_choose_what_each_chooses_alone(vocab, flat):
         texts = []
         for choose in (choose_tokens, choose_at_once):
             samplers = [Sampler(wanted, prompt) for wanted in settings_]
-            texts.append([choose(logits, samplers, forbidden) for _ in range(2)])
+            texts.append([choose(logits, samplers, forbidden)() for _ in range(2)])
         assert texts[0] == texts[1]
 
 
@@ -131,6 +131,6 @@ def test_a_gpu_chooses_what_a_cpu_chooses():
     torch.manual_seed(1)
     logits = torch.randn(64, 50000) * 4
     settings_ = requests(len(logits), 1)
-    texts = [choose_tokens(place, [Sampler(wanted, [1, 2, 3]) for wanted in settings_])
+    texts = [choose_tokens(place, [Sampler(wanted, [1, 2, 3]) for wanted in settings_])()
              for place in (logits, logits.cuda())]
     assert sum(a != b for a, b in zip(*texts)) <= 2

@@ -41,6 +41,7 @@ class FakeInfo:
     slots: int = 8
     kv_tokens: int = 8 * 512
     fills_cores: bool = True
+    asynchronous: bool = False
 
 
 @dataclass
@@ -60,8 +61,10 @@ class FakeEngine:
     def open(self, tokens, max_tokens, sampling, stop=(), response_format=None):  # noqa: A003
         return FakeSequence(len(tokens), max_tokens, self.length)
 
-    def step(self, work):
-        work = list(work)
+    def launch(self, work):
+        return list(work)
+
+    def collect(self, work):
         self.threads.add(threading.get_ident())
         self.steps.append([sequence for sequence, _ in work])
         if self.fail:
