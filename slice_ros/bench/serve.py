@@ -16,10 +16,10 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from slice_ros.bench.noise import Noise
 from slice_ros.bench.options import (
     add_common_arguments, draw_loads, policy_from_spec, positive, spec_options)
 from slice_ros.bench.report import attainment, load_table
-from slice_ros.bench.simulate import Noise
 from slice_ros.bench.sweep import finish, Run, run_row, simulate_run
 from slice_ros.bench.workload import Arrival
 from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling

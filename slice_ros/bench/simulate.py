@@ -4,13 +4,12 @@ The true output lengths and the true latency model stay in here: a policy sees r
 own, possibly wrong, latency model. A policy that breaks its contract ends the simulation.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 import math
-import random
 from time import perf_counter_ns
 
+from slice_ros.bench.noise import Disturbance, Noise
 from slice_ros.bench.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
@@ -21,18 +20,6 @@ from slice_ros.slo import SloReport
 
 class ContractError(Exception):
     """A policy asked for a step that the contract of `scheduling.policy` forbids."""
-
-
-@dataclass(frozen=True, slots=True)
-class Noise:
-    """How true step times stray from the true model."""
-
-    spread: float = 0.0          # each step takes 1 +- spread, uniformly
-    burst_every: float = 0.0     # mean seconds between bursts (0 = none)
-    burst_seconds: float = 0.5   # how long one lasts
-    burst_factor: float = 2.0    # how much slower steps are in one
-    # (time, factor) in order of time: from then on steps take `factor` times as long, as measured.
-    slowness: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +76,7 @@ class _Simulation:
     def __init__(self, policy, latency, workload, believed, noise, seed, log) -> None:
         self.policy, self.truth, self.log = policy, latency, log
         self.believed = mistaken(latency, 1.0) if believed is None else believed
-        self.disturb = _Disturbance(noise, seed)
+        self.disturb = Disturbance(noise, seed)
         self.arrivals = workload
         self.next = 0
         self.now = workload[0].time if workload else 0.0
@@ -233,28 +220,3 @@ class _Simulation:
         self.live.remove(request)
         self.view = None
         self.policy.finished(request)
-
-
-class _Disturbance:
-    """Applies `Noise` to true step times."""
-
-    def __init__(self, noise: Noise, seed: int) -> None:
-        self.noise = noise
-        self.draw = random.Random(seed)
-        self.times = [time for time, _ in noise.slowness]
-        self.burst_start = self._gap()
-        self.burst_end = self.burst_start + noise.burst_seconds
-
-    def __call__(self, now: float, seconds: float) -> float:
-        if self.noise.spread:
-            seconds *= 1 + self.draw.uniform(-self.noise.spread, self.noise.spread)
-        if self.noise.slowness:
-            seconds *= self.noise.slowness[max(0, bisect_right(self.times, now) - 1)][1]
-        while now >= self.burst_end:
-            self.burst_start = self.burst_end + self._gap()
-            self.burst_end = self.burst_start + self.noise.burst_seconds
-        return seconds * self.noise.burst_factor if now >= self.burst_start else seconds
-
-    def _gap(self) -> float:
-        every = self.noise.burst_every
-        return self.draw.expovariate(1 / every) if every else math.inf

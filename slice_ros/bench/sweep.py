@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from slice_ros.bench.capacity_bound import capacity_bound
 from slice_ros.bench.config import config_file
+from slice_ros.bench.noise import Noise
 from slice_ros.bench.options import (
     add_common_arguments, draw_loads, policy_from_spec, positive, positive_int)
 from slice_ros.bench.report import (
     attainment, class_summary, percentile, print_runs, utility_attainment)
-from slice_ros.bench.simulate import mistaken, Noise, Result, simulate
+from slice_ros.bench.simulate import mistaken, Result, simulate
 from slice_ros.bench.workload import Arrival
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity

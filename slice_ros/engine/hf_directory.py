@@ -1,4 +1,4 @@
-"""Hugging Face model directories: config and tokenizer. No network, no remote code."""
+"""Hugging Face model directories: config, tokenizer, stop tokens. No network, no remote code."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,9 @@ from slice_ros.errors import ModelError, one_line
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 _MAX_LABELS = 1 << 16
+# Tokens that end an answer in the common chat formats, whatever the model's own list says.
+_END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', '<|end|>',
+                '<|eom_id|>', '<end_of_turn>')
 
 
 def read_config(path: Path, complete: bool = False) -> PreTrainedConfig:
@@ -45,3 +48,20 @@ def read_tokenizer(path: Path, config: PreTrainedConfig):
     except Exception as error:  # a bare Exception is what tokenizers raise
         raise ModelError(f'{path} holds no tokenizer that can be loaded ({one_line(error)}): copy '
                          'tokenizer.json and tokenizer_config.json of the model there') from error
+
+
+def stop_tokens(path: Path, config: PreTrainedConfig, tokenizer) -> frozenset[int]:
+    """Return the tokens that end an answer. Raises ``ModelError`` for a broken list of them."""
+    found = [tokenizer.eos_token_id, config.get_text_config().eos_token_id]
+    generation = path / 'generation_config.json'
+    if generation.exists():
+        try:
+            found.append(json.loads(generation.read_text()).get('eos_token_id'))
+        except (ValueError, AttributeError, OSError) as error:
+            raise ModelError(f'{generation} cannot be used: {error}') from error
+    vocabulary = tokenizer.get_added_vocab()
+    found += [vocabulary[token] for token in _END_OF_TURN if token in vocabulary]
+    flat = set()
+    for item in found:
+        flat |= set(item) if isinstance(item, (list, tuple)) else {item}
+    return frozenset(flat - {None})

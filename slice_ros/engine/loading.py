@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import importlib.util
-import json
 import logging
 import os
 from pathlib import Path
@@ -32,10 +31,6 @@ Progress = Callable[[str, float], None]
 # What reading a model ends with where it holds what nobody foresaw.
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError,
            RuntimeError, TypeError, ValueError)
-
-# Tokens that end an answer in the common chat formats, whatever the model's own list says.
-_END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', '<|end|>',
-                '<|eom_id|>', '<end_of_turn>')
 
 
 def load_engine(config: EngineConfig, progress: Progress | None = None,
@@ -147,7 +142,7 @@ def _load_directory(path: Path, config: EngineConfig, device: torch.device, weig
         weight_bytes=runner.weight_bytes, kv_bytes=runner.kv_bytes,
         vocab_size=model_config.get_text_config().vocab_size)
     logger.info(_sentence(info))
-    stop_tokens = _stop_tokens(path, model_config, tokenizer)
+    stop_tokens = hf_directory.stop_tokens(path, model_config, tokenizer)
     engine = Engine(info, runner, PromptEncoder(tokenizer, max_context),
                     Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
     memory.give_back()
@@ -244,19 +239,3 @@ def _weights(wanted: str, device: torch.device) -> str:
 
 def _half(weights: str) -> torch.dtype:
     return torch.bfloat16 if weights == 'bf16' else torch.float16
-
-
-def _stop_tokens(path: Path, model_config, tokenizer) -> frozenset[int]:
-    found = [tokenizer.eos_token_id, model_config.get_text_config().eos_token_id]
-    generation = path / 'generation_config.json'
-    if generation.exists():
-        try:
-            found.append(json.loads(generation.read_text()).get('eos_token_id'))
-        except (ValueError, AttributeError, OSError) as error:
-            raise ModelError(f'{generation} cannot be used: {error}') from error
-    vocabulary = tokenizer.get_added_vocab()
-    found += [vocabulary[token] for token in _END_OF_TURN if token in vocabulary]
-    flat = set()
-    for item in found:
-        flat |= set(item) if isinstance(item, (list, tuple)) else {item}
-    return frozenset(flat - {None})

@@ -19,6 +19,7 @@ from slice_ros.scheduling.policy import Capacity, Policy, Step
 from slice_ros.scheduling.slice_classes import Classes
 from slice_ros.scheduling.slice_demand import Demand, measure
 from slice_ros.scheduling.slice_pacing import batch_of, chunk_of, pace_of, prefill_of
+from slice_ros.scheduling.slice_promises import Promises
 from slice_ros.scheduling.slice_selection import Forecast, select
 from slice_ros.scheduling.slice_slack import flow_of, slack_step
 
@@ -45,7 +46,7 @@ class Slice(Policy):
         if on_miss not in ('continue', 'drop'):
             raise ValueError(f"on_miss must be 'continue' or 'drop', not {on_miss!r:.80}")
         self.on_miss = on_miss
-        self.capacity_ratio = 1.0   # share of the time that may be promised
+        self._promises = Promises(tuned='ratio' not in self._off)
         self._live: tuple[Request, ...] = ()
         self._demands: dict[Request, Demand] = {}
         self._classes = Classes(capacity)
@@ -56,12 +57,15 @@ class Slice(Policy):
         self._oldest: Demand | None = None  # of the others: first to be owed the leftover
         self._ranked: list[Request] = []
         self._selected_at = -math.inf
-        self._promised = self._planned_at = self._owed = 0.0
-        self._slowness, self._unsteady = 1.0, 0.0
+        self._owed = 0.0
+
+    @property
+    def capacity_ratio(self) -> float:
+        return self._promises.ratio
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
         if not requests:
-            self._promised = 0.0
+            self.rest()
             return Step()
         self._account(now)
         live = tuple(requests)
@@ -74,19 +78,13 @@ class Slice(Policy):
         if self.on_miss == 'drop':
             missed = tuple(d.request for d in self._others if d.lost)
             if missed:
-                self._promised = 0.0
+                self.rest()
                 return Step(drop=missed)
         step = self._compose(now, latency)
         demands = self._demands
         self._ran = [demands[r] for r in step.decode]
         self._ran += [demands[chunk.request] for chunk in step.prefill]
-        self._promised = sum([demands[r].unit for r in step.decode])
-        if step.decode and any(r.held for r in live):  # the batch is small for want of company
-            context = sum(r.cached for r in step.decode)
-            self._promised = max(self._promised, latency.decode(len(step.decode), context))
-        for chunk in step.prefill:
-            self._promised += latency.prefill(chunk.tokens, chunk.request.cached)
-        self._planned_at = now
+        self._promises.make(now, step, live, demands, latency)
         return step
 
     def finished(self, request: Request) -> None:
@@ -106,11 +104,10 @@ class Slice(Policy):
         for demand in self._demands.values():
             demand.kind.slo = demand.request.slo
             demand.generated = -1  # measured again: its objectives may be others
-        self._slowness, self._unsteady = earlier._slowness, earlier._unsteady
-        self.capacity_ratio = earlier.capacity_ratio
+        self._promises.inherit(earlier._promises)
 
     def rest(self) -> None:
-        self._promised = 0.0
+        self._promises.forget()
 
     def expect(self, now: float, request: Request, live: Sequence[Request],
                latency: LatencyModel) -> tuple[Demand, list[Demand]]:
@@ -135,18 +132,10 @@ class Slice(Policy):
     # -- phase 1: who can be served ----------------------------------------------------------
 
     def _account(self, now: float) -> None:
-        """Compare what the last step was promised to cost with the time it really took."""
-        if not self._promised:
-            return
-        elapsed = now - self._planned_at
-        self._owed = self._owed + LEFTOVER * elapsed if self._oldest else 0.0
-        share = elapsed / self._promised
-        # A single hiccup is no trend: what a step may add is bounded.
-        error = min(share, 4 * self._slowness) - self._slowness
-        self._slowness += 0.02 * error
-        self._unsteady += 0.02 * (abs(error) - self._unsteady)
-        if 'ratio' not in self._off:
-            self.capacity_ratio = 1 / max(1.0, self._slowness + 0.5 * self._unsteady)
+        """Learn from the time that the last step took, and owe the oldest its share of it."""
+        elapsed = self._promises.settle(now)
+        if elapsed is not None:
+            self._owed = self._owed + LEFTOVER * elapsed if self._oldest else 0.0
 
     def _select(self, now: float, live: tuple[Request, ...], latency: LatencyModel) -> None:
         self._classes.refresh(now, len(live), latency)

@@ -3,7 +3,8 @@
 import math
 
 import pytest
-from slice_ros.bench.simulate import ContractError, mistaken, Noise, simulate
+from slice_ros.bench.noise import Noise
+from slice_ros.bench.simulate import ContractError, mistaken, simulate
 from slice_ros.bench.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State

@@ -7,8 +7,9 @@ from statistics import fmean
 from hypothesis import given, settings, strategies as st
 import pytest
 from slice_ros.bench.config import config_file
+from slice_ros.bench.noise import Noise
 from slice_ros.bench.report import attainment
-from slice_ros.bench.simulate import mistaken, Noise, simulate
+from slice_ros.bench.simulate import mistaken, simulate
 from slice_ros.bench.workload import Arrival, generate
 from slice_ros.bench.workload_file import load_workload
 from slice_ros.errors import ErrorCode
