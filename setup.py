@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """
 Build the package with CMakeLists.txt and hand the result to setuptools.
 

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Play a robot's busy minute on one model: ros2 launch slice_ros demo.launch.py."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Start the language model server of a robot: ros2 launch slice_ros slice.launch.py."""
 
 from pathlib import Path

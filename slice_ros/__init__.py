@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_ros: an LLM inference server for one robot, scheduled by service-level objectives.
 
 The rooms, from the bottom up; arrows point down only:

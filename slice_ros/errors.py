@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How a request is refused or fails: one code and one sentence that says what to change.
 
 The numbers are those of ``action/Generate.action``; a unit test holds the two together.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Where the files beside the Python package are, whichever way it was installed."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """One request: its state machine, its progress through the model, and its timestamps.
 
 The scheduler, the simulator and the server all work on these. A request holds counts, never

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Service-level objectives: what a class of requests is promised, and whether it was kept.
 
 Objectives are given in milliseconds, as people write them; every other time is in seconds.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What every test shares: ROS graphs of our own, and the reasons for which a test may skip."""
 
 import importlib.util

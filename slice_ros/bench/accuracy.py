@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What precision costs: perplexity of a text, and how soon greedy text leaves that of fp32."""
 
 from collections.abc import Callable, Sequence

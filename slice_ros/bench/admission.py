@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench admission``: are refusals right? Each is checked by serving the request after all.
 
 A run refuses what the selection says cannot be met. A refused request is then replayed into the

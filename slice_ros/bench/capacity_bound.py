@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What no schedule can beat: an optimistic bound on attainment."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench``, also ``python -m slice_ros.bench``: every figure this package reports."""
 
 from argparse import ArgumentParser

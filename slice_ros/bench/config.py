@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Find the files of `config/`, in a checkout or wherever the package was installed."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench engine``: how long decode steps and prefills take, and what stands around them.
 
 All cases take turns in every round, those of a peer among them; a case counts with the median of

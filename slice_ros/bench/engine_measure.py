@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What ``slice_bench engine`` measures: steps in turn with the peers, overhead, memory, floors."""
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A picture of the engine benchmark: times by case, beside the peer's and the memory floor."""
 
 from collections.abc import Mapping

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What ``slice_bench engine`` prints: a table of 80 columns and a few sentences."""
 
 from rich.console import Console

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How the true step times of a simulation stray from the latency model."""
 
 from bisect import bisect_right

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Flags that the subcommands of `slice_bench` share, and what they ask for."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """llama.cpp as the peer of the engine benchmark, through the batch API of llama-cpp-python."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A peer in a process of its own, which stands still except while it answers."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """transformers as the peer of the engine benchmark: the same weights, with its static cache."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The engines that the engine benchmark measures beside its own."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench plan``: what one plan costs, from a handful of live requests to thousands."""
 
 from argparse import ArgumentParser, Namespace

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of a sweep: attainment against load, per class, completion, and the decode mask."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Recorded `slo_reports`: a rosbag2 recording (sqlite3 or mcap) or JSON lines, read without ROS.
 
 A bag says what its messages look like; one that does not is read with the package's own `msg/`.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Summaries of finished requests: percentiles, figures per class, and tables to print."""
 
 from collections import defaultdict

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench reports``: what a recording of `slo_reports` says, and a trace made of it."""
 
 from argparse import ArgumentParser, Namespace

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Picture of recorded reports: attainment over time, and how times lie to their objectives."""
 
 from collections import Counter

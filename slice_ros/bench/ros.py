@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench ros``: what callers get over real topics, with the node in a process of its own.
 
 This process is the caller: it starts the node as a user would, asks, and holds what comes on the

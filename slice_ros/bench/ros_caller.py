@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The caller of ``slice_bench ros``: what it hears of a node that runs in a process of its own."""
 
 from collections.abc import Callable, Iterator

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What a bare publisher and a bare subscriber make of bursts: the floor of ``slice_bench ros``.
 
 The caller is the subscriber. This module run as a program is the publisher: as many messages at a

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What ``slice_bench ros`` measures; each function returns its field of the JSON."""
 
 from collections.abc import Callable, Iterable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench serve``: the same policies and workloads on the real engine, in real time.
 
 Each run is also simulated, on the engine's own latency profile as it strayed over the run and the

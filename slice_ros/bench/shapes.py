@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Models of known shapes with random weights: nothing to download, nothing written but a config.
 
 How long a step takes depends on the shape alone.

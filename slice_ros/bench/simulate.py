@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Discrete-event simulation: the real policies, a latency model for engine, a number for clock.
 
 The true output lengths and the true latency model stay in here: a policy sees requests and its

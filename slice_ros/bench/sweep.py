@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench simulate``: policies by loads by seeds, in parallel; tables, JSON and plots."""
 
 from argparse import ArgumentParser, Namespace

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What arrives and when: a mix of classes, and the requests drawn from it by seed."""
 
 from collections.abc import Iterable, Mapping

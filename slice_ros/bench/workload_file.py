@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Workload files (YAML) and recorded traces (JSONL), read strictly: a fault is named by field."""
 
 from collections.abc import Iterable, Mapping

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_client: ask one thing from the terminal, watch the answer come, see its report."""
 
 import argparse

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What the command-line programs share: a ROS node with a client, spun by the program itself."""
 
 from collections.abc import Coroutine

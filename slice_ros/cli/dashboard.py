@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The picture of slice_monitor: messages in, something that rich draws out."""
 
 from collections.abc import Sequence

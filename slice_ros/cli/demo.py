@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_demo: a robot's minute on one model, live in the terminal.
 
 Starts the node (or uses one that runs), asks control, navigation and dialogue questions that

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How the monitor writes a figure: short, with a colour that says whether it is good."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_monitor: how a slice node is doing, live in the terminal."""
 
 import argparse

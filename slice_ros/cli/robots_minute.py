@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """
 The script of the demo: what a delivery robot asks its language model in a busy minute.
 

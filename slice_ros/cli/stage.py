@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What the demo keeps of each request, and how it is drawn."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Token strips: for each live request, in which tenths of a second it got tokens."""
 
 from collections import deque

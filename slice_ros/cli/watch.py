@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What slice_monitor hears of a node: bounded, and of a node that may come and go."""
 
 from collections import deque

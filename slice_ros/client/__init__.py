@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The planner's side: ask the slice node from a node of your own.
 
 In a coroutine of the executor that spins the node (a callback, ``executor.create_task``)::

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """One answer: its pieces as they come, and the whole of it, handed from the executor to a reader.
 
 The text of the pieces, in order, is the text of the answer, also where feedback was lost or came

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Where a client's work is done: one callback of the caller's node at a time, whoever asks for it.
 
 Other threads (a reader in asyncio, the garbage collector) only leave word and trigger a guard

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What planners use: `SliceClient`, the slice node as seen from a node of their own."""
 
 import time

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What goes wrong with a request, as exceptions: one class for each thing a caller can do."""
 
 from typing import ClassVar

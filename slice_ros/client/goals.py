@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What a planner says, as the goal message of `action/Generate`.
 
 The generated messages check nothing on their own, and a wrong type would reach C code: whatever

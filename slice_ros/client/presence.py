@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Whether the slice node is there, and whether it is still the one that was asked.
 
 The graph forgets a process that was killed after its participant's lease only, 20 s by default.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The planner's end of the node's action: sends goals, receives, times out, cancels.
 
 All of it runs in the callbacks of `Callbacks`, one at a time.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The process around a planner node: signals, and an orderly end."""
 
 from collections.abc import Callable

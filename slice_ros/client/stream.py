@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What `SliceClient.generate` returns: one request, to read, to await or to cancel."""
 
 from collections.abc import AsyncIterator, Callable, Generator

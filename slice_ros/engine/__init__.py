@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The inference engine: prompts to tokens. Knows torch, and nothing of ROS or of scheduling."""
 
 import os

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Attention over the pages of a cache with torch's operators: one call a request."""
 
 from collections.abc import Callable, Sequence

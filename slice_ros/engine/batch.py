@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The numbers of a step, on the host and on the device: one copy brings them all there."""
 
 from slice_ros.engine.kv_cache import KvCache

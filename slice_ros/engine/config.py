@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What the engine is told: which model and how much memory, and how a request samples."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """From token ids to text as it streams: whole characters only, and no half of a stop string."""
 
 from collections.abc import Callable, Sequence

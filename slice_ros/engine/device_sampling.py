@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Choosing the tokens of all requests of a step at once, on the device that has their logits.
 
 The same choices as `Sampler.choose` makes one after the other; the host waits once, for the ids.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The engine: requests open, take part in steps, and close."""
 
 from collections.abc import Callable, Iterable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Models the flat batch does not know: transformers' own forward, request by request."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Numbers on their way from the device to the host, which goes on until it needs them."""
 
 from collections.abc import Callable

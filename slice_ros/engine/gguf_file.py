@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """GGUF files of the Llama family as a Hugging Face config, tensors and tokenizer."""
 
 from collections.abc import Iterator

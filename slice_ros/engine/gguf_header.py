@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The header of a GGUF file: what it says of the model, and where the tensors are.
 
 The gguf package's reader makes several arrays of every token in the vocabulary, which takes

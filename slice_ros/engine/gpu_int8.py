@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Linear layers with int8 weights and 16-bit activations on a GPU: half the bytes of a step.
 
 One scale a row of the weights. Few rows of activations go through a kernel that widens weights as

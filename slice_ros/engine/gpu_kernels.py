@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What a decode step on a GPU needs beside matrix products, in Triton: five fused kernels.
 
 Every kernel finds a row's position and pages on the device, so that a step can be recorded once

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Answers of a given form: what may be sampled next, and where the answer is whole.
 
 A request's format is compiled into a matcher (llguidance) when it comes. From then on the matcher

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The forward pass on a GPU: decode steps are recorded once a batch size, and replayed.
 
 A replay reads token ids, positions and pages from a buffer that never moves, so a step costs one

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Hugging Face model directories: config, tokenizer, stop tokens. No network, no remote code."""
 
 import json

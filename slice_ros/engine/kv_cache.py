@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Keys and values of every request in progress, in pages that a table gives to slots."""
 
 import ctypes

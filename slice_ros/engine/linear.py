@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Linear layers by weight format. Each is a function from [tokens, in] to [tokens, out]."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Models of the Llama family: which are, and their weights in the form the runner wants."""
 
 from collections.abc import Mapping

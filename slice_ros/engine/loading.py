@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """From a model path to a running engine: find it, choose how to run it, load it, say so."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How much memory there is for keys and values, and giving back what loading leaves behind."""
 
 import ctypes

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Converted models on disk: a GGUF file becomes a Hugging Face directory once, by its hash.
 
 Reading a GGUF file, and above all its tokenizer, takes many times longer than reading the same as

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What a config of the Llama family must say, and its tensors be, before memory is taken."""
 
 import math

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The forward pass of the Llama family on the native kernels: one C call a step, no torch inside.
 
 It stands for `FlatBatchRunner` where the library is there; tokens, slots and positions are the

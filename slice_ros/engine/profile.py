@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Measuring how long steps take, and fitting the latency model that the scheduler plans with."""
 
 from collections.abc import Callable, Sequence

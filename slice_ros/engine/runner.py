@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The forward pass of the Llama family over one flat batch of tokens."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Choosing the next token: greedy, or from the probabilities that the request's filters leave."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What a JSON schema or a regular expression may ask for, so that compiling it stays quick.
 
 Compilers of grammars bound the size of what they build, but not every search on the way there.

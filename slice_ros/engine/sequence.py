@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A request inside the engine: its token ids, its place in the KV cache, its sampler and text."""
 
 from collections.abc import Callable

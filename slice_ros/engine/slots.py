@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Who holds which part of the KV cache: slots, their pages, and prefixes kept for later requests.
 
 A slot is a row of the page table; a page holds the keys and values of 32 neighbouring positions.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Safetensors files, read and written a piece at a time: a tensor is never held twice."""
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
 
 from collections.abc import Iterable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Decide STOP, SLOW or GO in time, and stop where no decision comes in time.
 
 Hears on `scene` what the robot sees (std_msgs/String) and says on `decision` what to do. Whatever

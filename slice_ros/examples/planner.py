@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Turn a sentence into a goal pose: "Take this to the kitchen" becomes a PoseStamped.
 
 Hears sentences on `instruction` (std_msgs/String) and publishes on `goal_pose`, Nav2's topic. The

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Answer people aloud: the first sentence is spoken while the rest is still being thought of.
 
 Hears on `heard` (std_msgs/String) what was said, and publishes on `say` one message for each

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The node, and everything else that imports rclpy.
 
 `node` holds the interfaces, `parameters` what can be set, `conversions` messages to core and

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """One request on its way through the node: from its refusal or first token to its report."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Messages to core and back. Whatever a message may hold ends in a request or a `RequestError`."""
 
 from collections.abc import Sequence

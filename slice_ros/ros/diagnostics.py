@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What `/diagnostics` says: one status for the engine, the scheduler, and each SLO class.
 
 Written from the very messages that ~/scheduler_state and ~/get_status carry, so that the three

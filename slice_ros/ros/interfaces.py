@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The node class: what can be asked of `slice`, and what it says of itself."""
 
 import time

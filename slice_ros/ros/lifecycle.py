@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The managed life of the node: configure loads the model, activate opens for requests.
 
 rclpy runs a transition inside the service call that asks for it. Loading takes seconds, and so

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The process around the node: signals, autostart, an orderly end.
 
 The executor spins in a thread of its own, so that the main thread is free for signals: at the

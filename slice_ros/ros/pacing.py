@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The timer of the node that opens the gate of its server, while requests live."""
 
 from collections.abc import Callable

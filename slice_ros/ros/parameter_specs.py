@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What can be set: every parameter with its type, default, range, unit and sentence."""
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters, live: checked as a whole, read as one typed snapshot."""
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The quality of service that the node and its callers agree on."""
 
 from rclpy.duration import Duration

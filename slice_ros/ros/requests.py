@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How requests come in: action, service and prompt topics, each a few lines to the server."""
 
 from functools import partial

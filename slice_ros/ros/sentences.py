@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Sentences of the answers of a class on a topic, for speech."""
 
 from rclpy.publisher import Publisher

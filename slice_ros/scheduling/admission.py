@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Could a request be served now, and if not, what becomes of it.
 
 The question is put to the policy that would have to serve it: for `slice` the request joins the

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The decode mask of one cycle: which request takes part in which decode step.
 
 Rows are requests, columns decode steps; row i holds ``rates[i]`` ones. A column costs one batched

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """FastServe: a skip-join multi-level feedback queue, preempting at every step (arXiv 2305.05920).
 
 The quantum of level p is ``q0 * 2^p``. A request joins the first level whose quantum covers its

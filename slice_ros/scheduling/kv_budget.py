@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Keep a step within the KV cache: slots, tokens, and who gives theirs up."""
 
 from collections.abc import Sequence

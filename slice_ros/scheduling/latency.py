@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How long a step takes: decode as a function of batch and context, prefill of tokens and context.
 
 All times are seconds. A model is a small table that a profile run measured (or a file of

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How a latency model learns from the steps that were run.
 
 Two corrections, both in the logarithm of measured over predicted time, so that twice as long and

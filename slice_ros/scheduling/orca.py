@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Orca: iteration-level first-come-first-served continuous batching (OSDI 2022).
 
 Objectives play no part. A request joins as soon as the batch has room and stays until its end;

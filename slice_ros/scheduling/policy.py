@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The contract every scheduling policy keeps.
 
 A policy is asked for one step at a time: given the time, the live requests and a latency model,

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The scheduling policies by name. A new one is a file of its own and a line in `POLICIES`."""
 
 from slice_ros.scheduling.fastserve import FastServe

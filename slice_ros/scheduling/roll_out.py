@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Foretell a request by serving it: copies of the live requests, the policy, the latency model."""
 
 from collections.abc import Sequence

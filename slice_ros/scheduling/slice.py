@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The default policy: SLICE (arXiv 2510.18544) with the loop closed.
 
 Phase 1 selects the requests whose objectives can be met together, phase 2 decides who takes part

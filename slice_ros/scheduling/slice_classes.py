@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What `slice` knows of the classes: a record of each, and what they let a step be and expect."""
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What each request still needs: work, due times and worth, and what arrivals to expect.
 
 Work is in seconds of the accelerator, due times are instants on the clock of `plan`. Both follow

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How long answers turn out, learnt per class from those that ended.
 
 Nobody knows the length of an answer in advance. What may be used is ``max_tokens`` and what the

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Phase 2 of SLICE: what each selected request can bear, and so who shares the next step.
 
 A request's pace is the time it has per token it still needs: the distance between its ones in

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What `slice` promises that a step takes, and how well that is kept: the capacity ratio."""
 
 from collections.abc import Iterable, Mapping

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Phase 1 of SLICE: the set of requests with the most utility whose objectives all hold.
 
 All work due by an instant must fit the time until then. Going through the due times in order,

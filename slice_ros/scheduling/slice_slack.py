@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What becomes of requests whose objectives are lost, absent or out of reach.
 
 They are served on slack, when nobody else decodes, the most useful first. An answer that has

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The published SLICE scheduler (arXiv 2510.18544), kept as the reference.
 
 Two phases, run again on every arrival and completion: select requests by utility per unit of

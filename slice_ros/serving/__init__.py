@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Where requests meet the engine: plan, run, deliver. No ROS.
 
 `server.Server` is what the rest of the node talks to, `config` how it is told to schedule,

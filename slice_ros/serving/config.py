@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How a server is told to schedule, and what becomes of live requests when that changes."""
 
 from collections.abc import Callable, Iterable, Mapping

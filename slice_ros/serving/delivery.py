@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What callers are told, and the thread that tells them.
 
 Publishing a token costs more than a loop that owes others their next step should spend. So the

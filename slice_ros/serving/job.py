@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A live request as the loop has it, and what a step has done for such requests."""
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The loop thread: plan, run, deliver; again.
 
 It owns the engine, the policy and every live `Request`; other threads reach in through what

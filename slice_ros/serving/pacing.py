@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Timer-gated rate control: when a running request may have its next token. No ROS.
 
 A timer of the node opens the gate up to the time on the node's clock; the loop asks, once a turn,

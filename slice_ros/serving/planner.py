@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The policy in use, made anew when it fails: no fault of a policy ends the serving loop."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The server as the rest of the node sees it: submit, cancel, predict, look."""
 
 from collections.abc import Callable, Iterable

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Conversations that go on: what was said, and the exact tokens of it.
 
 The next turn's prompt begins with the very tokens of the last prompt and its answer, so that the

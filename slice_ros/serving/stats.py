@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What the server has measured: counters since start and figures over a sliding window.
 
 Written by the loop thread and read by any other under the server's lock. Times are seconds.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What is expected of the examples and the demo beside a node, each written once.
 
 As in `serving_checks`: launch tests and process tests run the same checks.

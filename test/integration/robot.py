@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A ROS node that plays the robot towards a running `slice` node: it asks, waits and listens."""
 
 import os

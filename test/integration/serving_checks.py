@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What is expected of a running node, each written once.
 
 The launch tests and the process tests run the same checks; each leaves the node as it found it:

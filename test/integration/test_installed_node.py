@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The node as a process of its own, started the ways a user without the launch stack would."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The launch file, run by launch_testing: the checks that `test_serving.py` runs without it.
 
 With pytest (older than 9, which the plugin of launch_testing does not know) or `launch_test`.

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The launch files of the examples and the demo: the checks that `test_programs.py` runs."""
 
 import os

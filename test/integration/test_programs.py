@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The examples and the demo as processes beside a node: all that their launch files start."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Two nodes as processes side by side, without the launch stack: all that the launch tests ask."""
 
 from pathlib import Path

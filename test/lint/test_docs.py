@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Every relative link of the documentation leads to a file, and to a heading in it."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """package.xml, the licence and the lists of dependencies agree with each other."""
 
 import configparser
@@ -57,6 +59,20 @@ def test_licence_is_whole_and_the_same_everywhere():
             if path.suffix in ('.py', '.cpp', '.hpp', '.h', '.cu', '.cmake', '.txt'):
                 identifiers = re.findall(r'SPDX-License-Identifier: *(\S+)', path.read_text())
                 assert set(identifiers) <= {'Apache-2.0'}, path
+
+
+def test_every_source_file_begins_with_its_copyright_and_licence():
+    """Two lines on top of each; below the #! where there is one."""
+    marks = {'.py': '#', '.cpp': '//', '.hpp': '//', '.h': '//', '.cu': '//'}
+    paths = [ROOT / 'setup.py', *(
+        path for folder in ('slice_ros', 'test', 'launch') for path in (ROOT / folder).rglob('*')
+        if path.suffix in marks and '__pycache__' not in path.parts)]
+    assert len(paths) > 200
+    for path in paths:
+        mark = marks[path.suffix]
+        head = (f'{mark} Copyright 2026 The slice_ros Authors\n'
+                f'{mark} SPDX-License-Identifier: Apache-2.0\n')
+        assert re.sub('^#!.*\n', '', path.read_text()).startswith(head), path
 
 
 def test_version_is_in_the_changelog():

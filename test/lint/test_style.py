@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Style of the Python files, with the rules in setup.cfg: ROS 2's own, as ament applies them."""
 
 from pathlib import Path

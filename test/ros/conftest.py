@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The node with the real embedded model, in this process, and a caller beside it.
 
 Both spin in threads of their own, on a domain that no other process hears.

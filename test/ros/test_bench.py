@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_bench ros, with few tokens: what it prints has been measured on a real node."""
 
 import json

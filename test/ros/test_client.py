@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_client as a program of its own, against a node with the real model."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How requests of slice_ros.client are ended early, by whomever, and leave nothing behind."""
 
 import asyncio

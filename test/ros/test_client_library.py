@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_ros.client against a node with the real model, in every way a planner may use it."""
 
 import asyncio

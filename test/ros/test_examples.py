@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The example nodes beside a node with the real model; and what they do when it fails them."""
 
 import os

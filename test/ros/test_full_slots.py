@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """While every slot is held: the executor answers, and who waits is served in the end."""
 
 import math

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Before the model is there, and when the node is told to stop."""
 
 from pathlib import Path

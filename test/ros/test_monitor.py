@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_monitor as a program of its own: in a terminal, in a pipe, and while the node changes."""
 
 import fcntl

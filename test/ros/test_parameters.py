@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Parameters while the node serves: whole sets, refused with a sentence or in force at once."""
 
 from pathlib import Path

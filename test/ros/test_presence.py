@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """How a client knows its node from the next one, with publishers in the node's place."""
 
 from conftest import wait_until

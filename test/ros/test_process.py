@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The process around the node: signals at any time, and parameters it cannot use."""
 
 import os

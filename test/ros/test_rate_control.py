@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Tokens at the rate of the node's clock and executor, with the real model."""
 
 import threading

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A bag of reports as a node published them: slice_bench reads the bytes that ROS wrote."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Conversations and spoken sentences over ROS, with the real model."""
 
 from conftest import get, wait_until

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Structured answers through every way in, and hostile formats beside a neighbour."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The Foxglove layout: whole, and every path in it leads to a field of the interfaces."""
 
 import json

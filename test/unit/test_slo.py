@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What a class is promised, and whether it was kept."""
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Native kernels: a C++ library over plain data pointers, and its Python side.
 
 ``load_library`` finds the library or says in one sentence why there is none; ``NativeModel`` runs

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The shared library behind ctypes: found, checked for its version, its functions declared."""
 
 import ctypes

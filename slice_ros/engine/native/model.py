@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A whole model on the native kernels: its weights, its pages of keys and values, its steps."""
 
 from array import array

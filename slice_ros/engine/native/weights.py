@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Weights in the packed form the kernels read, from floats or from a GGUF file's own codes."""
 
 from collections.abc import Callable, Sequence

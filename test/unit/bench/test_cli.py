@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``slice_bench simulate`` from its flags to its JSON."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``plan``: what is timed really has that many live requests, and the growth is the one seen."""
 
 import json

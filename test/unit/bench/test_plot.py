@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The pictures: files that hold one, and the window of the Gantt strips."""
 
 from matplotlib.image import imread

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Percentiles, class summaries and what an unserved request counts."""
 
 import math

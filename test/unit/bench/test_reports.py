@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """slice_bench reports: bags of both storages and JSON lines, read back without ROS."""
 
 import json

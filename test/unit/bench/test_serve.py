@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """``serve``: workloads through the real server; the engine is a fake that takes no time."""
 
 from types import SimpleNamespace

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The simulator: hand-worked clocks, and policies that break their contract."""
 
 import math

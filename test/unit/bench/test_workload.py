@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Workloads and traces: what is drawn, and what is refused."""
 
 from collections import Counter

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The monitor's picture: what it says of which message, at every size, whatever is in it."""
 
 import io

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Token strips: which cells get tokens, what the others say, and that they stay bounded."""
 
 import pytest

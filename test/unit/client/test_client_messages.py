@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """From Python values to the goal message, and from error codes to exceptions; no ROS graph."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Models that the engine tests share: the embedded one, and tiny ones with random weights."""
 
 import os

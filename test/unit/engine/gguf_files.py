@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """GGUF files of tiny models, as llama.cpp's converter writes them."""
 
 import gguf

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Write data/smollm2_greedy.json: what transformers itself, in float32, answers to five prompts.
 
 Run it again when the embedded model changes: ``python test/unit/engine/make_reference.py`` with

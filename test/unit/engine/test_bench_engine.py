@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The engine benchmark: its figures are whole, in the agreed form; wrong options are refused."""
 
 from argparse import ArgumentParser

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Conversations on real engines: the next turn begins with the very tokens of the last."""
 
 from queue import Queue

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Streaming text: whole characters only, and nothing of a stop string."""
 
 from hypothesis import given, settings, strategies as st

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The embedded model, for real: its text is transformers' own, whoever shares the step."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Opening, stepping, evicting and closing; faults leave everybody else as they were."""
 
 import pytest

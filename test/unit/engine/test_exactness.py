@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Every precision, bit for bit: what a request says hangs on nothing but its own tokens.
 
 Requests come, prefill in chunks of any size, decode, are evicted, take over what others have

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A GGUF file may be cut, damaged or hostile: it is read, or refused with a sentence."""
 
 import random

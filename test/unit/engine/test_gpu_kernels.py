@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What a GPU runs, piece by piece: compiled for several, launched with shapes alone, in int8."""
 
 import os

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Steps as a GPU runs them: on it where there is one, else in Triton's interpreter."""
 
 from concurrent.futures import ThreadPoolExecutor

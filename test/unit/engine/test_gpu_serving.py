@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A model loaded and served as on a GPU: on one if there is one, else in Triton's interpreter."""
 
 from dataclasses import replace

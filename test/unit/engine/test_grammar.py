@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Answers keep to their response format, whatever the model would rather say."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A model directory that is broken or made up to harm ends in one sentence, soon and cheaply."""
 
 import json

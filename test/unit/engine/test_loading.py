@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Models that cannot be loaded say what was looked for; a damaged cache is made anew."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What is held while a model is converted and loaded, and what measuring leaves behind."""
 
 from contextlib import contextmanager

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Prefixes: what another request has computed is taken over, exactly, as long as there is room."""
 
 from queue import Queue

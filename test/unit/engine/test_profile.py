@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Profiles: the fit finds what made the numbers, and what is on disk is only trusted if whole."""
 
 import pytest

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Sampling: each filter on hand-made logits, and settings that make no sense."""
 
 import math

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Prompts: bounded, checked, and unable to forge a chat turn."""
 
 import time

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Tiny models with random weights, in the shapes of real families, as model directories."""
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, Tokenizer

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The native library, built from this checkout where it is not beside its loader yet."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Finding the library: a good one, none, a broken one, another version."""
 
 import ctypes.util

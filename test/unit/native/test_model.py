@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Whole steps against transformers, in any company, and what a step refuses."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Single kernels against torch, on every instruction set of this machine."""
 
 import ctypes

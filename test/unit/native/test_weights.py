@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Packing: nothing is lost that the kind can hold, and nonsense is refused."""
 
 import ctypes

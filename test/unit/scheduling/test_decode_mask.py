@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The published arithmetic: the cycle-time formula and the decode-mask matrix."""
 
 from hypothesis import given, strategies as st

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Who gives up memory for whom."""
 
 from slice_ros.request import Request

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A fake engine (words for tokens, no model) and a server on it that ends with the test."""
 
 from dataclasses import dataclass, field

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Delivery never slows the loop, loses nothing and keeps its order."""
 
 import threading

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The loop behind a gate: nothing runs while it is shut, and what is asked of it still happens."""
 
 import threading

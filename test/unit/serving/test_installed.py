@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The files beside the package are found in a checkout and below any prefix."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """An engine that computes by itself is never kept waiting, and callers notice nothing of it."""
 
 import random

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The gate: when tokens are released, by a clock that runs, crawls, stops or jumps."""
 
 from itertools import pairwise

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Sentences for speech: let out as soon as they are sure, with nothing lost or doubled."""
 
 from hypothesis import example, given, settings, strategies as st

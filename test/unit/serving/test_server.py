@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """The server's promises to callers, on a fake engine."""
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Conversations: bounded, one turn at a time, and unchanged by a turn that was not served."""
 
 from dataclasses import dataclass, field

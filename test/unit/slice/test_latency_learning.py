@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """A latency model that is wrong becomes right; one that is right stays so."""
 
 import math

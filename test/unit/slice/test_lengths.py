@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What is learnt of answer lengths, and what may be said before anything is."""
 
 from statistics import fmean

@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """Phase 1: who can be served together, against an exhaustive search where one is possible."""
 
 from itertools import combinations

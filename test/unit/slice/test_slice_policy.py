@@ -1,3 +1,5 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
 """What the default policy promises beyond the contract that every policy keeps."""
 
 from dataclasses import replace

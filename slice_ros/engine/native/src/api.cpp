@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // The C interface over the runner and over single kernels.
 
 #include <memory>

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // Softmax attention of up to 8 queries over one slot's pages. Included after a simd header, once for each instruction set (SLICE_ISA).
 //
 // Keys lie 16 tokens to a vector, so scores need no sums across lanes; values lie one token after

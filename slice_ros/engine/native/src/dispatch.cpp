@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // Which kernels this machine can run.
 
 #include "kernels.hpp"

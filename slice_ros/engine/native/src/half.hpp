@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // 16 bit floats, one number at a time: what packing and the portable kernels use.
 #pragma once
 

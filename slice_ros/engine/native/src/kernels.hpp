@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // The table of kernels each instruction set fills in, and what they are given.
 #pragma once
 

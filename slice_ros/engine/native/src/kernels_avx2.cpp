@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // The portable kernels compiled for AVX2, FMA and F16C.
 
 #include "kernels.hpp"

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // The kernels for AVX-512 with 8 bit dot products (VNNI).
 
 #include "kernels.hpp"

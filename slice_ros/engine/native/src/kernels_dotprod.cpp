@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // The portable kernels compiled for 64 bit ARM with 8 bit dot products (ARMv8.2 DotProd).
 
 #include "kernels.hpp"

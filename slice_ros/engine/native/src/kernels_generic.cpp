@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // The portable kernels: SSE2 on x86-64, NEON on aarch64, as the default target has it.
 
 #include "kernels.hpp"

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // Where things lie in a packed matrix.
 //
 // Outputs are taken 16 at a time (a block), so that one vector holds the same input's weight for 16

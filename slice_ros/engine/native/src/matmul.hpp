@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // Matrix times a few rows: a tile of kRowTile rows by a unit of two blocks of 16 outputs.
 // Included after a simd header, once for each instruction set (SLICE_ISA).
 //

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // Packing weights into the blocked layouts of layout.hpp, and reading a row back.
 
 #include <algorithm>

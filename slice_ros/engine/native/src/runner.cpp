@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // Building a runner, and refusing what a step could not carry out.
 
 #include "runner.hpp"

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // A model with its cache, threads and work space: everything a step needs, allocated once.
 #pragma once
 

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // 16 lanes on AVX-512 with VNNI. The same names as simd_generic.hpp; kernels are written on them.
 #pragma once
 

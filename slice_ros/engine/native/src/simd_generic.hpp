@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // 16 lanes in plain vector extensions of GCC and Clang: SSE2, AVX2, NEON, whatever the translation
 // unit is compiled for. The few operations the extensions cannot say well have a branch each.
 #pragma once

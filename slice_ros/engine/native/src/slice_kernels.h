@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // The C interface of the native engine: plain data pointers, no torch, no Python.
 //
 // The Python loader (library.py) mirrors these structures with ctypes. Whoever changes a structure,

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // One forward pass, phase by phase. Every member of the team runs forward(); a phase shares its
 // rows, outputs or heads out and ends when all of them are done.
 

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // A team of threads that walk through a step together, phase by phase.
 #pragma once
 

@@ -1,3 +1,5 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
 // exp and the sigmoid linear unit on 16 lanes. Included after a simd header, once for each instruction set (SLICE_ISA).
 #pragma once
 
