@@ -144,6 +144,19 @@ def test_more_rows_than_fit_are_run_in_passes(library):
     np.testing.assert_array_equal(logits(native(library, model, max_rows=16), tokens), want)
 
 
+@pytest.mark.parametrize('weights', ['fp16', 'int4'])
+def test_rows_nobody_asks_for_change_no_bit(library, isa, weights):
+    model = native(library, reference('odd sizes'), weights, isa=isa)
+    tokens = tokens_of(8, 40)
+    want = logits(model, tokens)
+    for outputs in ([39], [31, 4, 31, 0], []):
+        got, best = model.step(tokens, [1] * 40, range(40), outputs)
+        np.testing.assert_array_equal(got, want[outputs])
+        np.testing.assert_array_equal(best, want[outputs].argmax(1))
+    # Their keys and values are there all the same.
+    np.testing.assert_array_equal(logits(model, tokens[20:], 1, 20), want[20:])
+
+
 def test_slots_share_the_pages_of_a_prefix(library):
     model = native(library, reference('grouped'), pages=6)
     table = model.cache.table

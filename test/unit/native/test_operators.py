@@ -30,7 +30,8 @@ def in_eight_bits(x):
     return (codes * scale).reshape(len(x), -1)[:, :width]
 
 
-@pytest.mark.parametrize('outputs, inputs', [(32, 32), (48, 64), (19, 33), (100, 100), (7, 200)])
+@pytest.mark.parametrize('outputs, inputs', [(32, 32), (48, 64), (19, 33), (100, 100), (7, 200),
+                                             (40, 300)])
 @pytest.mark.parametrize('kind', KINDS)
 def test_matmul_is_the_product(library, isa, kind, outputs, inputs):
     weights = RNG.standard_normal((outputs, inputs)).astype(np.float32)
@@ -38,7 +39,7 @@ def test_matmul_is_the_product(library, isa, kind, outputs, inputs):
     packed = pack(library, kind, [weights], bias)
     from test_weights import unpacked
     kept = torch.from_numpy(unpacked(library, packed)).double()
-    for rows in (1, 2, 3, 7, 8, 9, 17):
+    for rows in (1, 2, 3, 7, 8, 9, 17, 99):
         x = RNG.standard_normal((rows, inputs)).astype(np.float32)
         if rows > 2:
             x[1] = 0.0
@@ -67,9 +68,10 @@ def test_integer_products_are_exact_at_their_extremes(library, isa, kind):
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_row_does_not_depend_on_its_company(library, isa, kind):
     packed = pack(library, kind, [RNG.standard_normal((80, 224)).astype(np.float32)])
-    x = RNG.standard_normal((37, 224)).astype(np.float32) * 10.0 ** RNG.integers(-3, 4, (37, 1))
+    x = RNG.standard_normal((130, 224)).astype(np.float32)
+    x *= 10.0 ** RNG.integers(-3, 4, (130, 1))
     alone = np.concatenate([matmul(library, isa, packed, row[None]) for row in x])
-    for rows in (2, 5, 8, 16, 37):
+    for rows in (2, 5, 8, 12, 13, 16, 37, 96, 97, 130):
         np.testing.assert_array_equal(matmul(library, isa, packed, x[:rows]), alone[:rows])
     np.testing.assert_array_equal(matmul(library, isa, packed, x[::-1]), alone[::-1])
 

@@ -1,68 +1,24 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// Matrix times a few rows: a tile of kRowTile rows by a unit of two blocks of 16 outputs.
+// Matrix times a few rows: a tile of rows by a unit of two blocks of 16 outputs.
 // Included after a simd header, once for each instruction set (SLICE_ISA).
 //
-// A weight is loaded (and converted) once for all rows of a tile; with 8 rows the arithmetic then
-// covers the memory traffic. Every output has one running sum over the inputs in order.
+// A weight is loaded once for all rows of a tile; with 8 rows the arithmetic then covers the memory
+// traffic. Every output has one running sum over the inputs in order.
 #pragma once
 
 #include "kernels.hpp"
 #include "layout.hpp"
-#include "vector_math.hpp"
+#include "matmul_float.hpp"
+#include "tile.hpp"
 
 namespace slice::SLICE_ISA {
-
-// The processor prefetches by itself only up to the end of a 4 KiB page, and waits at every start:
-// asking for each line this far ahead makes small batches up to 1.6 times faster. Past the end of
-// the weights the request is ignored.
-constexpr int kAhead = 8192;
-
-template <int kind>
-SLICE_INLINE Floats load_weights(const uint8_t* block, int input) {
-  if constexpr (kind == SLICE_F32) {
-    return load(reinterpret_cast<const float*>(block) + input * 16);
-  } else if constexpr (kind == SLICE_F16) {
-    return load_half(reinterpret_cast<const uint16_t*>(block) + input * 16);
-  } else {
-    return load_bfloat(reinterpret_cast<const uint16_t*>(block) + input * 16);
-  }
-}
-
-// sums[row][block] = the products of `rows` rows from `first` on with two blocks of outputs.
-template <int kind, int rows>
-static void float_tile(const MatmulJob& job, const uint8_t* const* block, int first,
-                       Floats (*sums)[2]) {
-  const float* in = job.in->values + static_cast<size_t>(first) * job.in->value_stride;
-  const size_t stride = static_cast<size_t>(job.in->value_stride);
-  Floats left[rows], right[rows];
-  for (int row = 0; row < rows; ++row) left[row] = right[row] = zeros();
-  const int inputs = job.matrix->inputs;
-  constexpr size_t bytes = kind == SLICE_F32 ? 64 : 32;  // of an input's weights in a block
-  for (int input = 0; input < inputs; ++input) {
-    const size_t ahead = static_cast<size_t>(input) * bytes + kAhead;
-    prefetch(block[0] + ahead);
-    prefetch(block[1] + ahead);
-    const Floats left_weights = load_weights<kind>(block[0], input);
-    const Floats right_weights = load_weights<kind>(block[1], input);
-#pragma GCC unroll 8
-    for (int row = 0; row < rows; ++row) {
-      const Floats value = all(in[row * stride + input]);
-      left[row] = fma(value, left_weights, left[row]);
-      right[row] = fma(value, right_weights, right[row]);
-    }
-  }
-  for (int row = 0; row < rows; ++row) {
-    sums[row][0] = left[row];
-    sums[row][1] = right[row];
-  }
-}
 
 // sums[row][side ...] = the products of `rows` rows from `first` on with `blocks` blocks. The 8 bit
 // dot products of a group are exact in 32 bits; a group's sum is then scaled and added.
 template <int kind, int rows, int blocks>
-static void quantized_tile(const MatmulJob& job, const uint8_t* const* block, int first,
-                           Floats (*sums)[2], int side) {
+SLICE_QUANTIZED_TILE void quantized_tile(const MatmulJob& job, const uint8_t* const* block,
+                                         int first, Floats (*sums)[2], int side) {
   const int groups = job.in->groups;
   const GroupCodes* in = job.in->codes + static_cast<size_t>(first) * groups;
   const uint8_t* weights[blocks];
@@ -135,64 +91,32 @@ static void quantized_tile(const MatmulJob& job, const uint8_t* const* block, in
   }
 }
 
-// Writes the first `width` lanes.
-SLICE_INLINE void put(float* out, Floats v, int width, bool accumulate) {
-  if (width >= 16) {
-    store(out, accumulate ? add(load(out), v) : v);
-    return;
-  }
-  float lanes[16];
-  store(lanes, v);
-  for (int i = 0; i < width; ++i) out[i] = accumulate ? out[i] + lanes[i] : lanes[i];
-}
-
-SLICE_INLINE Floats with_bias(const SliceMatrix& matrix, int output, Floats v) {
-  if (!matrix.bias) return v;
-  const int left = matrix.outputs - output;
-  float lanes[16] = {};
-  for (int i = 0; i < left && i < 16; ++i) lanes[i] = matrix.bias[output + i];
-  return add(v, load(lanes));
-}
-
-template <int rows>
-static void store_tile(const MatmulJob& job, int first, int unit, const Floats (*sums)[2]) {
-  for (int row = 0; row < rows; ++row) {
-    float* out = job.out + static_cast<size_t>(first + row) * job.out_stride;
-    const int output = unit * kUnit;
-    const Floats left = with_bias(*job.matrix, output, sums[row][0]);
-    const Floats right = with_bias(*job.matrix, output + 16, sums[row][1]);
-    if (job.store == Store::kSwiGlu) {
-      const int column = unit * 16;
-      put(out + column, mul(silu(left), right), job.out_width - column, false);
-      continue;
-    }
-    const bool accumulate = job.store == Store::kAdd;
-    put(out + output, left, job.out_width - output, accumulate);
-    put(out + output + 16, right, job.out_width - output - 16, accumulate);
-  }
-}
-
 template <int kind, int rows>
-static void tile(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
+static void quantized_rows(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
   Floats sums[rows][2];
-  if constexpr (kind == SLICE_Q8 || kind == SLICE_Q4) {
-    for (int side = 0; side < 2; side += kBlockTile) {
-      quantized_tile<kind, rows, kBlockTile>(job, block, first, sums, side);
-    }
-  } else {
-    float_tile<kind, rows>(job, block, first, sums);
+  for (int side = 0; side < 2; side += kBlockTile) {
+    quantized_tile<kind, rows, kBlockTile>(job, block, first, sums, side);
   }
-  store_tile<rows>(job, first, unit, sums);
+  store_tile(job, first, rows, unit, sums);
 }
 
 // A remainder of fewer rows than a tile, found by counting down from the largest.
 template <int kind, int rows>
 static void rest(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
   if (job.in->rows - first == rows) {
-    tile<kind, rows>(job, block, first, unit);
+    quantized_rows<kind, rows>(job, block, first, unit);
   } else if constexpr (rows > 1) {
     rest<kind, rows - 1>(job, block, first, unit);
   }
+}
+
+template <int kind>
+static void quantized_unit(const MatmulJob& job, const uint8_t* const* block, int unit) {
+  int row = 0;
+  for (; row + kRowTile <= job.in->rows; row += kRowTile) {
+    quantized_rows<kind, kRowTile>(job, block, row, unit);
+  }
+  if constexpr (kRowTile > 1) rest<kind, kRowTile - 1>(job, block, row, unit);
 }
 
 template <int kind>
@@ -203,11 +127,11 @@ static void matmul_units(const MatmulJob& job, int first_unit, int last_unit) {
     const int second = unit * 2 + 1 < blocks ? unit * 2 + 1 : unit * 2;
     const uint8_t* block[2] = {block_at(*job.matrix, unit * 2),
                                block_at(*job.matrix, second)};
-    int row = 0;
-    for (; row + kRowTile <= job.in->rows; row += kRowTile) {
-      tile<kind, kRowTile>(job, block, row, unit);
+    if constexpr (kind == SLICE_Q8 || kind == SLICE_Q4) {
+      quantized_unit<kind>(job, block, unit);
+    } else {
+      float_unit<kind>(job, block, unit);
     }
-    if constexpr (kRowTile > 1) rest<kind, kRowTile - 1>(job, block, row, unit);
   }
 }
 

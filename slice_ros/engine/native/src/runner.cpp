@@ -77,6 +77,8 @@ Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& 
       slot_seen_(cache.slots, 0),
       team_(threads, model.layers * kPhasesPerLayer + kPhasesAround) {
   groups_.reserve(max_rows);
+  wanted_.reserve(max_rows);
+  output_place_.reserve(max_rows);
 }
 
 bool Runner::pages_present(int slot, int position) const {
@@ -124,6 +126,17 @@ void Runner::group_rows(const Batch& batch) {
     } else {
       groups_.push_back({row, 1});
     }
+  }
+}
+
+void Runner::find_wanted(const Batch& batch) {
+  wanted_.assign(batch.output_row, batch.output_row + batch.outputs);
+  std::sort(wanted_.begin(), wanted_.end());
+  wanted_.erase(std::unique(wanted_.begin(), wanted_.end()), wanted_.end());
+  output_place_.clear();
+  for (int i = 0; i < batch.outputs; ++i) {
+    const auto place = std::lower_bound(wanted_.begin(), wanted_.end(), batch.output_row[i]);
+    output_place_.push_back(static_cast<int32_t>(place - wanted_.begin()));
   }
 }
 

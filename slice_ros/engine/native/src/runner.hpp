@@ -31,7 +31,7 @@ class Buffer {
 
 constexpr int kMaxHeadWidth = 512;
 constexpr int kPhasesPerLayer = 10;  // calls of share() in a layer,
-constexpr int kPhasesAround = 4;     // and before and after the layers
+constexpr int kPhasesAround = 5;     // before, between and after the layers
 
 // The tokens of one step, as the caller gave them.
 struct Batch {
@@ -70,6 +70,7 @@ class Runner {
   int32_t check(const Batch& batch);
   bool pages_present(int slot, int position) const;
   void group_rows(const Batch& batch);
+  void find_wanted(const Batch& batch);
 
   // The phases of a step; each is called by every member of the team.
   void forward(Member& member);
@@ -82,6 +83,9 @@ class Runner {
                 int out_stride, int out_width, Store store);
   void rotate_and_keep(Member& member, const Batch& batch, int layer);
   void attend(Member& member, const Batch& batch, int layer);
+  // Moves the residual and the attention's outcome of the wanted rows to the front: past the keys
+  // and values of the last layer, no other row matters.
+  void move_wanted(Member& member, const Activations& attended);
   void pick_best(Member& member, const Batch& batch);
 
   // What the phases do for one row or one item.
@@ -118,6 +122,8 @@ class Runner {
   Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]
   Batch batch_{};
   std::vector<RowGroup> groups_;
+  std::vector<int32_t> wanted_;        // rows whose logits are asked for, each once, in order
+  std::vector<int32_t> output_place_;  // where in wanted_ each output's row is
   std::vector<uint64_t> slot_seen_;  // the last step each slot took part in
   uint64_t steps_ = 0;
   Team team_;  // last, so that its threads end before what they read

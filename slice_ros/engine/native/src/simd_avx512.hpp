@@ -18,7 +18,12 @@ using Codes = __m512i;  // 64 unsigned bytes: four for each lane
 // serves both blocks.
 constexpr int kRowTile = 8;
 constexpr int kBlockTile = 2;
+// Rows of a tile of the float kinds: the sums of 12 rows and a unit, with its weights and one
+// activation, are 27 of the registers. And rows that weights are converted for at a time.
+constexpr int kFloatRowTile = 12;
+constexpr int kFloatPanel = 8 * kFloatRowTile;
 
+#define SLICE_QUANTIZED_TILE static
 #define SLICE_INLINE static inline __attribute__((always_inline))
 
 // Into the second level cache: the first has too few requests in flight to cover the memory.

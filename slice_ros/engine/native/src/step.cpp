@@ -15,6 +15,7 @@ int32_t Runner::step(const Batch& batch) {
   const int32_t error = check(batch);
   if (error != SLICE_OK) return error;
   group_rows(batch);
+  find_wanted(batch);
   batch_ = batch;
   team_.run([](void* self, Member& member) { static_cast<Runner*>(self)->forward(member); }, this);
   return SLICE_OK;
@@ -24,9 +25,9 @@ void Runner::forward(Member& member) {
   const Batch& batch = batch_;
   const int rows = batch.rows;
   const int hidden = model_.hidden;
-  const Activations normed = activations(values_.get(), hidden, rows);
-  const Activations attended = activations(values_.get(), model_.heads * model_.head_dim, rows);
-  const Activations gated = activations(gated_.get(), model_.intermediate, rows);
+  Activations normed = activations(values_.get(), hidden, rows);
+  Activations attended = activations(values_.get(), model_.heads * model_.head_dim, rows);
+  Activations gated = activations(gated_.get(), model_.intermediate, rows);
   float* residual = hidden_.get();
   embed(member, batch);
   for (int i = 0; i < model_.layers; ++i) {
@@ -35,7 +36,12 @@ void Runner::forward(Member& member) {
     normalize(member, layer.attention_norm, layer.qkv, nullptr, normed);
     multiply(member, layer.qkv, normed, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
     rotate_and_keep(member, batch, i);
+    if (i == model_.layers - 1 && wanted_.empty()) return;
     attend(member, batch, i);
+    if (i == model_.layers - 1) {
+      move_wanted(member, attended);
+      normed.rows = attended.rows = gated.rows = static_cast<int>(wanted_.size());
+    }
     quantize(member, layer.attention_out, attended);
     multiply(member, layer.attention_out, attended, residual, hidden, hidden, Store::kAdd);
     normalize(member, layer.mlp_norm, layer.gate_up, nullptr, normed);
@@ -44,12 +50,25 @@ void Runner::forward(Member& member) {
     quantize(member, layer.down, gated);
     multiply(member, layer.down, gated, residual, hidden, hidden, Store::kAdd);
   }
-  if (batch.outputs == 0) return;
   const Activations last = activations(values_.get(), hidden, batch.outputs);
-  normalize(member, model_.final_norm, model_.head, batch.output_row, last);
+  normalize(member, model_.final_norm, model_.head, output_place_.data(), last);
   multiply(member, model_.head, last, batch.logits, model_.vocabulary, model_.vocabulary,
            Store::kWrite);
   if (batch.best_token) pick_best(member, batch);
+}
+
+void Runner::move_wanted(Member& member, const Activations& attended) {
+  if (static_cast<int>(wanted_.size()) == attended.rows) return;
+  const auto move = [](float* rows, int64_t stride, int64_t from, int64_t to) {
+    std::copy_n(rows + from * stride, stride, rows + to * stride);
+  };
+  team_.share(member, 1, [&](int) {  // in order: a row that moves is written over afterwards
+    for (int place = 0; place < static_cast<int>(wanted_.size()); ++place) {
+      if (wanted_[place] == place) continue;
+      move(hidden_.get(), model_.hidden, wanted_[place], place);
+      move(attended.values, attended.value_stride, wanted_[place], place);
+    }
+  });
 }
 
 Activations Runner::activations(float* values, int inputs, int rows) const {
