@@ -62,8 +62,8 @@ SPECS = (
     Spec('rate_control.mode', 'work_conserving', 'How tokens are released: paced = each request '
          'at the rate of its class, the engine rests in between; work_conserving = as fast as '
          'they come.', choices=MODES),
-    Spec('rate_control.period_s', 0.005, 'For paced: period of the timer, on the clock of the '
-         'node, that releases tokens, seconds.', 0.001, 0.1),
+    Spec('rate_control.period_s', 0.005, 'For paced: least period of the timer, on the clock of '
+         'the node, that releases tokens, seconds.', 0.001, 0.1),
     Spec('rate_control.stall_s', 0.5, 'Generation stops when the executor or the clock of the '
          'node has stood still this long, seconds; at least 4 times rate_control.period_s.',
          0.05, 60.0),

@@ -7,7 +7,7 @@ whose next token is due by then. Where nobody opens the gate, because the execut
 stands still, it falls shut and nothing runs: what the robot does not keep up with is not computed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 import math
 import time
@@ -77,6 +77,8 @@ class Gate:
         self._opened = -math.inf   # when that was, on the server's clock
         self._time = 0.0           # the gate's own
         self._wanted = math.inf    # time from which on the loop wants to be woken
+        self.restful = False       # nothing is due before that, unless a request comes
+        self.speed = 0.0           # of the clock of `open`, in seconds a second as of late; 0 .. 1
         self._schedules: dict[Request, _Schedule] = {}
 
     def open(self, ros_now: float) -> None:  # noqa: A003
@@ -85,13 +87,18 @@ class Gate:
         if not ahead:
             return
         config, now = self.config, self._clock()
+        self.speed = min(max(ahead, 0.0) / max(now - self._opened, 1e-6), 1.0)
         if now - self._opened > config.stall_s:
             ahead = min(ahead, config.period_s)
         self._time += max(min(ahead, LEAP), 0.0)
         self._ros, self._opened = ros_now, now
         if self._time >= self._wanted:
-            self._wanted = math.inf
+            self._wanted, self.restful = math.inf, False
             self.wake()
+
+    def left(self) -> float:
+        """Return the seconds for which the gate need not be opened for anybody's next token."""
+        return self._wanted - self._time if self.restful else 0.0
 
     def age(self, now: float) -> float:
         """Return the seconds since the gate was last opened."""
@@ -107,9 +114,9 @@ class Gate:
 
     def await_opening(self) -> None:
         """Have `wake` called when the gate is opened next."""
-        self._wanted = -math.inf
+        self._wanted, self.restful = -math.inf, False
 
-    def hold(self, requests: Iterable[Request], now: float) -> None:
+    def hold(self, requests: Collection[Request], now: float) -> None:
         """Set ``held`` and ``pace`` of the live `requests`; `now` is the server's clock.
 
         `wake` is called when one of those held is due.
@@ -120,7 +127,7 @@ class Gate:
                 self._schedules.clear()
                 for request in requests:
                     request.held, request.pace = False, 0.0
-            self._wanted = math.inf
+            self._wanted, self.restful = math.inf, True
             return
         soon = self._time + config.period_s
         dues = []
@@ -139,6 +146,7 @@ class Gate:
                 request.held = True
                 wanted = min(wanted, due)
         self._wanted = wanted - config.period_s
+        self.restful = all(request.held for request in requests)
 
     def forget(self, request: Request) -> None:
         """Drop what is kept about a request that has ended."""
