@@ -150,7 +150,8 @@ def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limit
         if demand.prefill <= room and (_joins(demand, before, latency) or urgent and (
                 not places or _keeps_up(demand, before, now))):
             gap = min((row.gap for row in before), default=math.inf)
-            chunk = chunk_of(demand.request, min(room, gap), limits, latency, most)
+            chunk = chunk_of(demand.request, min(room, gap), limits, latency, most,
+                             math.inf if before else to_spare(demand, now))
             if not before or latency.prefill(chunk.tokens, chunk.request.cached) <= gap:
                 return chunk
     return None
@@ -180,15 +181,36 @@ def _keeps_up(demand: Demand, before: Sequence[Row], now: float) -> bool:
     return demand.unit <= left * pace
 
 
+def to_spare(demand: Demand, now: float) -> float:
+    """Return the seconds that its prefill may lose: none if it is late, any if it is lost."""
+    if demand.lost:
+        return math.inf
+    request = demand.request
+    latest = min(demand.expires, demand.finish_due - demand.fastest)
+    decodes = request.max_tokens - max(request.generated, 1)
+    full_length = (request.arrival + request.slo.deadline - demand.prefill
+                   - decodes * demand.kind.alone)
+    if full_length >= now:  # even the longest answer keeps the deadline, and is to keep it
+        latest = min(latest, full_length)
+    return max(latest - now, 0.0)
+
+
 def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyModel,
-             most: int) -> PrefillChunk:
-    """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay."""
+             most: int, left: float = math.inf) -> PrefillChunk:
+    """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay.
+
+    Their fixed costs may add up to `left` seconds more than those of chunks of `most` tokens.
+    """
     tokens = min(request.pending, most)
     room = min(room, limits.step)
+    chunks = math.ceil(request.pending / most) + left / max(latency.prefill_base_ms / 1e3, 1e-9)
     least = LEAST_CHUNK
     if latency.prefill_token_ms:
         fixed = FIXED_SHARE * latency.prefill_base_ms / latency.prefill_token_ms
         least = max(least, math.ceil(min(fixed, most)))
     while tokens > least and latency.prefill(tokens, request.cached) > room:
-        tokens = max(least, tokens // 2)
+        smaller = max(least, tokens // 2)
+        if math.ceil(request.pending / smaller) > chunks:
+            break
+        tokens = smaller
     return PrefillChunk(request, tokens)

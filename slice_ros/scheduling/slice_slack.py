@@ -14,7 +14,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice_demand import ClassRecord, Demand
-from slice_ros.scheduling.slice_pacing import chunk_of, Limits, Row, SMOOTH
+from slice_ros.scheduling.slice_pacing import chunk_of, Limits, Row, SMOOTH, to_spare
 
 LONGEST_GAP = 2.5  # TPOTs; no prefill on slack keeps the next token of an answer back for longer
 
@@ -56,13 +56,14 @@ def slack_step(demands: Iterable[Demand], now: float, limits: Limits, latency: L
         if demand.request.ready:
             rows.append(demand.request)
         elif first is None and not demand.request.decoding:
-            first = demand.request
+            first = demand
         if len(rows) == limits.slack:
             break
     if first is None:
         return rows, None
-    chunk = chunk_of(first, math.inf, limits, latency, most)
-    end = now + latency.prefill(chunk.tokens, first.cached) + latency.decode(len(rows))
+    chunk = chunk_of(first.request, math.inf, limits, latency, most,
+                     math.inf if rows else to_spare(first, now))
+    end = now + latency.prefill(chunk.tokens, first.request.cached) + latency.decode(len(rows))
     if any(end > r.last_token_at + LONGEST_GAP * r.slo.tpot for r in rows):
         return rows, None
     return rows, chunk

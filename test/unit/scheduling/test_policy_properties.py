@@ -131,10 +131,22 @@ def test_every_feasible_lone_request_attains(name, prompt, output, unused, loose
     chunks = [512] * (prompt // 512) + [prompt % 512] * (prompt % 512 > 0)
     ttft = sum(LATENCY.prefill(n) for n in chunks) * loose
     tpot = LATENCY.decode(1) * loose
-    objectives = (ttft, tpot, ttft + tpot * (output - 1))
+    # Where nothing but the deadline hurries the prefill, all that is known is the longest answer.
+    longest = output if set_[0] else output + unused
+    objectives = (ttft, tpot, ttft + tpot * (longest - 1))
     slo = SloClass('lone', *(on * x * 1e3 for on, x in zip(set_, objectives)))
     lone = Arrival(3.0, slo, prompt, output, output + unused)
     (request,) = simulate(make_policy(name), LATENCY, [lone]).requests
+    assert request.report().attained
+
+
+@EVERY_POLICY
+@pytest.mark.parametrize('set_', [(1, 0, 0), (0, 0, 1), (0, 1, 1), (1, 1, 1)])
+def test_a_prefill_is_cut_no_finer_than_its_objectives_bear(name, set_):
+    ttft = (LATENCY.prefill(512) + LATENCY.prefill(321)) * 1.01   # a third chunk is too much
+    objectives = (ttft, LATENCY.decode(1) * 1.01, ttft + LATENCY.decode(1) * 1.01 * 4)
+    slo = SloClass('lone', *(on * x * 1e3 for on, x in zip(set_, objectives)))
+    (request,) = simulate(make_policy(name), LATENCY, [Arrival(3.0, slo, 833, 5, 5)]).requests
     assert request.report().attained
 
 
