@@ -4,6 +4,7 @@
 
 from functools import partial
 import uuid
+from weakref import WeakSet
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
@@ -42,7 +43,7 @@ class RequestNode(ManagedNode):
         self._tokens: dict[str, Publisher] = {}
         self._sentences: dict[str, Publisher] = {}
         self._prompts: dict[str, Subscription] = {}
-        self._calls: list[Call] = []       # those that may publish still, and a few more
+        self._calls: WeakSet[Call] = WeakSet()   # those that may publish still, and a few more
         self._unused: set[str] = set()     # classes that are gone, as of the last look
         self._reports = self.create_publisher(msg.SloReport, '~/slo_reports', REPORTS,
                                               event_callbacks=NO_EVENTS)
@@ -75,8 +76,7 @@ class RequestNode(ManagedNode):
         To be called now and then: they go at the second look, so that who listens has had the
         time to receive their last words.
         """
-        self._calls = [call for call in self._calls if not call.done.done()]
-        live = {call.slo_class for call in self._calls}
+        live = {call.slo_class for call in self._calls if not call.done.done()}
         unused = self._tokens.keys() - self.settings.classes.keys() - live
         for name in unused & self._unused:
             self.destroy_subscription(self._prompts.pop(name))
@@ -99,7 +99,7 @@ class RequestNode(ManagedNode):
         call = Call(request_id or str(uuid.uuid4()), name, self.get_clock(),
                     self._tokens.get(name), self._reports, self.wake, feedback,
                     self._speaker(name))
-        self._calls.append(call)
+        self._calls.add(call)
         try:
             if refusal:
                 raise refusal
