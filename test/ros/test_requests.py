@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's promises to callers, with the real model."""
 
+import gc
 import math
 import time
 
@@ -162,6 +163,16 @@ def test_a_finished_goal_cannot_be_cancelled(caller):
     handle = caller.send(prompt='Hi', max_tokens=2)
     assert get(handle.get_result_async()).status == SUCCEEDED
     assert not get(handle.cancel_goal_async()).goals_canceling
+
+
+def test_calls_that_are_over_are_forgotten(node, caller):
+    for fields in ({'max_tokens': 2}, {'prompt': ''}) * 3:
+        get(caller.send(**{**NEIGHBOUR, **fields}).get_result_async())
+
+    def forgotten():   # but for the last, which the delivery thread has in its hand
+        gc.collect()
+        return sum(call.done.done() for call in node._calls) <= 1
+    wait_until(forgotten)
 
 
 def test_cancel_by_id_and_by_class(caller):
