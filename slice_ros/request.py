@@ -55,7 +55,7 @@ class Request:
     ended_at: float = math.nan
     max_gap: float = 0.0
     error: ErrorCode = ErrorCode.NONE
-    held: bool = False  # rate control keeps its next token back: it must not be decoded
+    gated: bool = False  # rate control keeps its next token back: it must not be decoded
     pace: float = 0.0   # seconds that rate control leaves between its tokens; 0 = it does not
     session_id: str = ''  # conversation it belongs to; empty = none
 
@@ -77,7 +77,7 @@ class Request:
     @property
     def ready(self) -> bool:
         """Whether the next step may decode it."""
-        return not self.held and self.generated > 0 and self.pending == 1
+        return not self.gated and self.generated > 0 and self.pending == 1
 
     @property
     def ended(self) -> bool:

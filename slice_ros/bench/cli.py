@@ -12,13 +12,13 @@ from slice_ros.errors import ModelError, RequestError
 # Each module has add_arguments(parser) and run(args), and is loaded only when it is asked for:
 # simulating needs no torch.
 SUBCOMMANDS = {
-    'simulate': ('slice_ros.bench.sweep', 'policies against workloads on a latency model'),
-    'plan': ('slice_ros.bench.plan', 'what one plan costs, up to thousands of live requests'),
-    'admission': ('slice_ros.bench.admission', 'whether refusals are right, by replay'),
-    'serve': ('slice_ros.bench.serve', 'the same on the real engine, in real time'),
-    'engine': ('slice_ros.bench.engine', 'decode step and prefill times of the engine'),
-    'ros': ('slice_ros.bench.ros', 'delivery and class isolation over real topics'),
-    'reports': ('slice_ros.bench.reports', 'what recorded slo_reports say: a bag or JSON lines'),
+    'simulate': ('schedule.sweep', 'policies against workloads on a latency model'),
+    'plan': ('schedule.plan', 'what one plan costs, up to thousands of live requests'),
+    'admission': ('schedule.admission_bench', 'whether refusals are right, by replay'),
+    'serve': ('schedule.serve', 'the same on the real engine, in real time'),
+    'engine': ('engine.engine_bench', 'decode step and prefill times of the engine'),
+    'ros': ('ros.ros_bench', 'delivery and class isolation over real topics'),
+    'reports': ('ros.reports', 'what recorded slo_reports say: a bag or JSON lines'),
 }
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (module, help_text) in SUBCOMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=help_text)
         if name in argv[:1]:
-            loaded = import_module(module)
+            loaded = import_module(f'slice_ros.bench.{module}')
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.run)
     args = parser.parse_args(argv)

@@ -14,11 +14,11 @@ from rich.text import Text
 from slice_ros import msg, srv
 from slice_ros.cli.figures import (
     BAD, bar, DIM, GOOD, join, ms, NEAR, number, of_share, plain, share, times, with_unit)
-from slice_ros.cli.strips import BINS, HELD, PAUSED, PREFILL, Strip, WAITING
+from slice_ros.cli.strips import BINS, GATED, PAUSED, PREFILL, Strip, WAITING
 from slice_ros.errors import ErrorCode
 
 CLASS_STYLES = ('deep_sky_blue1', 'orchid1', 'slate_blue1', 'grey85')
-CELLS = {WAITING: ('·', NEAR), PREFILL: ('░', 'blue'), PAUSED: ('─', DIM), HELD: ('‖', 'grey62')}
+CELLS = {WAITING: ('·', NEAR), PREFILL: ('░', 'blue'), PAUSED: ('─', DIM), GATED: ('‖', 'grey62')}
 HEIGHTS = ((1, '▂'), (2, '▃'), (4, '▅'), (8, '▆'), (math.inf, '█'))   # tokens in a cell, at most
 STATE_STYLES = {'ready': GOOD, 'failed': BAD, 'finalized': BAD}
 
@@ -162,7 +162,7 @@ def _capacity(view: View, width: int) -> Table:
         ('plan', with_unit(s.plan_p50_ms)), ('gate', gate),
         ('KV', _used(s.kv_tokens_used, e.kv_tokens, room)), ('overhead', share(s.overhead)),
         ('forecast', Text(f'off {share(s.prediction_error)}', off)),
-        ('held', Text(str(s.held)).append(
+        ('gated', Text(str(s.gated)).append(
             f', {s.sessions} sessions' if s.sessions else '', DIM)))
     table = Table.grid(padding=(0, 1, 0, 0), expand=True)
     for _ in range(columns):
@@ -183,7 +183,7 @@ def _used(used: int, of: int, room: int) -> Text:
 
 def _legend(width: int) -> str:
     cell = '0.1 s a cell: ' if width >= 100 else ''
-    return f'{cell}▂▅█ tokens ░ prefill · waiting ─ paused ‖ held'
+    return f'{cell}▂▅█ tokens ░ prefill · waiting ─ paused ‖ gated'
 
 
 def _requests(strips: Sequence[Strip], styles, width: int) -> Table:
@@ -199,7 +199,7 @@ def _requests(strips: Sequence[Strip], styles, width: int) -> Table:
         table.add_row(
             Text(plain(strip.slo_class, 12), styles.get(strip.slo_class, '')),
             Text(plain(strip.request_id, 8), DIM),
-            Text('held', 'grey62') if r.held else Text(plain(r.state, 8)),
+            Text('gated', 'grey62') if r.gated else Text(plain(r.state, 8)),
             f'{strip.tokens}{most}', ms(r.age_ms), ms(r.ttft_ms),
             ms(r.tpot_ms if r.output_tokens > 1 else math.nan),
             strip_text(list(strip.cells)[-room:], styles.get(strip.slo_class, '')))

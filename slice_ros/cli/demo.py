@@ -25,7 +25,6 @@ from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-
 from slice_ros.cli.connection import Connection
 from slice_ros.cli.robots_minute import SCRIPT
 from slice_ros.cli.stage import Screen, Stage
@@ -76,7 +75,7 @@ def _node(config: Path, console: Console):
     """Run the node as a process of its own; end it as Ctrl-C would."""
     with tempfile.NamedTemporaryFile('w+', prefix='slice_node_', suffix='.log',
                                      delete=False) as log:
-        command = [sys.executable, '-m', 'slice_ros.ros.node', '--ros-args', '--params-file',
+        command = [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', '--params-file',
                    str(config)]
         console.print(f'starting the node with {config}; its log is {log.name}')
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,

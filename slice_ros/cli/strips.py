@@ -12,7 +12,7 @@ RATE = 10            # cells a second
 BINS = 120           # cells kept of a request
 MAX_STRIPS = 128     # requests kept
 FORGET = 2.0         # seconds after which a request that nobody speaks of any more is gone
-IDLE, WAITING, PREFILL, PAUSED, HELD = range(0, -5, -1)   # cells without a token
+IDLE, WAITING, PREFILL, PAUSED, GATED = range(0, -5, -1)   # cells without a token
 _CODES = {'waiting': WAITING, 'prefill': PREFILL, 'paused': PAUSED}
 
 
@@ -74,7 +74,7 @@ class Strips:
             if strip is None:
                 continue
             strip.status = request
-            strip.now = HELD if request.held else _CODES.get(request.state, IDLE)
+            strip.now = GATED if request.gated else _CODES.get(request.state, IDLE)
             if new:
                 strip.tokens = request.output_tokens   # when these came is not known
             strip.count(request.output_tokens)

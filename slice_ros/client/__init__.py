@@ -23,11 +23,11 @@ around a node.
 """
 
 from slice_ros.client.answer import Answer, Chunk
-from slice_ros.client.client import SliceClient
-from slice_ros.client.errors import (Cancelled, DeadlineMissed, EngineFailure, FormatIncomplete,
-                                     Infeasible, InvalidRequest, QueueFull, SessionBusy,
-                                     SliceError, Timeout, Unavailable)
+from slice_ros.client.exceptions import (
+    Cancelled, DeadlineMissed, EngineFailure, FormatIncomplete, Infeasible, InvalidRequest,
+    QueueFull, SessionBusy, SliceError, Timeout, Unavailable)
 from slice_ros.client.run import run_node
+from slice_ros.client.slice_client import SliceClient
 from slice_ros.client.stream import Stream
 
 __all__ = ['Answer', 'Cancelled', 'Chunk', 'DeadlineMissed', 'EngineFailure', 'FormatIncomplete',

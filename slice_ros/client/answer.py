@@ -17,7 +17,7 @@ from typing import Any
 
 from slice_ros import msg
 from slice_ros.action import Generate
-from slice_ros.client.errors import error_for, SliceError
+from slice_ros.client.exceptions import error_for, SliceError
 from slice_ros.errors import ErrorCode
 
 UNREAD = 256  # pieces that wait for a slow reader; what comes then is joined to the last

@@ -13,7 +13,7 @@ import operator
 
 from slice_ros import msg
 from slice_ros.action import Generate
-from slice_ros.client.errors import InvalidRequest
+from slice_ros.client.exceptions import InvalidRequest
 
 LONGEST = 1e9  # seconds; a timer cannot count much further
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 from slice_ros.client.answer import Answer, Chunk, Progress
-from slice_ros.client.errors import SliceError
+from slice_ros.client.exceptions import SliceError
 
 
 class Stream:

@@ -14,7 +14,7 @@ from slice_ros.engine.config import (  # noqa: E402
     EngineConfig, EngineInfo, ResponseFormat, Sampling)
 from slice_ros.engine.engine import Engine  # noqa: E402
 from slice_ros.engine.loading import load_engine  # noqa: E402
-from slice_ros.engine.sequence import Output, Sequence  # noqa: E402
+from slice_ros.engine.sequence import Output, TokenSequence  # noqa: E402
 
 __all__ = ['Engine', 'EngineConfig', 'EngineInfo', 'Output', 'ResponseFormat', 'Sampling',
-           'Sequence', 'load_engine']
+           'TokenSequence', 'load_engine']

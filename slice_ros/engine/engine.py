@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from slice_ros.engine.config import EngineConfig, EngineInfo, ResponseFormat, Sampling
-from slice_ros.engine.detokenizer import Detokenizer
-from slice_ros.engine.fetch import fetch
-from slice_ros.engine.grammar import Grammars
+from slice_ros.engine.kv.slots import Slots
 from slice_ros.engine.profile import load_or_measure
-from slice_ros.engine.runner import Segment
-from slice_ros.engine.sampling import choose_tokens, Sampler
-from slice_ros.engine.sequence import Launched, Output, Sequence
-from slice_ros.engine.slots import Slots
-from slice_ros.engine.tokenizer import PromptEncoder
+from slice_ros.engine.runners.fetch import fetch
+from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.sequence import Launched, Output, TokenSequence
+from slice_ros.engine.text.choice import choose_tokens
+from slice_ros.engine.text.detokenizer import Detokenizer
+from slice_ros.engine.text.grammar import Grammars
+from slice_ros.engine.text.sampling import Sampler
+from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.scheduling.latency import LatencyModel
 
@@ -42,7 +43,7 @@ class Engine:
         self._check_tokens = encoder.check_tokens
         self._runner = runner
         self._slots = slots
-        self._held: dict[int, Sequence] = {}  # by slot
+        self._held: dict[int, TokenSequence] = {}  # by slot
         self._stop_tokens = stop_tokens
         self._grammars = grammars
         self._decode = encoder.decode
@@ -50,7 +51,7 @@ class Engine:
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling,
              stop: Iterable[str] = (),
-             response_format: ResponseFormat | None = None) -> Sequence:
+             response_format: ResponseFormat | None = None) -> TokenSequence:
         """Return a sequence that continues `tokens`; it takes no KV cache before its first step.
 
         Raises ``RequestError``: INVALID_REQUEST when there is no token, a token is not of the
@@ -74,11 +75,11 @@ class Engine:
         if constraint is not None and stop:
             raise _invalid('stop strings could cut an answer out of its response_format: leave '
                            'either out')
-        return Sequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
-                        Detokenizer(self._decode, stop, self._decode_one, self._encoder.additive),
-                        constraint)
+        detokenizer = Detokenizer(self._decode, stop, self._decode_one, self._encoder.additive)
+        return TokenSequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
+                             detokenizer, constraint)
 
-    def adopt(self, sequence: Sequence) -> int:
+    def adopt(self, sequence: TokenSequence) -> int:
         """Take over the keys and values of a prefix that a live or recent request has computed.
 
         Return how many tokens of a sequence that holds none are cached now; its last token never
@@ -101,11 +102,11 @@ class Engine:
         sequence.slot, sequence.cached, sequence.reused = slot, tokens, tokens
         return tokens
 
-    def step(self, work: Iterable[tuple[Sequence, int]]) -> list[Output]:
+    def step(self, work: Iterable[tuple[TokenSequence, int]]) -> list[Output]:
         """Run one forward pass: `launch`, and `collect` at once. Raises as they do."""
         return self.collect(self.launch(work))
 
-    def launch(self, work: Iterable[tuple[Sequence, int]]) -> Launched:
+    def launch(self, work: Iterable[tuple[TokenSequence, int]]) -> Launched:
         """Begin a forward pass that feeds n pending tokens of each (sequence, n) in `work`.
 
         A GPU computes by itself then; elsewhere the pass is over. Nothing else may be launched
@@ -146,7 +147,7 @@ class Engine:
             sequence.cached += n
         return [self._append(sequence, token) for sequence, token in zip(launched.sampled, tokens)]
 
-    def evict(self, sequence: Sequence) -> None:
+    def evict(self, sequence: TokenSequence) -> None:
         """Give up the slot of a sequence; its next step feeds all its tokens again.
 
         What the slot holds is kept for `adopt` until the room is needed.
@@ -162,7 +163,7 @@ class Engine:
         self._forget_dropped()
         sequence.slot, sequence.cached = None, 0
 
-    def close(self, sequence: Sequence) -> None:
+    def close(self, sequence: TokenSequence) -> None:
         """Release everything of a sequence. Closing twice does nothing."""
         self.evict(sequence)
         sequence.closed = True
@@ -174,7 +175,7 @@ class Engine:
         """
         return load_or_measure(self, progress or (lambda what, share: None))
 
-    def _sample(self, segments: list[Segment], sampled: list[Sequence]
+    def _sample(self, segments: list[Segment], sampled: list[TokenSequence]
                 ) -> Callable[[], list[int]]:
         held = {row: s.constraint for row, s in enumerate(sampled) if s.constraint is not None}
         masks = self._grammars.prepare(tuple(held.values()))
@@ -193,7 +194,7 @@ class Engine:
         while dropped:
             self._runner.forget(dropped.pop())
 
-    def _check(self, work: list[tuple[Sequence, int]]) -> None:
+    def _check(self, work: list[tuple[TokenSequence, int]]) -> None:
         if len(dict(work)) < len(work):
             raise ValueError('a sequence is twice in one step')
         new = 0
@@ -206,7 +207,7 @@ class Engine:
         if new > self._slots.free:
             raise ValueError(f'all {self._slots.count} slots are taken: evict a sequence first')
 
-    def _append(self, sequence: Sequence, token: int) -> Output:
+    def _append(self, sequence: TokenSequence, token: int) -> Output:
         sequence.tokens.append(token)
         sequence.sampler.accept(token)
         if sequence.constraint is not None:
@@ -225,7 +226,7 @@ class Engine:
         sequence.pieces.append(text)
         return Output(sequence, token, text, sequence.finish_reason)
 
-    def _append_constrained(self, sequence: Sequence, token: int) -> Output:
+    def _append_constrained(self, sequence: TokenSequence, token: int) -> Output:
         answer, text, error = sequence.constraint, '', None
         stopped = token in self._stop_tokens and not answer.error
         if not stopped:

@@ -10,21 +10,24 @@ from pathlib import Path
 import shutil
 
 import numpy as np
-from slice_ros.engine import hf_directory, llama, memory, model_cache, native_runner
+from slice_ros.engine.checkpoints import hf_directory, model_cache
+from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.config import EngineConfig, EngineInfo
 from slice_ros.engine.engine import Engine
-from slice_ros.engine.fallback import TransformersRunner
-from slice_ros.engine.grammar import Grammars
-from slice_ros.engine.graph_runner import gpu_runner
-from slice_ros.engine.kv_cache import KvCache
-from slice_ros.engine.linear import fp16_kernels
-from slice_ros.engine.model_checks import check_numbers, check_shapes
-from slice_ros.engine.native import load_library
-from slice_ros.engine.native.library import PAGE_TOKENS
-from slice_ros.engine.runner import FlatBatchRunner, Segment
-from slice_ros.engine.slots import Slots
-from slice_ros.engine.tensor_files import Tensors
-from slice_ros.engine.tokenizer import PromptEncoder
+from slice_ros.engine.kv import memory
+from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.kv.slots import PAGE_TOKENS, Slots
+from slice_ros.engine.models import llama
+from slice_ros.engine.models.model_checks import check_numbers, check_shapes
+from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
+from slice_ros.engine.runners.native import load_library, native_runner
+from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.runners.torch.linear import fp16_kernels
+from slice_ros.engine.runners.torch.torch_runner import TorchRunner
+from slice_ros.engine.runners.torch.weights import build_weights
+from slice_ros.engine.runners.transformers import TransformersRunner
+from slice_ros.engine.text.grammar import Grammars
+from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.errors import ModelError, one_line
 import torch
 
@@ -187,8 +190,8 @@ def _flat_batch_runner(path: Path, model_config, tensors, weights: str, device: 
     if weights == 'fp16' and not fp16_kernels():
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
-    loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
-    return FlatBatchRunner(loaded, KvCache(
+    loaded = build_weights(model_config, tensors, weights, device, max_context, progress)
+    return TorchRunner(loaded, KvCache(
         model_config.num_hidden_layers, config.slots, pages, model_config.num_key_value_heads,
         max_context, dim, kv_dtype, device)), pages
 
@@ -197,7 +200,7 @@ def _on_gpu(path: Path, model_config, tensors, weights: str, device: torch.devic
             max_context: int, config: EngineConfig, progress, kv_dtype: torch.dtype,
             page_bytes: int):
     try:
-        loaded = llama.build(model_config, tensors, weights, device, max_context, progress)
+        loaded = build_weights(model_config, tensors, weights, device, max_context, progress)
         pages = memory.kv_pages(path, device, page_bytes, max_context, config)
         cache = KvCache(
             model_config.num_hidden_layers, config.slots, pages, loaded.kv_heads, max_context,

@@ -12,8 +12,8 @@ from statistics import median
 import time
 
 import numpy as np
-from slice_ros.engine.model_cache import cache_root
-from slice_ros.engine.runner import Segment
+from slice_ros.engine.checkpoints.model_cache import cache_root
+from slice_ros.engine.runners.runner import Segment
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.latency_learning import OFF
 import torch

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from slice_ros.engine.detokenizer import Detokenizer
-from slice_ros.engine.grammar import Constraint
-from slice_ros.engine.sampling import Sampler
+from slice_ros.engine.text.detokenizer import Detokenizer
+from slice_ros.engine.text.grammar import Constraint
+from slice_ros.engine.text.sampling import Sampler
 from slice_ros.errors import RequestError
 
 
 @dataclass(eq=False, slots=True)
-class Sequence:
+class TokenSequence:
     """Tokens of one request, prompt and generated together.
 
     The first ``cached`` of ``tokens`` have keys and values in slot ``slot``; the rest is pending.
@@ -63,7 +63,7 @@ class Output(NamedTuple):
     ``'length'`` (``max_tokens``, or the context is full) or ``'error'``, with the ``error``.
     """
 
-    sequence: Sequence
+    sequence: TokenSequence
     token: int
     text: str
     finish_reason: str | None
@@ -73,6 +73,6 @@ class Output(NamedTuple):
 class Launched(NamedTuple):
     """A forward pass that has begun."""
 
-    work: list[tuple[Sequence, int]]
-    sampled: list[Sequence]           # those whose pending tokens are all fed
+    work: list[tuple[TokenSequence, int]]
+    sampled: list[TokenSequence]           # those whose pending tokens are all fed
     tokens: Callable[[], list[int]]   # waits for the next token of each

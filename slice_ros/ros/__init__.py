@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node, and everything else that imports rclpy.
 
-`node` holds the interfaces, `parameters` what can be set, `conversions` messages to core and
-back, `calls` one request on its way through the node, `main` the process around it.
+`main` is the process, `node` the node, `parameters` what can be set, `conversions` messages to
+core and back, `calls` one request on its way through the node.
 """

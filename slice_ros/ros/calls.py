@@ -9,12 +9,11 @@ import time
 from rclpy.clock import Clock
 from rclpy.publisher import Publisher
 from rclpy.task import Future
-
 from slice_ros import msg
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.ros.conversions import report_message
-from slice_ros.ros.sentences import Speaker
+from slice_ros.ros.speech import Speaker
 from slice_ros.serving import Delivery
 from slice_ros.slo import SloClass
 

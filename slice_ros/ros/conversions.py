@@ -168,7 +168,7 @@ def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.Sched
     return msg.SchedulerState(
         stamp=stamp, policy=snapshot.policy, rate_control=snapshot.rate_control,
         gate_open=snapshot.gate_open, gate_age_ms=snapshot.gate_age * 1e3,
-        gate_shut=snapshot.gate_shut, held=snapshot.held,
+        gate_shut=snapshot.gate_shut, gated=snapshot.gated,
         capacity_ratio=float(snapshot.capacity_ratio), load=snapshot.load,
         window_s=snapshot.window, prediction_error=snapshot.prediction_error,
         step_p50_ms=snapshot.step[0] * 1e3, step_p99_ms=snapshot.step[1] * 1e3,
@@ -184,7 +184,7 @@ def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.Sched
 def _request_message(request: Request, now: float) -> msg.RequestStatus:
     return msg.RequestStatus(
         request_id=request.id, slo_class=request.slo.name, session_id=request.session_id,
-        state=request.state.value, held=request.held, prompt_tokens=request.prompt_tokens,
+        state=request.state.value, gated=request.gated, prompt_tokens=request.prompt_tokens,
         cached_tokens=request.cached,
         output_tokens=request.generated, max_tokens=request.max_tokens,
         age_ms=(now - request.arrival) * 1e3, ttft_ms=request.ttft * 1e3,

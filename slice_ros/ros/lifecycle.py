@@ -20,10 +20,9 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.task import Future
-
 from slice_ros.engine import Engine
 from slice_ros.errors import ModelError
-from slice_ros.ros.pacing import Pacer
+from slice_ros.ros.gate_timer import Pacer
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Server

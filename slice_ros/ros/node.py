@@ -1,123 +1,129 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The process around the node: signals, autostart, an orderly end.
+"""The node class: what can be asked of `slice`, and what it says of itself."""
 
-The executor spins in a thread of its own, so that the main thread is free for signals: at the
-first SIGINT or SIGTERM live requests are answered while everything still runs, and only then is
-ROS shut down. Heavy modules are imported after the signal handlers are in place.
-"""
-
-import logging
-import os
-import signal
-import sys
-import threading
 import time
 
-GLANCE = 0.1          # seconds between looks whether a signal has come
-EXIT_FAILED = 1       # the model cannot be loaded
-EXIT_PARAMETERS = 2   # the parameters cannot be used
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from slice_ros import msg, srv
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.installed import version
+from slice_ros.ros import conversions
+from slice_ros.ros.diagnostics import Diagnostics
+from slice_ros.ros.parameters import Settings
+from slice_ros.ros.qos import NO_EVENTS, STATE
+from slice_ros.ros.requests import RequestNode, SERVICES
+from slice_ros.serving import Snapshot
 
 
-class _ToRos(logging.Handler):
-    """Passes the records of the Python loggers of this package on to the node's logger."""
+class SliceNode(RequestNode):
+    """Answers from the first moment on; serves while it is active."""
 
-    def __init__(self, logger) -> None:
-        super().__init__()
-        self._logger = logger
-        self.setFormatter(logging.Formatter('%(message)s'))
+    def __init__(self, name: str = 'slice', **options) -> None:
+        """Make the node. Raises `ParameterError` when its parameters cannot be used."""
+        super().__init__(name, **options)
+        self._version = version()
+        self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', STATE,
+                                             event_callbacks=NO_EVENTS)
+        self._diagnostics = Diagnostics(self.get_fully_qualified_name().lstrip('/'))
+        self._health = self.create_publisher(DiagnosticArray, '/diagnostics', 10,
+                                             event_callbacks=NO_EVENTS)
+        for kind, what, callback in (
+                (srv.CheckAdmission, 'check_admission', self._check_admission),
+                (srv.CancelRequest, 'cancel', self._cancel),
+                (srv.GetStatus, 'get_status', self._get_status)):
+            self.create_service(kind, f'~/{what}', callback, qos_profile=SERVICES,
+                                callback_group=self.group)
+        self._status_timer = self.create_timer(
+            self.settings.status_period_s, self._look_around, callback_group=self.group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME))  # told also when the node's clock stops
 
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        # rclpy ties a severity to the line it is called from, so each has a line of its own.
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
-            self._logger.info(text)
-        else:
-            self._logger.debug(text)
+    def _reconfigured(self, before: Settings) -> None:
+        super()._reconfigured(before)
+        self._status_timer.timer_period_ns = int(self.settings.status_period_s * 1e9)
 
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self._publish_state()  # who listens is to know at once that the node lives
+        return result
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; return the exit code."""
-    told = []  # why it is to stop; not an event, whose lock a signal handler may find held
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: told.append(number))
-
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-    from slice_ros.ros.interfaces import SliceNode
-    from slice_ros.ros.parameters import ParameterError
-
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = SliceNode()
-    except ParameterError as error:
-        rclpy.logging.get_logger('slice').fatal(f'parameters: {error}')
-        rclpy.shutdown()
-        return EXIT_PARAMETERS
-    logger = logging.getLogger('slice_ros')
-    logger.addHandler(_ToRos(node.get_logger()))
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    spinner = threading.Thread(target=_spin, args=(executor, node), name='executor', daemon=True)
-    spinner.start()
-    failed = False
-
-    def started(task) -> None:
-        nonlocal failed
-        if not task.result() and not told:
-            failed = True  # whoever started it alone would wait for ever
-            told.append('it cannot be loaded')
-    if node.settings.autostart:
-        executor.create_task(node.start).add_done_callback(started)
-        executor.wake()
-    while not told:
-        time.sleep(GLANCE)
-    node.get_logger().info('stopping')
-    waiting = node.waiting
-    node.close()
-    loaded = node.wait(2.0)
-    if waiting:
-        _answer_all(node)
-    executor.shutdown()
-    spinner.join(2.0)
-    node.destroy_node()
-    rclpy.shutdown()
-    code = EXIT_FAILED if failed else 0
-    if not loaded or spinner.is_alive():
-        # Deep in native code: ending the interpreter under it would crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
-
-
-def _answer_all(node) -> None:
-    """Let the executor send what `close` has made the answers of, within 2 s."""
-    end = time.monotonic() + 2.0
-    while node.waiting and time.monotonic() < end:
-        time.sleep(0.01)
-    time.sleep(0.3)  # for the tasks of rclpy that follow, and the threads of the middleware
-
-
-def _spin(executor, node) -> None:
-    from rclpy.executors import ExternalShutdownException, ShutdownException
-    while True:
+    def _check_admission(self, request, response):
         try:
-            executor.spin()
-            return
-        except (ExternalShutdownException, ShutdownException):
-            return
-        except Exception:  # one bad callback must not silence the node
-            logging.getLogger('slice_ros.ros').exception('a callback failed')
+            server = self._ready()
+            slo = conversions.slo_class(request.slo_class, request, self.settings)
+            tokens = request.prompt_tokens
+            if request.prompt or request.messages:
+                tokens = len(server.engine.encode_chat(
+                    conversions.messages(request, self.settings)))
+            prediction = server.predict(slo, tokens, request.max_tokens)
+        except RequestError as error:
+            response.reason = response.error_msg = error.message
+            response.error_code = int(error.code)
+            return response
+        response.feasible, response.reason = prediction.feasible, prediction.reason
+        response.ttft_ms, response.tpot_ms = prediction.ttft * 1e3, prediction.tpot * 1e3
+        response.completion_ms, response.prompt_tokens = prediction.completion * 1e3, tokens
+        return response
 
+    def _cancel(self, request, response):
+        try:
+            server = self._ready()
+            if bool(request.request_id) == bool(request.slo_class):
+                raise RequestError(ErrorCode.INVALID_REQUEST,
+                                   'give exactly one of request_id and slo_class')
+            if request.request_id:
+                done = server.cancel(request.request_id, 'cancelled through ~/cancel')
+                response.cancelled = [request.request_id] if done else []
+            elif request.slo_class not in self.settings.classes:
+                raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
+                                   f'there is no class {request.slo_class!r:.80}')
+            else:
+                response.cancelled = server.cancel_class(
+                    request.slo_class, 'its class was cancelled through ~/cancel')
+        except RequestError as error:
+            response.error_code, response.error_msg = int(error.code), error.message
+        return response
 
-if __name__ == '__main__':
-    sys.exit(main())
+    def _get_status(self, request, response):
+        response.state, response.version = self.state, self._version
+        if self.server is not None:
+            response.engine = self._engine_message()
+            response.scheduler = self._state_message(self.server.snapshot())
+        return response
+
+    def _engine_message(self) -> msg.EngineStatus:
+        return conversions.engine_message(self.engine.info, self.settings.server.max_batch)
+
+    def _state_message(self, snapshot: Snapshot) -> msg.SchedulerState:
+        return conversions.state_message(snapshot, self.settings.server.max_queued,
+                                         self.get_clock().now().to_msg())
+
+    def _gate_changed(self, shut: bool) -> None:
+        if shut:
+            self.get_logger().error(
+                'the pacing gate is shut: nothing is generated while the executor or the clock '
+                'of the node stands still', throttle_duration_sec=10.0)
+        else:
+            self.get_logger().warning('the pacing gate is open again',
+                                      throttle_duration_sec=10.0)
+        self._publish_state()
+
+    def _look_around(self) -> None:
+        self._publish_state()
+        self._drop_topics()
+
+    def _publish_state(self) -> None:
+        health = DiagnosticArray()
+        health.header.stamp = self.get_clock().now().to_msg()
+        if self.server is None:
+            health.status = self._diagnostics.lone(self.state, self.failure)
+        else:
+            snapshot = self.server.snapshot()
+            state = self._state_message(snapshot)
+            self._states.publish(state)
+            health.status = self._diagnostics.statuses(
+                time.monotonic(), self.state, self._engine_message(), state, snapshot.delivery)
+        self._health.publish(health)

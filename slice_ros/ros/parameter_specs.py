@@ -5,13 +5,11 @@
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-
 from slice_ros.engine.config import WEIGHTS
 from slice_ros.scheduling.registry import policy_names
 from slice_ros.serving import DEFAULT_POLICY
-from slice_ros.serving.pacing import MODES
+from slice_ros.serving.rate_control import MODES
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
-
 
 KINDS = {bool: 'bool', int: 'integer', float: 'double', str: 'string', list: 'string[]'}
 

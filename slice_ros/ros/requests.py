@@ -11,7 +11,6 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-
 from slice_ros import msg, srv
 from slice_ros.action import Generate
 from slice_ros.errors import ErrorCode, RequestError
@@ -20,7 +19,7 @@ from slice_ros.ros.calls import Call
 from slice_ros.ros.lifecycle import ManagedNode
 from slice_ros.ros.parameters import Settings
 from slice_ros.ros.qos import NO_EVENTS, SERVICES, TOKENS
-from slice_ros.ros.sentences import SENTENCES, Speaker
+from slice_ros.ros.speech import SENTENCES, Speaker
 from slice_ros.serving import Server
 from std_msgs.msg import String
 

@@ -16,7 +16,7 @@ from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy
 from slice_ros.scheduling.roll_out import roll_out, STEPS
-from slice_ros.scheduling.slice import Slice
+from slice_ros.scheduling.slice.slice_policy import Slice
 from slice_ros.slo import SloClass
 
 DEGRADE = 'degrade:'

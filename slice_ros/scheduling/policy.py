@@ -40,7 +40,7 @@ class Step:
 
     ``evict`` gives up KV caches (recomputed when those requests next run) before the pass;
     ``drop`` ends requests with DEADLINE_MISSED. A step with neither decode nor prefill is idle:
-    plan again at ``wake_at``, or when a request arrives, ends or is no longer held if that is
+    plan again at ``wake_at``, or when a request arrives, ends or is no longer gated if that is
     ``None``.
     """
 
@@ -79,7 +79,7 @@ class Policy(ABC):
         have changed.
         """
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         """Hear that nothing follows the last step at once: the time from now on is not its."""
 
     def overhead(self) -> float:

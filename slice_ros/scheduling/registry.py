@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scheduling policies by name. A new one is a file of its own and a line in `POLICIES`."""
 
-from slice_ros.scheduling.fastserve import FastServe
-from slice_ros.scheduling.orca import Orca
+from slice_ros.scheduling.baselines.fastserve import FastServe
+from slice_ros.scheduling.baselines.orca import Orca
+from slice_ros.scheduling.baselines.slice_static import SliceStatic
 from slice_ros.scheduling.policy import Capacity, Policy
-from slice_ros.scheduling.slice import Slice
-from slice_ros.scheduling.slice_static import SliceStatic
+from slice_ros.scheduling.slice.slice_policy import Slice
 
 POLICIES: dict[str, type[Policy]] = {
     'fastserve': FastServe,

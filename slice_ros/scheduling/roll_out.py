@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.lengths import AnswerLengths
 from slice_ros.scheduling.policy import Policy, Step
-from slice_ros.scheduling.slice_lengths import AnswerLengths
 
 STEPS = 2000  # steps looked ahead at most: it has to answer within some hundredths of a second
 
@@ -51,6 +51,6 @@ def _seconds(step: Step, latency: LatencyModel) -> float:
 
 def _copy(request: Request) -> Request:
     """Copy a live request, which another thread may be just about to advance."""
-    copy = replace(request, held=False)
+    copy = replace(request, gated=False)
     copy.cached = min(copy.cached, copy.context - 1)
     return copy

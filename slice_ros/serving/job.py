@@ -12,13 +12,13 @@ from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.sessions import Turn
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Output, Sequence
+    from slice_ros.engine import Output, TokenSequence
 
 
 @dataclass(eq=False, slots=True)
 class Job:
     request: Request
-    sequence: 'Sequence'
+    sequence: 'TokenSequence'
     on_output: Callable[[Delivery], bool | None]
     turn: Turn | None = None
     delivered: int = 0

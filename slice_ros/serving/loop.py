@@ -18,8 +18,8 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Courier, Delivery
 from slice_ros.serving.job import Done, Job
-from slice_ros.serving.pacing import Gate, Gatekeeper, REMIND
 from slice_ros.serving.planner import Planner
+from slice_ros.serving.rate_control import Gate, Gatekeeper, REMIND
 from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
 from slice_ros.slo import SloClass
 
@@ -106,7 +106,7 @@ class Loop:
             self._wait(version, min(stop_at, begin + REMIND))
             return True
         if not jobs:
-            self.planner.rest()
+            self.planner.on_idle()
             self._wait(version, stop_at)
             return True
         self._adopt(jobs)
@@ -136,7 +136,7 @@ class Loop:
             self.stats.gate_shut += 1
         for job in jobs.values():
             job.request.pause()
-        self.planner.rest()
+        self.planner.on_idle()
 
     def _gate_moved(self) -> None:
         with self.changed:

@@ -41,9 +41,9 @@ class Planner:
         except Exception:
             self._failed()
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         """Tell the policy that nothing follows its last step at once."""
-        self.policy.rest()
+        self.policy.on_idle()
 
     def _failed(self) -> None:
         log.exception('the policy failed; it is made anew')

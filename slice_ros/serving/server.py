@@ -15,12 +15,12 @@ from slice_ros.scheduling.admission import admit, predict, Prediction
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
-from slice_ros.scheduling.slice import Slice
-from slice_ros.serving.config import new_objectives, ServerConfig
+from slice_ros.scheduling.slice.slice_policy import Slice
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.job import Job
 from slice_ros.serving.loop import Loop
-from slice_ros.serving.pacing import Gate, RateControl
+from slice_ros.serving.rate_control import Gate, RateControl
+from slice_ros.serving.server_config import new_objectives, ServerConfig
 from slice_ros.serving.sessions import Sessions, Turn
 from slice_ros.serving.stats import class_snapshot, loop_figures, Snapshot
 from slice_ros.slo import SloClass
@@ -220,7 +220,7 @@ class Server:
             rate_control=(gate.config if gate is not None else RateControl()).mode,
             gate_open=not (live and loop.keeper.shut),
             gate_age=age if age < math.inf else math.nan,
-            held=sum(r.held for r in live),
+            gated=sum(r.gated for r in live),
             queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
             kv_tokens_used=sum(r.cached for r in live), sessions=len(self.sessions),
             policy_failures=loop.planner.failures, draining=loop.stop_at < math.inf, **figures)

@@ -8,7 +8,7 @@ it has been served to its end; one that is refused, cancelled or fails leaves it
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence as Items
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import threading
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from slice_ros.errors import ErrorCode, RequestError
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Engine, Sequence
+    from slice_ros.engine import Engine, TokenSequence
 
 Messages = list[tuple[str, str]]   # (role, content), oldest first
 
@@ -46,12 +46,12 @@ class Turn:
     `tokens` is its prompt. `end` must be called once the request is over or refused.
     """
 
-    def __init__(self, tokens: list[int], session_id: str = '', messages: Items = (),
-                 end: Callable[['Turn', 'Sequence | None'], None] | None = None) -> None:
+    def __init__(self, tokens: list[int], session_id: str = '', messages: Sequence = (),
+                 end: Callable[['Turn', 'TokenSequence | None'], None] | None = None) -> None:
         self.tokens, self.session_id, self.messages = tokens, session_id, messages
         self._end = end
 
-    def end(self, answer: 'Sequence | None' = None) -> None:
+    def end(self, answer: 'TokenSequence | None' = None) -> None:
         """Free the session; `answer` is the sequence that was served to its end, None if none.
 
         Ending twice does nothing.
@@ -156,7 +156,7 @@ class Sessions:
                 raise error
             earlier = shorter
 
-    def _ended(self, turn: Turn, answer: 'Sequence | None') -> None:
+    def _ended(self, turn: Turn, answer: 'TokenSequence | None') -> None:
         with self._lock:
             session = self._sessions[turn.session_id]
         if answer is not None:

@@ -134,7 +134,7 @@ class Snapshot:
     gate_open: bool             # true while nothing lives
     gate_age: float             # since it was last opened; NaN while nothing lives
     gate_shut: int              # times it fell shut before live requests
-    held: int                   # live requests whose next token is kept back
+    gated: int                  # live requests whose next token is kept back
     queued: int
     slots_used: int
     kv_tokens_used: int

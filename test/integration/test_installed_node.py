@@ -25,7 +25,7 @@ def installed_program() -> list[str]:
 def test_serves_and_ends_cleanly(way, tmp_path):
     """A goal is answered, its tokens are on the topic, and SIGINT ends with code 0."""
     if way == 'module in the checkout':
-        command, cwd = [sys.executable, '-m', 'slice_ros.ros.node'], ROOT
+        command, cwd = [sys.executable, '-m', 'slice_ros.ros.main'], ROOT
     else:
         command, cwd = installed_program(), tmp_path
     output = tmp_path / 'output.txt'
@@ -49,7 +49,7 @@ def test_unloadable_model_is_said_and_exits_nonzero(tmp_path):
     """The node names the path it looked for and does not stay half alive."""
     output = tmp_path / 'output.txt'
     with output.open('w') as log:
-        process = start([sys.executable, '-m', 'slice_ros.ros.node'],
+        process = start([sys.executable, '-m', 'slice_ros.ros.main'],
                         ['-p', 'engine.model:=/no/such/model.gguf'], ROOT, log)
         try:
             assert process.wait(timeout=90.0) not in (0, None)

@@ -33,7 +33,7 @@ class Nodes:
         """Start the node of a side, as a launch file would with `namespace:=side`."""
         with (self.folder / f'{side}.txt').open('a') as log:
             self.processes[side] = start(
-                [sys.executable, '-m', 'slice_ros.ros.node'],
+                [sys.executable, '-m', 'slice_ros.ros.main'],
                 ['--params-file', str(ROOT / 'config' / 'slice.yaml'), '-r', f'__ns:=/{side}',
                  '-p', 'engine.slots:=16'], ROOT, log)
 

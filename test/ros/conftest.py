@@ -22,7 +22,7 @@ from slice_ros import msg, srv  # noqa: E402
 from slice_ros.action import Generate  # noqa: E402
 from slice_ros.client import SliceClient  # noqa: E402
 from slice_ros.engine import EngineConfig, load_engine  # noqa: E402
-from slice_ros.ros.interfaces import SliceNode  # noqa: E402
+from slice_ros.ros.node import SliceNode  # noqa: E402
 from slice_ros.ros.requests import SERVICES, TOKENS  # noqa: E402
 from slice_ros.scheduling.latency import LatencyModel  # noqa: E402
 

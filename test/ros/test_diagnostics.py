@@ -137,12 +137,12 @@ def test_status_state_and_diagnostics_of_a_quiet_node_agree(node, quiet):
         for of_class in scheduler.classes:
             assert_told(told[f'slice: class {of_class.slo.name}'], of_class.slo, of_class)
     assert figures(status.scheduler).keys() >= {
-        'policy', 'capacity_ratio', 'rate_control', 'gate_open', 'gate_shut', 'queued', 'held',
+        'policy', 'capacity_ratio', 'rate_control', 'gate_open', 'gate_shut', 'queued', 'gated',
         'sessions', 'slots_used', 'steps', 'tokens', 'prediction_error', 'step_p50_ms'}
 
     settings, now = node.settings, status.scheduler
     assert (now.policy, now.rate_control) == (settings.server.policy, 'work_conserving')
-    assert (now.gate_open, now.queued, now.held, now.slots_used) == (True, 0, 0, 0)
+    assert (now.gate_open, now.queued, now.gated, now.slots_used) == (True, 0, 0, 0)
     assert now.sessions == 1 and now.max_queued == settings.server.max_queued
     counted = {c.slo.name: (c.received, c.finished, c.cancelled, c.failed, c.rejected)
                for c in now.classes}

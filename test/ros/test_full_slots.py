@@ -11,7 +11,7 @@ from rclpy.parameter import Parameter
 from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.engine import EngineConfig, load_engine
-from slice_ros.ros.interfaces import SliceNode
+from slice_ros.ros.node import SliceNode
 
 SLOTS = 2
 # Worth more than what waits, never late, and paced: they hold their slots until cancelled.

@@ -10,7 +10,7 @@ import pytest
 from rclpy.parameter import Parameter
 from slice_ros import srv
 from slice_ros.action import Generate
-from slice_ros.ros.interfaces import SliceNode
+from slice_ros.ros.node import SliceNode
 from slice_ros.ros.parameter_specs import class_specs, CLASSES, SPECS
 from slice_ros.ros.parameters import ParameterError
 import yaml

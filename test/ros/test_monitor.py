@@ -14,7 +14,7 @@ import time
 
 from conftest import wait_until
 from rclpy.parameter import Parameter
-from slice_ros.ros.interfaces import SliceNode
+from slice_ros.ros.node import SliceNode
 
 MONITOR = [sys.executable, '-m', 'slice_ros.cli.monitor']
 

@@ -9,11 +9,11 @@ import sys
 import time
 
 import pytest
-from slice_ros.engine.model_cache import cache_root
+from slice_ros.engine.checkpoints.model_cache import cache_root
 
 
 def start(*arguments, **env):
-    return subprocess.Popen([sys.executable, '-m', 'slice_ros.ros.node', '--ros-args', *arguments],
+    return subprocess.Popen([sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', *arguments],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             env={**os.environ, 'RCUTILS_LOGGING_BUFFERED_STREAM': '0', **env})
 

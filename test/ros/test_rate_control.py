@@ -13,7 +13,7 @@ from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from slice_ros import msg
 from slice_ros.action import Generate
-from slice_ros.ros.interfaces import SliceNode
+from slice_ros.ros.node import SliceNode
 from slice_ros.ros.requests import TOKENS
 
 STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400,
@@ -105,8 +105,8 @@ def test_a_class_is_served_at_its_rate_until_the_mode_is_changed(rig):
     status = caller.call(caller.status).scheduler
     assert status.rate_control == 'paced' and status.gate_open and status.gate_shut == 0
     assert 0 <= status.gate_age_ms < 500
-    wait_until(lambda: caller.call(caller.status).scheduler.held == 1)
-    wait_until(lambda: caller.call(caller.status).scheduler.requests[0].held)
+    wait_until(lambda: caller.call(caller.status).scheduler.gated == 1)
+    wait_until(lambda: caller.call(caller.status).scheduler.requests[0].gated)
     node.set_parameters([Parameter('rate_control.mode', value='work_conserving')])
     result = get(handle.get_result_async()).result
     assert result.report.output_tokens > 30

@@ -4,12 +4,12 @@
 
 import json
 
-from slice_ros.bench.admission import _wrong, check, Refusing
 from slice_ros.bench.cli import main
-from slice_ros.bench.config import config_file
-from slice_ros.bench.simulate import simulate
-from slice_ros.bench.workload import generate
-from slice_ros.bench.workload_file import load_workload
+from slice_ros.bench.config_files import config_file
+from slice_ros.bench.schedule.admission_bench import _wrong, check, Refusing
+from slice_ros.bench.schedule.simulate import simulate
+from slice_ros.bench.schedule.workload import generate
+from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.errors import ErrorCode
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity

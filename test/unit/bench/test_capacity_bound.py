@@ -3,12 +3,12 @@
 """The optimistic bound, on hand-worked examples."""
 
 import pytest
-from slice_ros.bench.capacity_bound import capacity_bound
-from slice_ros.bench.config import config_file
+from slice_ros.bench.config_files import config_file
 from slice_ros.bench.report import attainment
-from slice_ros.bench.simulate import simulate
-from slice_ros.bench.workload import Arrival, generate
-from slice_ros.bench.workload_file import load_workload
+from slice_ros.bench.schedule.capacity_bound import capacity_bound
+from slice_ros.bench.schedule.simulate import simulate
+from slice_ros.bench.schedule.workload import Arrival, generate
+from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import SloClass

@@ -6,10 +6,10 @@ import json
 
 import pytest
 from slice_ros.bench.cli import main
-from slice_ros.bench.config import config_file
-from slice_ros.bench.plan import growth, time_plans
+from slice_ros.bench.config_files import config_file
+from slice_ros.bench.schedule.plan import growth, time_plans
+from slice_ros.scheduling.baselines.orca import Orca
 from slice_ros.scheduling.latency import load_profile
-from slice_ros.scheduling.orca import Orca
 from slice_ros.scheduling.registry import policy_names
 
 LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))

@@ -5,8 +5,8 @@
 from matplotlib.image import imread
 import pytest
 from slice_ros.bench.cli import main
-from slice_ros.bench.plot import busiest
-from slice_ros.bench.simulate import StepRecord
+from slice_ros.bench.schedule.simulate import StepRecord
+from slice_ros.bench.schedule.sweep_plot import busiest
 
 FLAGS = ['simulate', '--requests', '20', '--seeds', '1,2', '--rates', '1,2', '--jobs', '1',
          '--policies', 'orca,slice_static']

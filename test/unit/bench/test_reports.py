@@ -13,8 +13,8 @@ from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 from slice_ros.bench.cli import main
-from slice_ros.bench.recording import read_reports
 from slice_ros.bench.report import class_summary, percentile
+from slice_ros.bench.ros.recording import read_reports
 from slice_ros.errors import ErrorCode
 from slice_ros.slo import DEFAULT_CLASSES, SloClass, SloReport
 

@@ -5,9 +5,9 @@
 from types import SimpleNamespace
 
 import pytest
-from slice_ros.bench.serve import auto_scale, saturation, serve_run
-from slice_ros.bench.sweep import Run
-from slice_ros.bench.workload import Arrival
+from slice_ros.bench.schedule.serve import auto_scale, saturation, serve_run
+from slice_ros.bench.schedule.sweep import Run
+from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import RequestError
 from slice_ros.request import State
 from slice_ros.scheduling.latency import LatencyModel

@@ -5,9 +5,9 @@
 import math
 
 import pytest
-from slice_ros.bench.noise import Noise
-from slice_ros.bench.simulate import ContractError, mistaken, simulate
-from slice_ros.bench.workload import Arrival
+from slice_ros.bench.schedule.noise import Noise
+from slice_ros.bench.schedule.simulate import ContractError, mistaken, simulate
+from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State
 from slice_ros.scheduling.latency import LatencyModel

@@ -7,9 +7,9 @@ import json
 from statistics import fmean
 
 import pytest
-from slice_ros.bench.config import config_file
-from slice_ros.bench.workload import ClassMix, generate, Phase, Workload
-from slice_ros.bench.workload_file import load_trace, load_workload
+from slice_ros.bench.config_files import config_file
+from slice_ros.bench.schedule.workload import ClassMix, generate, Phase, Workload
+from slice_ros.bench.schedule.workload_file import load_trace, load_workload
 from slice_ros.slo import DEFAULT_CLASSES
 import yaml
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from slice_ros import msg, srv
 from slice_ros.cli.dashboard import render, strip_text, verdict, View
 from slice_ros.cli.figures import against, bar, ms, number, of_share, plain, share, times
-from slice_ros.cli.strips import HELD, IDLE, PAUSED, PREFILL, Strips, WAITING
+from slice_ros.cli.strips import GATED, IDLE, PAUSED, PREFILL, Strips, WAITING
 from slice_ros.errors import ErrorCode
 
 NAN = math.nan
@@ -117,7 +117,7 @@ def test_a_node_that_does_nothing_has_no_figures():
 
 
 def test_what_is_wrong_stands_out():
-    text = drawn(a_view(gate_open=False, gate_shut=3, held=2, engine_failures=5))
+    text = drawn(a_view(gate_open=False, gate_shut=3, gated=2, engine_failures=5))
     assert 'SHUT' in text and 'gate shut 3×' in text and '5 engine failures' in text
 
 
@@ -144,7 +144,7 @@ def test_a_verdict_says_how_it_ended(fields, said, style):
 
 
 def test_a_strip_shows_tokens_by_height_and_states_by_sign():
-    cells = (WAITING, PREFILL, 1, 2, 4, 8, 500, IDLE, PAUSED, HELD)
+    cells = (WAITING, PREFILL, 1, 2, 4, 8, 500, IDLE, PAUSED, GATED)
     assert strip_text(cells, 'cyan').plain == '·░▂▃▅▆█ ─‖'
 
 

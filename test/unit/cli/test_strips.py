@@ -5,16 +5,16 @@
 import pytest
 from slice_ros import msg
 from slice_ros.cli.strips import (
-    BINS, FORGET, HELD, IDLE, MAX_STRIPS, PAUSED, PREFILL, Strips, WAITING)
+    BINS, FORGET, GATED, IDLE, MAX_STRIPS, PAUSED, PREFILL, Strips, WAITING)
 
 
 def chunk(tokens, request_id='a', finished=False):
     return msg.TokenChunk(request_id=request_id, tokens=tokens, finished=finished)
 
 
-def status(state='running', tokens=0, request_id='a', held=False):
+def status(state='running', tokens=0, request_id='a', gated=False):
     return msg.RequestStatus(request_id=request_id, slo_class='control', state=state,
-                             output_tokens=tokens, held=held)
+                             output_tokens=tokens, gated=gated)
 
 
 def cells(strips, now, request_id='a'):
@@ -36,12 +36,12 @@ def test_a_chunk_that_was_lost_shows_in_the_next():
     assert cells(strips, 5.2) == [1, 3, IDLE]
 
 
-@pytest.mark.parametrize('state, held, code', [
+@pytest.mark.parametrize('state, gated, code', [
     ('waiting', False, WAITING), ('prefill', False, PREFILL), ('paused', False, PAUSED),
-    ('running', False, IDLE), ('running', True, HELD), ('unheard of', False, IDLE)])
-def test_cells_without_a_token_show_the_last_known_state(state, held, code):
+    ('running', False, IDLE), ('running', True, GATED), ('unheard of', False, IDLE)])
+def test_cells_without_a_token_show_the_last_known_state(state, gated, code):
     strips = Strips()
-    strips.listed([status(state, held=held)], 5.0)
+    strips.listed([status(state, gated=gated)], 5.0)
     assert cells(strips, 5.25) == [code] * 3
     strips.heard('control', chunk(1), 5.3)
     assert cells(strips, 5.45) == [code] * 3 + [1, IDLE]

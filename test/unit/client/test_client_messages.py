@@ -8,7 +8,7 @@ import math
 import pytest
 from slice_ros import client, msg
 from slice_ros.action import Generate
-from slice_ros.client import errors
+from slice_ros.client import exceptions as errors
 from slice_ros.client.answer import Answer, Progress, UNREAD
 from slice_ros.client.goals import answer_format, check_timeout, make_goal
 from slice_ros.errors import ErrorCode

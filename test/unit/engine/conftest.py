@@ -14,10 +14,10 @@ if not torch.cuda.is_available():
     # Triton reads it when it is first imported, which the models of transformers may do.
     os.environ['TRITON_INTERPRET'] = '1'
 
-from slice_ros.engine import EngineConfig, graph_runner, load_engine, loading  # noqa: E402,I100
-from slice_ros.engine.native import load_library  # noqa: E402
+from slice_ros.engine import EngineConfig, load_engine, loading  # noqa: E402,I100
+from slice_ros.engine.runners.cuda import graph_runner  # noqa: E402,I100
+from slice_ros.engine.runners.native import load_library  # noqa: E402
 import tiny  # noqa: E402
-
 
 NATIVE, WHY_NOT = load_library()
 # Both forwards of the flat batch where both are there; the torch path is there always.

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runners as a GPU has them: on it where there is one, else in Triton's interpreter."""
 
-from slice_ros.engine import llama
-from slice_ros.engine.graph_runner import GraphRunner
-from slice_ros.engine.kv_cache import KvCache
-from slice_ros.engine.runner import FlatBatchRunner, Segment
+from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
+from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.runners.torch.torch_runner import TorchRunner
+from slice_ros.engine.runners.torch.weights import build_weights
 import tiny
 import torch
 
@@ -20,10 +21,10 @@ def runners(config, weights='fp32', max_batch=4, slots=4, tensors=None):
     Every slot has its pages already, in another order in each.
     """
     tensors = tensors or dict(tiny.model(config).state_dict())
-    weights = llama.build(config, tensors, weights, DEVICE, CONTEXT, lambda share: None)
+    weights = build_weights(config, tensors, weights, DEVICE, CONTEXT, lambda share: None)
     caches = [KvCache(config.num_hidden_layers, slots, slots * PAGES, weights.kv_heads, CONTEXT,
                       weights.head_dim, weights.embedding.dtype, DEVICE) for _ in range(2)]
-    both = FlatBatchRunner(weights, caches[0]), GraphRunner(weights, caches[1], max_batch)
+    both = TorchRunner(weights, caches[0]), GraphRunner(weights, caches[1], max_batch)
     for number, runner in enumerate(both):
         pages = torch.randperm(slots * PAGES, generator=torch.Generator().manual_seed(number))
         runner.table[:] = pages.view(slots, PAGES)

@@ -9,11 +9,11 @@ from pathlib import Path
 import time
 
 import pytest
-from slice_ros.bench import engine as bench, shapes
-from slice_ros.bench.accuracy import (
+from slice_ros.bench.engine import engine_bench as bench, shapes
+from slice_ros.bench.engine.accuracy import (
     engine_perplexity, first_divergence, greedy_texts, LENGTH)
-from slice_ros.bench.peer_process import Peer
-from slice_ros.bench.peer_transformers import Transformers
+from slice_ros.bench.engine.peer_process import Peer
+from slice_ros.bench.engine.transformers_peer import Transformers
 from slice_ros.engine import EngineConfig, load_engine
 import tiny
 import torch

@@ -6,8 +6,8 @@ from queue import Queue
 
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
-from slice_ros.engine.native.library import PAGE_TOKENS
-from slice_ros.engine.tokenizer import PromptEncoder
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Server, ServerConfig, SessionLimits
 from slice_ros.slo import DEFAULT_CLASSES

@@ -3,7 +3,7 @@
 """Streaming text: whole characters only, and nothing of a stop string."""
 
 from hypothesis import given, settings, strategies as st
-from slice_ros.engine.detokenizer import Detokenizer
+from slice_ros.engine.text.detokenizer import Detokenizer
 import tiny
 
 TOKENIZER = tiny.tokenizer().backend_tokenizer

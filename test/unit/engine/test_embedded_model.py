@@ -8,7 +8,7 @@ import random
 
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
-from slice_ros.engine.runner import Segment
+from slice_ros.engine.runners.runner import Segment
 import torch
 
 REFERENCE = json.loads((Path(__file__).parent / 'data' / 'smollm2_greedy.json').read_text())

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
-from slice_ros.engine.runner import Segment
+from slice_ros.engine.runners.runner import Segment
 import tiny
 import torch
 

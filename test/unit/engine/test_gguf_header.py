@@ -9,8 +9,8 @@ import gguf
 import gguf_files
 import numpy as np
 import pytest
-from slice_ros.engine.gguf_file import GgufFile
-from slice_ros.engine.gguf_header import read_header
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.checkpoints.gguf_header import read_header
 from slice_ros.errors import ModelError
 import tiny
 

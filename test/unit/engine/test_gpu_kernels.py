@@ -10,16 +10,18 @@ import sys
 
 from gpu_runners import CONTEXT, DEVICE, PAGES, runners
 import pytest
-from slice_ros.engine import (
-    EngineConfig, gpu_int8, gpu_kernels, graph_runner, llama, load_engine, Sampling)
-from slice_ros.engine.attention import TorchAttention
-from slice_ros.engine.device_sampling import choose_at_once
-from slice_ros.engine.gpu_int8 import int8_linear
-from slice_ros.engine.graph_runner import GraphRunner
-from slice_ros.engine.kv_cache import KvCache
-from slice_ros.engine.native.library import PAGE_TOKENS
-from slice_ros.engine.runner import Segment
-from slice_ros.engine.sampling import Sampler
+from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.runners.cuda import (
+    graph_runner, int8_linear as gpu_int8, kernels as gpu_kernels)
+from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
+from slice_ros.engine.runners.cuda.int8_linear import int8_linear
+from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.runners.torch.attention import TorchAttention
+from slice_ros.engine.runners.torch.weights import build_weights
+from slice_ros.engine.text.device_sampling import choose_at_once
+from slice_ros.engine.text.sampling import Sampler
 from slice_ros.errors import ModelError
 import tiny
 import torch
@@ -37,7 +39,8 @@ from triton import compile, next_power_of_2
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import torch
-from slice_ros.engine import gpu_int8, gpu_kernels as k
+from slice_ros.engine.runners.cuda import int8_linear as gpu_int8
+from slice_ros.engine.runners.cuda import kernels as k
 rows = dict.fromkeys(('positions', 'places', 'pages'), '*i32')
 def attention(dim, group):
     wide = max(next_power_of_2(dim), 16)
@@ -124,8 +127,8 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
     shapes_only(monkeypatch)
     monkeypatch.setattr(GraphRunner, '_check', lambda self: None)
     meta = torch.device('meta')
-    weights = llama.build(tiny.qwen2(), dict(tiny.model(tiny.qwen2()).state_dict()), 'bf16', meta,
-                          CONTEXT, lambda share: None)
+    weights = build_weights(tiny.qwen2(), dict(tiny.model(tiny.qwen2()).state_dict()), 'bf16',
+                            meta, CONTEXT, lambda share: None)
     cache = KvCache(3, 5, 5 * PAGES, 2, CONTEXT, weights.head_dim, torch.bfloat16, meta)
     runner = GraphRunner(weights, cache, 4)
     rows = [Segment(slot, 9, [1], True) for slot in range(3)]

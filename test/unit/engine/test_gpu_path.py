@@ -6,11 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gpu_runners import CONTEXT, DEVICE, filled, near, PAGES, runners
 import pytest
-from slice_ros.engine import gpu_kernels, llama
-from slice_ros.engine.fetch import fetch
-from slice_ros.engine.graph_runner import gpu_runner
-from slice_ros.engine.kv_cache import KvCache
-from slice_ros.engine.runner import FlatBatchRunner, Segment
+from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.runners.cuda import kernels as gpu_kernels
+from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
+from slice_ros.engine.runners.fetch import fetch
+from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.runners.torch import weights as weights_module
+from slice_ros.engine.runners.torch.torch_runner import TorchRunner
+from slice_ros.engine.runners.torch.weights import build_weights
 import tiny
 import torch
 from torch.nn import functional as F
@@ -71,11 +74,11 @@ def test_kernels_that_compute_wrongly_are_found_when_the_model_loads(kernel, mon
 
 def test_without_recording_the_plain_pass_serves_and_says_so(monkeypatch, caplog):
     monkeypatch.setattr(gpu_kernels, 'attend', None)
-    weights = llama.build(tiny.llama(), dict(tiny.model(tiny.llama()).state_dict()), 'fp32',
-                          DEVICE, CONTEXT, lambda share: None)
+    weights = build_weights(tiny.llama(), dict(tiny.model(tiny.llama()).state_dict()), 'fp32',
+                            DEVICE, CONTEXT, lambda share: None)
     cache = KvCache(3, 4, 4 * PAGES, 2, CONTEXT, weights.head_dim, torch.float32, DEVICE)
     found = gpu_runner(weights, cache, 4)
-    assert type(found) is FlatBatchRunner
+    assert type(found) is TorchRunner
     assert 'not recorded' in caplog.text
 
 
@@ -112,7 +115,7 @@ def test_steps_in_16_bits_stay_near_those_in_32(large, monkeypatch):
     for layer in range(3):
         tensors[f'model.layers.{layer}.mlp.down_proj.bias'].sign_().mul_(3e4 if large else .3)
     wanted, _ = runners(config, max_batch=1, tensors=tensors)
-    monkeypatch.setattr(llama, 'make_linear', linear)
+    monkeypatch.setattr(weights_module, 'make_linear', linear)
     plain, recorded = runners(config, 'fp16', max_batch=1, tensors=tensors)
     for segments in ([Segment(0, 0, [1, 2, 3, 7], True)], [Segment(0, 4, [7], True)]):
         exact = wanted.forward(segments)
@@ -121,8 +124,8 @@ def test_steps_in_16_bits_stay_near_those_in_32(large, monkeypatch):
 
 
 def test_a_head_that_is_tied_to_the_embedding_takes_no_memory_of_its_own():
-    tied, own = (llama.build(config, dict(tiny.model(config).state_dict()), 'bf16', DEVICE,
-                             CONTEXT, lambda share: None)
+    tied, own = (build_weights(config, dict(tiny.model(config).state_dict()), 'bf16', DEVICE,
+                               CONTEXT, lambda share: None)
                  for config in (tiny.llama(), tiny.llama3_rope()))
     assert own.nbytes - tied.nbytes == own.embedding.nbytes
     assert own.streamed_bytes == tied.streamed_bytes == tied.nbytes

@@ -9,9 +9,11 @@ import random
 from conftest import use_kernels
 from gpu_runners import DEVICE
 import pytest
-from slice_ros.engine import EngineConfig, hf_directory, load_engine, loading, memory, Sampling
-from slice_ros.engine.graph_runner import GraphRunner
-from slice_ros.engine.tensor_files import Tensors
+from slice_ros.engine import EngineConfig, load_engine, loading, Sampling
+from slice_ros.engine.checkpoints import hf_directory
+from slice_ros.engine.checkpoints.tensor_files import Tensors
+from slice_ros.engine.kv import memory
+from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
 from slice_ros.errors import ModelError
 import tiny
 import torch

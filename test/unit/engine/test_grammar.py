@@ -8,7 +8,7 @@ import time
 
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, ResponseFormat, Sampling
-from slice_ros.engine.schema_limits import check_repeats, read_schema
+from slice_ros.engine.text.schema_limits import check_repeats, read_schema
 from slice_ros.errors import ErrorCode, RequestError
 import tiny
 
@@ -266,7 +266,7 @@ def test_every_family_keeps_to_a_format(tmp_path, make):
 
 
 def test_a_model_without_an_end_token_says_so(byte_engine, monkeypatch):
-    from slice_ros.engine.grammar import Grammars
+    from slice_ros.engine.text.grammar import Grammars
     grammars = Grammars(tiny.tokenizer(), 320, frozenset())
     assert grammars.compile(ResponseFormat()) is None
     with pytest.raises(RequestError, match='ends an answer'):

@@ -10,7 +10,8 @@ import time
 
 import gguf_files
 import pytest
-from slice_ros.engine import EngineConfig, gguf_file, load_engine
+from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine.checkpoints import gguf_file
 from slice_ros.errors import ModelError
 import tiny
 

@@ -11,10 +11,11 @@ import gguf_files
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from slice_ros.engine import (
-    EngineConfig, load_engine, loading, memory, model_cache, tensor_files)
-from slice_ros.engine.gguf_file import GgufFile
-from slice_ros.engine.native import library
+from slice_ros.engine import EngineConfig, load_engine, loading
+from slice_ros.engine.checkpoints import model_cache, tensor_files
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.kv import memory
+from slice_ros.engine.runners.native import library
 from slice_ros.errors import ModelError
 import tiny
 import torch

@@ -9,12 +9,13 @@ import gguf
 import gguf_files
 import numpy as np
 import pytest
-from slice_ros.engine import EngineConfig, gguf_file, load_engine, Sampling, tensor_files
-from slice_ros.engine.gguf_file import GgufFile
-from slice_ros.engine.kv_cache import KvCache
-from slice_ros.engine.native import build, load_library, ModelShape, weights
-from slice_ros.engine.native_runner import StoredWeights
+from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine.checkpoints import gguf_file, tensor_files
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.profile import Probe
+from slice_ros.engine.runners.native import build, load_library, ModelShape, weights
+from slice_ros.engine.runners.native.native_runner import StoredWeights
 import tiny
 import torch
 

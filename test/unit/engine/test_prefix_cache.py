@@ -7,8 +7,8 @@ from queue import Queue
 import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
-from slice_ros.engine.runner import Segment
-from slice_ros.engine.slots import Slots
+from slice_ros.engine.kv.slots import Slots
+from slice_ros.engine.runners.runner import Segment
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Server, ServerConfig
 from slice_ros.slo import DEFAULT_CLASSES
@@ -136,7 +136,7 @@ def test_the_embedded_model_gives_the_same_bits(embedded):
 
 
 def test_memory_bounds_the_tokens_and_prefixes_make_room(tiny_directory, kernels, monkeypatch):
-    from slice_ros.engine import memory
+    from slice_ros.engine.kv import memory
     page = 2 * 3 * 2 * 16 * 32 * (4 if kernels == 'torch' else 2)
     weights = sum(f.stat().st_size for f in tiny_directory.glob('*.safetensors'))
     monkeypatch.setattr(memory, '_available_memory', lambda: weights + 2 * 12 * page)

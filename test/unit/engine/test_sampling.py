@@ -8,8 +8,9 @@ import random
 from hypothesis import given, settings, strategies as st
 import pytest
 from slice_ros.engine.config import Sampling
-from slice_ros.engine.device_sampling import choose_at_once, chosen
-from slice_ros.engine.sampling import choose_tokens, Sampler
+from slice_ros.engine.text.choice import choose_tokens
+from slice_ros.engine.text.device_sampling import choose_at_once, chosen
+from slice_ros.engine.text.sampling import Sampler
 import torch
 
 LOGITS = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()

@@ -5,7 +5,7 @@
 import time
 
 import pytest
-from slice_ros.engine.tokenizer import PromptEncoder
+from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.errors import ErrorCode, RequestError
 import tiny
 

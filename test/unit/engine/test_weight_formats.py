@@ -5,9 +5,9 @@
 from conftest import NATIVE, use_kernels
 import numpy as np
 import pytest
-from slice_ros.bench.accuracy import engine_perplexity, perplexity, text_tokens
+from slice_ros.bench.engine.accuracy import engine_perplexity, perplexity, text_tokens
 from slice_ros.engine import EngineConfig, load_engine
-from slice_ros.engine.runner import Segment
+from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
 import torch
 

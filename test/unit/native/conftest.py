@@ -7,7 +7,7 @@ import platform
 import subprocess
 
 import pytest
-from slice_ros.engine.native import library as native
+from slice_ros.engine.runners.native import library as native
 import torch
 
 SOURCE = Path(native.__file__).parent

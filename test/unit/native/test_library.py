@@ -7,7 +7,7 @@ import struct
 import sys
 
 import pytest
-from slice_ros.engine.native import library as native
+from slice_ros.engine.runners.native import library as native
 
 
 def test_it_says_what_it_runs_on(library):
@@ -84,12 +84,13 @@ def test_without_a_program_to_compare_with_a_good_library_is_loaded(library, mon
 
 
 def test_places_that_cannot_be_looked_into_are_passed_over(library, tmp_path, monkeypatch):
-    place = tmp_path / 'slice_ros' / 'engine' / 'native'
+    place = tmp_path / 'slice_ros' / 'engine' / 'runners' / 'native'
     place.mkdir(parents=True)
     (place / native.FILE_NAME).symlink_to(library.path)
     (tmp_path / 'archive.zip').write_bytes(b'PK')
-    (tmp_path / 'broken' / 'slice_ros' / 'engine' / 'native').mkdir(parents=True)
-    (tmp_path / 'broken' / 'slice_ros' / 'engine' / 'native' / native.FILE_NAME).write_text('?')
+    broken = tmp_path / 'broken' / 'slice_ros' / 'engine' / 'runners' / 'native'
+    broken.mkdir(parents=True)
+    (broken / native.FILE_NAME).write_text('?')
     entries = ['x' * 5000, 'a\0b', str(tmp_path / 'archive.zip'), str(tmp_path / 'broken')]
     monkeypatch.setattr(native, '__file__', str(tmp_path / 'elsewhere' / 'library.py'))
     monkeypatch.setattr('sys.path', [*entries, str(tmp_path)])
@@ -118,7 +119,7 @@ def test_another_version_is_refused(library, monkeypatch):
 
 
 def test_an_installed_library_is_found_behind_the_source_tree(library, tmp_path, monkeypatch):
-    place = tmp_path / 'slice_ros' / 'engine' / 'native'
+    place = tmp_path / 'slice_ros' / 'engine' / 'runners' / 'native'
     place.mkdir(parents=True)
     (place / native.FILE_NAME).symlink_to(library.path)
     monkeypatch.setattr(native, '__file__', str(tmp_path / 'elsewhere' / 'library.py'))

@@ -4,8 +4,8 @@
 
 import numpy as np
 import pytest
-from slice_ros.engine.native import ModelShape
-from slice_ros.engine.native.build import build_model
+from slice_ros.engine.runners.native import ModelShape
+from slice_ros.engine.runners.native.build import build_model
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 

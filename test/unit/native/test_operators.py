@@ -6,7 +6,8 @@ import ctypes
 
 import numpy as np
 import pytest
-from slice_ros.engine.native import Codes, KINDS, pack
+from slice_ros.engine.checkpoints.stored_weights import Codes
+from slice_ros.engine.runners.native import KINDS, pack
 import torch
 
 RNG = np.random.default_rng(7)

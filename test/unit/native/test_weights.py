@@ -8,9 +8,10 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from slice_ros.engine.native import Codes, pack
-from slice_ros.engine.native.arena import Arena
-from slice_ros.engine.native.weights import Interleaved
+from slice_ros.engine.checkpoints.stored_weights import Codes
+from slice_ros.engine.runners.native import pack
+from slice_ros.engine.runners.native.arena import Arena
+from slice_ros.engine.runners.native.weights import Interleaved
 
 SHAPES = [(16, 32), (33, 70), (1, 1), (48, 576)]
 

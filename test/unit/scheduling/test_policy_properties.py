@@ -8,12 +8,12 @@ from statistics import fmean
 
 from hypothesis import given, settings, strategies as st
 import pytest
-from slice_ros.bench.config import config_file
-from slice_ros.bench.noise import Noise
+from slice_ros.bench.config_files import config_file
 from slice_ros.bench.report import attainment
-from slice_ros.bench.simulate import mistaken, simulate
-from slice_ros.bench.workload import Arrival, generate
-from slice_ros.bench.workload_file import load_workload
+from slice_ros.bench.schedule.noise import Noise
+from slice_ros.bench.schedule.simulate import mistaken, simulate
+from slice_ros.bench.schedule.workload import Arrival, generate
+from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel, load_profile
@@ -82,7 +82,7 @@ class Holding(Watched):
 
     def plan(self, now, requests, latency):
         for request in requests:
-            request.held = request.decoding and self.draw.random() < self.share
+            request.gated = request.decoding and self.draw.random() < self.share
             request.pace = 0.05 * (request.generated > 0)
         step = super().plan(now, requests, latency)
         if step.idle and not step.drop:
@@ -110,16 +110,16 @@ def test_room_in_the_batch_goes_to_those_that_are_not_held(name):
     requests = [Request(str(n), SloClass('a', tpot_ms=100), 0.0, 1, 50, cached=1, generated=1,
                         first_token_at=0.0, last_token_at=0.0) for n in range(8)]
     for request in requests[:5]:
-        request.held, request.pace = True, 0.1
+        request.gated, request.pace = True, 0.1
     # The published policy selects whole cycles ahead, held or not.
     capacity = Capacity(max_batch=8 if name == 'slice_static' else 4)
     step = make_policy(name, capacity).plan(0.01, requests, LATENCY)
     assert step.decode and not set(step.decode) & set(requests[:5])
     for request in requests:
-        request.held = True
+        request.gated = True
     policy = make_policy(name, capacity)
     assert policy.plan(0.01, requests, LATENCY).idle
-    requests[-1].held = False
+    requests[-1].gated = False
     assert policy.plan(0.02, requests, LATENCY).decode == (requests[-1],)
 
 

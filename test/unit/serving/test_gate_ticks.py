@@ -35,7 +35,7 @@ def serve(seconds, *paces_ms, speed=1.0, step=0.01, mode='paced'):
             requests[n].advance(1, wall)
         shut += gate.shut(wall)
         gate.open(ros)
-        gate.hold(requests, wall)
+        gate.update(requests, wall)
         computing = [n for n, request in enumerate(requests) if request.ready]
         done_at = wall + step
         for n in computing:
@@ -71,12 +71,12 @@ def test_what_is_computed_needs_ticks_until_all_wait_again():
     gate = Gate(RateControl('paced', TICK, STALL), lambda: 50.0)
     gate.open(1e9)
     held = Request('held', SloClass('x', tpot_ms=100), 50.0, 1, 9, generated=1, cached=1)
-    gate.hold([held], 50.0)
-    assert held.held and 0.03 < gate.left() < 0.1
+    gate.update([held], 50.0)
+    assert held.gated and 0.03 < gate.left() < 0.1
     fresh = Request('fresh', SloClass('x', tpot_ms=100), 50.0, 1, 9)
-    gate.hold([held, fresh], 50.0)
+    gate.update([held, fresh], 50.0)
     assert gate.left() == 0
-    gate.hold([held], 50.0)
+    gate.update([held], 50.0)
     assert gate.left() > 0
     gate.await_opening()
     assert gate.left() == 0

@@ -110,11 +110,11 @@ def test_paced_requests_are_held_and_the_engine_rests(gated):
     server, timer, told = gated('paced')
     slo = SloClass('a', tpot_ms=50)
     requests = [ask(server, slo=slo, max_tokens=40)[0] for _ in range(3)]
-    wait_until(lambda: server.snapshot().held == 3)
+    wait_until(lambda: server.snapshot().gated == 3)
     for request in requests:
         wait_until(lambda: request.ended)
         assert 0.04 < request.tpot <= 0.05
-    assert server.snapshot().held == 0 and not told
+    assert server.snapshot().gated == 0 and not told
 
 
 def test_a_fault_of_who_is_told_is_nobody_elses(gated):

@@ -5,8 +5,8 @@
 from itertools import pairwise
 
 import pytest
-from slice_ros.bench.simulate import simulate
-from slice_ros.bench.workload import Arrival
+from slice_ros.bench.schedule.simulate import simulate
+from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy, Step
@@ -48,7 +48,7 @@ class Rig:
         if self.gate.shut(self.wall):
             self.gate.await_opening()
             return
-        self.gate.hold(self.requests, self.wall)
+        self.gate.update(self.requests, self.wall)
         ready = [request for request in self.requests if request.ready]
         self.steps += bool(ready)
         for request in ready:
@@ -153,8 +153,8 @@ def test_the_same_time_again_is_no_sign_of_life():
 def test_without_objectives_nobody_is_held():
     rig = Rig(SloClass('free'), paced()).run(1.0)
     free, held = rig.requests
-    assert free.generated > 190 and not free.held and free.pace == 0
-    assert held.generated < 15 and held.held
+    assert free.generated > 190 and not free.gated and free.pace == 0
+    assert held.generated < 15 and held.gated
 
 
 def test_a_deadline_alone_sets_the_pace_that_the_longest_answer_needs():
@@ -163,8 +163,8 @@ def test_a_deadline_alone_sets_the_pace_that_the_longest_answer_needs():
     assert request.pace == pytest.approx(0.09, rel=0.01)
     assert request.generated >= 101 and rig.times[request][99] - 50.0 < 10.0
     late = Request('late', paced(0.0, deadline=100), 0.0, 1, 10, generated=1, cached=1)
-    rig.gate.hold([late], rig.wall)
-    assert not late.held and late.pace == 0
+    rig.gate.update([late], rig.wall)
+    assert not late.gated and late.pace == 0
 
 
 def test_a_deadline_that_needs_more_than_the_objective_goes_first():
@@ -175,7 +175,7 @@ def test_a_deadline_that_needs_more_than_the_objective_goes_first():
 def test_tokens_due_at_about_the_same_time_share_a_step():
     rig = Rig(*[paced()] * 4)
     for n, request in enumerate(rig.requests):   # their first tokens come within 8 ms
-        rig.gate.hold([request], rig.wall)
+        rig.gate.update([request], rig.wall)
         rig.gate.open(rig.ros + 0.002 * (n + 1))
     rig.ros += 0.01
     rig.run(10.0)
@@ -203,16 +203,16 @@ def test_requests_of_one_pace_come_to_share_their_steps():
 def test_modes_and_objectives_change_while_requests_run():
     rig = Rig(paced(), mode='work_conserving').run(0.5)
     request = rig.requests[0]
-    assert request.generated >= 100 and not request.held
+    assert request.generated >= 100 and not request.gated
     rig.gate.config = RateControl('paced', TICK, 0.5)
     rig.run(2.0)
-    assert request.generated == pytest.approx(121, abs=1) and request.held
+    assert request.generated == pytest.approx(121, abs=1) and request.gated
     request.slo = paced(50)
     rig.run(2.0)
     assert request.generated == pytest.approx(161, abs=2) and request.pace == 0.05
     rig.gate.config = RateControl()
     rig.turn()
-    assert not request.held and request.pace == 0
+    assert not request.gated and request.pace == 0
 
 
 def test_the_loop_is_woken_when_somebody_is_due_and_not_before():
@@ -249,9 +249,9 @@ class Timed(Policy):
     def plan(self, now, requests, latency):
         self.now = now
         self.gate.open(now)
-        self.gate.hold(requests, now)
+        self.gate.update(requests, now)
         step = self.policy.plan(now, requests, latency)
-        if step.idle and not step.drop and any(r.held for r in requests):
+        if step.idle and not step.drop and any(r.gated for r in requests):
             self.idle += 1
             return Step(evict=step.evict, wake_at=now + TICK)
         return step

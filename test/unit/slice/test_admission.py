@@ -3,17 +3,17 @@
 """What a request is told before it is sent."""
 
 import pytest
-from slice_ros.bench.config import config_file
-from slice_ros.bench.simulate import simulate
-from slice_ros.bench.workload import generate
-from slice_ros.bench.workload_file import load_workload
+from slice_ros.bench.config_files import config_file
+from slice_ros.bench.schedule.simulate import simulate
+from slice_ros.bench.schedule.workload import generate
+from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 from slice_ros.scheduling.admission import admit, predict, Prediction
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.registry import make_policy
-from slice_ros.scheduling.slice import Slice
+from slice_ros.scheduling.slice.slice_policy import Slice
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))

@@ -6,8 +6,8 @@ import math
 import random
 
 import pytest
-from slice_ros.bench.config import config_file
-from slice_ros.bench.simulate import mistaken
+from slice_ros.bench.config_files import config_file
+from slice_ros.bench.schedule.simulate import mistaken
 from slice_ros.scheduling.latency import load_profile
 
 TRUTH = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))

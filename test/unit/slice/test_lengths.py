@@ -6,7 +6,7 @@ from statistics import fmean
 
 from hypothesis import given, strategies as st
 import pytest
-from slice_ros.scheduling.slice_lengths import AnswerLengths, KEEP, PRIOR_SHARE
+from slice_ros.scheduling.lengths import AnswerLengths, KEEP, PRIOR_SHARE
 
 LENGTHS = st.lists(st.integers(1, 200), max_size=2 * KEEP)
 

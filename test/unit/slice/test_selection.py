@@ -7,8 +7,8 @@ import math
 
 from hypothesis import given, strategies as st
 import pytest
-from slice_ros.scheduling.slice_demand import Demand
-from slice_ros.scheduling.slice_selection import Forecast, select
+from slice_ros.scheduling.slice.demand import Demand
+from slice_ros.scheduling.slice.selection import Forecast, select
 
 
 def demand(work, due, utility=1.0, prefill=0.0, first_due=math.inf):

@@ -6,12 +6,12 @@ from dataclasses import replace
 import math
 
 import pytest
-from slice_ros.bench.config import config_file
-from slice_ros.bench.noise import Noise
+from slice_ros.bench.config_files import config_file
 from slice_ros.bench.report import attainment
-from slice_ros.bench.simulate import mistaken, simulate
-from slice_ros.bench.workload import Arrival, generate
-from slice_ros.bench.workload_file import load_workload
+from slice_ros.bench.schedule.noise import Noise
+from slice_ros.bench.schedule.simulate import mistaken, simulate
+from slice_ros.bench.schedule.workload import Arrival, generate
+from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel, load_profile

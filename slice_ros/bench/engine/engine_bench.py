@@ -1,0 +1,176 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""``slice_bench engine``: how long decode steps and prefills take, and what stands around them.
+
+All cases take turns in every round, those of a peer among them; a case counts with the median of
+its rounds.
+"""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from contextlib import closing, ExitStack
+from dataclasses import replace
+from functools import partial
+import json
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+import time
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from slice_ros.bench.engine.accuracy import (
+    CHUNK, correctness_prompts, engine_perplexity, first_divergence, greedy_texts, LENGTH,
+    text_tokens)
+from slice_ros.bench.engine.engine_measure import (
+    figures, floor_ms, measure, Memory, overhead, read_bandwidth, SHARE_BATCH)
+from slice_ros.bench.engine.engine_table import show
+from slice_ros.bench.engine.peer_process import Peer
+from slice_ros.bench.engine.peers import make_peers, PEERS
+from slice_ros.bench.engine.shapes import RandomTensors, SHAPES, write
+from slice_ros.engine import Engine, EngineConfig, load_engine
+from slice_ros.engine.config import DEVICES, WEIGHTS
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.errors import ModelError
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options of the subcommand."""
+    parser.add_argument('--model', default='', help='directory or .gguf file; the embedded model '
+                        'if not given')
+    parser.add_argument('--shape', choices=SHAPES, help='random weights in the shape of this '
+                        'model, instead of a model')
+    parser.add_argument('--weights', default='auto', choices=WEIGHTS)
+    parser.add_argument('--device', default='auto', choices=DEVICES)
+    parser.add_argument('--threads', type=int, default=0, help="0 = torch's default")
+    parser.add_argument('--batches', type=_numbers, default='1,2,4,8,16',
+                        help='requests in a decode step, for example 1,4,16')
+    parser.add_argument('--contexts', type=_numbers, default='64,512',
+                        help='cached tokens of each of these requests')
+    parser.add_argument('--prefill', type=_numbers, default='16,64,256',
+                        help='tokens of a prefill chunk with nothing cached')
+    parser.add_argument('--rounds', type=int, default=9, help='times that every case is measured')
+    parser.add_argument('--peer', choices=PEERS, help='measure it in the same rounds')
+    parser.add_argument('--peer-model', action='append', default=[], metavar='GGUF',
+                        help='what llama.cpp runs; if not given, the model itself and the same '
+                        'weights in Q8_0; may be repeated, the quickest counts in each case')
+    parser.add_argument('--plot', type=Path, help='file to draw the figures to')
+    parser.add_argument('--json', type=Path, help='file to write the figures to')
+
+
+def run(args: Namespace) -> int:
+    """Measure, print a table, write the JSON; returns the exit status.
+
+    Raises ``ValueError`` for options that do not fit each other, ``ModelError``.
+    """
+    if args.rounds < 1:
+        raise ValueError(f'--rounds must be at least 1, not {args.rounds}')
+    if args.shape and (args.model or args.peer == 'llama.cpp'):
+        raise ValueError('--shape goes with neither --model nor --peer llama.cpp: it is no file')
+    console = Console()
+    with Progress(console=console, transient=True) as bar, ExitStack() as stack:
+        task = bar.add_task('', total=1.0)
+        result = _measured(args, bar, task, stack)
+    show(console, result)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=1) + '\n')
+    if args.plot:
+        from slice_ros.bench.engine.engine_plot import draw
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        draw(result, args.plot)
+    return 0
+
+
+def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) -> dict:
+    def tell(what: str, share: float) -> None:
+        bar.update(task, description=what, completed=share)
+    batch = max(*args.batches, SHARE_BATCH)
+    longest = max(*args.contexts, *args.prefill)
+    tokens = -(-(max(longest, CHUNK, 2 * LENGTH) + 2) // PAGE_TOKENS) * PAGE_TOKENS
+    model, tensors = args.model, None
+    if args.shape:
+        model = str(write(args.shape, Path(stack.enter_context(TemporaryDirectory()))))
+        tensors = RandomTensors
+    config = EngineConfig(model, args.device, args.weights, threads=args.threads,
+                          slots=max(batch, 2 * SHARE_BATCH), max_batch=batch, max_context=tokens)
+    memory = Memory()
+    started = time.perf_counter()
+    engine = load_engine(config, tell, tensors)
+    load_s = time.perf_counter() - started
+    held = memory.now()
+    if longest >= engine.info.max_context:
+        raise ValueError(f'this model holds {engine.info.max_context} tokens: '
+                         f'{longest} are too many')
+    threads = torch.get_num_threads()
+    peers = [stack.enter_context(closing(peer)) for peer in make_peers(
+        args.peer, args.peer_model, model, bool(args.shape), engine.info, batch, longest, threads)]
+    cases = [('decode', b, c) for c in args.contexts for b in args.batches]
+    cases += [('prefill', n, 0) for n in args.prefill]
+    bar.update(task, description='measuring', total=args.rounds * len(cases), completed=0)
+    times, peer_ms = measure(engine, peers, cases, args.rounds, lambda: bar.advance(task))
+    bandwidth = read_bandwidth(engine.info.device)
+    shares = overhead(engine)
+    accuracy = {} if args.shape else _accuracy(engine, config, peers, tell)
+    told = [peer.settings for peer in peers]
+    floor = partial(floor_ms, engine, bandwidth)
+    return {
+        'model': f'{args.shape}, random weights' if args.shape else engine.info.model,
+        'weights': engine.info.weights, 'device': engine.info.device,
+        'threads': threads, 'floor_ms': floor(),
+        'decode': [{'batch': b, 'context': c}
+                   | figures(times, peer_ms, ('decode', b, c), floor(b, c))
+                   for c in args.contexts for b in args.batches],
+        'prefill': [{'tokens': n} | figures(times, peer_ms, ('prefill', n, 0), floor())
+                    for n in args.prefill],
+        'perplexity': accuracy.get('perplexity'),
+        'peer_perplexity': min((peer['perplexity'] for peer in told if accuracy), default=None),
+        'first_divergence': accuracy.get('first_divergence'),
+        'peer_first_divergence': max((peer['first_divergence'] for peer in told
+                                      if peer.get('first_divergence') is not None), default=None),
+        'divergence_length': LENGTH, **shares, 'path': engine.info.path,
+        'kernels': engine.info.kernels, 'load_s': load_s, 'read_gb_per_s': bandwidth / 1e9,
+        'weight_mb': engine.info.weight_bytes / 2**20, **held,
+        'torch': torch.__version__, 'peers': told,
+    }
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(',')]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise ArgumentTypeError(f'{text!r} is not a list of whole numbers from 1, like 1,4,16')
+    return numbers
+
+
+def _accuracy(engine: Engine, config: EngineConfig, peers: list[Peer],
+              tell: Callable[[str, float], None]) -> dict[str, float | None]:
+    """Return perplexity and first divergence; those of the peers go to their settings."""
+    tell('reading a text', 0.0)
+    text = text_tokens(engine)
+    found = engine_perplexity(engine, text)
+    tell('writing greedy texts', 0.0)
+    prompts = correctness_prompts(engine)
+    exact = _exact_texts(config, prompts)
+    for peer in peers:
+        peer.settings['perplexity'] = peer.perplexity(text)
+        peer.settings['first_divergence'] = first_divergence(
+            [peer.greedy(prompt, LENGTH) for prompt in prompts], exact) if exact else None
+    return {'perplexity': found, 'first_divergence': first_divergence(
+        greedy_texts(engine, prompts), exact) if exact else None}
+
+
+def _exact_texts(config: EngineConfig, prompts: list[list[int]]) -> list[list[int]] | None:
+    """Return the greedy texts of the same weights in fp32, None where they do not fit."""
+    slots = len(prompts)
+    try:
+        exact = load_engine(replace(config, weights='fp32', slots=slots, max_batch=slots))
+    except ModelError as error:
+        logger.warning('no text of fp32 weights to compare with: %s', error)
+        return None
+    return greedy_texts(exact, prompts)

@@ -1,0 +1,167 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What ``slice_bench engine`` measures: steps in turn with the peers, overhead, memory, floors."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+import math
+from pathlib import Path
+from statistics import median, quantiles
+import threading
+import time
+
+from slice_ros.bench.engine.peer_process import Peer
+from slice_ros.engine import Engine, Sampling
+from slice_ros.engine.profile import Probe
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.serving import Delivery, Server, ServerConfig
+from slice_ros.slo import SloClass
+import torch
+
+Case = tuple[str, int, int]  # 'decode', batch, context; or 'prefill', tokens, 0
+
+SHARE_BATCH = 8
+SHARE_TOKENS = 64
+_READ_BYTES = {'cpu': 1 << 28, 'cuda': 1 << 30}  # for the bandwidth: far beyond any cache
+_PATIENCE_S = 120.0
+
+
+def measure(engine: Engine, peers: Sequence[Peer], cases: Sequence[Case], rounds: int,
+            done: Callable[[], None]) -> tuple[dict, list[dict]]:
+    """Return ms by case, in order of the rounds: the engine's, and those of each peer.
+
+    All cases take turns in every round, so that a disturbance of the machine hits them alike. A
+    decode step is measured behind one that is not: what others did to the caches is not its cost.
+    """
+    with Probe(engine, max([n for kind, n, _ in cases if kind == 'decode'] or [1])) as probe:
+        measured = [(timed, {case: [] for case in cases}) for timed in (probe, *peers)]
+        for round_ in range(-1, rounds):
+            for kind, *size in cases:
+                for timed, times in measured:
+                    run = getattr(timed, kind)
+                    if kind == 'decode':
+                        run(*size)
+                    ms = 1e3 * run(*size)
+                    if round_ >= 0:
+                        times[kind, *size].append(ms)
+                if round_ >= 0:
+                    done()
+    return measured[0][1], [times for _, times in measured[1:]]
+
+
+def figures(times: dict, peers: list[dict], case: Case, floor: float) -> dict:
+    """Return median, quartiles and floor of a case, and the quickest peer's median."""
+    ms = times[case]
+    low, middle, high = quantiles(ms, n=4) if len(ms) > 1 else ms * 3
+    peer = min((median(times[case]) for times in peers), default=None)
+    return {'ms': middle, 'low_ms': low, 'high_ms': high, 'floor_ms': floor, 'peer_ms': peer,
+            'ratio': None if peer is None else middle / peer}
+
+
+def overhead(engine: Engine) -> dict[str, float]:
+    """Return the shares of a decode step at batch 8 that are not the model's forward pass.
+
+    A server serves eight requests under the default policy. 'overhead_share' is all the time from
+    the beginning of one pass to that of the next less the pass itself: planning, bookkeeping,
+    the tokens' text, and handing them to the thread that delivers, which shares the processors
+    with the passes. Of it, 'engine_share' is what `Engine.step` adds to the pass, 'plan_share'
+    the planning. Medians over the steps.
+    """
+    slo = SloClass('measured')
+    # By what steps are said to cost, the policy should have all take part in each.
+    latency = LatencyModel('any', ((1, 10.0), (2 * SHARE_BATCH, 10.0)), prefill_token_ms=0.1)
+    server = Server(engine, latency, ServerConfig(
+        classes=(slo,), max_batch=SHARE_BATCH, max_tokens=SHARE_TOKENS))
+    ended = threading.Semaphore(0)
+
+    def told(delivery: Delivery) -> None:
+        if delivery.finish_reason is not None:
+            ended.release()
+
+    prompt = engine.encode('The robot drives to the table and')
+    with _timed_passes(engine._runner) as passes:
+        server.start()
+        try:
+            for _ in range(SHARE_BATCH):
+                server.submit(slo, prompt, SHARE_TOKENS, Sampling(), told)
+            for _ in range(SHARE_BATCH):
+                ended.acquire(timeout=_PATIENCE_S)
+            records = [r for r in server._loop.stats.copy().recent if r.tokens == SHARE_BATCH]
+        finally:
+            server.stop()
+    pairs = [(a, b) for a, b in zip(passes, passes[1:]) if a[2] and b[2]]
+    if not pairs:  # the model ends its answers at once
+        return {'overhead_share': math.nan, 'engine_share': math.nan, 'plan_share': math.nan}
+    whole = median(b[0] - a[0] for a, b in pairs)
+    inside = median(a[1] - a[0] for a, _ in pairs)
+    return {'overhead_share': median(b[0] - a[1] for a, b in pairs) / whole,
+            'engine_share': max(median(r.engine for r in records) - inside, 0.0) / whole,
+            'plan_share': median(r.plan for r in records) / whole}
+
+
+@contextmanager
+def _timed_passes(runner) -> Iterator[list[tuple[float, float, bool]]]:
+    """Note (begin, end, whether it decodes `SHARE_BATCH` rows) of each forward pass."""
+    passes = []
+    run = runner.greedy  # all of these requests are
+
+    def timed(segments):
+        begin = time.perf_counter()
+        wait = run(segments)
+
+        def waited():
+            tokens = wait()
+            passes.append((begin, time.perf_counter(), len(segments) == SHARE_BATCH
+                           and all(len(s.ids) == 1 for s in segments)))
+            return tokens
+        return waited
+    runner.greedy = timed
+    try:
+        yield passes
+    finally:
+        del runner.greedy  # what the class has shows again
+
+
+def read_bandwidth(device: str) -> float:
+    """Return bytes a second that plain sums read from memory, the best of five."""
+    size = _READ_BYTES[torch.device(device).type]
+    data = torch.ones(size // 4, device=device)
+    times = 1 if data.device.type == 'cpu' else 4  # a GPU begins while the host asks for more
+    best = math.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(times):
+            total = data.sum()
+        total.item()
+        best = min(best, time.perf_counter() - started)
+    return times * size / best
+
+
+def floor_ms(engine: Engine, bandwidth: float, rows: int = 0, context: int = 0) -> float:
+    """Return ms to read all weights once and `context` cached tokens of each of `rows`."""
+    token = engine.info.kv_bytes / engine.info.kv_tokens
+    return 1e3 * (engine._runner.streamed_bytes + rows * context * token) / bandwidth
+
+
+class Memory:
+    """The memory of this process, in MiB; None where it is not Linux that runs it."""
+
+    def __init__(self) -> None:
+        try:
+            Path('/proc/self/clear_refs').write_text('5')  # the peak counts from here
+        except OSError:
+            pass
+        self.before = self._read('VmRSS')
+
+    def now(self) -> dict[str, float | None]:
+        """Return what is resident, what was at most, and what was before."""
+        return {'resident_mb': self._read('VmRSS'), 'peak_mb': self._read('VmHWM'),
+                'before_mb': self.before}
+
+    @staticmethod
+    def _read(field: str) -> float | None:
+        try:
+            lines = Path('/proc/self/status').read_text().splitlines()
+        except OSError:
+            return None
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))

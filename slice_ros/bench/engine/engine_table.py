@@ -1,0 +1,53 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What ``slice_bench engine`` prints: a table of 80 columns and a few sentences."""
+
+from rich.console import Console
+from rich.table import Table
+from slice_ros.bench.engine.engine_measure import SHARE_BATCH
+
+
+def show(console: Console, result: dict) -> None:
+    """Print what the benchmark found, the dictionary that its JSON holds."""
+    peers = result['peers']
+    table = Table(title=f'{result["model"]}: {result["weights"]} on {result["device"]}, '
+                  f'{result["threads"]} threads')
+    for name in ('step', 'cached', 'ms', 'quartiles', 'floor',
+                 *(('peer', 'ratio') if peers else ('tokens/s',))):
+        table.add_column(name, justify='right' if name != 'step' else 'left', no_wrap=True)
+    rows = [(f'batch {d["batch"]}', d['context'], d['batch'], d) for d in result['decode']]
+    rows += [(f'prefill {p["tokens"]}', 0, p['tokens'], p) for p in result['prefill']]
+    for what, cached, tokens, row in rows:
+        table.add_row(what, str(cached), _ms(row['ms']),
+                      f'{_ms(row["low_ms"])} - {_ms(row["high_ms"])}', _ms(row['floor_ms']),
+                      *((_ms(row['peer_ms']), f'{row["ratio"]:.2f}') if peers
+                        else (f'{1e3 * tokens / row["ms"]:.0f}',)))
+    console.print(table)
+    console.print('batch: a decode step of so many requests, each behind so many cached tokens')
+    console.print(f'forward: {result["path"]} ({result["kernels"]})')
+    console.print(f'floor: reading the weights once, {_ms(result["floor_ms"])} ms, and what is '
+                  f'cached, at {result["read_gb_per_s"]:.1f} GB/s')
+    if result['perplexity'] is not None:
+        console.print(f'perplexity of a text: {result["perplexity"]:.3f}' + ''.join(
+            f'; {p["name"]}, {p["model"]}: {p["perplexity"]:.3f}' for p in peers))
+    if result['first_divergence'] is not None:
+        console.print(
+            f'greedy text leaves that of fp32 after {result["first_divergence"]:g} tokens (median '
+            f'of 5 prompts, {result["divergence_length"]} at most)' + ''.join(
+                f'; {p["name"]}, {p["model"]}: {p["first_divergence"]:g}' for p in peers))
+    console.print(
+        f'outside the model: {100 * result["overhead_share"]:.1f} % of a step at batch '
+        f'{SHARE_BATCH} (tokens and text {100 * result["engine_share"]:.1f} %, '
+        f'plan {100 * result["plan_share"]:.1f} %, the rest bookkeeping and delivery)')
+    memory = '' if result['peak_mb'] is None else (
+        f'; {result["resident_mb"]:.0f} MiB resident then, {result["peak_mb"]:.0f} at most, '
+        f'{result["before_mb"]:.0f} before')
+    console.print(f'loaded in {result["load_s"]:.1f} s: {result["weight_mb"]:.0f} MiB of weights'
+                  + memory)
+    for p in peers:
+        console.print(f'peer: {p["model"]} in {p["package"]}, {p["threads"]} threads, '
+                      f'{p["how"]}')
+
+
+def _ms(value: float) -> str:
+    return f'{value:.1f}' if value >= 10 else f'{value:.2f}'

@@ -1,0 +1,143 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Flags that the subcommands of `slice_bench` share, and what they ask for."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterable
+from dataclasses import replace
+import math
+from pathlib import Path
+
+from slice_ros.bench.config_files import config_file
+from slice_ros.bench.schedule.workload import Arrival, generate, scale_slo, Workload
+from slice_ros.bench.schedule.workload_file import load_trace, load_workload
+from slice_ros.scheduling.policy import Capacity, Policy
+from slice_ros.scheduling.registry import make_policy, policy_names
+import yaml
+
+# Every policy there is; the product's own last, where plots show its decode mask.
+DEFAULT_POLICIES = sorted(policy_names(), key=lambda name: (name == 'slice', name))
+
+
+def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
+    """Add the flags of what runs a workload; `policies` and their plot are optional."""
+    parser.add_argument('--workload', default='published', metavar='NAME_OR_FILE',
+                        help='a name of config/workloads or a YAML file (default: %(default)s)')
+    parser.add_argument('--trace', type=Path, metavar='FILE',
+                        help='replay this recorded JSONL trace instead of a workload')
+    parser.add_argument('--mix', help='shares per class, e.g. control=0.4,navigation=0.3')
+    parser.add_argument('--rates', type=floats, default=[1.0, 2.0, 4.0],
+                        help='loads in requests a second (default: 1,2,4)')
+    parser.add_argument('--requests', type=positive_int, default=400,
+                        help='requests a run (default: %(default)s)')
+    parser.add_argument('--seeds', type=integers, default=[1, 2, 3], help='(default: 1,2,3)')
+    if policies:
+        parser.add_argument('--policies', default=DEFAULT_POLICIES, type=names,
+                            help='comma-separated, each NAME[:OPTION=VALUE...], e.g. '
+                                 'slice_static:capacity_ratio=0.6 (default: all)')
+        parser.add_argument('--plot', type=Path, metavar='OUT.png', help='draw the figures here')
+    parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
+    parser.add_argument('--max-batch', type=positive_int, default=16,
+                        help='requests in one decode step (default: %(default)s)')
+    parser.add_argument('--slots', type=positive_int, default=64,
+                        help='requests with a KV cache at once (default: %(default)s)')
+
+
+def draw_loads(args: Namespace, slo_scale: float = 1.0, reveal: bool = False
+               ) -> Iterable[tuple[float, int, tuple[Arrival, ...]]]:
+    """Yield (rate, seed, arrivals) of every load and seed that the flags ask for."""
+    if args.trace:
+        if args.mix:
+            raise ValueError('--mix does not go with --trace: a trace has its own mix')
+        arrivals = load_trace(args.trace)
+        start = arrivals[0].time
+        arrivals = [replace(a, time=a.time - start, slo=scale_slo(a.slo, slo_scale))
+                    for a in arrivals]
+        rate = len(arrivals) / max(arrivals[-1].time, 1e-9)
+        for seed in args.seeds:
+            yield round(rate, 3), seed, _revealed(arrivals, reveal)
+        return
+    workload = _workload(args).scaled(slo_scale)
+    for rate in args.rates:
+        for seed in args.seeds:
+            yield rate, seed, _revealed(generate(workload, rate, args.requests, seed), reveal)
+
+
+def _workload(args: Namespace) -> Workload:
+    workload = load_workload(config_file('workloads', args.workload))
+    if not args.mix:
+        return workload
+    mix = {}
+    for part in names(args.mix):
+        name, equals, share = part.partition('=')
+        try:
+            mix[name] = float(share)
+        except ValueError:
+            raise ValueError(f'--mix: expected class=share, not {part!r:.80}') from None
+    return workload.with_mix(mix)
+
+
+def _revealed(arrivals: list[Arrival], reveal: bool) -> tuple[Arrival, ...]:
+    if reveal:
+        arrivals = [replace(a, max_tokens=min(a.max_tokens, a.output_tokens)) for a in arrivals]
+    return tuple(arrivals)
+
+
+def names(text: str) -> list[str]:
+    """Split a comma-separated flag."""
+    return [part.strip() for part in text.split(',') if part.strip()]
+
+
+def floats(text: str) -> list[float]:
+    """Parse a comma-separated flag of numbers above 0."""
+    return [positive(part) for part in names(text)]
+
+
+def integers(text: str) -> list[int]:
+    """Parse a comma-separated flag of whole numbers."""
+    try:
+        return [int(part) for part in names(text)]
+    except ValueError:
+        raise ArgumentTypeError(f'{text!r:.80} is not a list of whole numbers') from None
+
+
+def positive(text: str) -> float:
+    """Parse a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f'{text!r:.80} is not a number above 0')
+    return value
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f'{text!r:.80} is not a whole number above 0')
+    return int(text)
+
+
+def policy_from_spec(spec: str, capacity: Capacity) -> Policy:
+    """Make the policy that ``name[:option=value[:option=value...]]`` says.
+
+    Raises ``ValueError`` naming what is wrong.
+    """
+    return make_policy(spec.split(':')[0], capacity, **spec_options(spec))
+
+
+def positive_ints(text: str) -> list[int]:
+    """Parse a comma-separated flag of whole numbers above 0."""
+    return [positive_int(part) for part in names(text)]
+
+
+def spec_options(spec: str) -> dict[str, object]:
+    """Return the options of a policy spec. Raises ``ValueError`` naming the part at fault."""
+    options = {}
+    for part in spec.split(':')[1:]:
+        key, equals, value = part.partition('=')
+        if not equals or not key:
+            raise ValueError(f'policy {spec!r:.80}: expected option=value, not {part!r:.80}')
+        options[key] = yaml.safe_load(value)
+    return options

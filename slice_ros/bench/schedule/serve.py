@@ -1,0 +1,232 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""``slice_bench serve``: the same policies and workloads on the real engine, in real time.
+
+Each run is also simulated, on the engine's own latency profile as it strayed over the run and the
+same requests, so that the two can be held against each other.
+"""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+import math
+from pathlib import Path
+import random
+import sys
+import threading
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from slice_ros.bench.report import attainment, load_table
+from slice_ros.bench.schedule.noise import Noise
+from slice_ros.bench.schedule.options import (
+    add_common_arguments, draw_loads, policy_from_spec, positive, spec_options)
+from slice_ros.bench.schedule.sweep import finish, Run, run_row, simulate_run
+from slice_ros.bench.schedule.workload import Arrival
+from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling
+from slice_ros.request import Request, State
+from slice_ros.scheduling.latency import LatencyModel, load_profile
+from slice_ros.scheduling.policy import Capacity
+from slice_ros.serving import Server, ServerConfig
+
+PUBLISHED_TIGHTNESS = 1.8
+PATIENCE = 300.0   # seconds after the last arrival for what still lives
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of ``slice_bench serve``."""
+    add_common_arguments(parser)
+    parser.add_argument('--model', default='', help='a Hugging Face directory or .gguf file '
+                                                    '(default: the embedded model)')
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument('--weights', default='auto', help='see slice_bench engine')
+    parser.add_argument('--threads', type=int, default=0, help="0: torch's default")
+    parser.add_argument('--profile', type=Path, metavar='FILE',
+                        help='latency profile of the engine (default: measured when it loads)')
+    parser.add_argument('--slo-scale', type=_scale, default=math.nan, metavar='FACTOR|auto',
+                        help='factor on every objective; auto (default) makes them as tight '
+                             'here as they are in the published setting')
+    parser.set_defaults(requests=60, seeds=[1], rates=None)
+
+
+def run(args: Namespace) -> int:
+    """Carry ``slice_bench serve`` out. Raises ``ValueError`` saying what is wrong."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    config = EngineConfig(model=args.model, device=args.device, weights=args.weights,
+                          slots=args.slots, max_batch=args.max_batch, threads=args.threads)
+    with console.status('loading the model') as status:
+        engine = load_engine(config, lambda what, share: status.update(f'{what} {share:.0%}'))
+        latency = load_profile(args.profile) if args.profile else engine.profile(
+            lambda what, share: status.update(f'{what} {share:.0%}'))
+    capacity = Capacity(max_batch=args.max_batch, slots=engine.info.slots,
+                        kv_tokens=engine.info.kv_tokens)
+    for spec in args.policies:
+        policy_from_spec(spec, capacity)
+    args.rates = args.rates or [1.0]
+    sample = next(iter(draw_loads(args)))[2]
+    scale = args.slo_scale if args.slo_scale > 0 else auto_scale(sample, latency)
+    full = saturation(sample, latency, args.max_batch)
+    console.print(f'{engine.info.model} on {engine.info.device} ({engine.info.weights}, '
+                  f'{engine.info.path}): objectives x {scale:.3f}, saturated at about '
+                  f'{full:.2f} requests/s')
+    # Policy by policy at each load: what disturbs the machine disturbs all of them alike.
+    runs = [Run(policy, rate, seed, arrivals, latency, capacity)
+            for rate, seed, arrivals in draw_loads(args, scale) for policy in args.policies]
+    rows = serve_all(engine, runs, console)
+    console.print(load_table(rows, lambda row: row['predicted_attainment'],
+                             'attained, % of requests, as the simulator predicts it', 100))
+    finish(args, rows, f'{args.workload} on {engine.info.model}', console)
+    return 0
+
+
+def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dict]:
+    """Serve all cells one after the other behind a progress bar; return their rows.
+
+    Each row also has ``predicted_attainment``, what the simulator makes of the same requests.
+    """
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())
+    rows = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task('serving', total=sum(len(cell.arrivals) for cell in runs))
+        for cell in runs:
+            progress.update(task, description=f'{cell.policy} at {cell.rate:g}/s')
+            requests, plan_us, learnt, noise = serve_run(
+                engine, cell, lambda: progress.advance(task))
+            row = run_row(cell, [request.report() for request in requests], plan_us)
+            # What was generated is the true length, where a stop came before the script's end.
+            known = tuple(
+                replace(a, output_tokens=r.generated) if r.state is State.FINISHED else a
+                for a, r in zip(cell.arrivals, requests))
+            row['predicted_attainment'] = attainment(
+                simulate_run(
+                    replace(cell, arrivals=known, latency=learnt, noise=noise)).reports)
+            rows.append(row)
+    return rows
+
+
+def serve_run(engine: Engine, cell: Run, on_end
+              ) -> tuple[list[Request], tuple[float, float], LatencyModel, Noise]:
+    """Serve one cell in real time.
+
+    Return its requests in order of arrival, the median and 99th percentile of planning in
+    microseconds, what steps took: the profile as the run refined it, with the time that the loop
+    spends around a step; and how the steps of the run strayed from that. `on_end` is called for
+    each request that ends.
+    """
+    scripted = _ScriptedEngine(engine)
+    latency = _Recording(**_terms(cell.latency))
+    server = Server(scripted, latency, ServerConfig(
+        policy=cell.policy.split(':')[0], policy_options=spec_options(cell.policy),
+        classes=tuple({a.slo.name: a.slo for a in cell.arrivals}.values()),
+        max_batch=cell.capacity.max_batch, prefill_chunk=cell.capacity.prefill_chunk,
+        max_queued=len(cell.arrivals) + 1, window=math.inf))
+    for a in cell.arrivals:
+        server.check(a.prompt_tokens, a.max_tokens)
+    draw = random.Random(cell.seed)
+    prompts = [[draw.randrange(engine.info.vocab_size) for _ in range(a.prompt_tokens)]
+               for a in cell.arrivals]
+    left = len(cell.arrivals)
+    over = threading.Event()
+
+    def on_output(delivery) -> None:
+        nonlocal left
+        if delivery.finish_reason is not None:
+            left -= 1
+            on_end()
+            if not left:
+                over.set()
+
+    server.start()
+    try:
+        start = server.clock() + .05
+        requests = []
+        for a, prompt in zip(cell.arrivals, prompts):
+            time.sleep(max(0.0, start + a.time - server.clock()))
+            scripted.lengths[id(prompt)] = min(a.output_tokens, a.max_tokens)
+            requests.append(server.submit(a.slo, prompt, a.max_tokens, Sampling(), on_output,
+                                          arrival=start + a.time))
+        over.wait(PATIENCE)
+        snapshot = server.snapshot()
+    finally:
+        server.stop()
+    around = snapshot.step[0] * snapshot.overhead / max(1 - snapshot.overhead, .1) * 1e3
+    learnt = LatencyModel(**_terms(latency) | {
+        'prefill_base_ms': latency.prefill_base_ms + around,
+        'decode_ms': tuple((batch, ms + around) for batch, ms in latency.decode_ms)})
+    slowness = tuple((ended - seconds - start, (seconds + around / 1e3) / learnt.step(*shape))
+                     for ended, shape, seconds in latency.steps)
+    return (requests, (snapshot.plan[0] * 1e6, snapshot.plan[1] * 1e6), learnt,
+            Noise(slowness=slowness))
+
+
+@dataclass(slots=True)
+class _Recording(LatencyModel):
+    """A latency model that keeps what it was taught: end, shape and seconds of each step."""
+
+    steps: list = field(default_factory=list, init=False)
+
+    def observe(self, batch: int, context: int, chunks, seconds: float) -> float:
+        """Learn from a step as every latency model does, and remember it."""
+        chunks = tuple(chunks)
+        self.steps.append((time.monotonic(), (batch, context, chunks), seconds))
+        return LatencyModel.observe(self, batch, context, chunks, seconds)
+
+
+def _terms(latency: LatencyModel) -> dict:
+    return {f.name: getattr(latency, f.name) for f in fields(LatencyModel) if f.init}
+
+
+def auto_scale(arrivals: Sequence[Arrival], latency: LatencyModel) -> float:
+    """Return the factor on objectives that makes them as tight as in the published setting.
+
+    There, a decode step of 4 rows and the prefill of a mean prompt take 50 + 40 ms together, 1.8
+    times the tightest TPOT. Contexts are the mean ones of the arrivals. 1 where no class has a
+    TPOT objective.
+    """
+    tightest = min(a.slo.tpot for a in arrivals)
+    if tightest == math.inf:
+        return 1.0
+    prompt = sum(a.prompt_tokens for a in arrivals) / len(arrivals)
+    context = prompt + sum(a.output_tokens for a in arrivals) / len(arrivals) / 2
+    step = latency.decode(4, int(4 * context)) + latency.prefill(round(prompt))
+    return step / (PUBLISHED_TIGHTNESS * tightest)
+
+
+def saturation(arrivals: Sequence[Arrival], latency: LatencyModel, max_batch: int) -> float:
+    """Return the requests a second that keep the engine busy at full batches."""
+    cost = 0.0
+    for a in arrivals:
+        context = max_batch * (a.prompt_tokens + a.output_tokens // 2)
+        cost += latency.prefill(a.prompt_tokens) + (
+            (a.output_tokens - 1) * latency.decode(max_batch, context) / max_batch)
+    return len(arrivals) / cost
+
+
+class _ScriptedEngine:
+    """The engine, with each answer as long as the workload says, while policies see the limit."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.info = engine, engine.info
+        self.launch, self.collect = engine.launch, engine.collect
+        self.evict, self.close = engine.evict, engine.close
+        self.lengths: dict[int, int] = {}   # id of a prompt's list -> tokens of its answer
+
+    def open(self, tokens: list[int], max_tokens: int, sampling: Sampling, stop=(),
+             response_format=None):
+        """Open a sequence of the scripted length."""
+        return self.engine.open(tokens, self.lengths[id(tokens)], sampling, stop, response_format)
+
+    def adopt(self, sequence) -> int:
+        """Take nothing over: each policy gets the same prompts, and none may find them cached."""
+        return 0
+
+
+def _scale(text: str) -> float:
+    if text == 'auto':
+        return math.nan
+    try:
+        return positive(text)
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f'{text!r:.80} is neither auto nor a number above 0') from None

@@ -1,0 +1,224 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Discrete-event simulation: the real policies, a latency model for engine, a number for clock.
+
+The true output lengths and the true latency model stay in here: a policy sees requests and its
+own, possibly wrong, latency model. A policy that breaks its contract ends the simulation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+import math
+from time import perf_counter_ns
+
+from slice_ros.bench.schedule.noise import Disturbance, Noise
+from slice_ros.bench.schedule.workload import Arrival
+from slice_ros.errors import ErrorCode
+from slice_ros.request import Request, State
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Policy, Step
+from slice_ros.slo import SloReport
+
+
+class ContractError(Exception):
+    """A policy asked for a step that the contract of `scheduling.policy` forbids."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step that was run, for traces and Gantt strips."""
+
+    start: float
+    seconds: float
+    decode: tuple[str, ...]    # request ids
+    prefill: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a workload; `requests` are in order of arrival, times in seconds."""
+
+    requests: list[Request]
+    steps: int = 0
+    end: float = 0.0
+    busy: float = 0.0                                    # seconds in which a step ran
+    plan_us: list[float] = field(default_factory=list)   # wall time of each plan
+    log: list[StepRecord] = field(default_factory=list)  # only if it was asked for
+
+    @property
+    def reports(self) -> list[SloReport]:
+        return [request.report() for request in self.requests]
+
+
+def mistaken(latency: LatencyModel, factor: float) -> LatencyModel:
+    """Return a copy of a latency model that is wrong by `factor` in every time it gives."""
+    return replace(
+        latency, decode_ms=tuple((batch, ms * factor) for batch, ms in latency.decode_ms),
+        decode_context_ms=latency.decode_context_ms * factor,
+        prefill_base_ms=latency.prefill_base_ms * factor,
+        prefill_token_ms=latency.prefill_token_ms * factor,
+        prefill_context_ms=latency.prefill_context_ms * factor)
+
+
+def simulate(policy: Policy, latency: LatencyModel, workload: Sequence[Arrival], *,
+             believed: LatencyModel | None = None, noise: Noise = Noise(), seed: int = 0,
+             log: bool = False) -> Result:
+    """Serve `workload` (in order of time) to its end under `policy`, on a number for a clock.
+
+    `latency` says what steps truly cost, `believed` is the model that the policy is given (a
+    copy of the true one by default); `noise` and its `seed` disturb the true cost. A request that
+    an empty KV cache could not hold is rejected with PROMPT_TOO_LONG, as the server does. Raises
+    `ContractError` when the policy breaks its contract.
+    """
+    return _Simulation(policy, latency, workload, believed, noise, seed, log).run()
+
+
+class _Simulation:
+
+    def __init__(self, policy, latency, workload, believed, noise, seed, log) -> None:
+        self.policy, self.truth, self.log = policy, latency, log
+        self.believed = mistaken(latency, 1.0) if believed is None else believed
+        self.disturb = Disturbance(noise, seed)
+        self.arrivals = workload
+        self.next = 0
+        self.now = workload[0].time if workload else 0.0
+        self.live: list[Request] = []
+        self.view: tuple[Request, ...] | None = ()  # what policies see; None = live has changed
+        self.lengths: dict[Request, int] = {}       # true length of each live request
+        self.running: tuple[Request, ...] = ()      # decoded in the last step
+        self.slots = self.tokens = 0                # KV cache in use
+        self.result = Result([])
+
+    def run(self) -> Result:
+        while self.live or self.next < len(self.arrivals):
+            if not self.live:
+                self.now = max(self.now, self.arrivals[self.next].time)
+            self._arrive()
+            if not self.live:
+                continue
+            if self.view is None:
+                self.view = tuple(self.live)
+            before = perf_counter_ns()
+            step = self.policy.plan(self.now, self.view, self.believed)
+            self.result.plan_us.append((perf_counter_ns() - before) / 1e3)
+            for request in step.drop:
+                self._known(request)
+                self._end(request, State.FAILED, ErrorCode.DEADLINE_MISSED)
+            for request in step.evict:
+                self._known(request)
+                self._release(request)
+                request.evict()
+            if step.idle:
+                self._idle(step)
+            else:
+                self._run(step)
+        self.result.end = self.now
+        return self.result
+
+    def _arrive(self) -> None:
+        capacity = self.policy.capacity
+        while self.next < len(self.arrivals) and self.arrivals[self.next].time <= self.now:
+            a = self.arrivals[self.next]
+            request = Request(f'{a.slo.name}-{self.next}', a.slo, a.time, a.prompt_tokens,
+                              a.max_tokens)
+            self.next += 1
+            self.result.requests.append(request)
+            if a.prompt_tokens + a.max_tokens > capacity.kv_tokens:
+                request.end(State.REJECTED, self.now, ErrorCode.PROMPT_TOO_LONG)
+                continue
+            self.live.append(request)
+            self.lengths[request] = min(a.output_tokens, a.max_tokens)
+            self.view = None
+
+    def _idle(self, step: Step) -> None:
+        if step.drop:
+            return  # that was progress: ask again
+        upcoming = self.arrivals[self.next].time if self.next < len(self.arrivals) else math.inf
+        wake = min(upcoming, math.inf if step.wake_at is None else step.wake_at)
+        if not self.now < wake < math.inf:
+            raise ContractError(
+                f'{type(self.policy).__name__} made no progress at {self.now:.3f} s: an idle step '
+                f'with wake_at={step.wake_at} while {len(self.live)} requests wait')
+        for request in self.running:
+            request.pause()
+        self.running = ()
+        self.now = wake
+
+    def _run(self, step: Step) -> None:
+        self._check(step)
+        context = sum(request.cached for request in step.decode)
+        chunks = [(chunk.tokens, chunk.request.cached) for chunk in step.prefill]
+        cost = self.truth.step(len(step.decode), context, chunks)
+        measured = self.disturb(self.now, cost)
+        seconds = measured + self.policy.overhead()
+        end = self.now + seconds
+        if self.log:
+            self.result.log.append(StepRecord(
+                self.now, seconds, tuple(r.id for r in step.decode),
+                tuple(c.request.id for c in step.prefill)))
+        self.believed.observe(len(step.decode), context, chunks, measured)
+        self.now = end
+        self.result.steps += 1
+        self.result.busy += seconds
+        for request in self.running:
+            request.pause()
+        for request in step.decode:
+            self.tokens += 1
+            if request.advance(1, end) and request.generated >= self.lengths[request]:
+                self._end(request, State.FINISHED)
+        for chunk in step.prefill:
+            request = chunk.request
+            self.slots += not request.cached
+            self.tokens += chunk.tokens
+            if request.advance(chunk.tokens, end) and request.generated >= self.lengths[request]:
+                self._end(request, State.FINISHED)
+        self.running = step.decode + tuple(c.request for c in step.prefill)
+
+    def _check(self, step: Step) -> None:
+        capacity = self.policy.capacity
+        slots, tokens, fed = self.slots, self.tokens + len(step.decode), 0
+        if len(step.decode) > capacity.max_batch:
+            self._breach(f'decodes {len(step.decode)} requests, over {capacity.max_batch}')
+        for request in step.decode:
+            self._known(request)
+            if not request.decoding:
+                self._breach(f'decodes {request.id} before its prefill')
+            if request.gated:
+                self._breach(f'decodes {request.id}, which rate control holds')
+        for chunk in step.prefill:
+            request = chunk.request
+            self._known(request)
+            if request.decoding:
+                self._breach(f'prefills {request.id}, which is decoding')
+            if not 1 <= chunk.tokens <= request.pending:
+                self._breach(f'feeds {chunk.tokens} of {request.pending} tokens of {request.id}')
+            slots += not request.cached
+            fed += chunk.tokens
+        if fed > capacity.prefill_chunk:
+            self._breach(f'prefills {fed} tokens, over {capacity.prefill_chunk}')
+        if slots > capacity.slots:
+            self._breach(f'holds {slots} KV slots, over {capacity.slots}')
+        if tokens + fed > capacity.kv_tokens:
+            self._breach(f'holds {tokens + fed} tokens of KV cache, over {capacity.kv_tokens}')
+        rows = len(step.decode) + len(step.prefill)
+        if len({*step.decode, *(chunk.request for chunk in step.prefill)}) != rows:
+            self._breach('names a request twice in one step')
+
+    def _known(self, request: Request) -> None:
+        if request not in self.lengths:
+            self._breach(f'names {request.id}, which is not live ({request.state.value})')
+
+    def _breach(self, what: str) -> None:
+        raise ContractError(f'{type(self.policy).__name__} at {self.now:.3f} s: {what}')
+
+    def _release(self, request: Request) -> None:
+        self.slots -= request.cached > 0
+        self.tokens -= request.cached
+
+    def _end(self, request: Request, state: State, error: ErrorCode = ErrorCode.NONE) -> None:
+        self._release(request)
+        request.end(state, self.now, error)
+        del self.lengths[request]
+        self.live.remove(request)
+        self.view = None
+        self.policy.finished(request)

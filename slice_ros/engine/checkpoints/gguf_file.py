@@ -1,0 +1,192 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""GGUF files of the Llama family as a Hugging Face config, tensors and tokenizer."""
+
+from collections.abc import Iterator
+from functools import partial
+import math
+from pathlib import Path
+import re
+
+import numpy as np
+from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
+from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS
+from slice_ros.engine.checkpoints.tensor_files import Outgoing
+from slice_ros.errors import ModelError
+
+_PIECE = 1 << 22  # weights converted at a time
+ARCHITECTURES = {'llama': 'llama', 'mistral': 'mistral', 'qwen2': 'qwen2'}
+
+_NAMES = {
+    'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
+    'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
+    'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
+    'attn_output': 'self_attn.o_proj', 'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj',
+    'ffn_down': 'mlp.down_proj',
+}
+
+
+class GgufFile:
+    """A GGUF file. Raises ``ModelError`` when it is none, damaged, or of another family."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._metadata, tensors = read_header(path)
+        except (OSError, ValueError) as error:
+            raise ModelError(f'{path} is not a readable GGUF file ({error}): '
+                             'copy or download it again') from error
+        architecture = self._get('general.architecture')
+        if architecture not in ARCHITECTURES:
+            raise ModelError(
+                f'{path} holds a model of architecture {architecture!r:.80}; GGUF files of '
+                f'{", ".join(ARCHITECTURES)} can be loaded, others as a Hugging Face directory')
+        self._arch = architecture
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+
+    def config(self) -> dict:
+        """Return the model's ``config.json``."""
+        heads = self._need('attention.head_count')
+        hidden = self._need('embedding_length')
+        embedding = self._tensors.get('token_embd.weight')
+        if embedding is None:
+            raise ModelError(f'{self.path} holds no token embedding: the file is incomplete')
+        model_type = ARCHITECTURES[self._arch]
+        return {
+            'model_type': model_type,
+            'architectures': [f'{model_type.capitalize()}ForCausalLM'],
+            '_name_or_path': self._get('general.name') or self.path.stem,
+            'hidden_size': hidden,
+            'intermediate_size': self._need('feed_forward_length'),
+            'num_hidden_layers': self._need('block_count'),
+            'num_attention_heads': heads,
+            'num_key_value_heads': self._value('attention.head_count_kv') or heads,
+            'head_dim': (self._value('attention.key_length')
+                         or self._value('rope.dimension_count') or hidden // heads),
+            'rms_norm_eps': self._need('attention.layer_norm_rms_epsilon'),
+            'max_position_embeddings': self._need('context_length'),
+            'sliding_window': self._value('attention.sliding_window'),
+            'vocab_size': embedding.shape[0],
+            'hidden_act': 'silu',
+            'attention_bias': False,
+            'tie_word_embeddings': 'output.weight' not in self._tensors,
+            'rope_parameters': self._rope(),
+            'bos_token_id': self._get('tokenizer.ggml.bos_token_id'),
+            'eos_token_id': self._get('tokenizer.ggml.eos_token_id'),
+        }
+
+    def precision(self) -> str | None:
+        """Return the kind of weights nearest to what the file is stored in, None = 16 bits."""
+        numbers = {'int4': 0, 'int8': 0, None: 0}
+        for tensor in self._tensors.values():
+            bits = re.match(r'I?T?Q(\d)', tensor.type.name)
+            kind = None if bits is None else 'int4' if int(bits[1]) <= 4 else 'int8'
+            numbers[kind] += math.prod(tensor.shape)
+        return max(numbers, key=numbers.get)
+
+    def tensors(self, dtype: np.dtype) -> list[Outgoing]:
+        """Return what the file holds under its Hugging Face names, matrices in `dtype`.
+
+        Those in the formats that the native kernels keep stay as they are in the file, uint8
+        [outputs, bytes], with the format behind the name: 'model.norm.weight.Q8_0'. Norms and
+        biases are float32: they are small, and exact this way.
+        """
+        found = []
+        for tensor in self._tensors.values():
+            name = _hf_name(tensor.name)
+            if name is None:
+                continue
+            if len(tensor.shape) > 1 and tensor.type.name in GGUF_FORMATS:
+                shape = (*tensor.shape[:-1], tensor.nbytes // math.prod(tensor.shape[:-1]))
+                found.append(Outgoing(f'{name}.{tensor.type.name}', np.uint8, shape,
+                                      partial(self._pieces, tensor, False)))
+            else:
+                found.append(Outgoing(name, dtype if len(tensor.shape) > 1 else np.float32,
+                                      tensor.shape, partial(self._pieces, tensor, True)))
+        return found
+
+    def _pieces(self, tensor: StoredTensor, floats: bool) -> Iterator[np.ndarray]:
+        """Yield the rows of a tensor, in the order that Hugging Face has them in."""
+        from gguf import dequantize
+        rows, inputs = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+        row_bytes = tensor.nbytes // rows
+        paired = self._arch != 'qwen2' and re.search(r'attn_[qk]\.', tensor.name)
+        step = rows if paired else max(_PIECE // inputs, 1)
+        for first in range(0, rows, step):
+            count = min(step, rows - first)
+            data = np.fromfile(self.path, np.uint8, count * row_bytes,
+                               offset=tensor.start + first * row_bytes).reshape(count, row_bytes)
+            try:
+                values = dequantize(data, tensor.type) if floats else data
+            except NotImplementedError as error:
+                raise ModelError(f'{self.path}: tensor {tensor.name} has a format that the gguf '
+                                 f'package cannot read ({error})') from error
+            if paired:
+                # llama.cpp interleaves the two halves that rotary embedding pairs.
+                key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'
+                heads = self._value(f'attention.{key}') or self._need('attention.head_count')
+                width = values.size // tensor.shape[0]
+                try:
+                    values = values.reshape(heads, -1, 2, width).swapaxes(1, 2)
+                except ValueError as error:
+                    raise ModelError(f'{self.path}: tensor {tensor.name} is not of {heads} heads '
+                                     f'({error})') from error
+            yield values
+
+    def tokenizer(self):
+        """Return the transformers tokenizer that the file describes."""
+        from transformers import PreTrainedTokenizerFast
+        try:
+            return PreTrainedTokenizerFast.from_pretrained(
+                str(self.path.parent), gguf_file=self.path.name, local_files_only=True)
+        except (ValueError, KeyError, OSError, NotImplementedError) as error:
+            raise ModelError(f'{self.path}: its tokenizer cannot be read ({error})') from error
+
+    def _rope(self) -> dict:
+        rope = {'rope_type': 'default', 'rope_theta': self._value('rope.freq_base') or 10000.0}
+        kind = self._value('rope.scaling.type')
+        context = self._need('context_length')
+        if 'rope_freqs.weight' in self._tensors:
+            # llama.cpp stores Llama 3's scaling as one divisor a frequency; these are the
+            # numbers of every Llama 3.x but for the factor, which is the largest divisor.
+            divisors, = self._pieces(self._tensors['rope_freqs.weight'], True)
+            rope |= {'rope_type': 'llama3', 'factor': float(divisors.max()),
+                     'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
+                     'original_max_position_embeddings': 8192}
+        elif kind == 'linear':
+            rope |= {'rope_type': 'linear', 'factor': self._need('rope.scaling.factor')}
+        elif kind == 'yarn':
+            original = self._value('rope.scaling.original_context_length') or context
+            rope |= {'rope_type': 'yarn', 'factor': self._need('rope.scaling.factor'),
+                     'original_max_position_embeddings': original}
+        elif kind not in (None, 'none'):
+            raise ModelError(f'{self.path} asks for rope scaling {kind!r:.80}, which is not known')
+        return rope
+
+    def _get(self, key: str):
+        return self._metadata.get(key)
+
+    def _value(self, key: str):
+        value = self._get(f'{self._arch}.{key}')
+        if isinstance(value, tuple):
+            if len(set(value)) != 1:
+                raise ModelError(f'{self.path} has layers that differ in {key}: such models '
+                                 'cannot be loaded')
+            value = value[0]
+        return value
+
+    def _need(self, key: str):
+        value = self._value(key)
+        if value is None:
+            raise ModelError(f'{self.path} does not say {self._arch}.{key}: '
+                             'the file is incomplete')
+        return value
+
+
+def _hf_name(name: str) -> str | None:
+    block = re.fullmatch(r'blk\.(\d+)\.(\w+)\.(weight|bias)', name)
+    if block:
+        layer, part, kind = block.groups()
+        return f'model.layers.{layer}.{_NAMES[part]}.{kind}' if part in _NAMES else None
+    part, _, kind = name.rpartition('.')
+    return f'{_NAMES[part]}.{kind}' if part in _NAMES else None

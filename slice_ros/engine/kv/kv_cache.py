@@ -1,0 +1,74 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Keys and values of every request in progress, in pages that a table gives to slots."""
+
+import ctypes
+import mmap
+
+import numpy as np
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+import torch
+
+
+class KvCache:
+    """One tensor [layers, 2 * kv_heads, pages + 1, PAGE_TOKENS, head_dim]: keys, then values.
+
+    `table` [slots, pages of a slot], int32, which `Slots` fills, says which page holds which
+    positions of a slot. A place is a position's row in the pages, counted through. The page
+    `scratch` is nobody's. On CPU the memory is reserved here and taken when first written.
+    """
+
+    def __init__(self, layers: int, slots: int, pages: int, kv_heads: int, max_context: int,
+                 head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.kv_heads = kv_heads
+        self.table = np.full((slots, -(-max_context // PAGE_TOKENS)), -1, np.int32)
+        self.scratch = pages
+        self.data = torch.empty(layers, 2 * kv_heads, pages + 1, PAGE_TOKENS, head_dim,
+                                dtype=dtype, device=device)
+        self.nbytes = self.data[:, :, :pages].nbytes
+        self._release = None
+        if device.type == 'cpu' and hasattr(mmap, 'MADV_DONTNEED'):
+            self._release = ctypes.CDLL(None).madvise
+            self._release.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        # By [place], for writing: one view a layer.
+        self._by_place = self.data.flatten(2, 3).transpose(1, 2).unbind(0)
+
+    def places(self, slots: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Return where (`slots`, `positions`), each [tokens], are."""
+        return (self.table[slots, positions // PAGE_TOKENS] * PAGE_TOKENS
+                + positions % PAGE_TOKENS)
+
+    def write(self, layer: int, places: torch.Tensor, kv: torch.Tensor) -> None:
+        """Store `kv` [tokens, 2 * kv_heads, head_dim] at `places` [tokens]."""
+        self._by_place[layer][places] = kv.to(self.data.dtype)
+
+    def read(self, layer: int, pages: torch.Tensor, length: int
+             ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return copies of the first `length` keys and values in `pages`, one after the other.
+
+        Each is [kv_heads, 1, length, head_dim].
+        """
+        both = self.data[layer].index_select(1, pages).flatten(1, 2)[:, None, :length]
+        return both[:self.kv_heads], both[self.kv_heads:]
+
+    def share(self, source: int, slot: int, tokens: int) -> None:
+        """Have a slot hold the first `tokens` of another, whose whole pages it names already."""
+        whole, rest = divmod(tokens, PAGE_TOKENS)
+        if rest:
+            target, page = self.table[slot, whole], self.table[source, whole]
+            self.data[:, :, int(target)] = self.data[:, :, int(page)]
+
+    def forget(self) -> None:
+        """Give the memory back to the system once no slot has a page, where it is the system's."""
+        if self._release is None or (self.table >= 0).any():
+            return
+        first = -(-self.data.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (self.data.data_ptr() + self.data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last:
+            self._release(first, last - first, mmap.MADV_DONTNEED)
+
+    def fill(self, slots: list[int], length: int) -> None:
+        """Write numbers into the pages of the first `length` positions of slots, quickly."""
+        pages = self.table[slots, :-(-length // PAGE_TOKENS)].ravel()
+        self.data[:, :, torch.from_numpy(pages).to(self.data.device)] = torch.randn_like(
+            self.data[:, :, :1])

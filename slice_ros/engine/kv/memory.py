@@ -1,0 +1,72 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory there is for keys and values, and giving back what loading leaves behind."""
+
+import ctypes
+import gc
+from pathlib import Path
+
+from slice_ros.engine.config import EngineConfig
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.errors import ModelError
+import torch
+
+
+def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
+             config: EngineConfig) -> int:
+    """Return how many pages of the KV cache there are to be, by the memory that is free.
+
+    A GPU holds the weights already; elsewhere they are still to come. Raises ``ModelError`` when
+    there is too little for one request.
+    """
+    per_slot = -(-max_context // PAGE_TOKENS)
+    every = config.slots * per_slot
+    gpu = device.type == 'cuda'
+    weight_bytes = 0 if gpu else sum(f.stat().st_size for f in path.glob('*.safetensors'))
+    # One full context beside the page that each request begins.
+    least = min(per_slot + config.slots, every)
+    free = _free_on_gpu(device) if gpu else _available_memory()
+    if free is None:
+        return every
+    left = max(free - weight_bytes, 0)
+    pages = min(int(left * config.memory_fraction) // page_bytes, every)
+    if pages < least:
+        raise ModelError(
+            f'not enough memory: the weights of {path} leave {left / 2**30:.2f} GiB, of which '
+            f'memory_fraction gives {config.memory_fraction:g} to keys and values, and these need '
+            f'at least {least * page_bytes / 2**30:.2f} GiB: use a shorter max_context, fewer '
+            'slots or a smaller model')
+    return pages
+
+
+def kv_tokens(pages: int, slots: int, max_context: int) -> int:
+    """Return how many tokens all requests together may hold in `pages`."""
+    # However many tokens requests hold, each leaves a part of one page unused.
+    every = slots * -(-max_context // PAGE_TOKENS)
+    return slots * max_context if pages == every else (pages - slots) * PAGE_TOKENS
+
+
+def give_back() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it (glibc)."""
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if trim is not None:
+        trim(0)
+
+
+def _free_on_gpu(device: torch.device) -> int:
+    gc.collect()  # what an earlier engine held
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info(device)[0]
+    if torch.cuda.get_device_properties(device).is_integrated:
+        # A Jetson has one memory for all; what it keeps of files counts as taken there.
+        free = max(free, _available_memory() or 0)
+    return free
+
+
+def _available_memory() -> int | None:
+    try:
+        lines = Path('/proc/meminfo').read_text().splitlines()
+    except OSError:
+        return None  # not Linux
+    return next((int(line.split()[1]) * 1024 for line in lines
+                 if line.startswith('MemAvailable')), None)

@@ -1,0 +1,14 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Native kernels: a C++ library over plain data pointers, and its Python side.
+
+``load_library`` finds the library or says in one sentence why there is none; ``NativeModel`` runs
+whole steps of a model of the Llama family on it. Nothing here imports torch.
+"""
+
+from slice_ros.engine.runners.native.library import Library, load_library
+from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
+from slice_ros.engine.runners.native.weights import KINDS, pack, Packed
+
+__all__ = ['KINDS', 'KvPages', 'LayerWeights', 'Library', 'ModelShape', 'NativeModel',
+           'Packed', 'load_library', 'pack']

@@ -1,0 +1,72 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""From named weights to a ``NativeModel``."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from slice_ros.engine.checkpoints.stored_weights import Rows
+from slice_ros.engine.runners.native.arena import Arena
+from slice_ros.engine.runners.native.library import BEST, Library
+from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
+from slice_ros.engine.runners.native.weights import Interleaved, pack, Packed
+
+_PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
+
+
+def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mapping[str, Rows],
+                weights: str, cos: np.ndarray, sin: np.ndarray, *, slots: int, max_context: int,
+                threads: int, pages: int | None = None, max_rows: int = 256, isa: int = BEST,
+                progress: Callable[[float], None] = lambda share: None) -> NativeModel:
+    """Pack `tensors` (Hugging Face names; arrays, codes or stored rows); return the model.
+
+    `weights` is 'fp32', 'fp16', 'bf16', 'int8', or 'int4', which keeps the embedding and the
+    head in 8 bits, since every token's choice hangs on them, unless the file has them in 4. Codes
+    of a GGUF file stay as they are where the kind is theirs. Keys and values have 16 bits, 32
+    with 'fp32'. The head is the embedding where
+    'lm_head.weight' is missing. Raises ``KeyError`` for a missing tensor, ``ValueError`` for one
+    that does not fit.
+    """
+    arena = Arena()
+
+    def matrix(*names: str) -> Packed:
+        biases = [tensors.get(f'{name}.bias') for name in names]
+        parts = [tensors[f'{name}.weight'] for name in names]
+        bias = None
+        if any(b is not None for b in biases):
+            bias = np.concatenate([np.zeros(part.shape[0], np.float32) if b is None else b
+                                   for part, b in zip(parts, biases)])
+        return pack(library, weights, parts, bias, arena)
+
+    def gate_up(gate: str, up: str) -> Packed:
+        weight = Interleaved(tensors[f'{gate}.weight'], tensors[f'{up}.weight'])
+        bias = None
+        if f'{gate}.bias' in tensors:
+            both = Interleaved(tensors[f'{gate}.bias'][:, None], tensors[f'{up}.bias'][:, None])
+            bias = both.rows(slice(None))[:, 0]
+        return pack(library, weights, [weight], bias, arena)
+
+    def outer(name: str) -> Packed:
+        rows = tensors[name]
+        kept = getattr(rows, 'kind', None) == 'int4'
+        return pack(library, 'int8' if weights == 'int4' and not kept else weights, [rows],
+                    arena=arena)
+
+    built = []
+    for i in range(layers):
+        at = f'model.layers.{i}.'
+        built.append(LayerWeights(
+            attention_norm=tensors[at + 'input_layernorm.weight'],
+            qkv=matrix(*(at + part for part in _PARTS)),
+            attention_out=matrix(at + 'self_attn.o_proj'),
+            mlp_norm=tensors[at + 'post_attention_layernorm.weight'],
+            gate_up=gate_up(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
+            down=matrix(at + 'mlp.down_proj'),
+            query_norm=tensors.get(at + 'self_attn.q_norm.weight'),
+            key_norm=tensors.get(at + 'self_attn.k_norm.weight')))
+        progress((i + 1) / (layers + 1))
+    embedding = outer('model.embed_tokens.weight')
+    head = outer('lm_head.weight') if 'lm_head.weight' in tensors else embedding
+    cache = KvPages(library, shape, layers, slots, max_context, pages, wide=weights == 'fp32')
+    return NativeModel(library, shape, built, tensors['model.norm.weight'], embedding, head, cos,
+                       sin, cache, threads, max_rows, isa)

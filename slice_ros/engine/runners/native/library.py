@@ -1,0 +1,169 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The shared library behind ctypes: found, checked for its version, its functions declared."""
+
+import ctypes
+from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p, POINTER, Structure
+from functools import lru_cache
+from pathlib import Path
+import subprocess
+import sys
+
+ABI_VERSION = 1          # of src/slice_kernels.h: raised together
+FILE_NAME = 'libslice_kernels.so'
+BEST, PORTABLE, AVX2, AVX512, DOTPROD = -1, 0, 1, 2, 3
+
+ERRORS = {
+    -1: 'an argument is missing or out of range',
+    -2: 'a token is not in the vocabulary',
+    -3: 'a slot does not exist, or its tokens do not stand together',
+    -4: 'a position is beyond the context, or does not follow the one before it',
+    -5: 'a position has no page in the page table',
+    -6: 'more rows than the runner was made for',
+}
+
+
+class Matrix(Structure):
+    """``SliceMatrix``."""
+
+    _fields_ = [('data', c_void_p), ('bias', c_void_p), ('kind', c_int32), ('outputs', c_int32),
+                ('inputs', c_int32), ('reserved', c_int32)]
+
+
+class Layer(Structure):
+    """``SliceLayer``."""
+
+    _fields_ = [('attention_norm', c_void_p), ('mlp_norm', c_void_p), ('query_norm', c_void_p),
+                ('key_norm', c_void_p), ('qkv', Matrix), ('attention_out', Matrix),
+                ('gate_up', Matrix), ('down', Matrix)]
+
+
+class Model(Structure):
+    """``SliceModel``."""
+
+    _fields_ = [('layer', POINTER(Layer)), ('final_norm', c_void_p), ('rope_cos', c_void_p),
+                ('rope_sin', c_void_p), ('embedding', Matrix), ('head', Matrix),
+                ('layers', c_int32), ('hidden', c_int32), ('heads', c_int32),
+                ('kv_heads', c_int32), ('head_dim', c_int32), ('rotary_dim', c_int32),
+                ('intermediate', c_int32), ('vocabulary', c_int32), ('positions', c_int32),
+                ('norm_eps', c_float), ('attention_scale', c_float), ('reserved', c_int32)]
+
+
+class Cache(Structure):
+    """``SliceCache``."""
+
+    _fields_ = [('keys', c_void_p), ('values', c_void_p), ('page_table', c_void_p),
+                ('slots', c_int32), ('pages_per_slot', c_int32), ('pages', c_int32),
+                ('wide', c_int32)]
+
+
+_FUNCTIONS = {
+    'slice_isa': (c_int32, c_int32),
+    'slice_isa_name': (c_char_p, c_int32),
+    'slice_packed_bytes': (c_int64, c_int32, c_int32, c_int32),
+    'slice_pack_floats': (c_int32, c_int32, c_int32, c_int32, c_void_p, c_void_p),
+    'slice_pack_codes': (c_int32, c_int32, c_int32, c_int32, c_void_p, c_void_p, c_void_p,
+                         c_void_p),
+    'slice_unpack_row': (c_int32, POINTER(Matrix), c_int32, c_void_p),
+    'slice_page_bytes': (c_int64, c_int32, c_int32, c_int32),
+    'slice_runner_create': (c_void_p, POINTER(Model), POINTER(Cache), c_int32, c_int32, c_int32),
+    'slice_runner_destroy': (None, c_void_p),
+    'slice_step': (c_int32, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p,
+                   c_void_p, c_void_p),
+    'slice_matmul': (c_int32, c_int32, POINTER(Matrix), c_int32, c_void_p, c_void_p),
+    'slice_rms_norm': (c_int32, c_int32, c_int32, c_int32, c_float, c_void_p, c_void_p, c_void_p),
+}
+
+
+class Library:
+    """The loaded library; its functions are attributes, by their C names.
+
+    Raises ``OSError`` when the file cannot be loaded, ``ValueError`` when it is another version,
+    is built for another processor, or is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _check_machine(path)
+        stat = path.stat()
+        fatal = _fatal_signal(path, stat.st_size, stat.st_mtime_ns)
+        if fatal:
+            raise ValueError(f'it is damaged: whoever loads it ends with signal {fatal}')
+        handle = ctypes.CDLL(str(path))
+        try:
+            version = handle.slice_abi_version()
+            if version != ABI_VERSION:
+                raise ValueError(f'its interface is version {version}, {ABI_VERSION} is wanted')
+            for name, (result, *arguments) in _FUNCTIONS.items():
+                function = getattr(handle, name)
+                function.restype = result
+                function.argtypes = arguments
+                setattr(self, name, function)
+        except AttributeError as error:
+            raise ValueError(f'it lacks a function ({error})') from error
+
+    @property
+    def isa(self) -> str:
+        """Return the name of the instruction set that is used on this machine."""
+        return self.slice_isa_name(self.slice_isa(BEST)).decode()
+
+    def has(self, isa: int) -> bool:
+        """Return whether this machine and this build have an instruction set."""
+        return self.slice_isa(isa) >= 0
+
+
+def load_library(path: Path | None = None) -> tuple[Library | None, str]:
+    """Return the library and a sentence for the log; None and why where there is none.
+
+    Without `path` it is looked for beside this file, then at the same place under every entry of
+    ``sys.path``: in a checkout the source tree hides the installed package that has it.
+    """
+    paths = [path] if path else _candidates()
+    problem = 'the package was built without it'
+    for candidate in paths:
+        try:
+            if not candidate.is_file():
+                continue
+            library = Library(candidate)
+        except (OSError, ValueError) as error:
+            problem = f'{candidate} cannot be used: {error}'
+            continue
+        return library, f'native kernels: {library.isa}, from {candidate}'
+    return None, f'no native kernels, the torch path runs: {problem}'
+
+
+def _candidates() -> list[Path]:
+    here = Path(__file__).parent
+    inside = Path(*__name__.split('.')[:-1]) / FILE_NAME
+    return [here / FILE_NAME, *(Path(entry) / inside for entry in sys.path)]
+
+
+def _check_machine(path: Path) -> None:
+    """Raise ``ValueError`` when an ELF file is none for the processor of this Python.
+
+    The system's loader says of such a file that it does not exist.
+    """
+    try:
+        with open(sys.executable or '', 'rb') as python, path.open('rb') as library:
+            ours, other = python.read(20), library.read(20)
+    except OSError:
+        return  # no program to compare with, or the loader will say why
+    if ours[:4] == other[:4] == b'\x7fELF' and (
+            (ours[4:6], ours[18:20]) != (other[4:6], other[18:20])):
+        raise ValueError('it was built for another kind of processor')
+
+
+@lru_cache
+def _fatal_signal(path: Path, size: int, modified_ns: int) -> int:
+    """Return the signal that ends a process which loads the file as it is now, 0 for none.
+
+    A file that was cut short ends it, and no exception says so.
+    """
+    code = 'import ctypes, sys; ctypes.CDLL(sys.argv[1]).slice_isa(-1)'
+    try:
+        # In a session of its own, so that Ctrl-C is not taken for a fault of the library.
+        trial = subprocess.run([sys.executable or '', '-I', '-S', '-c', code, path],
+                               capture_output=True, timeout=30, start_new_session=True)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0  # no interpreter to try it in, or no time
+    return max(0, -trial.returncode)

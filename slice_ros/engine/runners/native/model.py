@@ -1,0 +1,195 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A whole model on the native kernels: its weights, its pages of keys and values, its steps."""
+
+from array import array
+from collections.abc import Sequence
+import ctypes
+from dataclasses import dataclass
+import mmap
+
+import numpy as np
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.runners.native.library import BEST, Cache, ERRORS, Layer, Library, Model
+from slice_ros.engine.runners.native.weights import Packed
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The numbers of a model of the Llama family."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    norm_eps: float
+    attention_scale: float = 0.0  # 0 = 1 / sqrt(head_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer; norms are float32."""
+
+    attention_norm: np.ndarray           # [hidden]
+    qkv: Packed                          # query, key and value heads one after the other
+    attention_out: Packed
+    mlp_norm: np.ndarray                 # [hidden]
+    gate_up: Packed                      # weights.Interleaved
+    down: Packed
+    query_norm: np.ndarray | None = None  # [head_dim]
+    key_norm: np.ndarray | None = None    # [head_dim]
+
+
+class KvPages:
+    """Keys and values of all slots in 16 bit floats, 32 if `wide`, in pages of 32 tokens.
+
+    `table` [slots, pages_per_slot], changed in place, says which page holds which 32 positions of
+    a slot, -1 none; two slots may name the same page for a prefix they share, as long as neither
+    writes to it. By default every slot owns its pages. Memory is taken from the system when first
+    written.
+    """
+
+    def __init__(self, library: Library, shape: ModelShape, layers: int, slots: int,
+                 max_context: int, pages: int | None = None, wide: bool = False) -> None:
+        per_slot = -(-max_context // PAGE_TOKENS)
+        self.pages = slots * per_slot if pages is None else pages
+        self.wide = wide
+        nbytes = layers * self.pages * library.slice_page_bytes(
+            wide, shape.kv_heads, shape.head_dim)
+        self._memory = [mmap.mmap(-1, nbytes) for _ in range(2)]
+        self.keys, self.values = (np.frombuffer(memory, np.uint8) for memory in self._memory)
+        if pages is None:
+            self.table = np.arange(self.pages, dtype=np.int32).reshape(slots, per_slot)
+        else:
+            self.table = np.full((slots, per_slot), -1, np.int32)
+        self.page_bytes = 2 * nbytes // self.pages
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def give_back(self) -> None:
+        """Give the memory of all pages back to the system, and what they hold with it."""
+        if hasattr(mmap, 'MADV_REMOVE'):
+            for memory in self._memory:
+                try:
+                    memory.madvise(mmap.MADV_REMOVE)
+                except OSError:
+                    pass  # a kernel that cannot: it stays for later requests
+
+
+class NativeModel:
+    """Runs any batch of tokens of any slots in one call; for one thread at a time.
+
+    `cos` and `sin` [positions, rotary_dim / 2] are the rotary tables, for any kind of scaling.
+    `embedding` and `head` may be the same object. Raises ``ValueError`` when the parts do not fit
+    each other.
+    """
+
+    def __init__(self, library: Library, shape: ModelShape, layers: Sequence[LayerWeights],
+                 final_norm: np.ndarray, embedding: Packed, head: Packed, cos: np.ndarray,
+                 sin: np.ndarray, cache: KvPages, threads: int, max_rows: int = 256,
+                 isa: int = BEST) -> None:
+        self._runner = None
+        self._library = library
+        self.shape = shape
+        self.cache = cache
+        self.max_rows = max_rows
+        self._alive = []  # what the C structures point to
+        # Taken from the system row by row when first written, then used by every step.
+        self._logits = np.empty((max_rows, shape.vocabulary), np.float32)
+        self._best = np.empty(max_rows, np.int32)
+        self._logits_at, self._best_at = self._logits.ctypes.data, self._best.ctypes.data
+        cos, sin = self._floats(cos), self._floats(sin)
+        if cos.ndim != 2 or cos.shape != sin.shape:
+            raise ValueError(f'rotary tables of shapes {cos.shape} and {sin.shape}')
+        self._layers = (Layer * len(layers))(*map(self._layer, layers))
+        self._alive += [layers, embedding, head, cos, sin]
+        scale = shape.attention_scale or shape.head_dim ** -0.5
+        model = Model(
+            self._layers, self._vector(final_norm, shape.hidden), cos.ctypes.data,
+            sin.ctypes.data, embedding.matrix, head.matrix, len(layers), shape.hidden,
+            shape.heads, shape.kv_heads, shape.head_dim, 2 * cos.shape[1], shape.intermediate,
+            shape.vocabulary, len(cos), shape.norm_eps, scale)
+        slots, per_slot = cache.table.shape
+        pages = Cache(cache.keys.ctypes.data, cache.values.ctypes.data, cache.table.ctypes.data,
+                      slots, per_slot, cache.pages, cache.wide)
+        self._runner = library.slice_runner_create(
+            ctypes.byref(model), ctypes.byref(pages), threads, max_rows, isa)
+        if not self._runner:
+            raise ValueError('the native runner refused the model: its matrices do not fit its '
+                             'shape, or memory or threads ran out')
+        self.weight_bytes = sum({id(p): p.nbytes for layer in layers for p in (
+            layer.qkv, layer.attention_out, layer.gate_up, layer.down)}.values())
+        self.streamed_bytes = self.weight_bytes + head.nbytes  # of an embedding, a row a token
+        self.weight_bytes += sum({id(p): p.nbytes for p in (embedding, head)}.values())
+
+    def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
+             outputs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Feed tokens[i] of slot slots[i] at positions[i]; return what follows rows `outputs`.
+
+        Tokens of one slot stand together in order. Returns float32 logits [outputs, vocabulary],
+        and the indices of their greatest, int32 [outputs]; the next step writes over both. More
+        rows than `max_rows` are run in several passes. Raises ``ValueError`` for what does not
+        exist, and nothing is computed in the pass concerned.
+        """
+        if len(tokens) <= self.max_rows:
+            count = self._pass(tokens, slots, positions, outputs)
+            return self._logits[:count], self._best[:count]
+        logits = np.empty((len(outputs), self.shape.vocabulary), np.float32)
+        best = np.empty(len(outputs), np.int32)
+        for first in range(0, len(tokens), self.max_rows):
+            part = slice(first, first + self.max_rows)
+            inside = [n for n, row in enumerate(outputs) if part.start <= row < part.stop]
+            count = self._pass(tokens[part], slots[part], positions[part],
+                               [outputs[n] - first for n in inside])
+            logits[inside], best[inside] = self._logits[:count], self._best[:count]
+        return logits, best
+
+    def close(self) -> None:
+        """End the threads and release the work space; idempotent."""
+        if self._runner:
+            self._library.slice_runner_destroy(self._runner)
+            self._runner = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _pass(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
+              outputs: Sequence[int]) -> int:
+        """Run one pass into `_logits` and `_best`; return how many rows of them it wrote."""
+        if not self._runner:
+            raise ValueError('the model is closed')
+        rows, count = len(tokens), len(outputs)
+        if not rows == len(slots) == len(positions) or count > self.max_rows:
+            raise ValueError(f'{rows} tokens with {len(slots)} slots, {len(positions)} positions '
+                             f'and {count} outputs')
+        numbers = array('i', [*tokens, *slots, *positions, *outputs])  # 32 bits everywhere
+        at, size = numbers.buffer_info()[0], numbers.itemsize * rows
+        error = self._library.slice_step(
+            self._runner, rows, at, at + size, at + 2 * size, count, at + 3 * size,
+            self._logits_at, self._best_at)
+        if error:
+            raise ValueError(f'the step was refused: {ERRORS.get(error, error)}')
+        return count
+
+    def _layer(self, layer: LayerWeights) -> Layer:
+        hidden, head_dim = self.shape.hidden, self.shape.head_dim
+        return Layer(
+            self._vector(layer.attention_norm, hidden), self._vector(layer.mlp_norm, hidden),
+            self._vector(layer.query_norm, head_dim), self._vector(layer.key_norm, head_dim),
+            layer.qkv.matrix, layer.attention_out.matrix, layer.gate_up.matrix, layer.down.matrix)
+
+    def _floats(self, array: np.ndarray) -> np.ndarray:
+        array = np.ascontiguousarray(array, np.float32)
+        self._alive.append(array)
+        return array
+
+    def _vector(self, array: np.ndarray | None, size: int) -> int | None:
+        if array is None:
+            return None
+        if np.shape(array) != (size,):
+            raise ValueError(f'a norm of shape {np.shape(array)} where {size} are wanted')
+        return self._floats(array).ctypes.data

@@ -1,0 +1,3 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The step in plain torch operators: the reference, and the way where nothing quicker runs."""

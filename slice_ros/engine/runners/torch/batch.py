@@ -1,0 +1,50 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of a step, on the host and on the device: one copy brings them all there."""
+
+from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+import torch
+
+_ALIGNED = 4  # numbers: Triton compiles a kernel anew for a pointer to no multiple of 16 bytes
+
+
+class Batch:
+    """What a step over `tokens` of `requests` reads, int32 on the device.
+
+    `ids`, `positions` and `places` (in `cache`) are [tokens], `pages` [requests, pages of a slot]
+    the rows of the page table, `last` [logits] the tokens whose logits are wanted. Tokens and
+    requests that are not set stand at the first place of the scratch page.
+    """
+
+    def __init__(self, cache: KvCache, tokens: int, requests: int, device: torch.device,
+                 pinned: bool = False) -> None:
+        self._cache = cache
+        wide = -(-tokens // _ALIGNED) * _ALIGNED
+        self._host = torch.zeros(4 * wide + requests * cache.table.shape[1], dtype=torch.int32,
+                                 pin_memory=pinned)
+        self._numbers = self._host[:4 * wide].view(4, wide).numpy()
+        self._table = self._host[4 * wide:].view(requests, -1).numpy()
+        self._device = torch.empty_like(self._host, device=device)
+        self.ids, self.positions, self.places, self._last = (
+            self._device[:4 * wide].view(4, wide)[:, :tokens].unbind(0))
+        self.pages = self._device[4 * wide:].view(requests, -1)
+        self.last = self._last[:0]
+
+    def set(self, ids: list[int], slots: list[int], positions: list[int], last: list[int],
+            owners: list[int]) -> 'Batch':
+        """Send token `ids` at `positions` of `slots`; `owners` are the slots of the requests.
+
+        Returns before the device has them: the host's buffer must be left alone until then.
+        """
+        numbers, tokens = self._numbers, len(ids)
+        numbers[0, :tokens], numbers[1, :tokens] = ids, positions
+        numbers[2, :tokens] = self._cache.places(slots, numbers[1, :tokens])
+        numbers[:2, tokens:] = 0
+        numbers[2, tokens:] = self._cache.scratch * PAGE_TOKENS
+        numbers[3, :len(last)] = last
+        self._table[:len(owners)] = self._cache.table[owners]
+        self._table[len(owners):] = self._cache.scratch
+        self._device.copy_(self._host, non_blocking=True)
+        self.last = self._last[:len(last)]
+        return self

@@ -1,0 +1,113 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Choosing the tokens of all requests of a step at once, on the device that has their logits.
+
+The same choices as `Sampler.choose` makes one after the other; the host waits once, for the ids.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import math
+
+from slice_ros.engine.runners.fetch import fetch
+from slice_ros.engine.text.sampling import COLD, filtered, FIRST_LOOK, pick, Sampler
+import torch
+
+
+def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
+                   forbidden: Mapping[int, torch.Tensor]) -> Callable[[], list[int]]:
+    """Return what waits for a token id for each row of `logits`, which are left alone until then.
+
+    Arguments as those of `choose_tokens`.
+    """
+    draws = {row: sampler.draw() for row, sampler in enumerate(samplers)
+             if sampler.sampling.temperature >= COLD}
+    logits = _adjusted(logits, samplers, forbidden)
+    arrived = fetch(chosen(logits, samplers, draws))
+
+    def decided() -> list[int]:
+        tokens, rest = arrived()
+        for row, undecided in enumerate(rest):
+            if undecided:  # so flat that the first look did not reach top-p: rare, and it waits
+                tokens[row] = pick(*filtered(logits[row], samplers[row].sampling), draws[row])
+        return tokens
+    return decided
+
+
+def chosen(logits: torch.Tensor, samplers: Sequence[Sampler], draws: Mapping[int, float]
+           ) -> torch.Tensor:
+    """Return [2, rows] on the device: token ids, and whether a row needs another look.
+
+    `draws` are the random numbers of rows that do not take the most likely token.
+    """
+    tokens = logits.argmax(-1)
+    rest = torch.zeros_like(tokens)
+    groups = [], []
+    for row in draws:
+        wanted = samplers[row].sampling
+        groups[bool(wanted.top_k or wanted.top_p < 1)].append(row)
+    for choose, rows in zip((_of_all, _of_the_likeliest), groups):
+        if not rows:
+            continue
+        numbers = [(row, draws[row], s.temperature, s.min_p, s.top_p, s.top_k)
+                   for row, s in ((row, samplers[row].sampling) for row in rows)]
+        at, draw, temperature, min_p, top_p, top_k = _upload(
+            torch.tensor(numbers, dtype=torch.float64).T, logits.device).unsqueeze(-1)
+        at = at[:, 0].long()
+        probs = torch.softmax(logits[at] / temperature.float(), -1)
+        look = max(samplers[row].sampling.top_k or FIRST_LOOK for row in rows)
+        tokens[at], rest[at] = choose(probs, draw, min_p, top_p, top_k, look)
+    return torch.stack((tokens, rest))
+
+
+def _of_all(probs: torch.Tensor, draw: torch.Tensor, min_p: torch.Tensor, *_: object
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+    probs = torch.where(probs >= min_p.float() * probs.amax(-1, True), probs, 0.0)
+    at = _drawn(probs, draw).clamp_(max=probs.shape[-1] - 1)[:, 0]
+    return at, torch.zeros_like(at)
+
+
+def _of_the_likeliest(probs: torch.Tensor, draw: torch.Tensor, min_p: torch.Tensor,
+                      top_p: torch.Tensor, top_k: torch.Tensor, look: int
+                      ) -> tuple[torch.Tensor, torch.Tensor]:
+    vocab = probs.shape[-1]
+    top, ids = torch.topk(probs, min(look, vocab))
+    number = torch.arange(top.shape[-1], device=top.device)
+    top = torch.where(number < torch.where(top_k > 0, top_k, FIRST_LOOK), top, 0.0)
+    found = top.sum(-1, True)
+    whole = torch.where(top_k > 0, found, 1.0)
+    # A look at all of the vocabulary has found what there is.
+    rest = (top_k == 0) & (top_p < 1) & (found < top_p) & (FIRST_LOOK < vocab)
+    inside = (top.cumsum(-1) - top < top_p * whole) | (top_p == 1) | (number == 0)
+    inside &= top >= min_p.float() * top[:, :1]
+    top = torch.where(inside, top, 0.0)
+    at = torch.minimum(_drawn(top, draw), (top > 0).sum(-1, True) - 1)
+    return ids.gather(-1, at)[:, 0], rest[:, 0].long()
+
+
+def _drawn(probs: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
+    """Return [rows, 1]: where the share `draw` [rows, 1] of all probability is reached."""
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True)
+
+
+def _adjusted(logits: torch.Tensor, samplers: Sequence[Sampler],
+              forbidden: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """Return logits with repetition penalties, and without the tokens that are forbidden."""
+    penalised = [row for row, sampler in enumerate(samplers) if sampler.seen is not None]
+    if not penalised and not forbidden:
+        return logits
+    logits = logits.clone()
+    for row, without in forbidden.items():
+        logits[row].masked_fill_(_upload(without, logits.device), -math.inf)
+    for row in penalised:
+        seen = _upload(torch.tensor(sorted(samplers[row].seen)), logits.device)
+        values, penalty = logits[row, seen], samplers[row].sampling.repetition_penalty
+        logits[row, seen] = torch.where(values > 0, values / penalty, values * penalty)
+    return logits
+
+
+def _upload(host: torch.Tensor, device: torch.device) -> torch.Tensor:
+    # From pinned memory, or the copy would wait for all that the device has still to do.
+    if device.type == 'cuda':
+        host = host.contiguous().pin_memory()
+    return host.to(device, non_blocking=True)

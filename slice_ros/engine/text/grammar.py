@@ -1,0 +1,219 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Answers of a given form: what may be sampled next, and where the answer is whole.
+
+A request's format is compiled into a matcher (llguidance) when it comes. From then on the matcher
+is fed each sampled token, and says before each which tokens keep the form: that takes some tens
+of microseconds, in a thread of its own, while the forward pass runs.
+"""
+
+import codecs
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+import json
+import logging
+import re
+import time
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
+import numpy as np
+from slice_ros.engine.config import FORMATS, ResponseFormat
+from slice_ros.engine.text.schema_limits import (
+    check_repeats, MAX_BYTES, MAX_REGEX_BYTES, read_schema)
+from slice_ros.errors import ErrorCode, RequestError
+import torch
+
+logger = logging.getLogger(__name__)
+
+_MAX_CHOICES = 256
+_MAX_CHOICE_BYTES = 16384   # of all choices together
+_MASK_S = 0.05              # processor time that one mask may take
+# Blanks are where json.dumps puts them and nowhere else: a small model would go on for ever.
+_JSON = {'item_separator': ', ', 'key_separator': ': ', 'whitespace_flexible': False}
+
+
+class Grammars:
+    """Compiles formats for one tokenizer, and computes masks in the background.
+
+    `compile` may be called from any thread, `prepare` from the one that runs the loop.
+    """
+
+    def __init__(self, tokenizer, vocab_size: int, stop_tokens: frozenset[int]) -> None:
+        self._tokenizer = None
+        self._why_not = 'its tokenizer is of an unknown kind'
+        self._worker = ThreadPoolExecutor(1, 'slice masks')
+        stops = sorted(token for token in stop_tokens if token < vocab_size)
+        backend = getattr(tokenizer, 'backend_tokenizer', None)
+        if not stops:
+            self._why_not = 'it has no token that ends an answer'
+        elif backend is not None:
+            try:
+                self._tokenizer = LLTokenizer(backend.to_str(), n_vocab=vocab_size,
+                                              eos_token=stops)
+            except ValueError as error:
+                logger.warning('this model cannot keep to a response format: %s', error)
+        self._not_stops = np.full(-(-vocab_size // 32) * 32, 1, np.uint8)
+        self._not_stops[stops] = 0
+        self._vocab_size = vocab_size
+
+    def compile(self, wanted: ResponseFormat) -> 'Constraint | None':  # noqa: A003
+        """Return what holds an answer to a format; None for free text.
+
+        Raises ``RequestError``, INVALID_REQUEST, when there is no such format, it is too large or
+        costly, or no answer has it.
+        """
+        kind, choices, grammar = wanted.kind, wanted.choices, wanted.grammar
+        if kind not in FORMATS:
+            raise _invalid(f'type is {kind!r:.80}: choose one of {", ".join(FORMATS)}')
+        if choices and kind != 'choice':
+            raise _invalid(f'choices are given, but the type is {kind}: set the type to choice')
+        if grammar and kind not in ('json_schema', 'regex'):
+            raise _invalid(f'a grammar is given, but the type is {kind}: set the type to '
+                           'json_schema or regex')
+        if kind == 'text':
+            return None
+        if self._tokenizer is None:
+            raise _invalid(f'this model cannot keep to one ({self._why_not}): choose text')
+        endings: tuple[bytes, ...] = ()
+        try:
+            if kind == 'choice':
+                endings = _encoded(choices)
+                compiled = LLMatcher.grammar_from_regex('|'.join(map(_literally, choices)))
+            elif kind == 'regex':
+                _check_size(grammar, MAX_REGEX_BYTES)
+                check_repeats(grammar)
+                # Digits are 0 to 9: few programs that read an answer know the others.
+                compiled = LLMatcher.grammar_from_lark(f'start: /{regex_to_lark(grammar, "d")}/')
+            else:
+                _check_size(grammar, MAX_BYTES)
+                compiled = LLMatcher.grammar_from_json_schema(
+                    json.dumps(read_schema(grammar)), overrides=_JSON)
+        except UnicodeEncodeError:
+            raise _refused(kind, 'it is no Unicode text') from None
+        except ValueError as error:
+            raise _refused(kind, str(error)) from None
+        limits = LLParserLimits(
+            max_items_in_row=1000, initial_lexer_fuel=300_000, step_lexer_fuel=100_000,
+            step_max_items=20_000, max_lexer_states=20_000, max_grammar_size=50_000,
+            verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, compiled, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise _refused(kind, matcher.get_error())
+        answer = Constraint(matcher, self._tokenizer, self._not_stops, self._vocab_size, endings)
+        answer.prepare()
+        if answer.error:
+            raise _refused(kind, answer.error)
+        return answer
+
+    def prepare(self, answers: Sequence['Constraint']) -> Future | None:
+        """Have the masks of the next tokens computed; they are there when the result is."""
+        if not answers:
+            return None
+        return self._worker.submit(lambda: [answer.prepare() for answer in answers])
+
+
+class Constraint:
+    """The answer of one request on its way through its grammar.
+
+    `forbidden` [vocab], bool, are the tokens that may not come next, once `prepare` has run;
+    `over` says that nothing can follow; `error` is empty, or why it cannot go on.
+    """
+
+    def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer, not_stops: np.ndarray,
+                 vocab_size: int, endings: tuple[bytes, ...]) -> None:
+        self._matcher, self._tokenizer, self._not_stops = matcher, tokenizer, not_stops
+        self._allowed = np.zeros(len(not_stops) // 32, np.int32)
+        self._endings = endings      # what may follow, of a choice
+        self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
+        self._vocab_size = vocab_size
+        self._prepared = self.over = False
+        self.forbidden: torch.Tensor | None = None
+        self.error = ''
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has its form as it is."""
+        return self.over or self._matcher.is_accepting()
+
+    def prepare(self) -> None:
+        """Compute `forbidden` for the next token, unless that was done."""
+        if self._prepared or self.error:
+            return
+        self._prepared = True
+        began = time.thread_time()
+        self._matcher.unsafe_compute_mask_ptr(self._allowed.ctypes.data, self._allowed.nbytes)
+        spent = time.thread_time() - began
+        allowed = np.unpackbits(self._allowed.view(np.uint8), bitorder='little')
+        if not self._matcher.is_accepting():
+            allowed &= self._not_stops  # some models end with a token that is also text
+        if self._matcher.is_error() or not allowed.any():
+            self._fail(self._matcher.get_error() or 'NoExtension')
+        elif spent > _MASK_S:
+            self._fail('it takes too long to follow')
+        self.forbidden = torch.from_numpy(allowed[:self._vocab_size] == 0)
+
+    def accept(self, token: int) -> str:
+        """Take a sampled token in; return the text that becomes printable with it.
+
+        That is all the rest where only one choice is left.
+        """
+        self._prepared = False
+        if self.error or not self._matcher.consume_token(token):
+            self._fail(self._matcher.get_error())
+            return ''
+        new = self._tokenizer.decode_bytes([token])
+        if self._endings:
+            self._endings = tuple(ending[len(new):] for ending in self._endings
+                                  if ending.startswith(new))
+            if len(self._endings) == 1:
+                new += self._endings[0]
+                self.over = True
+        self.over = self.over or self._matcher.is_stopped()
+        return self._decoder.decode(new)
+
+    def _fail(self, reason: str) -> None:
+        self.error = self.error or _reason(reason)
+
+
+def _encoded(choices: tuple[str, ...]) -> tuple[bytes, ...]:
+    if not 0 < len(choices) <= _MAX_CHOICES:
+        raise ValueError(f'give 1 to {_MAX_CHOICES} choices, not {len(choices)}')
+    if not all(isinstance(choice, str) and choice for choice in choices):
+        raise ValueError('a choice must be a text that is not empty')
+    if sum(map(len, choices)) > _MAX_CHOICE_BYTES:
+        raise ValueError(f'all choices together may have {_MAX_CHOICE_BYTES} bytes')
+    encoded = tuple(dict.fromkeys(choice.encode() for choice in choices))
+    if sum(map(len, encoded)) > _MAX_CHOICE_BYTES:
+        raise ValueError(f'all choices together may have {_MAX_CHOICE_BYTES} bytes')
+    return encoded
+
+
+def _literally(text: str) -> str:
+    return ''.join(c if c.isascii() and c.isalnum() else f'\\x{{{ord(c):x}}}' for c in text)
+
+
+def _check_size(grammar: str, limit: int) -> None:
+    if not grammar:
+        raise ValueError('grammar is empty')
+    size = len(grammar) if len(grammar) > limit else len(grammar.encode())
+    if size > limit:
+        raise ValueError(f'it has {size} bytes, {limit} are possible')
+
+
+def _reason(message: str) -> str:
+    """Return the gist of what llguidance says of a grammar, in one short line."""
+    if 'NoExtension' in message:
+        return 'no answer can have it'
+    found = re.search(r'^error: (.*)$', message, re.MULTILINE)
+    gist = found[1] if found else message.rpartition('(in regex): ')[2].partition('\n')[0]
+    return ' '.join(gist.split())[:160].rstrip('. ')
+
+
+def _refused(kind: str, reason: str) -> RequestError:
+    what = {'choice': 'the choices', 'regex': 'the regular expression',
+            'json_schema': 'the JSON schema'}[kind]
+    return _invalid(f'{what} cannot be used: {_reason(reason)}')
+
+
+def _invalid(sentence: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_REQUEST, f'response_format: {sentence}')

@@ -1,0 +1,200 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
+
+from collections.abc import Iterable
+from functools import cached_property, partial
+import re
+import secrets
+
+from jinja2 import TemplateError
+from slice_ros.errors import ErrorCode, RequestError
+from tokenizers.decoders import ByteLevel
+
+ROLES = ('system', 'user', 'assistant')
+_MARK = re.compile('(\x02[0-9a-f]{32}\x03)')   # stands for a text that holds special tokens
+
+
+class PromptEncoder:
+    """Encodes prompts and chats with a Hugging Face tokenizer. Thread-safe.
+
+    Text that could not fit `max_context` tokens whatever it says is refused by its length in
+    bytes, so that megabytes of text cost nothing.
+    """
+
+    def __init__(self, tokenizer, max_context: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_context = max_context
+        vocabulary = tokenizer.get_vocab()
+        self._max_bytes = max_context * max((len(t.encode()) for t in vocabulary), default=1)
+        backend = getattr(tokenizer, 'backend_tokenizer', None)
+        self._special = [t for t in tokenizer.all_special_tokens if t]
+        self._special_ids = frozenset(tokenizer.all_special_ids)
+        self.decode = partial(tokenizer.decode, skip_special_tokens=True,
+                              clean_up_tokenization_spaces=False)
+        self.additive = False  # whether a text is what its tokens say by themselves, in a row
+        self._backend = backend
+        if backend is not None:
+            backend.no_padding()
+            backend.no_truncation()
+            backend.encode_special_tokens = False
+            added = {i: t for i, t in backend.get_added_tokens_decoder().items() if t.special}
+            self._special = [t.content for t in added.values()]
+            self._special_ids = frozenset(added)
+            self.decode = backend.decode  # leaves special tokens out
+            self.additive = isinstance(backend.decoder, ByteLevel)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Encode a raw prompt, in which special tokens are taken as such.
+
+        Raises ``RequestError``: INVALID_REQUEST when it is empty or no Unicode text,
+        PROMPT_TOO_LONG when it does not fit the context.
+        """
+        self._check_text('prompt', prompt)
+        if not prompt:
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt is empty')
+        self._check_bytes(len(prompt.encode()))
+        return self.check_tokens(self.ids(prompt, with_bos=True))
+
+    def encode_chat(self, messages: Iterable[tuple[str, str]]) -> list[int]:
+        """Encode (role, content) messages with the chat template, up to where the answer starts.
+
+        A special token written inside a content is text and opens no turn. Raises
+        ``RequestError``: INVALID_REQUEST for an unknown role, no message, messages that the
+        template refuses (its own sentence), or a model without template; PROMPT_TOO_LONG.
+        """
+        chat, literal = self._checked(messages)
+        return self.check_tokens(self._ids_with_literals(self._rendered(chat), literal))
+
+    def extend_chat(self, tokens: list[int], prompt_tokens: int,
+                    messages: list[tuple[str, str]], new: list[tuple[str, str]]) -> list[int]:
+        """Encode `messages` and `new` as `encode_chat` does, but so that `tokens` go on.
+
+        `tokens` are a prompt, `prompt_tokens` long, and its answer; the last of `messages` is
+        this answer. Tokenising its text anew may give others: these are kept, and what the
+        template adds behind them is appended. All is encoded anew where the template does not
+        extend its own earlier text (it strips, moves or leaves out something). Raises as
+        `encode_chat` does.
+        """
+        chat, literal = self._checked([*messages, *new])
+        text, answer = self._rendered(chat), len(messages) - 1
+        spoken = self._rendered(chat[:answer]) + chat[answer]['content']
+        rest = text[len(spoken):]
+        # Text may be cut in two before a special token, and tokenises the same.
+        if not text.startswith(spoken) or not rest.startswith(tuple(self._special)):
+            return self.check_tokens(self._ids_with_literals(text, literal))
+        return self.check_tokens([
+            *tokens[:prompt_tokens], *self._answer(tokens[prompt_tokens:], messages[answer][1]),
+            *self._ids_with_literals(rest, literal)])
+
+    def _answer(self, tokens: list[int], text: str) -> list[int]:
+        """Return the tokens of an answer as far as they say `text` and nothing else.
+
+        One that the model gave a special token in mid-text would otherwise forge a turn.
+        """
+        if tokens and tokens[-1] in self._special_ids:
+            tokens = tokens[:-1]  # the stop: the template brings its own
+        if self._special_ids.isdisjoint(tokens) and self.decode(tokens) == text:
+            return tokens
+        mark = _mark()
+        return self._ids_with_literals(mark, {mark: text}) if text else []
+
+    def _checked(self, messages: Iterable[tuple[str, str]]
+                 ) -> tuple[list[dict[str, str]], dict[str, str]]:
+        """Return the chat, and by their marks in it the texts that hold special tokens."""
+        template = self._tokenizer.get_chat_template() if self._tokenizer.chat_template else None
+        if template is None:
+            raise RequestError(ErrorCode.INVALID_REQUEST,
+                               'this model has no chat template: send a prompt, not messages')
+        chat, literal, size = [], {}, 0
+        for role, content in messages:
+            self._check_text('role', role)
+            self._check_text('message content', content)
+            # Other roles are taken where the template names them ('tool' ...).
+            known = role in ROLES or role.isidentifier() and (
+                f"'{role}'" in template or f'"{role}"' in template)
+            if not known:
+                raise RequestError(ErrorCode.INVALID_REQUEST,
+                                   f'unknown role {role!r:.80}: use {", ".join(ROLES)}')
+            size += len(content.encode())
+            self._check_bytes(size)
+            if any(token in content for token in self._special):
+                mark = _mark()
+                literal[mark], content = content, mark
+            chat.append({'role': role, 'content': content})
+        if not any(m['content'].strip() for m in chat):
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'the messages are empty')
+        return chat, literal
+
+    def _rendered(self, chat: list[dict[str, str]]) -> str:
+        try:
+            return self._tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise RequestError(ErrorCode.INVALID_REQUEST,
+                               f'the chat template refuses these messages: {error}') from error
+
+    def check_tokens(self, tokens: list[int]) -> list[int]:
+        """Return `tokens` if there is at least one and room behind them for an answer."""
+        if not tokens:
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt holds no token')
+        if len(tokens) >= self._max_context:
+            raise RequestError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f'the prompt is {len(tokens)} tokens long and the context holds '
+                f'{self._max_context}: shorten it to at most {self._max_context - 1}')
+        return tokens
+
+    def ids(self, text: str, with_bos: bool = False) -> list[int]:
+        """Return the tokens of a text of any length, special tokens taken as such."""
+        if self._backend is None:
+            return list(self._tokenizer.encode(text, add_special_tokens=with_bos))
+        # The batch call releases the interpreter lock while it works.
+        return self._backend.encode_batch([text], add_special_tokens=with_bos)[0].ids
+
+    @cached_property
+    def _plain(self):
+        """A tokenizer to which '<|im_start|>' is text: tens of MB that few requests need."""
+        copy = type(self._backend).from_str(self._backend.to_str())
+        copy.encode_special_tokens = True
+        return copy
+
+    def _ids_with_literals(self, text: str, literal: dict[str, str]) -> list[int]:
+        if not literal:
+            return self.ids(text)
+        if self._backend is None:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, 'a message holds a special token of this model '
+                f'(one of {", ".join(self._special[:4])}): leave it out'[:400])
+        ids = []
+        for piece in _MARK.split(text):  # a template may move a content, or leave it out
+            if piece in literal:
+                ids += self._plain.encode_batch([literal[piece]], add_special_tokens=False)[0].ids
+            elif piece:
+                ids += self.ids(piece)
+        return ids
+
+    def _check_text(self, what: str, text: object) -> None:
+        if not isinstance(text, str):
+            raise RequestError(ErrorCode.INVALID_REQUEST,
+                               f'the {what} must be text, not {type(text).__name__}')
+        # Length first: nothing is done with megabytes.
+        self._check_bytes(len(text))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f'the {what} is no Unicode text: a lone surrogate at position {error.start}'
+            ) from error
+
+    def _check_bytes(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise RequestError(
+                ErrorCode.PROMPT_TOO_LONG,
+                f'the prompt is {size} bytes long, more than the {self._max_context} tokens of '
+                f'the context could ever hold ({self._max_bytes} bytes)')
+
+
+def _mark() -> str:
+    return f'\x02{secrets.token_hex(16)}\x03'

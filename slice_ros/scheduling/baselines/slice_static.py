@@ -1,0 +1,103 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The published SLICE scheduler (arXiv 2510.18544), kept as the reference.
+
+Two phases, run again on every arrival and completion: select requests by utility per unit of
+decode rate while one cycle still fits, then scan the columns of a left-justified decode mask.
+"""
+
+from collections.abc import Sequence
+import math
+
+from slice_ros.request import Request
+from slice_ros.scheduling.decode_mask import columns_of, cycle_time, decode_rate, left_justified
+from slice_ros.scheduling.kv_budget import fit_step
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
+
+
+class SliceStatic(Policy):
+    """SLICE as published: nominal rates, a fixed capacity ratio, prefills outside the budget.
+
+    `cycle` is in seconds; `capacity_ratio` is the share of it that the selection may fill.
+    Raises ``ValueError`` when `cycle` is not above 0 or `capacity_ratio` not in (0, 1].
+    """
+
+    def __init__(self, capacity: Capacity, *, capacity_ratio: float = 1.0,
+                 cycle: float = 1.0) -> None:
+        super().__init__(capacity)
+        if not 0 < capacity_ratio <= 1:
+            raise ValueError(f'capacity_ratio must be in (0, 1], not {capacity_ratio}')
+        if not (cycle > 0 and math.isfinite(cycle)):
+            raise ValueError(f'cycle must be above 0 s, not {cycle}')
+        self.capacity_ratio = capacity_ratio
+        self.cycle = cycle
+        self._live: tuple[Request, ...] = ()
+        self._ranked: list[Request] = []
+        self._selected: list[Request] = []
+        self._columns: tuple[tuple[int, ...], ...] = ()
+        self._next = 0
+
+    def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
+        live = tuple(requests)
+        if live != self._live:
+            self._live = live
+            self._replan(latency)
+        if not self._selected:
+            return Step()
+        # A newly selected request is prefilled before anything decodes, as published.
+        for request in self._selected:
+            if not request.decoding:
+                chunk = PrefillChunk(request, min(request.pending, self.capacity.prefill_chunk))
+                step = fit_step(self.capacity, self._ranked, (), (chunk,))
+                if not step.idle:
+                    return step
+        # Rows that found no room in the KV cache are not decoding; the first always is. Columns
+        # it does not stand in can be empty for want of memory: pass over those.
+        for _ in self._columns:
+            rows = [self._selected[i] for i in self._columns[self._next]]
+            self._next = (self._next + 1) % len(self._columns)
+            step = fit_step(self.capacity, self._ranked, [r for r in rows if r.ready])
+            if not step.idle:
+                return step
+        return Step()
+
+    def select(self, requests: Sequence[Request], latency: LatencyModel) -> list[Request]:
+        """Return the requests of the next cycles, the highest utility rate first (phase 1)."""
+        return self._select(self.rank(requests), latency)
+
+    def rank(self, requests: Sequence[Request]) -> list[Request]:
+        """Order by utility rate ``U * TPOT``, highest first; equals stay in order of arrival."""
+        return sorted(requests, key=lambda r: -r.slo.utility * self.tpot(r))
+
+    def tpot(self, request: Request) -> float:
+        """Return the seconds per token that a request is held to.
+
+        Without a TPOT objective it is what the deadline implies for ``max_tokens``, and one token
+        a cycle (the lowest rate a mask can express) without a deadline either.
+        """
+        slo = request.slo
+        if slo.tpot_ms:
+            return slo.tpot
+        return min(slo.deadline / request.max_tokens, self.cycle)
+
+    def _select(self, ranked: list[Request], latency: LatencyModel) -> list[Request]:
+        limit = min(len(ranked), self.capacity.max_batch, self.capacity.slots)
+        rates: list[int] = []
+        context = 0
+        for n, request in enumerate(ranked[:limit], 1):
+            rates.append(decode_rate(self.tpot(request), self.cycle))
+            context += request.context
+            mean = context / n
+            span = cycle_time(rates, lambda batch: latency.decode(batch, int(batch * mean)))
+            # The first is served even where it alone overfills the cycle: idling helps nobody.
+            if n > 1 and span > self.cycle * self.capacity_ratio:
+                return ranked[:n - 1]
+        return ranked[:limit]
+
+    def _replan(self, latency: LatencyModel) -> None:
+        self._ranked = self.rank(self._live)
+        self._selected = self._select(self._ranked, latency)
+        rates = [decode_rate(self.tpot(request), self.cycle) for request in self._selected]
+        self._columns = columns_of(left_justified(rates))
+        self._next = 0
