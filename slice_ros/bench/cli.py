@@ -8,6 +8,7 @@ from importlib import import_module
 import sys
 
 from slice_ros.errors import ModelError, RequestError
+from slice_ros.scheduling.contract import PolicyError
 
 # Each module has add_arguments(parser) and run(args), and is loaded only when it is asked for:
 # simulating needs no torch.
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return args.run(args) or 0
-    except (ValueError, OSError, ModelError, RequestError) as error:
+    except (ValueError, OSError, ModelError, RequestError, PolicyError) as error:
         print(f'slice_bench: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,24 +1,27 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The contract every scheduling policy keeps.
+"""The contract of every scheduling policy.
 
-A policy is asked for one step at a time: given the time, the live requests and a latency model,
-`Policy.plan` says who decodes, who prefills how much, and who gives up memory. The simulator and
-the real server call the same objects in the same way. A policy reads requests and never changes
-them; what it must not know (how long an answer will turn out) is not on a request at all.
+A policy is asked for one step at a time. Given the time, the live requests and a latency model,
+`Policy.plan` returns which requests decode, which prefill how many tokens, and which give up
+memory. The simulator and the server call the same objects in the same way. A policy reads
+requests and never changes them. The length of an answer is no field of a request, so that no
+policy can know it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+import math
 
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.prediction import Prediction
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the engine can hold and do at once."""
+    """Limits of the engine."""
 
     max_batch: int = 16           # requests in one decode step
     slots: int = 64               # requests with a KV cache at the same time
@@ -40,8 +43,8 @@ class Step:
 
     ``evict`` gives up KV caches (recomputed when those requests next run) before the pass;
     ``drop`` ends requests with DEADLINE_MISSED. A step with neither decode nor prefill is idle:
-    plan again at ``wake_at``, or when a request arrives, ends or is no longer gated if that is
-    ``None``.
+    plan again at ``wake_at`` (seconds), or, if that is ``None``, when a request arrives, ends or
+    is no longer gated. A step names each request at most once.
     """
 
     decode: tuple[Request, ...] = ()
@@ -56,36 +59,70 @@ class Step:
 
 
 class Policy(ABC):
-    """A scheduling policy. One instance serves one engine; it is called from one thread."""
+    """A scheduling policy. One instance serves one engine.
 
-    def __init__(self, capacity: Capacity) -> None:
+    One thread calls it; `predict` alone may be called by any thread. `name` is the name that
+    `make_policy` was given, otherwise the name of the class.
+    """
+
+    @dataclass(frozen=True, slots=True)
+    class Options:
+        """The options of the policy: a subclass declares each with its type and a default.
+
+        Raises ``ValueError`` naming the option when a value is out of range.
+        """
+
+    def __init__(self, capacity: Capacity, options: 'Policy.Options | None' = None) -> None:
         self.capacity = capacity
+        self.options = self.Options() if options is None else options
+        self.name = type(self).__name__
+
+    @property
+    def capacity_ratio(self) -> float:
+        """Share of the time that the selection may fill, 0 to 1; NaN if the policy has none."""
+        return math.nan
 
     @abstractmethod
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
         """Return the next step for the live `requests`: none ended, in order of arrival.
 
-        Only those that are ``ready`` may be decoded: where rate control holds one, its room and
-        time go to others, and when nobody else can use them the step is idle.
+        `now` is in seconds on the clock of the requests. Only a request that is ``ready`` may be
+        decoded. Rate control gates the others: their room and time go to other requests, and the
+        step is idle if no other request can use them.
         """
 
+    def predict(self, now: float, request: Request, live: Sequence[Request],
+                latency: LatencyModel) -> Prediction | None:
+        """Predict the times of `request` if it arrived `now` beside the `live` ones.
+
+        Any thread may call this, also during `plan`; it changes nothing. None means that the
+        policy cannot be asked while it plans.
+        """
+        return None
+
+    def fresh(self) -> 'Policy':
+        """Return a new policy of the same class, name, capacity and options."""
+        policy = type(self)(self.capacity, self.options)
+        policy.name = self.name
+        return policy
+
     def finished(self, request: Request) -> None:
-        """Learn from a request that has just ended, whatever its final state."""
+        """Learn from a request that has just ended, in any final state."""
 
     def inherit(self, earlier: 'Policy') -> None:
-        """Take over what `earlier`, whose place this policy takes, has learnt.
+        """Take over what `earlier` has learnt; this policy replaces it.
 
-        Called before the first plan, where options, capacity or the objectives of live requests
+        Called before the first plan, when options, capacity or the objectives of live requests
         have changed.
         """
 
     def on_idle(self) -> None:
-        """Hear that nothing follows the last step at once: the time from now on is not its."""
+        """Note that no step follows the last one at once: the time from now on is not its."""
 
     def overhead(self) -> float:
         """Return the seconds that the step just planned costs beyond its forward pass.
 
-        Only the simulator charges it (moving KV caches to the host and back, in policies that
-        do); the real engine takes the time it takes.
+        Only the simulator charges it (moving KV caches to the host and back, for example); on
+        the engine this time passes by itself.
         """
         return 0.0

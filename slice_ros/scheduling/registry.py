@@ -1,12 +1,21 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The scheduling policies by name. A new one is a file of its own and a line in `POLICIES`."""
+"""The scheduling policies by name.
+
+A new policy of this package is a file of its own and a line in `POLICIES`. Another package adds
+one by the entry-point group ``slice_ros.policies``: its name, and ``module:Class`` of a `Policy`.
+"""
+
+from importlib.metadata import entry_points, EntryPoint
 
 from slice_ros.scheduling.baselines.fastserve import FastServe
 from slice_ros.scheduling.baselines.orca import Orca
 from slice_ros.scheduling.baselines.slice_static import SliceStatic
 from slice_ros.scheduling.policy import Capacity, Policy
+from slice_ros.scheduling.policy_options import make_options
 from slice_ros.scheduling.slice.slice_policy import Slice
+
+GROUP = 'slice_ros.policies'
 
 POLICIES: dict[str, type[Policy]] = {
     'fastserve': FastServe,
@@ -17,19 +26,58 @@ POLICIES: dict[str, type[Policy]] = {
 
 
 def policy_names() -> tuple[str, ...]:
-    """Return the names that `make_policy` knows, in alphabetical order."""
-    return tuple(sorted(POLICIES))
+    """Return the names that `make_policy` knows, in alphabetical order; imports no package."""
+    return tuple(sorted({*POLICIES, *_plug_ins()}))
+
+
+def policy_class(name: str) -> type[Policy]:
+    """Return the class of the policy `name`; a name of `POLICIES` wins over an entry point.
+
+    Raises ``ValueError`` naming the known policies, or, with its distribution, the entry point
+    that cannot be imported or is no `Policy`.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    plug_in = _plug_ins().get(name)
+    if plug_in is None:
+        raise ValueError(
+            f'unknown policy {name!r:.80}: choose one of {", ".join(policy_names())}')
+    origin = f'{plug_in.value} of {plug_in.dist.name if plug_in.dist else "an unknown package"}'
+    try:
+        found = plug_in.load()
+    except Exception as error:  # whatever the module of another package raises
+        raise ValueError(f'policy {name} ({origin}) cannot be imported: {_line(error)}') from error
+    if not (isinstance(found, type) and issubclass(found, Policy)):
+        raise ValueError(f'policy {name} ({origin}) is no subclass of slice_ros.scheduling.policy.'
+                         'Policy')
+    return found
 
 
 def make_policy(name: str, capacity: Capacity | None = None, **options) -> Policy:
-    """Make the policy `name`; `options` are its own (``capacity_ratio`` of ``slice_static`` ...).
+    """Make the policy `name`; `options` are fields of its `Policy.Options`.
 
-    Raises ``ValueError`` naming the known policies, or the option that is not one.
+    Raises ``ValueError`` as `policy_class` does, and naming the option that is unknown or has a
+    wrong value.
     """
-    if name not in POLICIES:
-        raise ValueError(
-            f'unknown policy {name!r:.80}: choose one of {", ".join(policy_names())}')
+    policy_type = policy_class(name)
     try:
-        return POLICIES[name](capacity or Capacity(), **options)
-    except TypeError as error:
-        raise ValueError(f'policy {name}: {error}') from error
+        policy = policy_type(capacity or Capacity(), make_options(name, policy_type, options))
+    except ValueError:
+        raise
+    except Exception as error:  # whatever the constructor of another package raises
+        raise ValueError(f'policy {name} cannot be made: {_line(error)}') from error
+    policy.name = name
+    return policy
+
+
+def _plug_ins() -> dict[str, EntryPoint]:
+    """Return the entry points by name, without those whose name a built-in policy has."""
+    found: dict[str, EntryPoint] = {}
+    for plug_in in entry_points(group=GROUP):
+        if plug_in.name not in POLICIES:
+            found.setdefault(plug_in.name, plug_in)
+    return found
+
+
+def _line(error: Exception) -> str:
+    return f'{type(error).__name__}: {" ".join(str(error).split()):.300}'

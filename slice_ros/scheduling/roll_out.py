@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from slice_ros.request import Request, State
+from slice_ros.scheduling.contract import check_step, plan_step
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import AnswerLengths
 from slice_ros.scheduling.policy import Policy, Step
@@ -25,7 +26,9 @@ def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Reques
     lengths = AnswerLengths()
     ends = {r: round(lengths.expected(r.generated, r.max_tokens)) for r in going}
     for _ in range(STEPS):
-        step = policy.plan(now, tuple(going), latency)
+        view = tuple(going)
+        step = plan_step(policy, now, view, latency)
+        check_step(policy, step, view)
         for evicted in step.evict:
             evicted.evict()
         over = [(r, State.FAILED) for r in step.drop]

@@ -15,7 +15,6 @@ from slice_ros.scheduling.admission import admit, predict, Prediction
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
-from slice_ros.scheduling.slice.slice_policy import Slice
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.job import Job
 from slice_ros.serving.loop import Loop
@@ -192,11 +191,7 @@ class Server:
         loop = self._loop
         with loop.changed:
             live = [job.request for job in loop.jobs.values()]
-        # Only `slice` can be asked while it plans; of others a new one is tried out.
-        policy = loop.planner.policy
-        if not isinstance(policy, Slice):
-            policy = self._make_policy()
-        return predict(policy, self.clock(), request, live, self.latency)
+        return predict(loop.planner.policy, self.clock(), request, live, self.latency)
 
     def snapshot(self) -> Snapshot:
         """Return what the server is doing, and how the classes have fared of late."""

@@ -12,11 +12,11 @@ from slice_ros.bench.config_files import config_file
 from slice_ros.bench.schedule.workload import Arrival, generate, scale_slo, Workload
 from slice_ros.bench.schedule.workload_file import load_trace, load_workload
 from slice_ros.scheduling.policy import Capacity, Policy
-from slice_ros.scheduling.registry import make_policy, policy_names
-import yaml
+from slice_ros.scheduling.policy_options import parse_options
+from slice_ros.scheduling.registry import make_policy, POLICIES, policy_class
 
-# Every policy there is; the product's own last, where plots show its decode mask.
-DEFAULT_POLICIES = sorted(policy_names(), key=lambda name: (name == 'slice', name))
+# The policies of this package, the default one last: plots show its decode mask.
+DEFAULT_POLICIES = sorted(POLICIES, key=lambda name: (name == 'slice', name))
 
 
 def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
@@ -34,7 +34,7 @@ def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
     if policies:
         parser.add_argument('--policies', default=DEFAULT_POLICIES, type=names,
                             help='comma-separated, each NAME[:OPTION=VALUE...], e.g. '
-                                 'slice_static:capacity_ratio=0.6 (default: all)')
+                                 'slice_static:capacity_ratio=0.6 (default: those built in)')
         parser.add_argument('--plot', type=Path, metavar='OUT.png', help='draw the figures here')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
     parser.add_argument('--max-batch', type=positive_int, default=16,
@@ -119,25 +119,26 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def positive_ints(text: str) -> list[int]:
+    """Parse a comma-separated flag of whole numbers above 0."""
+    return [positive_int(part) for part in names(text)]
+
+
 def policy_from_spec(spec: str, capacity: Capacity) -> Policy:
-    """Make the policy that ``name[:option=value[:option=value...]]`` says.
+    """Make the policy of ``name[:option=value[:option=value...]]``.
 
     Raises ``ValueError`` naming what is wrong.
     """
     return make_policy(spec.split(':')[0], capacity, **spec_options(spec))
 
 
-def positive_ints(text: str) -> list[int]:
-    """Parse a comma-separated flag of whole numbers above 0."""
-    return [positive_int(part) for part in names(text)]
-
-
 def spec_options(spec: str) -> dict[str, object]:
     """Return the options of a policy spec. Raises ``ValueError`` naming the part at fault."""
-    options = {}
-    for part in spec.split(':')[1:]:
+    name, *parts = spec.split(':')
+    texts = {}
+    for part in parts:
         key, equals, value = part.partition('=')
         if not equals or not key:
             raise ValueError(f'policy {spec!r:.80}: expected option=value, not {part!r:.80}')
-        options[key] = yaml.safe_load(value)
-    return options
+        texts[key] = value
+    return parse_options(name, policy_class(name), texts)

@@ -26,7 +26,7 @@ from slice_ros.slo import DEFAULT_CLASSES
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the flags of ``slice_bench plan``."""
     parser.add_argument('--policies', type=names, default=DEFAULT_POLICIES,
-                        help='comma-separated, with their options (default: all)')
+                        help='comma-separated, with their options (default: those built in)')
     parser.add_argument('--live', type=positive_ints, default=[16, 64, 256, 1024, 4096],
                         help='live requests (default: 16,64,256,1024,4096)')
     parser.add_argument('--steps', type=positive_int, default=300,

@@ -10,18 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 import math
 from time import perf_counter_ns
+from typing import NoReturn
 
 from slice_ros.bench.schedule.noise import Disturbance, Noise
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
+from slice_ros.scheduling.contract import check_step, plan_step, PolicyError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.slo import SloReport
-
-
-class ContractError(Exception):
-    """A policy asked for a step that the contract of `scheduling.policy` forbids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def simulate(policy: Policy, latency: LatencyModel, workload: Sequence[Arrival],
     `latency` says what steps truly cost, `believed` is the model that the policy is given (a
     copy of the true one by default); `noise` and its `seed` disturb the true cost. A request that
     an empty KV cache could not hold is rejected with PROMPT_TOO_LONG, as the server does. Raises
-    `ContractError` when the policy breaks its contract.
+    `PolicyError` when the policy raises or breaks its contract.
     """
     return _Simulation(policy, latency, workload, believed, noise, seed, log).run()
 
@@ -98,14 +96,10 @@ class _Simulation:
                 continue
             if self.view is None:
                 self.view = tuple(self.live)
-            before = perf_counter_ns()
-            step = self.policy.plan(self.now, self.view, self.believed)
-            self.result.plan_us.append((perf_counter_ns() - before) / 1e3)
+            step = self._plan(self.view)
             for request in step.drop:
-                self._known(request)
                 self._end(request, State.FAILED, ErrorCode.DEADLINE_MISSED)
             for request in step.evict:
-                self._known(request)
                 self._release(request)
                 request.evict()
             if step.idle:
@@ -114,6 +108,16 @@ class _Simulation:
                 self._run(step)
         self.result.end = self.now
         return self.result
+
+    def _plan(self, view: tuple[Request, ...]) -> Step:
+        before = perf_counter_ns()
+        try:
+            step = plan_step(self.policy, self.now, view, self.believed)
+            self.result.plan_us.append((perf_counter_ns() - before) / 1e3)
+            check_step(self.policy, step, view)
+        except PolicyError as error:
+            raise PolicyError(f'{error} (at {self.now:.3f} s)') from error
+        return step
 
     def _arrive(self) -> None:
         capacity = self.policy.capacity
@@ -136,16 +140,15 @@ class _Simulation:
         upcoming = self.arrivals[self.next].time if self.next < len(self.arrivals) else math.inf
         wake = min(upcoming, math.inf if step.wake_at is None else step.wake_at)
         if not self.now < wake < math.inf:
-            raise ContractError(
-                f'{type(self.policy).__name__} made no progress at {self.now:.3f} s: an idle step '
-                f'with wake_at={step.wake_at} while {len(self.live)} requests wait')
+            self._breach(f'made no progress: an idle step with wake_at={step.wake_at} while '
+                         f'{len(self.live)} requests wait')
         for request in self.running:
             request.pause()
         self.running = ()
         self.now = wake
 
     def _run(self, step: Step) -> None:
-        self._check(step)
+        self._check_capacity(step)
         context = sum(request.cached for request in step.decode)
         chunks = [(chunk.tokens, chunk.request.cached) for chunk in step.prefill]
         cost = self.truth.step(len(step.decode), context, chunks)
@@ -174,42 +177,21 @@ class _Simulation:
                 self._end(request, State.FINISHED)
         self.running = step.decode + tuple(c.request for c in step.prefill)
 
-    def _check(self, step: Step) -> None:
+    def _check_capacity(self, step: Step) -> None:
+        """Check the limits that `check_step` cannot know: it does not see who is in the cache."""
         capacity = self.policy.capacity
-        slots, tokens, fed = self.slots, self.tokens + len(step.decode), 0
-        if len(step.decode) > capacity.max_batch:
-            self._breach(f'decodes {len(step.decode)} requests, over {capacity.max_batch}')
-        for request in step.decode:
-            self._known(request)
-            if not request.decoding:
-                self._breach(f'decodes {request.id} before its prefill')
-            if request.gated:
-                self._breach(f'decodes {request.id}, which rate control holds')
-        for chunk in step.prefill:
-            request = chunk.request
-            self._known(request)
-            if request.decoding:
-                self._breach(f'prefills {request.id}, which is decoding')
-            if not 1 <= chunk.tokens <= request.pending:
-                self._breach(f'feeds {chunk.tokens} of {request.pending} tokens of {request.id}')
-            slots += not request.cached
-            fed += chunk.tokens
+        fed = sum(chunk.tokens for chunk in step.prefill)
+        slots = self.slots + sum(not chunk.request.cached for chunk in step.prefill)
+        tokens = self.tokens + len(step.decode) + fed
         if fed > capacity.prefill_chunk:
             self._breach(f'prefills {fed} tokens, over {capacity.prefill_chunk}')
         if slots > capacity.slots:
-            self._breach(f'holds {slots} KV slots, over {capacity.slots}')
-        if tokens + fed > capacity.kv_tokens:
-            self._breach(f'holds {tokens + fed} tokens of KV cache, over {capacity.kv_tokens}')
-        rows = len(step.decode) + len(step.prefill)
-        if len({*step.decode, *(chunk.request for chunk in step.prefill)}) != rows:
-            self._breach('names a request twice in one step')
+            self._breach(f'uses {slots} KV slots, over {capacity.slots}')
+        if tokens > capacity.kv_tokens:
+            self._breach(f'uses {tokens} tokens of KV cache, over {capacity.kv_tokens}')
 
-    def _known(self, request: Request) -> None:
-        if request not in self.lengths:
-            self._breach(f'names {request.id}, which is not live ({request.state.value})')
-
-    def _breach(self, what: str) -> None:
-        raise ContractError(f'{type(self.policy).__name__} at {self.now:.3f} s: {what}')
+    def _breach(self, what: str) -> NoReturn:
+        raise PolicyError(f'policy {self.policy.name} {what} (at {self.now:.3f} s)')
 
     def _release(self, request: Request) -> None:
         self.slots -= request.cached > 0

@@ -28,25 +28,34 @@ class _Standing:
 
 
 class FastServe(Policy):
-    """Skip-join MLFQ over `levels` levels; `q0` and `promote_after` are seconds.
+    """Skip-join MLFQ.
 
     With `swap`, a request that sat out a step has had its KV cache moved to the host, as
-    published, and moving it there and back costs `swap_token_ms` per token of context when it
-    returns (`overhead`; the default is 28 KiB a token each way over 12 GB/s). Without, it keeps
-    its cache for nothing until memory is short. Raises ``ValueError`` naming a bad option.
+    published; moving it there and back costs `swap_token_ms` per token of context when it returns
+    (`overhead`). Without, it keeps its cache for nothing until memory is short.
     """
 
-    def __init__(self, capacity: Capacity, *, q0: float = 0.05, levels: int = 8,
-                 promote_after: float = 10.0, swap: bool = False,
-                 swap_token_ms: float = 0.005) -> None:
-        super().__init__(capacity)
-        for name, value in (('q0', q0), ('levels', levels), ('promote_after', promote_after)):
-            if not value > 0:
-                raise ValueError(f'{name} must be above 0, not {value}')
-        if not (swap_token_ms >= 0 and math.isfinite(swap_token_ms)):
-            raise ValueError(f'swap_token_ms must be finite and not negative, not {swap_token_ms}')
-        self.q0, self.levels, self.promote_after = q0, int(levels), promote_after
-        self.swap_token_ms = swap_token_ms if swap else 0.0
+    @dataclass(frozen=True, slots=True)
+    class Options(Policy.Options):
+        """Raises ``ValueError`` naming the option that is not positive (or negative, or NaN)."""
+
+        q0: float = 0.05               # quantum of the first level, seconds
+        levels: int = 8                # queues
+        promote_after: float = 10.0    # seconds of waiting after which a request enters level 0
+        swap: bool = False             # whether sitting out moves the KV cache to the host
+        swap_token_ms: float = 0.005   # per token both ways: 28 KiB each way over 12 GB/s
+
+        def __post_init__(self) -> None:
+            for name in ('q0', 'levels', 'promote_after'):
+                value = getattr(self, name)
+                if not value > 0:
+                    raise ValueError(f'{name} must be above 0, not {value}')
+            cost = self.swap_token_ms
+            if not (cost >= 0 and math.isfinite(cost)):
+                raise ValueError(f'swap_token_ms must be finite and not negative, not {cost}')
+
+    def __init__(self, capacity: Capacity, options: Options | None = None) -> None:
+        super().__init__(capacity, options)
         self._standing: dict[Request, _Standing] = {}
         self._ran: tuple[Request, ...] = ()
         self._planned_at = 0.0
@@ -69,7 +78,7 @@ class FastServe(Policy):
         return step
 
     def overhead(self) -> float:
-        return self._moved * self.swap_token_ms / 1e3
+        return self._moved * self.options.swap_token_ms / 1e3 if self.options.swap else 0.0
 
     def finished(self, request: Request) -> None:
         self._standing.pop(request, None)
@@ -86,7 +95,7 @@ class FastServe(Policy):
                 continue
             at.used += seconds
             at.served_at = now
-            if at.used >= self.q0 * 2 ** at.level and at.level < self.levels - 1:
+            if at.used >= self._quantum(at.level) and at.level < self.options.levels - 1:
                 self._enter(at, at.level + 1)
 
     def _promote(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> None:
@@ -94,12 +103,15 @@ class FastServe(Policy):
             at = self._standing.get(request)
             if at is None:
                 work, level = latency.prefill(request.pending), 0
-                while self.q0 * 2 ** level < work and level < self.levels - 1:
+                while self._quantum(level) < work and level < self.options.levels - 1:
                     level += 1
                 at = self._standing[request] = _Standing(level, 0, request.arrival)
                 self._enter(at, level)
-            elif at.level and now - at.served_at > self.promote_after:
+            elif at.level and now - at.served_at > self.options.promote_after:
                 self._enter(at, 0)
+
+    def _quantum(self, level: int) -> float:
+        return self.options.q0 * 2 ** level
 
     def _enter(self, at: _Standing, level: int) -> None:
         self._turns += 1

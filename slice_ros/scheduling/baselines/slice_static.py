@@ -7,6 +7,7 @@ decode rate while one cycle still fits, then scan the columns of a left-justifie
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 import math
 
 from slice_ros.request import Request
@@ -17,26 +18,32 @@ from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 
 
 class SliceStatic(Policy):
-    """SLICE as published: nominal rates, a fixed capacity ratio, prefills outside the budget.
+    """SLICE as published: nominal rates, a fixed capacity ratio, prefills outside the budget."""
 
-    `cycle` is in seconds; `capacity_ratio` is the share of it that the selection may fill.
-    Raises ``ValueError`` when `cycle` is not above 0 or `capacity_ratio` not in (0, 1].
-    """
+    @dataclass(frozen=True, slots=True)
+    class Options(Policy.Options):
+        """Raises ``ValueError`` naming the option that is out of range."""
 
-    def __init__(self, capacity: Capacity, *, capacity_ratio: float = 1.0,
-                 cycle: float = 1.0) -> None:
-        super().__init__(capacity)
-        if not 0 < capacity_ratio <= 1:
-            raise ValueError(f'capacity_ratio must be in (0, 1], not {capacity_ratio}')
-        if not (cycle > 0 and math.isfinite(cycle)):
-            raise ValueError(f'cycle must be above 0 s, not {cycle}')
-        self.capacity_ratio = capacity_ratio
-        self.cycle = cycle
+        capacity_ratio: float = 1.0   # share of the cycle that the selection may fill, (0, 1]
+        cycle: float = 1.0            # span over which rates are planned, seconds, above 0
+
+        def __post_init__(self) -> None:
+            if not 0 < self.capacity_ratio <= 1:
+                raise ValueError(f'capacity_ratio must be in (0, 1], not {self.capacity_ratio}')
+            if not (self.cycle > 0 and math.isfinite(self.cycle)):
+                raise ValueError(f'cycle must be above 0 s, not {self.cycle}')
+
+    def __init__(self, capacity: Capacity, options: Options | None = None) -> None:
+        super().__init__(capacity, options)
         self._live: tuple[Request, ...] = ()
         self._ranked: list[Request] = []
         self._selected: list[Request] = []
         self._columns: tuple[tuple[int, ...], ...] = ()
         self._next = 0
+
+    @property
+    def capacity_ratio(self) -> float:
+        return self.options.capacity_ratio
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
         live = tuple(requests)
@@ -79,25 +86,25 @@ class SliceStatic(Policy):
         slo = request.slo
         if slo.tpot_ms:
             return slo.tpot
-        return min(slo.deadline / request.max_tokens, self.cycle)
+        return min(slo.deadline / request.max_tokens, self.options.cycle)
 
     def _select(self, ranked: list[Request], latency: LatencyModel) -> list[Request]:
         limit = min(len(ranked), self.capacity.max_batch, self.capacity.slots)
         rates: list[int] = []
         context = 0
         for n, request in enumerate(ranked[:limit], 1):
-            rates.append(decode_rate(self.tpot(request), self.cycle))
+            rates.append(decode_rate(self.tpot(request), self.options.cycle))
             context += request.context
             mean = context / n
             span = cycle_time(rates, lambda batch: latency.decode(batch, int(batch * mean)))
             # The first is served even where it alone overfills the cycle: idling helps nobody.
-            if n > 1 and span > self.cycle * self.capacity_ratio:
+            if n > 1 and span > self.options.cycle * self.capacity_ratio:
                 return ranked[:n - 1]
         return ranked[:limit]
 
     def _replan(self, latency: LatencyModel) -> None:
         self._ranked = self.rank(self._live)
         self._selected = self._select(self._ranked, latency)
-        rates = [decode_rate(self.tpot(request), self.cycle) for request in self._selected]
+        rates = [decode_rate(self.tpot(request), self.options.cycle) for request in self._selected]
         self._columns = columns_of(left_justified(rates))
         self._next = 0

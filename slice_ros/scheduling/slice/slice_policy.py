@@ -10,7 +10,7 @@ published cycle and decode mask are what this comes to when nothing changes: see
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 import math
 
@@ -18,12 +18,14 @@ from slice_ros.request import Request, State
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy, Step
+from slice_ros.scheduling.prediction import Prediction
 from slice_ros.scheduling.slice.best_effort import flow_of, slack_step
 from slice_ros.scheduling.slice.calibration import Promises
 from slice_ros.scheduling.slice.classes import Classes
 from slice_ros.scheduling.slice.demand import Demand, measure
 from slice_ros.scheduling.slice.rate_allocation import batch_of, chunk_of, pace_of, prefill_of
 from slice_ros.scheduling.slice.selection import Forecast, select
+from slice_ros.scheduling.slice.selection_prediction import prediction_of
 
 RESELECT = 0.05      # seconds between selections where nobody came or went
 PATIENCE = 30.0      # seconds after which an unselected request is owed service, come what may
@@ -32,22 +34,31 @@ PARTS = frozenset(('lengths', 'forecasts', 'ratio', 'return', 'places'))
 
 
 class Slice(Policy):
-    """Closed-loop SLICE. `on_miss` says what becomes of a request that has missed an objective.
+    """Closed-loop SLICE."""
 
-    ``'continue'``: it is served on slack, after all that can still be met; ``'drop'``: it ends
-    with DEADLINE_MISSED. `without` turns parts off (`PARTS`, joined by ``+``), to measure what
-    each is worth. Raises ``ValueError`` for any other `on_miss` or part.
-    """
+    @dataclass(frozen=True, slots=True)
+    class Options(Policy.Options):
+        """Raises ``ValueError`` for another `on_miss`, or a part of `without` that is none."""
 
-    def __init__(self, capacity: Capacity, *, on_miss: str = 'continue',
-                 without: str = '') -> None:
-        super().__init__(capacity)
-        self._off = frozenset(part for part in without.split('+') if part)
-        if not self._off <= PARTS:
-            raise ValueError(f'without takes {", ".join(sorted(PARTS))}, not {without!r:.80}')
-        if on_miss not in ('continue', 'drop'):
-            raise ValueError(f"on_miss must be 'continue' or 'drop', not {on_miss!r:.80}")
-        self.on_miss = on_miss
+        # What becomes of a request that has missed an objective. continue: it is served as best
+        # effort, after all that can still be met; drop: it ends with DEADLINE_MISSED.
+        on_miss: str = 'continue'
+        without: str = ''   # parts to turn off (`PARTS`, joined by ``+``), to measure their gain
+
+        def __post_init__(self) -> None:
+            if not self.off <= PARTS:
+                raise ValueError(
+                    f'without takes {", ".join(sorted(PARTS))}, not {self.without!r:.80}')
+            if self.on_miss not in ('continue', 'drop'):
+                raise ValueError(f"on_miss must be 'continue' or 'drop', not {self.on_miss!r:.80}")
+
+        @property
+        def off(self) -> frozenset[str]:
+            return frozenset(part for part in self.without.split('+') if part)
+
+    def __init__(self, capacity: Capacity, options: Options | None = None) -> None:
+        super().__init__(capacity, options)
+        self._off = self.options.off
         self._promises = Promises(tuned='ratio' not in self._off)
         self._live: tuple[Request, ...] = ()
         self._demands: dict[Request, Demand] = {}
@@ -77,7 +88,7 @@ class Slice(Policy):
             for demand in self._ran:
                 if demand.selected:  # of the others only the order counts, which is kept
                     measure(demand, now, latency, self.capacity.prefill_chunk)
-        if self.on_miss == 'drop':
+        if self.options.on_miss == 'drop':
             missed = tuple(d.request for d in self._others if d.lost)
             if missed:
                 self.on_idle()
@@ -111,12 +122,9 @@ class Slice(Policy):
     def on_idle(self) -> None:
         self._promises.forget()
 
-    def expect(self, now: float, request: Request, live: Sequence[Request],
-               latency: LatencyModel) -> tuple[Demand, list[Demand]]:
-        """Return what phase 1 would make of `request` if it came now, and of the `live` ones.
-
-        Copies: nothing is changed, and any thread may ask.
-        """
+    def predict(self, now: float, request: Request, live: Sequence[Request],
+                latency: LatencyModel) -> Prediction:
+        """Return what phase 1 would make of `request` if it came now beside the `live` ones."""
         known = self._demands
         mine = self._unseen(now, request, latency)
         others = [replace(known[r]) if r in known else self._unseen(now, r, latency)
@@ -124,7 +132,7 @@ class Slice(Policy):
         viable = [d for d in others + [mine]
                   if not d.lost and now + d.fastest <= d.finish_due]
         select(now, viable, self._forecasts(now), self.capacity_ratio)
-        return mine, others
+        return prediction_of(mine, others, latency, self.capacity.max_batch)
 
     def _unseen(self, now: float, request: Request, latency: LatencyModel) -> Demand:
         demand = Demand(request, self._classes.copy(request, now, latency))

@@ -6,10 +6,11 @@ import math
 
 import pytest
 from slice_ros.bench.schedule.noise import Noise
-from slice_ros.bench.schedule.simulate import ContractError, mistaken, simulate
+from slice_ros.bench.schedule.simulate import mistaken, simulate
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State
+from slice_ros.scheduling.contract import PolicyError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 from slice_ros.scheduling.registry import make_policy
@@ -168,21 +169,21 @@ def the_dead(self, now, requests, latency):
     (the_dead, r'control-0, which is not live \(finished\)'),
 ])
 def test_a_policy_that_breaks_its_contract_ends_the_simulation(script, sentence):
-    with pytest.raises(ContractError, match=sentence):
+    with pytest.raises(PolicyError, match=sentence):
         simulate(Scripted(script), LATENCY, arrivals((0.0, 30, 3), (0.0, 30, 20)))
 
 
 @pytest.mark.parametrize('cap, sentence', [
     (Capacity(max_batch=2), 'decodes 3 requests, over 2'),
-    (Capacity(slots=2), 'holds 3 KV slots, over 2'),
-    (Capacity(kv_tokens=92), 'holds 93 tokens of KV cache, over 92'),
+    (Capacity(slots=2), 'uses 3 KV slots, over 2'),
+    (Capacity(kv_tokens=92), 'uses 93 tokens of KV cache, over 92'),
     (Capacity(prefill_chunk=89), 'prefills 90 tokens, over 89'),
 ])
 def test_caps_are_enforced(cap, sentence):
     unbounded = make_policy('orca')
     policy = Scripted(lambda self, now, requests, latency:
                       unbounded.plan(now, requests, latency), cap)
-    with pytest.raises(ContractError, match=sentence):
+    with pytest.raises(PolicyError, match=sentence):
         simulate(policy, LATENCY, arrivals((0.0, 30, 5), (0.0, 30, 5), (0.0, 30, 5)))
 
 

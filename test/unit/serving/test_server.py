@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import State
 from slice_ros.scheduling.policy import Policy, Step
@@ -169,8 +168,8 @@ def policy():
         script = staticmethod(lambda made, requests: Step())
         made = 0
 
-        def __init__(self, capacity):
-            super().__init__(capacity)
+        def __init__(self, capacity, options=None):
+            super().__init__(capacity, options)
             type(self).made += 1
 
         def plan(self, now, requests, latency):
@@ -385,7 +384,7 @@ def test_what_the_policy_has_learnt_outlives_other_parameters(make_server):
     planner = server._loop.planner
     wait_until(lambda: planner.policy is not policy and server._loop.reconfigured is None)
     assert live.wait() and ask(server, max_tokens=400)[1].wait()
-    assert server._loop.planner.policy.on_miss == 'drop'
+    assert server._loop.planner.policy.options.on_miss == 'drop'
     assert server._loop.planner.policy.capacity.prefill_chunk == 16
     assert expected() < unknown / 3
     server.reconfigure(replace(server.config, policy='slice_static', policy_options={}))
