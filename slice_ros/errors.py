@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a request is refused or fails: one code and one sentence that says what to change.
+"""How a request is refused or fails: one code, and one sentence that tells what to change.
 
 The numbers are those of ``action/Generate.action``; a unit test holds the two together.
 """
@@ -28,7 +28,7 @@ class ErrorCode(IntEnum):
 
 
 class RequestError(Exception):
-    """A request that cannot be served, with the code and sentence its caller is given."""
+    """A request that cannot be served, with the code and the sentence for its caller."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -37,9 +37,9 @@ class RequestError(Exception):
 
 
 class ModelError(Exception):
-    """A model that cannot be loaded; the sentence says what was looked for and what to do."""
+    """A model that cannot be loaded; the sentence names what was looked for and what to do."""
 
 
 def one_line(error: Exception) -> str:
-    """Return what an error says, on one line and not too long a one."""
+    """Return the message of an error on one line of at most 400 characters."""
     return ' '.join(str(error).split())[:400] or type(error).__name__

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One request: its state machine, its progress through the model, and its timestamps.
 
-The scheduler, the simulator and the server all work on these. A request holds counts, never
-token ids: what the tokens say is the engine's business. Latencies are properties of the
-timestamps, so that they cannot disagree with them. Times are seconds on one monotonic clock.
+This is the only record of progress: policies, the simulator, the server and the engine's
+`TokenSequence` read it, and only the engine (or the simulator in its place) advances it. A request
+has counts, never token ids. Latencies are properties of the timestamps, so that they cannot
+disagree with them. Times are seconds on one monotonic clock.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class State(Enum):
     WAITING = 'waiting'      # nothing of it is in the KV cache
     PREFILL = 'prefill'      # part of its prompt is in the KV cache
     RUNNING = 'running'      # takes part in the current step
-    PAUSED = 'paused'        # keeps its KV cache but sits the current step out
+    PAUSED = 'paused'        # keeps its KV cache but takes no part in the current step
     FINISHED = 'finished'    # ran to its own end: a stop, or max_tokens
     CANCELLED = 'cancelled'  # ended by its caller
     FAILED = 'failed'        # ended by the server, with an error code
@@ -48,16 +49,16 @@ class Request:
     max_tokens: int
     state: State = State.WAITING
     cached: int = 0
-    reused: int = 0  # of the prompt, found in the cache when the request came
+    reused: int = 0  # of the prompt, found in the KV cache on arrival
     generated: int = 0
     first_token_at: float = math.nan
     last_token_at: float = math.nan
     ended_at: float = math.nan
     max_gap: float = 0.0
     error: ErrorCode = ErrorCode.NONE
-    gated: bool = False  # rate control keeps its next token back: it must not be decoded
-    pace: float = 0.0   # seconds that rate control leaves between its tokens; 0 = it does not
-    session_id: str = ''  # conversation it belongs to; empty = none
+    gated: bool = False  # its next token is not due by rate control: it must not be decoded
+    pace: float = 0.0   # seconds between its tokens by rate control; 0 = no rate control
+    session_id: str = ''  # session it belongs to; empty = none
 
     @property
     def context(self) -> int:
@@ -109,32 +110,32 @@ class Request:
         return True
 
     def adopt(self, tokens: int) -> None:
-        """Record that the first `tokens` were found in the cache and need not be fed.
+        """Record that the first `tokens` were found in the KV cache and need not be fed.
 
-        Raises ``ValueError`` when the request has ended, holds a part of the cache already, or
-        would have nothing left to feed.
+        Raises ``ValueError`` when the request has ended, has tokens in the cache already, or would
+        have nothing left to feed.
         """
         if self.ended or self.cached or not 1 <= tokens < self.pending:
             raise ValueError(f'request {self.id} ({self.state.value}, {self.cached} of '
-                             f'{self.context} tokens cached) cannot take {tokens} over')
+                             f'{self.context} tokens cached) cannot adopt {tokens}')
         self.cached = tokens
         if not self.generated:
             self.reused = tokens
         self.state = State.PREFILL
 
     def pause(self) -> None:
-        """Sit a step out, keeping the KV cache."""
+        """Take no part in the next step, keeping the KV cache."""
         if self.state is State.RUNNING:
             self.state = State.PAUSED
 
     def evict(self) -> None:
-        """Give the KV cache up; the context is prefilled again when the request next runs."""
+        """Give up the KV cache; the context is prefilled again when the request next runs."""
         if not self.ended:
             self.cached = 0
             self.state = State.WAITING
 
     def end(self, state: State, now: float, error: ErrorCode = ErrorCode.NONE) -> None:
-        """Enter a final state. Raises ``ValueError`` when it is none, or one was entered."""
+        """Enter a final state. Raises ``ValueError`` when it is not final, or one was entered."""
         if state not in ENDED or self.ended:
             raise ValueError(
                 f'request {self.id} cannot go from {self.state.value} to {state.value}')
@@ -158,7 +159,7 @@ class Request:
         return self.last_token_at - self.arrival
 
     def report(self) -> SloReport:
-        """Return what was promised and what was measured."""
+        """Return the objectives and what was measured."""
         return SloReport(
             request_id=self.id, slo=self.slo, served=self.state is State.FINISHED,
             prompt_tokens=self.prompt_tokens, output_tokens=self.generated, ttft=self.ttft,

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Service-level objectives: what a class of requests is promised, and whether it was kept.
+"""Service-level objectives: what a class of requests asks for, and whether it was attained.
 
 Objectives are given in milliseconds, as people write them; every other time is in seconds.
 An objective of 0 means "none".
@@ -15,7 +15,7 @@ _NAME = re.compile(r'[a-zA-Z][a-zA-Z0-9_]{0,62}\Z')
 
 @dataclass(frozen=True, slots=True)
 class SloClass:
-    """Objectives and worth of one class of requests.
+    """Objectives and utility of one class of requests.
 
     Raises ``ValueError`` naming the field when a value is not finite, is negative, or (utility)
     is not above zero, and when the name could not be part of a topic name.
@@ -25,7 +25,7 @@ class SloClass:
     ttft_ms: float = 0.0      # time to first token
     tpot_ms: float = 0.0      # time per output token after the first
     deadline_ms: float = 0.0  # request received to last token delivered
-    utility: float = 1.0      # worth of one attained request, relative to other classes
+    utility: float = 1.0      # of one attained request, relative to other classes
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.match(self.name):
@@ -68,12 +68,12 @@ DEFAULT_CLASSES = (
 
 @dataclass(frozen=True, slots=True)
 class SloReport:
-    """What one request was promised and what it got; all times in seconds.
+    """The objectives of one request and what was measured; all times in seconds.
 
     ``ttft``, ``tpot`` and ``completion`` are NaN when no token was delivered; ``elapsed`` runs to
-    the request's end, whatever ended it (NaN before). ``served`` says that the request ran to its
-    own end (a stop or ``max_tokens``): one that was rejected, failed or cancelled has attained
-    nothing, however fast it was.
+    the end of the request for any reason (NaN before). ``served`` is true when the request ran to
+    its own end (a stop or ``max_tokens``): one that was rejected, failed or cancelled has attained
+    nothing.
     """
 
     request_id: str
@@ -86,8 +86,8 @@ class SloReport:
     completion: float
     max_gap: float
     elapsed: float = math.nan
-    reused_tokens: int = 0  # of the prompt, found in the cache
-    session_id: str = ''    # conversation it belonged to; empty = none
+    reused_tokens: int = 0  # of the prompt, found in the KV cache
+    session_id: str = ''    # session it belonged to; empty = none
 
     @property
     def ttft_met(self) -> bool:

@@ -1,9 +1,13 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine is told: which model and how much memory, and how a request samples."""
+"""Settings of the engine (model, memory) and of a request (sampling, response format)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import math
+
+# Called with what is being done and the share of it that is done, from 0 to 1.
+Progress = Callable[[str, float], None]
 
 WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
@@ -87,19 +91,19 @@ class EngineInfo:
     device: str        # cpu | cuda:0 ...
     fills_cores: bool  # whether a step takes every core of the machine
     weights: str       # fp16 | bf16 | fp32 | int8 | int4
-    path: str          # which forward runs: 'flat batch' | 'transformers'
-    kernels: str       # who does attention and linears of the flat batch, in words
-    max_context: int   # tokens one request may hold
-    slots: int
-    kv_tokens: int     # tokens that all requests together may hold
+    path: str          # implementation of the forward pass: 'flat batch' | 'transformers'
+    kernels: str       # implementations of attention and linears, in words
+    max_context: int   # tokens that one request may have in the KV cache
+    slots: int         # requests with a KV cache at once
+    kv_tokens: int     # tokens that all requests together may have in the KV cache
     weight_bytes: int
-    kv_bytes: int      # for as many tokens; on CPU memory is taken when first written
+    kv_bytes: int      # of `kv_tokens`; on CPU, memory is taken from the system on first use
     vocab_size: int
+    asynchronous: bool = False  # a launched step computes by itself while the host goes on
 
-    @property
-    def asynchronous(self) -> bool:
-        """Whether a step that was launched computes by itself, while the host goes on."""
-        return self.device != 'cpu' and self.path == 'flat batch'
+
+def no_progress(what: str, share: float) -> None:
+    """Report progress to nobody."""
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:

@@ -4,24 +4,29 @@
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+import time
 
-from slice_ros.engine.config import EngineConfig, EngineInfo, ResponseFormat, Sampling
+from slice_ros.engine.config import (
+    EngineConfig, EngineInfo, no_progress, Progress, ResponseFormat, Sampling)
 from slice_ros.engine.kv.slots import Slots
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runners.fetch import fetch
-from slice_ros.engine.runners.runner import Segment
-from slice_ros.engine.sequence import Launched, Output, TokenSequence
+from slice_ros.engine.runners.runner import Runner, Segment
+from slice_ros.engine.sequence import Collected, Launched, Output, TokenSequence
 from slice_ros.engine.text.choice import choose_tokens
 from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.sampling import Sampler
 from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.slo import SloClass
 
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 256
-_TEXTS_KEPT = 1 << 14  # what single tokens say
+_TEXTS_KEPT = 1 << 14  # cached texts of single tokens
+_NO_OBJECTIVES = SloClass('none')
 
 
 class Engine:
@@ -32,8 +37,9 @@ class Engine:
     runs the loop.
     """
 
-    def __init__(self, info: EngineInfo, runner, encoder: PromptEncoder, grammars: Grammars,
-                 slots: Slots, stop_tokens: frozenset[int], config: EngineConfig) -> None:
+    def __init__(self, info: EngineInfo, runner: Runner, encoder: PromptEncoder,
+                 grammars: Grammars, slots: Slots, stop_tokens: frozenset[int],
+                 config: EngineConfig) -> None:
         self.info = info
         self.config = config
         self._encoder = encoder
@@ -43,20 +49,22 @@ class Engine:
         self._check_tokens = encoder.check_tokens
         self._runner = runner
         self._slots = slots
-        self._held: dict[int, TokenSequence] = {}  # by slot
+        self._live: dict[int, TokenSequence] = {}  # by slot
         self._stop_tokens = stop_tokens
         self._grammars = grammars
         self._decode = encoder.decode
         self._decode_one = lru_cache(_TEXTS_KEPT)(lambda token: encoder.decode([token]))
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling,
-             stop: Iterable[str] = (),
-             response_format: ResponseFormat | None = None) -> TokenSequence:
+             stop: Iterable[str] = (), response_format: ResponseFormat | None = None,
+             request: Request | None = None) -> TokenSequence:
         """Return a sequence that continues `tokens`; it takes no KV cache before its first step.
 
-        Raises ``RequestError``: INVALID_REQUEST when there is no token, a token is not of the
+        Its progress is counted in `request`, or in one of its own where none is given. Raises
+        ``RequestError``: INVALID_REQUEST when there is no token, a token is not of the
         vocabulary, `max_tokens` is below 1, a stop string or the response format is unusable, or
-        both are given; PROMPT_TOO_LONG.
+        both are given; PROMPT_TOO_LONG. Raises ``ValueError`` when `request` has another number
+        of prompt tokens.
         """
         tokens = list(self._check_tokens(tokens))
         if min(tokens) < 0 or max(tokens) >= self.info.vocab_size:
@@ -76,43 +84,51 @@ class Engine:
             raise _invalid('stop strings could cut an answer out of its response_format: leave '
                            'either out')
         detokenizer = Detokenizer(self._decode, stop, self._decode_one, self._encoder.additive)
-        return TokenSequence(tokens, len(tokens), max_tokens, Sampler(sampling, tokens),
-                             detokenizer, constraint)
+        if request is None:
+            request = Request('', _NO_OBJECTIVES, 0.0, len(tokens), max_tokens)
+        elif request.prompt_tokens != len(tokens):
+            raise ValueError(f'request {request.id} counts {request.prompt_tokens} prompt tokens, '
+                             f'not {len(tokens)}')
+        return TokenSequence(request, tokens, max_tokens, Sampler(sampling, tokens), detokenizer,
+                             constraint)
 
     def adopt(self, sequence: TokenSequence) -> int:
         """Take over the keys and values of a prefix that a live or recent request has computed.
 
-        Return how many tokens of a sequence that holds none are cached now; its last token never
-        is, since the next one is sampled from it. The logits that follow are those that feeding
-        these tokens would give. 0 when there is no such prefix, or no room.
+        Return how many tokens of a sequence without a slot are cached now. The last token never
+        is, because the next one is sampled from its logits. The following logits are those that
+        feeding these tokens would give. Return 0 when there is no common prefix of at least a
+        page, no room, or a runner that cannot share.
         """
-        if sequence.slot is not None or sequence.closed or self._runner.share is None:
+        if (sequence.slot is not None or sequence.closed
+                or not self._runner.info.shares_prefixes):
             return 0
         source, tokens = self._slots.longest_prefix(sequence.tokens, (
-            (slot, s.tokens, s.cached) for slot, s in self._held.items()))
-        held = sum(s.cached for s in self._held.values())
-        if not tokens or held + tokens > self.info.kv_tokens:
+            (slot, s.tokens, s.cached) for slot, s in self._live.items()))
+        cached = sum(s.cached for s in self._live.values())
+        if not tokens or cached + tokens > self.info.kv_tokens:
             return 0
         slot = self._slots.share(source, tokens)
         self._forget_dropped()
         if slot is None:
             return 0
         self._runner.share(source, slot, tokens)
-        self._held[slot] = sequence
-        sequence.slot, sequence.cached, sequence.reused = slot, tokens, tokens
+        self._live[slot] = sequence
+        sequence.slot = slot
+        sequence.request.adopt(tokens)
         return tokens
 
     def step(self, work: Iterable[tuple[TokenSequence, int]]) -> list[Output]:
         """Run one forward pass: `launch`, and `collect` at once. Raises as they do."""
-        return self.collect(self.launch(work))
+        return self.collect(self.launch(work)).outputs
 
     def launch(self, work: Iterable[tuple[TokenSequence, int]]) -> Launched:
         """Begin a forward pass that feeds n pending tokens of each (sequence, n) in `work`.
 
-        A GPU computes by itself then; elsewhere the pass is over. Nothing else may be launched
-        before it is collected, or has failed. Raises ``ValueError`` for work that cannot be done
-        (nothing has changed then), ``MemoryError`` when the KV cache cannot hold it, and lets
-        errors of the forward pass through; no sequence has advanced then either.
+        A GPU computes by itself from here on; on CPU the pass is over when this returns. The
+        next launch must wait until this one is collected, or has failed. Raises ``ValueError``
+        for work that cannot be done (nothing has changed then), ``MemoryError`` when the KV cache
+        has too few pages, and lets errors of the forward pass through. No request advances here.
         """
         work = list(work)
         self._check(work)
@@ -120,8 +136,8 @@ class Engine:
         for sequence, n in work:
             if sequence.slot is None:
                 sequence.slot = self._slots.take()
-                self._held[sequence.slot] = sequence
-            start, tokens = sequence.cached, sequence.tokens
+                self._live[sequence.slot] = sequence
+            start, tokens = sequence.request.cached, sequence.tokens
             end = start + n
             last = end == len(tokens)
             segments.append(Segment(sequence.slot, start, tokens[start:end], last))
@@ -132,61 +148,70 @@ class Engine:
         self._slots.reserve(lengths)
         self._forget_dropped()
         if sampled and greedy:
-            tokens = self._runner.greedy(segments)  # the logits stay where they are
+            tokens = self._runner.greedy(segments)  # the logits stay on the device
         else:
             tokens = self._sample(segments, sampled)
         return Launched(work, sampled, tokens)
 
-    def collect(self, launched: Launched) -> list[Output]:
-        """Wait for a forward pass; return an output for each sequence that is all fed, in order.
+    def collect(self, launched: Launched,
+                clock: Callable[[], float] = time.monotonic) -> Collected:
+        """Wait for a forward pass, and advance its requests.
 
-        Lets errors of the device through; no sequence has advanced then.
+        `clock` is read once, when the device is done; each request is stamped with that time. An
+        output is returned for each sequence whose last pending token was fed, in order. Lets
+        errors of the device through; no request has advanced then.
         """
         tokens = launched.tokens()
+        at = clock()
         for sequence, n in launched.work:
-            sequence.cached += n
-        return [self._append(sequence, token) for sequence, token in zip(launched.sampled, tokens)]
+            sequence.request.advance(n, at)
+        return Collected(at, [self._append(sequence, token)
+                              for sequence, token in zip(launched.sampled, tokens)])
 
     def evict(self, sequence: TokenSequence) -> None:
         """Give up the slot of a sequence; its next step feeds all its tokens again.
 
-        What the slot holds is kept for `adopt` until the room is needed.
+        Its keys and values are kept for `adopt` until the room is needed. A sequence whose
+        request has ended gives up its slot too; the counts of the request stay then.
         """
         slot = sequence.slot
         if slot is None:
             return
-        del self._held[slot]
-        if self._runner.share is None:
-            self._slots.give(slot)
-        else:
+        del self._live[slot]
+        if self._runner.info.shares_prefixes:
             self._slots.keep(slot, sequence.tokens[:sequence.cached])
+        else:
+            self._slots.give(slot)
         self._forget_dropped()
-        sequence.slot, sequence.cached = None, 0
+        sequence.slot = None
+        sequence.request.evict()
 
     def close(self, sequence: TokenSequence) -> None:
         """Release everything of a sequence. Closing twice does nothing."""
         self.evict(sequence)
         sequence.closed = True
 
-    def profile(self, progress: Callable[[str, float], None] | None = None) -> LatencyModel:
-        """Return how long steps take on this machine: from disk, or measured now (seconds).
+    def profile(self, progress: Progress = no_progress) -> LatencyModel:
+        """Return the latency model of this engine on this machine, from disk or measured now.
 
-        Measuring needs free slots: it is meant for before the first request.
+        Measuring takes seconds and needs free slots: call it before the first request. Raises
+        ``ValueError`` when too few slots are free.
         """
-        return load_or_measure(self, progress or (lambda what, share: None))
+        return load_or_measure(self, progress)
 
     def _sample(self, segments: list[Segment], sampled: list[TokenSequence]
                 ) -> Callable[[], list[int]]:
-        held = {row: s.constraint for row, s in enumerate(sampled) if s.constraint is not None}
-        masks = self._grammars.prepare(tuple(held.values()))
+        constraints = {row: s.constraint for row, s in enumerate(sampled)
+                       if s.constraint is not None}
+        masks = self._grammars.prepare(tuple(constraints.values()))
         try:
             logits = self._runner.forward(segments)
         finally:
             if masks is not None:
                 masks.result()
         if not sampled:
-            return fetch(logits)  # none: yet a step is over when the device is done with it
-        forbidden = {row: answer.forbidden for row, answer in held.items()}
+            return fetch(logits)  # empty: it only waits until the device is done
+        forbidden = {row: constraint.forbidden for row, constraint in constraints.items()}
         return choose_tokens(logits, [s.sampler for s in sampled], forbidden)
 
     def _forget_dropped(self) -> None:
@@ -199,10 +224,11 @@ class Engine:
             raise ValueError('a sequence is twice in one step')
         new = 0
         for sequence, n in work:
-            if sequence.closed or sequence.finish_reason:
+            request = sequence.request
+            if sequence.closed or sequence.finish_reason or request.ended:
                 raise ValueError('a sequence that has ended cannot take part in a step')
-            if not 1 <= n <= len(sequence.tokens) - sequence.cached:
-                raise ValueError(f'a sequence has {sequence.pending} tokens pending, not {n}')
+            if not 1 <= n <= request.pending:
+                raise ValueError(f'a sequence has {request.pending} tokens pending, not {n}')
             new += sequence.slot is None
         if new > self._slots.free:
             raise ValueError(f'all {self._slots.count} slots are taken: evict a sequence first')
@@ -220,7 +246,7 @@ class Engine:
                 sequence.pieces.append(text)
                 return Output(sequence, token, text, 'stop')
         full = len(sequence.tokens) >= self.info.max_context
-        if stopped or full or sequence.generated >= sequence.max_tokens:
+        if stopped or full or sequence.generated >= sequence.limit:
             sequence.finish_reason = 'stop' if stopped else 'length'
             text += sequence.detokenizer.flush()
         sequence.pieces.append(text)
@@ -237,7 +263,7 @@ class Engine:
             error = _invalid(f'response_format: the answer cannot go on in it: {answer.error}')
         elif stopped or answer.over:
             sequence.finish_reason = 'stop'
-        elif full or sequence.generated >= sequence.max_tokens:
+        elif full or sequence.generated >= sequence.limit:
             sequence.finish_reason = 'length' if answer.complete else 'error'
             if not answer.complete:
                 error = RequestError(

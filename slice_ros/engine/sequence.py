@@ -10,28 +10,58 @@ from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.grammar import Constraint
 from slice_ros.engine.text.sampling import Sampler
 from slice_ros.errors import RequestError
+from slice_ros.request import Request
 
 
 @dataclass(eq=False, slots=True)
 class TokenSequence:
     """Tokens of one request, prompt and generated together.
 
-    The first ``cached`` of ``tokens`` have keys and values in slot ``slot``; the rest is pending.
-    Only `Engine.launch`, `collect`, `adopt`, `evict` and `close` change a sequence.
+    Progress is counted in `request` alone. The first ``cached`` of ``tokens`` have keys and
+    values in slot ``slot``; the rest is pending. Only `Engine.launch`, `collect`, `adopt`, `evict`
+    and `close` change a sequence, and only `adopt`, `collect` and `evict` its request.
     """
 
+    request: Request
     tokens: list[int]
-    prompt_tokens: int
-    max_tokens: int
+    limit: int             # tokens sampled at most; a workload may script less than max_tokens
     sampler: Sampler
     detokenizer: Detokenizer
-    constraint: Constraint | None = None  # what holds the answer to its format
+    constraint: Constraint | None = None  # keeps the answer in its response format
     slot: int | None = None
-    cached: int = 0
-    reused: int = 0  # of them, taken over from another request and never fed
     closed: bool = False
     finish_reason: str | None = None
-    pieces: list[str] = field(default_factory=list)  # what each sampled token let out
+    pieces: list[str] = field(default_factory=list)  # text released by each sampled token
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return self.request.prompt_tokens
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that the request may sample."""
+        return self.request.max_tokens
+
+    @property
+    def cached(self) -> int:
+        """Tokens whose keys and values are in the slot."""
+        return self.request.cached
+
+    @property
+    def reused(self) -> int:
+        """Tokens of the prompt that were found in the cache and never fed."""
+        return self.request.reused
+
+    @property
+    def generated(self) -> int:
+        """Tokens sampled so far."""
+        return self.request.generated
+
+    @property
+    def pending(self) -> int:
+        """Tokens that have to be fed before the next one can be sampled (1 while decoding)."""
+        return self.request.pending
 
     @property
     def text(self) -> str:
@@ -40,27 +70,17 @@ class TokenSequence:
 
     @property
     def plain_greedy(self) -> bool:
-        """Whether the next token is that of the largest logit, whatever it is."""
+        """Whether the next token is that of the largest logit, unchanged by any option."""
         return self.constraint is None and self.sampler.plain_greedy
-
-    @property
-    def generated(self) -> int:
-        """Tokens sampled so far."""
-        return len(self.tokens) - self.prompt_tokens
-
-    @property
-    def pending(self) -> int:
-        """Tokens that have to be fed before the next one can be sampled (1 while decoding)."""
-        return len(self.tokens) - self.cached
 
 
 class Output(NamedTuple):
-    """One sampled token and what it let out.
+    """One sampled token and the text that it released.
 
     ``text`` is what became printable with this token: whole characters, never part of a stop
     string, possibly empty. ``finish_reason`` is None until the last token, then ``'stop'`` (a
-    stop token, stop string, or an answer that has its format and can have no more),
-    ``'length'`` (``max_tokens``, or the context is full) or ``'error'``, with the ``error``.
+    stop token, a stop string, or an answer that is complete in its format), ``'length'``
+    (``max_tokens``, or the context is full) or ``'error'``, with the ``error``.
     """
 
     sequence: TokenSequence
@@ -73,6 +93,13 @@ class Output(NamedTuple):
 class Launched(NamedTuple):
     """A forward pass that has begun."""
 
-    work: list[tuple[TokenSequence, int]]
-    sampled: list[TokenSequence]           # those whose pending tokens are all fed
-    tokens: Callable[[], list[int]]   # waits for the next token of each
+    work: list[tuple[TokenSequence, int]]  # and how many tokens of each are fed
+    sampled: list[TokenSequence]           # those whose last pending token is fed
+    tokens: Callable[[], list[int]]        # waits for the device; the next token of each
+
+
+class Collected(NamedTuple):
+    """What a forward pass gave."""
+
+    at: float              # when the device was done, on the caller's clock
+    outputs: list[Output]  # one for each sequence whose last pending token was fed, in order

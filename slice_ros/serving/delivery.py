@@ -1,15 +1,15 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What callers are told, and the thread that tells them.
+"""Deliveries to callers, and the thread that makes them.
 
-Publishing a token costs more than a loop that owes others their next step should spend. So the
-loop only appends to a queue, which takes microseconds, and this thread works it off while the
-engine computes outside the interpreter.
+Publishing a token takes longer than the loop can spare before the next step. The loop only appends
+to a queue, which takes microseconds; this thread empties it while the engine computes outside the
+interpreter.
 
-An engine that takes every core leaves none to this thread and to the listeners, and a token passes
-through three threads. The native kernels offer their cores for a moment again and again; the loop
-rests before it goes on as well, so that most is told by then, and the step that follows runs
-undisturbed, which makes up for it.
+Where a step occupies every core, this thread and the subscribers have none, and a token passes
+through three threads before a subscriber has it. The native kernels offer their cores at short
+intervals. The loop also yields for a moment before its next step: most deliveries are received by
+then, and the step that follows runs undisturbed, which makes up for the time.
 """
 
 from collections.abc import Callable
@@ -24,28 +24,28 @@ from slice_ros.request import Request
 
 log = logging.getLogger('slice_ros.serving')
 
-LISTEN = 2e-4  # seconds of processor time that a subscriber takes to hear a message
-MOST = 1e-3    # seconds that the loop rests at most, for this thread and for those it told
-LIMIT = 8192   # steps whose deliveries may wait; then the loop waits, so that none is lost
+RECEIVE_TIME = 2e-4  # seconds of processor time that a subscriber takes to receive a message
+MAX_YIELD = 1e-3     # seconds that the loop yields at most before a step
+MAX_QUEUED = 8192    # calls of `put` that may wait; then the loop waits, so that none is dropped
 
 
 class Delivery(NamedTuple):
-    """What the caller of a request is told: one sampled token, or that it has ended."""
+    """What the caller of a request receives: one sampled token, or the end of the request."""
 
-    request: Request            # may be further on already: what counts is in the fields below
+    request: Request            # may have advanced further: use the fields below
     number: int                 # 0, 1, 2, ... within the request
     text: str                   # newly printable text; may be empty
     finish_reason: str | None   # None | stop | length | cancelled | error
     error: ErrorCode
     message: str                # one sentence when there is an error
     tokens: int                 # tokens generated so far
-    at: float                   # when the engine was done with it, on the server's clock
+    at: float                   # when the engine had computed it, on the server's clock
 
 
-class Courier:
-    """Calls consumers with their deliveries, in the order of `put`, from a thread of its own.
+class DeliveryThread:
+    """Calls consumers with their deliveries, in the order of `put`, in a thread of its own.
 
-    A consumer returns True when it sent what somebody outside this process will hear. `failed` is
+    A consumer returns True when it sent something that another process receives. `failed` is
     called, by that thread, with a delivery whose consumer raised.
     """
 
@@ -53,32 +53,32 @@ class Courier:
         self._failed = failed
         self._queue: SimpleQueue = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._idle = threading.Event()   # whether all that was put is told
-        self._heard_by = 0.0             # when listeners have heard what was told, by `monotonic`
-        self._listened = False           # whether there were any, and `rest` is worth it
+        self._idle = threading.Event()   # set while everything that was put is delivered
+        self._received_by = 0.0          # when subscribers have received it, by `monotonic`
+        self._has_subscribers = False    # whether yielding to subscribers is of any use
 
-    def put(self, *news: tuple[Callable[[object], bool | None], object]) -> None:
-        """Leave (consumer, `Delivery` or other news) to the thread, woken once for all of them.
+    def put(self, *deliveries: tuple[Callable[[object], bool | None], object]) -> None:
+        """Queue (consumer, `Delivery` or other argument) pairs; the thread is woken once.
 
-        Waits only while `LIMIT` calls of it wait already.
+        Waits only while `MAX_QUEUED` earlier calls wait.
         """
-        while self._queue.qsize() >= LIMIT:
+        while self._queue.qsize() >= MAX_QUEUED:
             time.sleep(1e-3)
         self._idle.clear()
-        self._queue.put(news)
+        self._queue.put(deliveries)
 
-    def rest(self) -> float:
-        """Let what was put be told and heard, for `MOST` seconds at most, if there are listeners.
+    def yield_cores(self) -> float:
+        """Wait until what was put is received, `MAX_YIELD` seconds at most; return the seconds.
 
-        Return the seconds that took. For the thread that calls `put`.
+        Returns at once where there are no subscribers. For the thread that calls `put`.
         """
-        if not self._listened:
+        if not self._has_subscribers:
             return 0.0
         begin = time.monotonic()
-        if not self._idle.wait(MOST):
-            self._listened = False   # far behind: not waited for until it has told more
+        if not self._idle.wait(MAX_YIELD):
+            self._has_subscribers = False   # far behind: do not wait until it has caught up
         else:
-            time.sleep(max(min(self._heard_by, begin + MOST) - time.monotonic(), 0.0))
+            time.sleep(max(min(self._received_by, begin + MAX_YIELD) - time.monotonic(), 0.0))
         return time.monotonic() - begin
 
     def start(self) -> None:
@@ -95,19 +95,19 @@ class Courier:
         return not thread.is_alive()
 
     def _run(self) -> None:
-        while (together := self._queue.get()) is not None:
+        while (deliveries := self._queue.get()) is not None:
             sent = 0
-            for consumer, delivery in together:
+            for consumer, delivery in deliveries:
                 try:
                     sent += consumer(delivery) is True
-                except Exception:  # a caller's fault is that caller's alone
+                except Exception:  # the fault of one caller ends that caller's request only
                     if not isinstance(delivery, Delivery):
-                        log.exception('what was told was not taken')
+                        log.exception('a notification failed')
                         continue
                     log.exception('the consumer of request %s failed; it is cancelled',
                                   delivery.request.id)
                     self._failed(delivery)
-            self._listened = sent > 0
-            self._heard_by = max(self._heard_by, time.monotonic()) + sent * LISTEN
+            self._has_subscribers = sent > 0
+            self._received_by = max(self._received_by, time.monotonic()) + sent * RECEIVE_TIME
             if self._queue.empty():
                 self._idle.set()

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""A live request as the loop has it, and what a step has done for such requests."""
+"""A live request as the serving loop keeps it, and a step that has been computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,29 +17,31 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Job:
+    """A live request: its progress, its tokens in the engine, and where they go."""
+
     request: Request
     sequence: 'TokenSequence'
     on_output: Callable[[Delivery], bool | None]
     turn: Turn | None = None
-    delivered: int = 0
-    looked_at: int = -1      # Loop.prefixes when the cache was last asked for its prompt
+    deliveries: int = 0            # made so far
+    prefixes_seen: int = -1        # value of `Loop.prefixes` at the last look into the cache
 
-    def news(self, text: str, reason: str | None = None, error: ErrorCode = ErrorCode.NONE,
-             message: str = '') -> tuple[Callable[[Delivery], bool | None], Delivery]:
-        """Return what `Courier.put` takes: the token just sampled, or the end."""
+    def delivery(self, text: str, reason: str | None = None, error: ErrorCode = ErrorCode.NONE,
+                 message: str = '') -> tuple[Callable[[Delivery], bool | None], Delivery]:
+        """Return what `DeliveryThread.put` takes: the token just sampled, or the end."""
         request = self.request
         at = request.ended_at if error else request.last_token_at
-        delivery = Delivery(request, self.delivered, text, reason, error, message,
+        delivery = Delivery(request, self.deliveries, text, reason, error, message,
                             request.generated, at)
-        self.delivered += 1
+        self.deliveries += 1
         return self.on_output, delivery
 
 
-class Done(NamedTuple):
-    """A step whose requests have advanced; times are seconds."""
+class ComputedStep(NamedTuple):
+    """A step whose requests have advanced, and whose tokens wait to be delivered; seconds."""
 
-    at: float
-    plan: float     # planning it
-    took: float     # the pass, and the rest before it, which listeners were left
-    shape: tuple[int, int, list[tuple[int, int]]]  # as `LatencyModel.observe` takes it
-    told: list[tuple[Job, 'Output']]               # who has a token, and which
+    at: float       # when the engine had computed it
+    plan: float     # duration of the plan
+    took: float     # duration of the forward pass, with the time yielded before it
+    shape: tuple[int, int, list[tuple[int, int]]]  # arguments of `LatencyModel.observe`
+    outputs: list[tuple[Job, 'Output']]            # jobs that have a new token

@@ -1,72 +1,67 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The loop thread: plan, run, deliver; again.
+"""The loop thread: admit -> plan -> run -> deliver, again and again.
 
-It owns the engine, the policy and every live `Request`; other threads reach in through what
-`changed` guards and nothing else.
+It owns the engine, the policy and every live `Request`; other threads reach it through
+`SharedState` alone. Each stage relies on the one before:
+
+- admit: applies what other threads asked for. Afterwards all jobs are live, have the objectives
+  in force, and have adopted the part of their prompt that the KV cache already has.
+- plan: the policy's step keeps its contract. Afterwards dropped requests have ended, and evicted
+  ones have given up their cache.
+- run: one forward pass. The engine advances every request that took part, and no other.
+- deliver: queues the tokens, teaches the latency model, counts. An engine that computes by itself
+  (a GPU) has its next step launched before, so that it never waits for this. A request's tokens
+  are always queued before its end.
 """
 
 from collections.abc import Callable
 import logging
 import math
-import threading
 from typing import TYPE_CHECKING
 
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State
+from slice_ros.scheduling.contract import PolicyError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
-from slice_ros.serving.delivery import Courier, Delivery
-from slice_ros.serving.job import Done, Job
-from slice_ros.serving.planner import Planner
-from slice_ros.serving.rate_control import Gate, Gatekeeper, REMIND
-from slice_ros.serving.stats import ClassStats, LoopStats, StepRecord
-from slice_ros.slo import SloClass
+from slice_ros.serving.delivery import Delivery, DeliveryThread
+from slice_ros.serving.job import ComputedStep, Job
+from slice_ros.serving.planning import Planner
+from slice_ros.serving.rate_control import Gate, GateWatch, REMIND
+from slice_ros.serving.shared_state import Changes, SharedState
+from slice_ros.serving.stats import StepRecord
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine
 
 log = logging.getLogger('slice_ros.serving')
 
+Jobs = dict[str, Job]   # by request id, in order of arrival
+SHORTEST_WAIT = 1e-3    # seconds; a wake-up time in the past must not make the loop spin
+
 
 class Loop:
-    """Serves what is put into `jobs` until it is stopped.
+    """Serves the jobs of `shared` until it is stopped.
 
     `make_policy` is called for the first policy and again when one has failed. With a `gate`,
-    nothing runs while that is shut; `on_gate` is called, by the delivery thread, with True when it
-    falls shut before live requests, again while it stays so, and with False when it is open again.
+    nothing runs while it is shut; `on_gate` is called, by the delivery thread, with True when it
+    shuts while requests are live, again while it stays shut, and with False when it opens.
     """
 
     def __init__(self, engine: 'Engine', latency: LatencyModel,
                  make_policy: Callable[[], Policy], clock: Callable[[], float],
-                 gate: Gate | None = None, on_gate: Callable[[bool], None] | None = None) -> None:
-        self.engine, self.latency, self.clock = engine, latency, clock
+                 shared: SharedState, gate: Gate | None = None,
+                 on_gate: Callable[[bool], None] | None = None) -> None:
+        self.engine, self.latency, self.clock, self.shared = engine, latency, clock, shared
         self.planner = Planner(make_policy)
-        self.changed = threading.Condition()     # guards what follows; notified when it changes
-        self.version = 0                         # counts the changes the loop has to look at
-        self.jobs: dict[str, Job] = {}           # live, in order of arrival
-        self.cancelled: dict[str, str] = {}      # request id -> why; ended before the next step
-        self.reconfigured: Callable[[SloClass], SloClass] | None = None  # set to be obeyed once
-        self.stop_at = math.inf                  # when draining: what still lives is ended then
-        self.classes: dict[str, ClassStats] = {}
-        self.stats = LoopStats()
-        self.prefixes = 0                        # counts what gave the cache something to reuse
-        self.done: Done | None = None            # the last step, until `_follow_up`
-        self.courier = Courier(self._consumer_failed)
-        self.gate = gate
+        self.delivery = DeliveryThread(self._consumer_failed)
         self.on_gate = on_gate or (lambda shut: None)
-        self.keeper = Gatekeeper(gate, lambda shut: self.courier.put((self.on_gate, shut)))
+        self.gate = GateWatch(gate, lambda shut: self.delivery.put((self.on_gate, shut)))
         if gate is not None:
-            gate.wake = self._gate_moved
-
-    def notify(self) -> None:
-        """Make the loop look again; `changed` must be held."""
-        self.version += 1
-        self.changed.notify_all()
-
-    def class_stats(self, name: str) -> ClassStats:
-        """Return the record of a class; `changed` must be held."""
-        return self.classes.setdefault(name, ClassStats())
+            gate.wake = shared.notify
+        self.prefixes = 0    # counts changes of what the KV cache can share
+        self._computed: ComputedStep | None = None   # the last step, until it is delivered
 
     def run(self) -> None:
         """Serve until stopped: the body of the loop thread."""
@@ -74,188 +69,181 @@ class Loop:
             try:
                 if not self._turn():
                     return
-            except Exception:  # the loop outlives any fault: what is live fails, what comes runs
+            except PolicyError as error:
+                log.exception('the live requests are ended')
+                self._end_all(ErrorCode.ENGINE_FAILURE, f'{error}; the log has the details')
+                self.planner.renew()
+            except Exception:  # the loop outlives every fault: later requests are served
                 log.exception('the serving loop failed; its live requests are ended')
                 self._end_all(ErrorCode.ENGINE_FAILURE, 'the scheduler failed: see the log')
                 self.planner.renew()
 
     def _turn(self) -> bool:
-        """Run one step, or wait for something to do; return whether to go on."""
-        rested = self.courier.rest() if self.engine.info.fills_cores else 0.0
-        with self.changed:
-            version = self.version
-            cancelled, self.cancelled = self.cancelled, {}
-            jobs = dict(self.jobs)
-            stop_at = self.stop_at
-            reconfigured, self.reconfigured = self.reconfigured, None
-        if reconfigured:
-            for job in jobs.values():
-                job.request.slo = reconfigured(job.request.slo)
-            self.planner.renew(inherit=True)
-        for request_id, why in cancelled.items():
-            if request_id in jobs:
-                self._end(jobs.pop(request_id), State.CANCELLED, ErrorCode.CANCELLED, why)
-        begin = self.clock()
-        if stop_at <= begin or (stop_at < math.inf and not jobs):
+        """Run one step, or wait for a reason to run one; return False once stopped."""
+        yielded = self.delivery.yield_cores() if self.engine.info.fills_cores else 0.0
+        changes = self.shared.take_changes()
+        jobs, stop_at = self._admit(changes), changes.stop_at
+        now = self.clock()
+        if stop_at <= now or (stop_at < math.inf and not jobs):
             self._end_all(ErrorCode.SHUTTING_DOWN, 'the server was stopped')
             return False
-        was_shut = self.keeper.shut
-        if not self.keeper.passes(begin, [job.request for job in jobs.values()]):
-            if not was_shut:
-                self._fall_shut(jobs)
-            self._wait(version, min(stop_at, begin + REMIND))
-            return True
-        if not jobs:
+        if not self._gate_open(jobs, now):
+            self._wait(changes, min(stop_at, now + REMIND))
+        elif not jobs:
             self.planner.on_idle()
-            self._wait(version, stop_at)
+            self._wait(changes, stop_at)
+        else:
+            self._adopt(jobs)
+            step = self._plan(jobs, now)
+            if not step.idle:
+                self._run(step, jobs, now, yielded)
+            elif not step.drop:
+                self._wait(changes, min(stop_at, self._wake_at(step, jobs, now)))
+        return True
+
+    # -- admit -------------------------------------------------------------------------------
+
+    def _admit(self, changes: Changes) -> Jobs:
+        jobs = changes.jobs
+        if changes.objectives:
+            for job in jobs.values():
+                job.request.slo = changes.objectives(job.request.slo)
+            self.planner.renew(inherit=True)
+        for request_id, why in changes.cancelled.items():
+            if request_id in jobs:
+                self._end(jobs.pop(request_id), State.CANCELLED, ErrorCode.CANCELLED, why)
+        return jobs
+
+    def _gate_open(self, jobs: Jobs, now: float) -> bool:
+        """Return whether a step may run; gate the requests whose next token is not due."""
+        was_shut = self.gate.shut
+        if self.gate.passes(now, [job.request for job in jobs.values()]):
             return True
-        self._adopt(jobs)
+        if not was_shut:
+            with self.shared.changed:
+                self.shared.loop_stats.gate_shut += 1
+            for job in jobs.values():
+                job.request.pause()
+            self.planner.on_idle()
+        return False
+
+    def _adopt(self, jobs: Jobs) -> None:
+        """Let requests without a KV cache share what others have computed of their prompts."""
+        for job in jobs.values():
+            if not job.request.cached and job.prefixes_seen != self.prefixes:
+                job.prefixes_seen = self.prefixes
+                self.engine.adopt(job.sequence)
+
+    # -- plan --------------------------------------------------------------------------------
+
+    def _plan(self, jobs: Jobs, now: float) -> Step:
         requests = tuple(job.request for job in jobs.values())
-        step = self.planner.plan(begin, requests, self.latency)
+        step = self.planner.plan(now, requests, self.latency)
         for request in step.drop:
             self._end(jobs.pop(request.id), State.FAILED, ErrorCode.DEADLINE_MISSED,
                       'its objectives were out of reach')
         for request in step.evict:
             self.engine.evict(jobs[request.id].sequence)
-            request.evict()
             self.prefixes += 1
-        if not step.idle:
-            self._step(step, jobs, begin, rested)
-        elif not step.drop:
-            for job in jobs.values():
-                job.request.pause()
-            # A wake-up time in the past would make this loop spin.
-            wake_at = math.inf if step.wake_at is None else max(step.wake_at, begin + 1e-3)
-            if self.gate is not None:
-                wake_at = min(wake_at, max(self.gate.falls_shut(), begin) + 1e-3)
-            self._wait(version, min(stop_at, wake_at))
-        return True
+        return step
 
-    def _fall_shut(self, jobs: dict[str, Job]) -> None:
-        with self.changed:
-            self.stats.gate_shut += 1
+    def _wake_at(self, step: Step, jobs: Jobs, now: float) -> float:
+        """Pause all requests; return until when to wait where nothing can run."""
         for job in jobs.values():
             job.request.pause()
-        self.planner.on_idle()
+        wake_at = math.inf if step.wake_at is None else max(step.wake_at, now + SHORTEST_WAIT)
+        return min(wake_at, max(self.gate.shuts_at(), now) + SHORTEST_WAIT)
 
-    def _gate_moved(self) -> None:
-        with self.changed:
-            self.notify()
+    def _wait(self, changes: Changes, until: float) -> None:
+        self._deliver()
+        self.shared.wait(changes.version, until, self.clock)
 
-    def _adopt(self, jobs: dict[str, Job]) -> None:
-        """Let requests that hold no cache take over what others computed of their prompts."""
-        for job in jobs.values():
-            if job.request.cached or job.looked_at == self.prefixes:
-                continue
-            job.looked_at = self.prefixes
-            tokens = self.engine.adopt(job.sequence)
-            if tokens:
-                job.request.adopt(tokens)
+    # -- run ---------------------------------------------------------------------------------
 
-    def _wait(self, version: int, until: float) -> None:
-        self._follow_up()
-        with self.changed:
-            while self.version == version:
-                left = until - self.clock()
-                if left <= 0:
-                    return
-                self.changed.wait(None if left == math.inf else left)
-
-    def _step(self, step: Step, jobs: dict[str, Job], begin: float, rested: float) -> None:
-        fed = {jobs[r.id]: 1 for r in step.decode}
-        fed.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
+    def _run(self, step: Step, jobs: Jobs, begin: float, yielded: float) -> None:
+        work = {jobs[r.id]: 1 for r in step.decode}
+        work.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
         shape = (len(step.decode), sum([r.cached for r in step.decode]),
                  [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
         planned = self.clock()
         try:
-            launched = self.engine.launch([(job.sequence, n) for job, n in fed.items()])
-            self._follow_up()  # on the last step: a device that computes by itself has work again
-            outputs = iter(self.engine.collect(launched))
-            now = self.clock()
-            told = []
-            for job, n in fed.items():
-                if job.request.advance(n, now):
-                    told.append((job, next(outputs)))
-                    self.prefixes += job.request.generated == 1
-        except Exception as error:  # a fault of this step is the end of its requests alone
-            log.exception('a step of %d requests failed', len(fed))
-            with self.changed:
-                self.stats.engine_failures += 1
-            code = ErrorCode.OUT_OF_MEMORY if _out_of_memory(error) else ErrorCode.ENGINE_FAILURE
-            for job in fed:
-                self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
+            launched = self.engine.launch([(job.sequence, n) for job, n in work.items()])
+            self._deliver()  # the previous step's: a device that computes by itself is busy again
+            at, sampled = self.engine.collect(launched, self.clock)
+        except Exception as error:  # a fault of this step ends its own requests only
+            self._fail(work, error)
             return
-        # The rest counts: steps of requests that are listened to cost as much.
-        self.done = Done(now, planned - begin, now - planned + rested, shape, told)
+        outputs = [(jobs[output.sequence.request.id], output) for output in sampled]
+        self.prefixes += sum([job.request.generated == 1 for job, _ in outputs])
+        # The time yielded counts: every step of requests with subscribers costs as much.
+        self._computed = ComputedStep(at, planned - begin, at - planned + yielded, shape, outputs)
         if not self.engine.info.asynchronous:
-            self._follow_up()
-        if len(fed) < len(jobs):
+            self._deliver()
+        if len(work) < len(jobs):
             for job in jobs.values():
-                if job not in fed:
+                if job not in work:
                     job.request.pause()
-        for job, output in told:
+        for job, output in outputs:
             if output.error is not None:
                 self._end(job, State.FAILED, output.error.code, output.error.message, output.text)
             elif output.finish_reason is not None:
                 self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
 
-    def _follow_up(self) -> None:
-        """Do what the next plan does not need of the last step: tell, learn and count."""
-        done, self.done = self.done, None
-        if done is None:
+    def _fail(self, work: dict[Job, int], error: Exception) -> None:
+        log.exception('a step of %d requests failed', len(work))
+        with self.shared.changed:
+            self.shared.loop_stats.engine_failures += 1
+        memory = isinstance(error, MemoryError) or 'OutOfMemory' in type(error).__name__
+        code = ErrorCode.OUT_OF_MEMORY if memory else ErrorCode.ENGINE_FAILURE
+        for job in work:
+            self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
+
+    # -- deliver -----------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        """Queue the tokens of the last step, learn from it and count it, if that is still due."""
+        step, self._computed = self._computed, None
+        if step is None:
             return
-        going = [job.news(output.text) for job, output in done.told
-                 if output.finish_reason is None]
-        if going:
-            self.courier.put(*going)
+        running = [job.delivery(output.text) for job, output in step.outputs
+                   if output.finish_reason is None]
+        if running:
+            self.delivery.put(*running)
         try:
-            predicted = self.latency.observe(*done.shape, done.took)
-        except Exception:  # nobody's tokens or end hang on it
-            log.exception('nothing was learnt from a step')
+            predicted = self.latency.observe(*step.shape, step.took)
+        except Exception:  # no request depends on it
+            log.exception('the latency model could not learn from a step')
             predicted = math.nan
-        # What is done while the device computes holds no step up.
-        deliver = 0.0 if self.engine.info.asynchronous else self.clock() - done.at
-        with self.changed:
-            self.stats.step(StepRecord(done.at, done.plan, done.took, deliver, predicted,
-                                       len(done.told)))
+        # What is done while the device computes delays no step.
+        deliver = 0.0 if self.engine.info.asynchronous else self.clock() - step.at
+        with self.shared.changed:
+            self.shared.loop_stats.step(StepRecord(step.at, step.plan, step.took, deliver,
+                                                   predicted, len(step.outputs)))
 
     def _end(self, job: Job, state: State, error: ErrorCode = ErrorCode.NONE, message: str = '',
              text: str = '', reason: str = 'error') -> None:
-        self._follow_up()  # its tokens come before its end
+        """End a request, release all it uses, and deliver its end."""
+        self._deliver()  # its tokens come before its end
         request = job.request
         if not request.ended:
             request.end(state, self.clock(), error)
         try:
             self.engine.close(job.sequence)
-        except Exception:  # nothing of the engine may keep a caller from its answer
+        except Exception:  # no fault of the engine may withhold a caller's answer
             log.exception('the engine could not release request %s', request.id)
         self.prefixes += 1
-        if self.gate is not None:
-            self.gate.forget(request)
-        if job.turn is not None:  # before its caller is told, who may send the next at once
+        self.gate.forget(request)
+        if job.turn is not None:  # before the caller knows, who may send the next turn at once
             job.turn.end(job.sequence if state is State.FINISHED else None)
-        with self.changed:
-            self.jobs.pop(request.id, None)
-            self.cancelled.pop(request.id, None)
-            self.class_stats(request.slo.name).end(request)
+        self.shared.remove(job)
         self.planner.finished(request)
         if state is State.CANCELLED:
             reason = 'cancelled'
-        self.courier.put(job.news(text, reason, error, message))
+        self.delivery.put(job.delivery(text, reason, error, message))
 
     def _end_all(self, error: ErrorCode, message: str) -> None:
-        with self.changed:
-            jobs = list(self.jobs.values())
-            self.cancelled.clear()
-        for job in jobs:
+        for job in self.shared.take_all():
             self._end(job, State.FAILED, error, message)
 
     def _consumer_failed(self, delivery: Delivery) -> None:
-        with self.changed:
-            if delivery.request.id in self.jobs:
-                self.cancelled[delivery.request.id] = 'its consumer failed'
-                self.notify()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or 'OutOfMemory' in type(error).__name__
+        self.shared.cancel(delivery.request.id, 'its consumer failed')

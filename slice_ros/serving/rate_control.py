@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Timer-gated rate control: when a running request may have its next token. No ROS.
 
-A timer of the node opens the gate up to the time on the node's clock; the loop asks, once a turn,
-whose next token is due by then. Where nobody opens the gate, because the executor or the clock
-stands still, it falls shut and nothing runs: what the robot does not keep up with is not computed.
+A timer of the node opens the gate up to the time on the node's clock. Once a turn the loop asks
+which requests have a token due by then. When the executor or the clock stands still, nobody opens
+the gate: it shuts, and nothing is computed that the robot could not receive.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -16,15 +16,15 @@ from slice_ros.request import Request
 from slice_ros.slo import SloClass
 
 MODES = ('work_conserving', 'paced')
-LEAD = 0.4            # of its pace a request gets ahead, so that the mean keeps its objective ...
-LEAD_STEP = 0.1       # ... by so much of the pace a token,
-MOST_STEP = 0.006     # seconds, and at most this
-ALIGN = 0.5           # of its pace it gets ahead further to share its steps with another's
+LEAD = 0.4            # share of its pace that a request gets ahead, so that its mean keeps TPOT
+LEAD_STEP = 0.1       # share of its pace that one token adds to the lead,
+MAX_LEAD_STEP = 0.006   # and the most that one token adds, seconds
+ALIGN = 0.5           # share of its pace that it gets ahead further to share steps with another
 TOGETHER = 0.01       # seconds that a token may come early to share a step
 CATCH_UP = 2.0        # a request that is late runs at this many times its rate, no faster
-DEADLINE_SHARE = 0.9  # of the time that a deadline leaves, tokens are spread over this
-REMIND = 1.0          # seconds between two words about a gate that stays shut
-LEAP = 1.0            # seconds that the gate follows a clock which jumps ahead
+DEADLINE_SHARE = 0.9  # share of the time to the deadline over which tokens are spread
+REMIND = 1.0          # seconds between two notifications of a gate that stays shut
+LEAP = 1.0            # most seconds that the gate follows a clock which jumps ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,43 +46,43 @@ class _Schedule:
 
     slo: SloClass
     pace: float
-    lead: float      # what it gets ahead, little by little
-    start: float     # when it was made,
-    base: int        # and the tokens there were then
-    seen: int        # tokens there were when it was last looked at,
-    last: float      # and when the last of them was first seen
+    lead: float      # seconds that it gets ahead, token by token
+    start: float     # when the schedule was made,
+    base: int        # and the number of tokens then
+    seen: int        # number of tokens at the last update,
+    last: float      # and when the newest of them was first seen
 
     def due(self) -> float:
         """Return when the next token is due."""
         number = self.seen - self.base + 1
-        lead = min(number * min(LEAD_STEP * self.pace, MOST_STEP), self.lead)
+        lead = min(number * min(LEAD_STEP * self.pace, MAX_LEAD_STEP), self.lead)
         return max(self.start + number * self.pace - lead, self.last + self.pace / CATCH_UP)
 
 
 class Gate:
     """Opened by a timer, asked by the loop.
 
-    Its time follows the clock that `open` is given, but never runs backwards, and leaves out
-    the time for which it was shut: requests then go on at their rate, with no flood and no wait.
-    `open` never waits for the loop; `update` and `await_opening` are for the loop's thread alone.
+    Its time follows the clock passed to `open`, never runs backwards, and leaves out the time for
+    which it was shut: after that, requests continue at their rate, without a flood or a wait.
+    `open` never waits for the loop; `update` and `await_opening` are for the loop's thread only.
     `clock` is the server's, in seconds.
     """
 
     def __init__(self, config: RateControl = RateControl(),
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config       # may be replaced at any time
-        self.wake: Callable[[], None] = lambda: None   # called when what the loop waits for is due
+        self.wake: Callable[[], None] = lambda: None   # called when the loop has something to do
         self._clock = clock
-        self._ros = 0.0            # the clock's time as of the last tick; 0 = it has not begun
-        self._opened = -math.inf   # when that was, on the server's clock
+        self._ros = 0.0            # the clock's time at the last tick; 0 = it has not begun
+        self._opened = -math.inf   # time of that tick on the server's clock
         self._time = 0.0           # the gate's own
-        self._wanted = math.inf    # time from which on the loop wants to be woken
-        self.restful = False       # nothing is due before that, unless a request comes
-        self.speed = 0.0           # of the clock of `open`, in seconds a second as of late; 0 .. 1
+        self._wanted = math.inf    # gate time at which to wake the loop
+        self.restful = False       # nothing is due before that, unless a request arrives
+        self.speed = 0.0           # recent speed of the clock of `open`, 0 .. 1
         self._schedules: dict[Request, _Schedule] = {}
 
     def open(self, ros_now: float) -> None:  # noqa: A003
-        """Let tokens pass that are due by `ros_now`; the same time again opens nothing."""
+        """Release the tokens that are due by `ros_now`; the same time again releases none."""
         ahead = ros_now - self._ros
         if not ahead:
             return
@@ -97,7 +97,7 @@ class Gate:
             self.wake()
 
     def left(self) -> float:
-        """Return the seconds for which the gate need not be opened for anybody's next token."""
+        """Return the seconds until the next token of any request is due; 0 where not known."""
         return self._wanted - self._time if self.restful else 0.0
 
     def age(self, now: float) -> float:
@@ -108,12 +108,12 @@ class Gate:
         """Return whether nothing may run."""
         return now - self._opened > self.config.stall_s
 
-    def falls_shut(self) -> float:
-        """Return when the gate is shut unless it is opened before, on the server's clock."""
+    def shuts_at(self) -> float:
+        """Return when the gate shuts unless it is opened before, on the server's clock."""
         return self._opened + self.config.stall_s
 
     def await_opening(self) -> None:
-        """Have `wake` called when the gate is opened next."""
+        """Have `wake` called at the next opening."""
         self._wanted, self.restful = -math.inf, False
 
     def update(self, requests: Collection[Request], now: float) -> None:
@@ -149,14 +149,14 @@ class Gate:
         self.restful = all(request.gated for request in requests)
 
     def forget(self, request: Request) -> None:
-        """Drop what is kept about a request that has ended."""
+        """Remove the schedule of a request that has ended."""
         self._schedules.pop(request, None)
 
     def _due(self, request: Request, now: float) -> float:
         schedule, generated = self._schedules.get(request), request.generated
         if schedule is None or schedule.slo != request.slo:
             pace = pace_of(request, now)
-            self.forget(request)   # its own due times until now are nothing to meet
+            self.forget(request)   # not to be aligned with its own earlier schedule
             schedule = _Schedule(request.slo, pace, self._lead(pace), self._time, generated,
                                  generated, self._time)
             self._schedules[request], request.pace = schedule, pace
@@ -165,10 +165,10 @@ class Gate:
         return schedule.due() if schedule.pace else -math.inf
 
     def _lead(self, pace: float) -> float:
-        """Return how far a request of this pace, whose schedule begins now, should get ahead.
+        """Return the seconds that a request of this pace, scheduled from now, should get ahead.
 
-        A step over several requests costs little more than a step over one: where another has
-        the same pace, or a multiple or fraction of it, the due times of both are made to meet.
+        A step over several requests costs little more than a step over one: where another request
+        has the same pace, or a multiple or fraction of it, the due times of both are aligned.
         """
         lead, best = LEAD * pace, math.inf
         for other in self._schedules.values():
@@ -176,25 +176,43 @@ class Gate:
                 continue
             span, longer = sorted((pace, other.pace))
             if abs(longer / span - round(longer / span)) < 1e-6:
-                # A hair added, lest two that meet already are a whole span apart.
+                # The small addend keeps two that are aligned already from being a span apart.
                 apart = (self._time - lead - other.start + other.lead + 1e-6) % span
                 best = min(best, apart)
         return lead + best if best <= ALIGN * pace else lead
 
 
-class Gatekeeper:
-    """Asks a gate, if there is one, once a turn of the loop.
+class GateWatch:
+    """The loop's view of a gate, or of no gate, which is never shut.
 
-    `tell` is called with True when the gate falls shut before live requests and every `REMIND`
-    seconds while it stays so, and with False when it is open again.
+    `notify` is called with True when the gate shuts while requests are live and every `REMIND`
+    seconds while it stays shut, and with False when it opens.
     """
 
-    def __init__(self, gate: Gate | None, tell: Callable[[bool], None]) -> None:
+    def __init__(self, gate: Gate | None, notify: Callable[[bool], None]) -> None:
         self.shut = False
-        self._gate, self._tell, self._told_at = gate, tell, 0.0
+        self._gate, self._notify, self._notified_at = gate, notify, 0.0
+
+    @property
+    def mode(self) -> str:
+        """The mode of rate control in force."""
+        return (self._gate.config if self._gate is not None else RateControl()).mode
+
+    def age(self, now: float) -> float:
+        """Return the seconds since the gate was last opened; infinite without a gate."""
+        return self._gate.age(now) if self._gate is not None else math.inf
+
+    def shuts_at(self) -> float:
+        """Return when the gate shuts unless it is opened before; infinite without a gate."""
+        return self._gate.shuts_at() if self._gate is not None else math.inf
+
+    def forget(self, request: Request) -> None:
+        """Remove what the gate knows of a request that has ended."""
+        if self._gate is not None:
+            self._gate.forget(request)
 
     def passes(self, now: float, requests: Sequence[Request]) -> bool:
-        """Return whether anything may run, and hold back those of `requests` that are not due."""
+        """Return whether a step may run; gate those of `requests` that are not due."""
         if self._gate is None:
             return True
         shut = bool(requests) and self._gate.shut(now)
@@ -202,17 +220,17 @@ class Gatekeeper:
             self._gate.await_opening()
         else:
             self._gate.update(requests, now)
-        if shut != self.shut or shut and now - self._told_at >= REMIND:
-            self._told_at = now
-            self._tell(shut)
+        if shut != self.shut or shut and now - self._notified_at >= REMIND:
+            self._notified_at = now
+            self._notify(shut)
         self.shut = shut
         return not shut
 
 
 def pace_of(request: Request, now: float) -> float:
-    """Return the seconds between the tokens still to come that keep the objectives; 0 = none.
+    """Return the seconds between further tokens that keep the objectives; 0 = no objective.
 
-    Where there is a deadline the longest answer is assumed; one that is out of reach is ignored.
+    With a deadline the longest answer is assumed. A deadline that is out of reach is ignored.
     """
     slo = request.slo
     left = DEADLINE_SHARE * (request.arrival + slo.deadline - now)

@@ -1,10 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Conversations that go on: what was said, and the exact tokens of it.
+"""Sessions: conversations of several turns, with the exact tokens of each.
 
-The next turn's prompt begins with the very tokens of the last prompt and its answer, so that the
-engine finds them in its cache and computes only what is new. A turn changes a conversation when
-it has been served to its end; one that is refused, cancelled or fails leaves it as it was.
+The prompt of the next turn begins with exactly the tokens of the last prompt and its answer, so
+that the engine finds them in its KV cache and computes only the rest. A turn that is served to its
+end extends the conversation; one that is refused, cancelled or fails leaves it unchanged.
 """
 
 from collections import OrderedDict
@@ -23,12 +23,12 @@ Messages = list[tuple[str, str]]   # (role, content), oldest first
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """What bounds the memory of all conversations; 0 tokens = what the context holds."""
+    """Bounds on the memory of all conversations; 0 tokens = room of the context."""
 
     max_count: int = 64         # conversations kept; the least recently used goes
     ttl: float = 1800.0         # seconds since the last use after which one is forgotten
-    max_tokens: int = 0         # of one conversation, max_tokens of the next answer included
-    max_prompt_tokens: int = 0  # of that, without the answer
+    max_tokens: int = 0         # of one conversation, with max_tokens of the next answer
+    max_prompt_tokens: int = 0  # of one conversation, without the next answer
 
 
 @dataclass(eq=False, slots=True)
@@ -36,14 +36,14 @@ class _Session:
     used: float                                        # when it was last used
     messages: Messages = field(default_factory=list)   # the last is an answer
     tokens: list[int] = field(default_factory=list)    # of the last prompt and its answer
-    prompt_tokens: int = 0                             # of these, the prompt
-    busy: bool = False                                 # a turn of it is live
+    prompt_tokens: int = 0                             # number of these in the prompt
+    busy: bool = False                                 # one of its turns is live
 
 
 class Turn:
-    """What one request says, and the conversation that its answer goes into.
+    """One request of a session: its prompt, and the conversation that the answer extends.
 
-    `tokens` is its prompt. `end` must be called once the request is over or refused.
+    `tokens` are the prompt. `end` must be called when the request has ended or was refused.
     """
 
     def __init__(self, tokens: list[int], session_id: str = '', messages: Sequence = (),
@@ -52,9 +52,9 @@ class Turn:
         self._end = end
 
     def end(self, answer: 'TokenSequence | None' = None) -> None:
-        """Free the session; `answer` is the sequence that was served to its end, None if none.
+        """Free the session; `answer` is the sequence if it was served to its end.
 
-        Ending twice does nothing.
+        A second call does nothing.
         """
         end, self._end = self._end, None
         if end is not None:
@@ -82,8 +82,8 @@ class Sessions:
               reset: bool = False) -> Turn:
         """Return the next turn of a session: `messages`, and an answer of `max_tokens` at most.
 
-        With `reset` the conversation is forgotten first, whatever becomes of the turn. When it
-        does not fit any more, the older half of its turns is forgotten, again if need be; a
+        With `reset` the conversation is deleted first, also if the turn is refused. When it does
+        not fit any more, the older half of its turns is deleted, repeatedly if necessary; a
         leading system message stays. Raises `RequestError`: SESSION_BUSY, PROMPT_TOO_LONG, or
         INVALID_REQUEST for messages that cannot be appended or a `max_tokens` without room.
         """
@@ -175,9 +175,9 @@ class Sessions:
             self._forget()
 
     def _forget(self) -> None:
-        """Forget what was not used for too long, and what is too many; the lock is held."""
+        """Delete sessions that expired or exceed the limit; the lock must be locked."""
         expired = self._clock() - self.limits.ttl
-        # A first turn that may yet be refused pushes nobody out.
+        # A first turn, which may still be refused, displaces no other session.
         extra = sum(bool(s.messages) for s in self._sessions.values()) - self.limits.max_count
         for session_id, session in list(self._sessions.items()):
             if extra <= 0 and session.used >= expired:
@@ -190,7 +190,7 @@ class Sessions:
 def without_older_half(messages: Messages) -> Messages:
     """Return a conversation without the older half of its turns; a leading system message stays.
 
-    A turn begins with what a user says after anybody else.
+    A turn begins with a user message that follows a message of another role.
     """
     head = messages[:1] if messages and messages[0][0] == 'system' else []
     rest = messages[len(head):]

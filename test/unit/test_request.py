@@ -132,7 +132,7 @@ def test_tokens_found_in_the_cache_need_not_be_fed():
 
 @pytest.mark.parametrize('tokens', [0, -1, 10, 11])
 def test_the_last_token_is_always_fed(tokens):
-    with pytest.raises(ValueError, match='take'):
+    with pytest.raises(ValueError, match='adopt'):
         make().adopt(tokens)
 
 

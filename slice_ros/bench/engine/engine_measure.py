@@ -140,7 +140,7 @@ def read_bandwidth(device: str) -> float:
 def floor_ms(engine: Engine, bandwidth: float, rows: int = 0, context: int = 0) -> float:
     """Return ms to read all weights once and `context` cached tokens of each of `rows`."""
     token = engine.info.kv_bytes / engine.info.kv_tokens
-    return 1e3 * (engine._runner.streamed_bytes + rows * context * token) / bandwidth
+    return 1e3 * (engine._runner.info.streamed_bytes + rows * context * token) / bandwidth
 
 
 class Memory:

@@ -9,7 +9,7 @@ from slice_ros.bench.engine.llama_cpp import LlamaCpp
 from slice_ros.bench.engine.peer_process import Peer
 from slice_ros.bench.engine.transformers_peer import Transformers, TYPES
 from slice_ros.engine import EngineInfo
-from slice_ros.engine.loading import find_model
+from slice_ros.engine.checkpoints.model_path import find_model
 
 PEERS = ('llama.cpp', 'transformers')
 

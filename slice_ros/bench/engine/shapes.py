@@ -13,8 +13,8 @@ import zlib
 
 import numpy as np
 from slice_ros.engine.checkpoints.model_cache import converted
+from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.checkpoints.stored_weights import Bfloats
-from slice_ros.engine.loading import find_model
 from slice_ros.engine.models.llama import head_dim
 import torch
 from transformers import PreTrainedConfig
@@ -52,14 +52,12 @@ def write(shape: str, folder: Path) -> Path:
 
     Raises ``ModelError`` when there is no embedded model.
     """
-    source, temporary = converted(find_model(''), np.float16, lambda what, share: None)
     path = folder / shape
-    path.mkdir()
-    for file in source.glob('*token*'):
-        shutil.copy(file, path)
+    with converted(find_model(''), np.float16) as source:
+        path.mkdir()
+        for file in source.glob('*token*'):
+            shutil.copy(file, path)
     (path / 'config.json').write_text(json.dumps(SHAPES[shape]))
-    if temporary:
-        shutil.rmtree(source, ignore_errors=True)
     return path
 
 

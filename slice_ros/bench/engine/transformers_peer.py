@@ -4,7 +4,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-import shutil
 import time
 
 import numpy as np
@@ -100,9 +99,9 @@ class Transformers:
 
 
 def _model(path: Path, random: bool, dtype: torch.dtype, device: str):
-    temporary = False
     if not path.is_dir():
-        path, temporary = model_cache.converted(path, np.float16, lambda what, share: None)
+        with model_cache.converted(path, np.float16) as directory:
+            return _model(directory, random, dtype, device)
     config = hf_directory.read_config(path)
     if random:
         from slice_ros.bench.engine.shapes import RandomTensors
@@ -114,6 +113,4 @@ def _model(path: Path, random: bool, dtype: torch.dtype, device: str):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
-    if temporary:
-        shutil.rmtree(path, ignore_errors=True)
     return model

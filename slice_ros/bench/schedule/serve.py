@@ -214,9 +214,10 @@ class _ScriptedEngine:
         self.lengths: dict[int, int] = {}   # id of a prompt's list -> tokens of its answer
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling, stop=(),
-             response_format=None):
+             response_format=None, request: Request | None = None):
         """Open a sequence of the scripted length."""
-        return self.engine.open(tokens, self.lengths[id(tokens)], sampling, stop, response_format)
+        return self.engine.open(tokens, self.lengths[id(tokens)], sampling, stop, response_format,
+                                request)
 
     def adopt(self, sequence) -> int:
         """Take nothing over: each policy gets the same prompts, and none may find them cached."""

@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converted models on disk: a GGUF file becomes a Hugging Face directory once, by its hash.
 
-Reading a GGUF file, and above all its tokenizer, takes many times longer than reading the same as
-safetensors and tokenizer.json. Blocks of codes that the native kernels keep stay as they are.
-Entries are written aside and renamed, so that a reader sees a whole one or none, and checked
-against their own hashes, so that a damaged one is made anew.
+Reading a GGUF file, above all its tokenizer, takes many times longer than reading safetensors and
+tokenizer.json. Blocks of codes that the native kernels can use are copied unchanged. An entry is
+written beside its place and renamed, so that a reader finds all of it or nothing. Its hashes are
+checked at every start, and a damaged entry is converted again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import hashlib
 import json
 import logging
@@ -19,23 +21,36 @@ import tempfile
 import numpy as np
 from slice_ros.engine.checkpoints import tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.config import no_progress, Progress
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 4  # of the layout of an entry: raise it to have all made anew
+_VERSION = 4  # of the layout of an entry; a higher number has every model converted again
 _MANIFEST = 'slice_ros.json'
 
 
 def cache_root() -> Path:
-    """Return the folder of all that slice_ros may delete and make again."""
+    """Return the folder of files that slice_ros may delete and make again."""
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'slice_ros'
 
 
-def converted(gguf: Path, dtype: np.dtype, progress) -> tuple[Path, bool]:
-    """Return (directory with the model of `gguf` as safetensors in `dtype`, whether to delete it).
+@contextmanager
+def converted(gguf: Path, dtype: np.dtype, progress: Progress = no_progress) -> Iterator[Path]:
+    """Yield a Hugging Face directory with the model of `gguf`, matrices in `dtype`.
 
-    Raises ``ModelError`` when the file cannot be read.
+    It is an entry of the cache, or a temporary directory, deleted afterwards, where the cache
+    cannot be written. Raises ``ModelError`` when the file cannot be read.
     """
+    directory, temporary = _directory(gguf, dtype, progress)
+    try:
+        yield directory
+    finally:
+        if temporary:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _directory(gguf: Path, dtype: np.dtype, progress: Progress) -> tuple[Path, bool]:
+    """Return the directory of a converted model, and whether it is temporary."""
     name = f'{file_hash(gguf)[:32]}-{np.dtype(dtype).name}-v{_VERSION}'
     entry = cache_root() / 'models' / name
     if _intact(entry):
@@ -56,7 +71,7 @@ def converted(gguf: Path, dtype: np.dtype, progress) -> tuple[Path, bool]:
             shutil.rmtree(entry)
         work.rename(entry)
     except OSError:
-        if not _intact(entry):  # another process may have been quicker
+        if not _intact(entry):  # another process may have converted it meanwhile
             raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -64,7 +79,7 @@ def converted(gguf: Path, dtype: np.dtype, progress) -> tuple[Path, bool]:
 
 
 def precision(entry: Path) -> str | None:
-    """Return the kind of weights that the GGUF file of a converted model was stored in."""
+    """Return the weights, 'int4' or 'int8', of the GGUF file of an entry; None = 16 bits."""
     return json.loads((entry / _MANIFEST).read_text())['precision']
 
 
@@ -74,7 +89,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _convert(gguf: Path, dtype: np.dtype, target: Path, progress) -> None:
+def _convert(gguf: Path, dtype: np.dtype, target: Path, progress: Progress) -> None:
     progress('reading the GGUF file', 0.0)
     source = GgufFile(gguf)
     (target / 'config.json').write_text(json.dumps(source.config(), indent=2))

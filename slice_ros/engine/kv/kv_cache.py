@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Keys and values of every request in progress, in pages that a table gives to slots."""
+"""The paged KV cache of the torch and CUDA runners: keys and values of all slots."""
 
 import ctypes
 import mmap
@@ -13,16 +13,17 @@ import torch
 class KvCache:
     """One tensor [layers, 2 * kv_heads, pages + 1, PAGE_TOKENS, head_dim]: keys, then values.
 
-    `table` [slots, pages of a slot], int32, which `Slots` fills, says which page holds which
-    positions of a slot. A place is a position's row in the pages, counted through. The page
-    `scratch` is nobody's. On CPU the memory is reserved here and taken when first written.
+    `table` is the page table [slots, pages of a slot], int32, which `Slots` fills: the page of
+    each 32 positions of a slot. A place is an index into all positions of all pages. The page
+    `scratch` belongs to no slot. On CPU the memory is reserved here and taken from the system
+    when it is first written.
     """
 
-    def __init__(self, layers: int, slots: int, pages: int, kv_heads: int, max_context: int,
-                 head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, layers: int, table: np.ndarray, pages: int, kv_heads: int, head_dim: int,
+                 dtype: torch.dtype, device: torch.device) -> None:
         self.kv_heads = kv_heads
-        self.table = np.full((slots, -(-max_context // PAGE_TOKENS)), -1, np.int32)
-        self.scratch = pages
+        self.table = table
+        self.pages = self.scratch = pages
         self.data = torch.empty(layers, 2 * kv_heads, pages + 1, PAGE_TOKENS, head_dim,
                                 dtype=dtype, device=device)
         self.nbytes = self.data[:, :, :pages].nbytes
@@ -30,11 +31,11 @@ class KvCache:
         if device.type == 'cpu' and hasattr(mmap, 'MADV_DONTNEED'):
             self._release = ctypes.CDLL(None).madvise
             self._release.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        # By [place], for writing: one view a layer.
+        # For writing, one view of each layer: [places, 2 * kv_heads, head_dim].
         self._by_place = self.data.flatten(2, 3).transpose(1, 2).unbind(0)
 
     def places(self, slots: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Return where (`slots`, `positions`), each [tokens], are."""
+        """Return the places [tokens] of `positions` of `slots`, each [tokens]."""
         return (self.table[slots, positions // PAGE_TOKENS] * PAGE_TOKENS
                 + positions % PAGE_TOKENS)
 
@@ -52,14 +53,17 @@ class KvCache:
         return both[:self.kv_heads], both[self.kv_heads:]
 
     def share(self, source: int, slot: int, tokens: int) -> None:
-        """Have a slot hold the first `tokens` of another, whose whole pages it names already."""
+        """Copy the part of a page at the end of the first `tokens` positions of slot `source`.
+
+        The whole pages before it are in the row of `slot` in the page table already.
+        """
         whole, rest = divmod(tokens, PAGE_TOKENS)
         if rest:
             target, page = self.table[slot, whole], self.table[source, whole]
             self.data[:, :, int(target)] = self.data[:, :, int(page)]
 
     def forget(self) -> None:
-        """Give the memory back to the system once no slot has a page, where it is the system's."""
+        """Return the memory to the system when no slot has a page. Does nothing on a GPU."""
         if self._release is None or (self.table >= 0).any():
             return
         first = -(-self.data.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -68,7 +72,7 @@ class KvCache:
             self._release(first, last - first, mmap.MADV_DONTNEED)
 
     def fill(self, slots: list[int], length: int) -> None:
-        """Write numbers into the pages of the first `length` positions of slots, quickly."""
+        """Write random numbers to the pages of the first `length` positions of slots."""
         pages = self.table[slots, :-(-length // PAGE_TOKENS)].ravel()
         self.data[:, :, torch.from_numpy(pages).to(self.data.device)] = torch.randn_like(
             self.data[:, :, :1])

@@ -16,6 +16,11 @@ import numpy as np
 PAGE_TOKENS = 32   # tokens in a page of keys and values; the native kernels have the same number
 
 
+def page_table(slots: int, max_context: int) -> np.ndarray:
+    """Return an empty page table, int32 [slots, pages of `max_context` tokens]: -1 is no page."""
+    return np.full((slots, -(-max_context // PAGE_TOKENS)), -1, np.int32)
+
+
 class Slots:
     """Slots and pages of a KV cache; `table` [slots, pages of a slot], int32, says where they are.
 

@@ -7,7 +7,6 @@ from transformers import PreTrainedConfig
 
 FAMILY = ('llama', 'qwen2', 'mistral')
 _ROPE_TYPES = ('default', 'linear', 'llama3', 'yarn')
-PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
 
 
 def unsupported(config: PreTrainedConfig) -> str | None:

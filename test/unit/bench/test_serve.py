@@ -19,14 +19,8 @@ LATENCY = LatencyModel('flat', ((1, 10), (4, 25), (16, 85)), decode_context_ms=.
                        prefill_base_ms=20, prefill_token_ms=1)
 
 
-class FakeSequence:
-
-    def __init__(self, tokens, limit):
-        self.pending, self.left = len(tokens), limit
-
-
 class FakeEngine:
-    """Samples nothing and stops where it was told to; keeps what was opened."""
+    """Samples nothing and stops at the scripted length; keeps what was opened."""
 
     info = SimpleNamespace(slots=8, kv_tokens=4096, max_context=512, vocab_size=100,
                            fills_cores=True, asynchronous=False)
@@ -34,24 +28,23 @@ class FakeEngine:
     def __init__(self):
         self.opened = []
 
-    def open(self, tokens, max_tokens, sampling, stop=(), response_format=None):  # noqa: A003
+    def open(self, tokens, max_tokens, sampling, stop, response_format, request):  # noqa: A003
         assert all(0 <= token < 100 for token in tokens)
         self.opened.append((len(tokens), max_tokens))
-        return FakeSequence(tokens, max_tokens)
+        return SimpleNamespace(request=request, limit=max_tokens)
 
     def launch(self, work):
         return work
 
-    def collect(self, work):
-        outputs = []
+    def collect(self, work, clock):
+        at, outputs = clock(), []
         for sequence, n in work:
-            sequence.pending -= n
-            if not sequence.pending:
-                sequence.pending, sequence.left = 1, sequence.left - 1
+            request = sequence.request
+            if request.advance(n, at):
                 outputs.append(SimpleNamespace(
-                    sequence=sequence, token=1, text='x',
-                    finish_reason=None if sequence.left else 'length', error=None))
-        return outputs
+                    sequence=sequence, token=1, text='x', error=None,
+                    finish_reason='length' if request.generated == sequence.limit else None))
+        return at, outputs
 
     def adopt(self, sequence):
         return 0

@@ -14,7 +14,8 @@ if not torch.cuda.is_available():
     # Triton reads it when it is first imported, which the models of transformers may do.
     os.environ['TRITON_INTERPRET'] = '1'
 
-from slice_ros.engine import EngineConfig, load_engine, loading  # noqa: E402,I100
+from slice_ros.engine import EngineConfig, load_engine  # noqa: E402,I100
+from slice_ros.engine.runners import choose  # noqa: E402
 from slice_ros.engine.runners.cuda import graph_runner  # noqa: E402,I100
 from slice_ros.engine.runners.native import load_library  # noqa: E402
 import tiny  # noqa: E402
@@ -27,7 +28,7 @@ KERNELS = ['torch'] if NATIVE is None else ['torch', 'native']
 def use_kernels(patch, kernels):
     """Have models loaded from here on run on `kernels`."""
     if kernels == 'torch':
-        patch.setattr(loading, 'load_library', lambda: (None, 'torch path: a test wants it'))
+        patch.setattr(choose, 'load_library', lambda: (None, 'torch path: a test wants it'))
 
 
 @pytest.fixture(scope='session', params=KERNELS)

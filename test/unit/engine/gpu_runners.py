@@ -3,7 +3,9 @@
 """Runners as a GPU has them: on it where there is one, else in Triton's interpreter."""
 
 from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
+from slice_ros.engine.runners.cuda.linear import make_linear
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.torch.weights import build_weights
@@ -15,19 +17,22 @@ CONTEXT = 256
 PAGES = 8  # of a slot
 
 
-def runners(config, weights='fp32', max_batch=4, slots=4, tensors=None):
+def runners(config, weights='fp32', max_batch=4, slots=4, tensors=None,
+            make_linear=make_linear):
     """Return the plain and the recorded pass of a random model of that shape.
 
     Every slot has its pages already, in another order in each.
     """
     tensors = tensors or dict(tiny.model(config).state_dict())
-    weights = build_weights(config, tensors, weights, DEVICE, CONTEXT, lambda share: None)
-    caches = [KvCache(config.num_hidden_layers, slots, slots * PAGES, weights.kv_heads, CONTEXT,
-                      weights.head_dim, weights.embedding.dtype, DEVICE) for _ in range(2)]
+    weights = build_weights(config, tensors, weights, DEVICE, CONTEXT, lambda share: None,
+                            make_linear)
+    caches = [KvCache(config.num_hidden_layers, page_table(slots, CONTEXT), slots * PAGES,
+                      weights.kv_heads, weights.head_dim, weights.embedding.dtype, DEVICE)
+              for _ in range(2)]
     both = TorchRunner(weights, caches[0]), GraphRunner(weights, caches[1], max_batch)
     for number, runner in enumerate(both):
         pages = torch.randperm(slots * PAGES, generator=torch.Generator().manual_seed(number))
-        runner.table[:] = pages.view(slots, PAGES)
+        runner.cache.table[:] = pages.view(slots, PAGES)
     return both
 
 
@@ -37,7 +42,8 @@ def filled(config, lengths, **options):
     plain.cache.data.normal_()
     plain.forward([Segment(slot, 0, [(slot + 11 * i) % 256 for i in range(length)], False)
                    for slot, length in enumerate(lengths) if length])
-    recorded.cache.data[:, :, recorded.table.ravel()] = plain.cache.data[:, :, plain.table.ravel()]
+    recorded.cache.data[:, :, recorded.cache.table.ravel()] = plain.cache.data[
+        :, :, plain.cache.table.ravel()]
     return plain, recorded
 
 

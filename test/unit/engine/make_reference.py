@@ -9,7 +9,7 @@ Run it again when the embedded model changes: ``python test/unit/engine/make_ref
 import json
 from pathlib import Path
 
-from slice_ros.engine.loading import find_model
+from slice_ros.engine.checkpoints.model_path import find_model
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

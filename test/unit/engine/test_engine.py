@@ -136,7 +136,7 @@ def test_a_launched_step_changes_nothing_until_it_is_collected(tiny_engine, monk
             tiny_engine.collect(failed)
         launched = tiny_engine.launch([(sequence, 1)])
         assert (sequence.cached, sequence.tokens) == before
-        output, = tiny_engine.collect(launched)
+        output, = tiny_engine.collect(launched).outputs
         assert output.token == sequence.tokens[-1]
     assert sequence.tokens == undisturbed.tokens
 

@@ -40,7 +40,7 @@ class Recorder:
         return getattr(self._runner, name)
 
     def watch(self, engine):
-        self._held = engine._held
+        self._live = engine._live
         engine._runner = self
         return engine
 
@@ -49,7 +49,7 @@ class Recorder:
         wanted = [s for s in segments if s.wants_logits]
         assert len(wanted) == len(logits)
         for s, row in zip(wanted, logits):
-            tokens = tuple(self._held[s.slot].tokens[:s.start + len(s.ids)])
+            tokens = tuple(self._live[s.slot].tokens[:s.start + len(s.ids)])
             assert torch.equal(self.seen.setdefault(tokens, row), row), 'two requests differ'
         self.segments.update('decode' if len(s.ids) == 1 else 'chunk' for s in segments)
         self.companies[len(segments)] += 1

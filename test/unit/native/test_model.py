@@ -4,6 +4,7 @@
 
 import numpy as np
 import pytest
+from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.runners.native import ModelShape
 from slice_ros.engine.runners.native.build import build_model
 import torch
@@ -46,7 +47,10 @@ def native(library, model, weights='fp32', **options):
     cos, sin = model.model.rotary_emb(torch.zeros(1), torch.arange(CONTEXT)[None])
     half = config.head_dim // 2
     tensors = {k: v.detach().numpy() for k, v in model.named_parameters()}
-    options = {'slots': 6, 'max_context': CONTEXT, 'threads': 2, **options}
+    table = page_table(6, CONTEXT)
+    if 'pages' not in options:  # every slot owns its pages
+        table[:] = np.arange(table.size).reshape(table.shape)
+    options = {'table': table, 'pages': table.size, 'threads': 2, **options}
     return build_model(library, shape, LAYERS, tensors, weights, cos[0, :, :half].numpy(),
                        sin[0, :, :half].numpy(), **options)
 

@@ -8,24 +8,21 @@ import threading
 import time
 
 import pytest
-
+from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Delivery, Server, ServerConfig
 
 
 @dataclass(eq=False)
 class FakeSequence:
-    prompt: int
-    max_tokens: int
+    request: Request
     length: int              # tokens after which it stops by itself
-    cached: int = 0
-    generated: int = 0
     text: str = ''
     closed: bool = False
 
     @property
-    def pending(self) -> int:
-        return self.prompt + self.generated - self.cached
+    def max_tokens(self) -> int:
+        return self.request.max_tokens
 
 
 @dataclass(frozen=True)
@@ -60,43 +57,44 @@ class FakeEngine:
     evicted: list = field(default_factory=list)
     threads: set = field(default_factory=set)
 
-    def open(self, tokens, max_tokens, sampling, stop=(), response_format=None):  # noqa: A003
-        return FakeSequence(len(tokens), max_tokens, self.length)
+    def open(self, tokens, max_tokens, sampling, stop=(), response_format=None,  # noqa: A003
+             request=None):
+        return FakeSequence(request, self.length)
 
     def launch(self, work):
         return list(work)
 
-    def collect(self, work):
+    def collect(self, work, clock):
         self.threads.add(threading.get_ident())
         self.steps.append([sequence for sequence, _ in work])
         if self.fail:
             self.fail(work)
         if self.seconds:
             time.sleep(self.seconds)
-        outputs = []
+        at, outputs = clock(), []
         for sequence, n in work:
-            assert not sequence.closed and 1 <= n <= sequence.pending
-            sequence.cached += n
-            if sequence.pending:
+            request = sequence.request
+            assert not sequence.closed
+            if not request.advance(n, at):
                 continue
-            sequence.generated += 1
-            text = f'{sequence.generated} '
+            text = f'{request.generated} '
             sequence.text += text
             reason = None
-            if sequence.generated == sequence.length:
+            if request.generated == sequence.length:
                 reason = 'stop'
-            elif sequence.generated == sequence.max_tokens:
+            elif request.generated == request.max_tokens:
                 reason = 'length'
-            outputs.append(FakeOutput(sequence, sequence.generated, text, reason))
-        return outputs
+            outputs.append(FakeOutput(sequence, request.generated, text, reason))
+        return at, outputs
 
     def adopt(self, sequence):
-        tokens = min(self.prefix, sequence.pending - 1)
-        sequence.cached = tokens
+        tokens = min(self.prefix, sequence.request.pending - 1)
+        if tokens:
+            sequence.request.adopt(tokens)
         return tokens
 
     def evict(self, sequence):
-        sequence.cached = 0
+        sequence.request.evict()
         self.evicted.append(sequence)
 
     def close(self, sequence):

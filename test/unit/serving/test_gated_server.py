@@ -34,19 +34,19 @@ class Timer:
 
 @pytest.fixture
 def gated():
-    """Return a function that makes a server behind a gate, its timer, and what it was told."""
+    """Return a function that makes a server behind a gate, its timer, and what it was notified."""
     made = []
 
     def make(mode='work_conserving', engine=None):
-        gate, told = Gate(RateControl(mode, 0.004, STALL)), []
+        gate, notified = Gate(RateControl(mode, 0.004, STALL)), []
         timer = Timer(gate)
         server = Server(engine or FakeEngine(seconds=0.001),
                         LatencyModel('fake', ((1, 1.0), (8, 4.0)), prefill_token_ms=0.1),
-                        ServerConfig(policy='slice'), gate=gate, on_gate=told.append)
+                        ServerConfig(policy='slice'), gate=gate, on_gate=notified.append)
         wait_until(lambda: not gate.shut(time.monotonic()))
         server.start()
         made.append((server, timer))
-        return server, timer, told
+        return server, timer, notified
     yield make
     for server, timer in made:
         timer.over = True
@@ -56,11 +56,11 @@ def gated():
 
 @pytest.mark.parametrize('mode', ['paced', 'work_conserving'])
 def test_without_a_tick_nothing_runs_until_the_next(gated, mode):
-    server, timer, told = gated(mode)
+    server, timer, notified = gated(mode)
     request, consumer = ask(server, slo=SloClass('a', tpot_ms=20), max_tokens=480)
     wait_until(lambda: request.generated > 3)
     timer.runs = False
-    wait_until(lambda: told == [True])
+    wait_until(lambda: notified == [True])
     steps = len(server.engine.steps)
     second, _ = ask(server, max_tokens=480)
     time.sleep(0.3)
@@ -68,7 +68,7 @@ def test_without_a_tick_nothing_runs_until_the_next(gated, mode):
     shut = server.snapshot()
     assert not shut.gate_open and shut.gate_shut == 1 and shut.gate_age > STALL
     timer.runs = True
-    wait_until(lambda: told[-1] is False and second.generated)
+    wait_until(lambda: notified[-1] is False and second.generated)
     done = request.generated
     wait_until(lambda: request.generated > done)
     again = server.snapshot()
@@ -76,20 +76,20 @@ def test_without_a_tick_nothing_runs_until_the_next(gated, mode):
     assert again.rate_control == mode
 
 
-def test_a_shut_gate_is_told_again_and_again(gated):
-    server, timer, told = gated()
+def test_a_shut_gate_is_notified_again_and_again(gated):
+    server, timer, notified = gated()
     request, _ = ask(server, max_tokens=480)
     timer.runs = False
-    wait_until(lambda: len(told) >= 3, timeout=10)
-    assert set(told) == {True} and server.snapshot().gate_shut == 1
+    wait_until(lambda: len(notified) >= 3, timeout=10)
+    assert set(notified) == {True} and server.snapshot().gate_shut == 1
 
 
 def test_cancel_and_stop_work_while_the_gate_is_shut(gated):
-    server, timer, told = gated('paced')
+    server, timer, notified = gated('paced')
     request, consumer = ask(server, max_tokens=480)
     other, left = ask(server, max_tokens=480)
     timer.runs = False
-    wait_until(lambda: told)
+    wait_until(lambda: notified)
     begin = time.monotonic()
     assert server.cancel(request.id)
     assert consumer.last.error is ErrorCode.CANCELLED
@@ -99,26 +99,26 @@ def test_cancel_and_stop_work_while_the_gate_is_shut(gated):
 
 
 def test_an_idle_server_needs_no_tick(gated):
-    server, timer, told = gated()
+    server, timer, notified = gated()
     timer.runs = False
     time.sleep(2 * STALL)
     snapshot = server.snapshot()
-    assert not told and snapshot.gate_open and snapshot.gate_age != snapshot.gate_age
+    assert not notified and snapshot.gate_open and snapshot.gate_age != snapshot.gate_age
 
 
 def test_paced_requests_are_held_and_the_engine_rests(gated):
-    server, timer, told = gated('paced')
+    server, timer, notified = gated('paced')
     slo = SloClass('a', tpot_ms=50)
     requests = [ask(server, slo=slo, max_tokens=40)[0] for _ in range(3)]
     wait_until(lambda: server.snapshot().gated == 3)
     for request in requests:
         wait_until(lambda: request.ended)
         assert 0.04 < request.tpot <= 0.05
-    assert server.snapshot().gated == 0 and not told
+    assert server.snapshot().gated == 0 and not notified
 
 
-def test_a_fault_of_who_is_told_is_nobody_elses(gated):
-    server, timer, told = gated()
+def test_a_fault_of_who_is_notified_is_nobody_elses(gated):
+    server, timer, notified = gated()
     server._loop.on_gate = lambda shut: 1 / 0
     request, consumer = ask(server, max_tokens=480)
     timer.runs = False

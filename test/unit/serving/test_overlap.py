@@ -8,7 +8,7 @@ import threading
 import pytest
 from slice_ros.errors import ErrorCode
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.serving.delivery import Courier, Delivery
+from slice_ros.serving.delivery import Delivery, DeliveryThread
 
 from .conftest import Consumer, FakeEngine, FakeInfo
 from .test_gated_server import gated  # noqa: F401
@@ -31,32 +31,33 @@ class Overlapping(FakeEngine):
         self.launching(self.log.count('launch'))
         return super().launch(work)
 
-    def collect(self, launched):
+    def collect(self, launched, clock):
         self.during(self.log.count('launch'))
         self.log.append('collect')
-        return super().collect(launched)
+        return super().collect(launched, clock)
 
 
 @pytest.fixture
 def log(monkeypatch):
     """Return a list that the tokens and ends go to as the loop hands them out."""
-    log, put = [], Courier.put
+    log, put = [], DeliveryThread.put
 
-    def logged(self, *news):
-        log.extend(d.finish_reason or d.tokens for _, d in news if isinstance(d, Delivery))
-        put(self, *news)
-    monkeypatch.setattr(Courier, 'put', logged)
+    def logged(self, *deliveries):
+        log.extend(d.finish_reason or d.tokens for _, d in deliveries if isinstance(d, Delivery))
+        put(self, *deliveries)
+    monkeypatch.setattr(DeliveryThread, 'put', logged)
     return log
 
 
 def numbers(consumer):
-    """Return the tokens an ended request was told of, each of which must come once, in order."""
-    told = consumer.wait()
-    assert [d.number for d in told] == list(range(len(told)))
-    tokens = [d.tokens for d in told if d.text]
+    """Return the tokens an ended request received: each once, in order."""
+    received = consumer.wait()
+    assert [d.number for d in received] == list(range(len(received)))
+    tokens = [d.tokens for d in received if d.text]
     assert tokens == list(range(1, len(tokens) + 1))
-    assert ''.join(d.text for d in told) == ''.join(f'{n} ' for n in tokens)
-    assert all(d.finish_reason is None for d in told[:-1]) and told[-1].tokens == len(tokens)
+    assert ''.join(d.text for d in received) == ''.join(f'{n} ' for n in tokens)
+    assert all(d.finish_reason is None for d in received[:-1])
+    assert received[-1].tokens == len(tokens)
     return tokens
 
 
@@ -67,7 +68,7 @@ def test_tokens_are_handed_out_once_the_next_step_is_launched(make_server, log):
                    'launch', 3, 'collect', 'length']
 
 
-def test_an_engine_that_holds_the_loop_up_keeps_nobody_waiting(make_server, log):
+def test_an_engine_that_blocks_the_loop_delivers_at_once(make_server, log):
     engine = Overlapping(log)
     engine.info = FakeInfo()
     _, consumer = ask(make_server(engine), max_tokens=3)
@@ -84,7 +85,7 @@ def test_every_step_is_learnt_from_and_counted(make_server):
     assert stats.prediction_error > 0 and server.latency.error > 0
 
 
-def test_who_is_cancelled_during_a_step_hears_its_token_and_then_the_end(make_server):
+def test_who_is_cancelled_during_a_step_receives_its_token_and_then_the_end(make_server):
     asked = threading.Event()
 
     def cancel(number):

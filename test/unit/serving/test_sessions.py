@@ -237,8 +237,8 @@ def test_the_server_ends_a_turn_with_its_request(make_server):
     engine.encode_chat, engine.extend_chat = words.encode_chat, words.extend_chat
     engine_open = engine.open
 
-    def opened(tokens, max_tokens, sampling, stop=(), response_format=None):
-        sequence = engine_open(tokens, max_tokens, sampling, stop)
+    def opened(tokens, max_tokens, sampling, stop, response_format, request):
+        sequence = engine_open(tokens, max_tokens, sampling, stop, response_format, request)
         sequence.tokens, sequence.prompt_tokens = [*tokens, 'said'], len(tokens)
         return sequence
     engine.open = opened

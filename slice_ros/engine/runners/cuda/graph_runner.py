@@ -8,6 +8,7 @@ kernels one by one; nothing in either waits for the host.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 import logging
 
 import numpy as np
@@ -97,7 +98,8 @@ class GraphRunner(TorchRunner):
                               for rows in [max_batch, *reversed(sizes)]]
         self._recorded.reverse()
         self._check()
-        self.kernels = f'{weights.linears} linears, Triton attention, CUDA graphs'
+        self.info = replace(self.info, kernels=f'{weights.linears} linears, Triton attention, '
+                                               'CUDA graphs')
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
@@ -188,7 +190,7 @@ class GraphRunner(TorchRunner):
         behind = min(_CHECKED, len(self.weights.cos) - 2)
         # The first slot has the first pages for this, not in their order.
         pages = np.arange(behind // PAGE_TOKENS, -1, -1)
-        self.table[0, :len(pages)] = pages
+        self.cache.table[0, :len(pages)] = pages
         ids = [1 + n % 7 for n in range(behind)]
         chunk = Segment(0, 0, ids[:-1], False), Segment(0, behind - 2, ids[-2:], True)
         row = Segment(0, behind, [1], True)

@@ -6,26 +6,25 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import Rows
+from slice_ros.engine.models.tensor_names import QKV
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import BEST, Library
 from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
 from slice_ros.engine.runners.native.weights import Interleaved, pack, Packed
 
-_PARTS = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')
-
 
 def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mapping[str, Rows],
-                weights: str, cos: np.ndarray, sin: np.ndarray, *, slots: int, max_context: int,
-                threads: int, pages: int | None = None, max_rows: int = 256, isa: int = BEST,
+                weights: str, cos: np.ndarray, sin: np.ndarray, *, table: np.ndarray, pages: int,
+                threads: int, max_rows: int = 256, isa: int = BEST,
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
     """Pack `tensors` (Hugging Face names; arrays, codes or stored rows); return the model.
 
-    `weights` is 'fp32', 'fp16', 'bf16', 'int8', or 'int4', which keeps the embedding and the
-    head in 8 bits, since every token's choice hangs on them, unless the file has them in 4. Codes
-    of a GGUF file stay as they are where the kind is theirs. Keys and values have 16 bits, 32
-    with 'fp32'. The head is the embedding where
-    'lm_head.weight' is missing. Raises ``KeyError`` for a missing tensor, ``ValueError`` for one
-    that does not fit.
+    `weights` is 'fp32', 'fp16', 'bf16', 'int8' or 'int4'. With 'int4' the embedding and the head
+    have 8 bits, because each token depends on them directly, unless the file has them in 4. Codes
+    of a GGUF file are copied unchanged where `weights` is their format. Keys and values have 16
+    bits, 32 with 'fp32'; `table` is the page table [slots, pages of a slot], int32, over `pages`
+    pages. The head is the embedding where 'lm_head.weight' is missing. Raises ``KeyError`` for a
+    missing tensor, ``ValueError`` for one that does not fit.
     """
     arena = Arena()
 
@@ -57,7 +56,7 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
         at = f'model.layers.{i}.'
         built.append(LayerWeights(
             attention_norm=tensors[at + 'input_layernorm.weight'],
-            qkv=matrix(*(at + part for part in _PARTS)),
+            qkv=matrix(*(at + part for part in QKV)),
             attention_out=matrix(at + 'self_attn.o_proj'),
             mlp_norm=tensors[at + 'post_attention_layernorm.weight'],
             gate_up=gate_up(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
@@ -67,6 +66,6 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
         progress((i + 1) / (layers + 1))
     embedding = outer('model.embed_tokens.weight')
     head = outer('lm_head.weight') if 'lm_head.weight' in tensors else embedding
-    cache = KvPages(library, shape, layers, slots, max_context, pages, wide=weights == 'fp32')
+    cache = KvPages(library, shape, layers, table, pages, wide=weights == 'fp32')
     return NativeModel(library, shape, built, tensors['model.norm.weight'], embedding, head, cos,
                        sin, cache, threads, max_rows, isa)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import mmap
 
 import numpy as np
-from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.runners.native.library import BEST, Cache, ERRORS, Layer, Library, Model
 from slice_ros.engine.runners.native.weights import Packed
 
@@ -45,26 +44,20 @@ class LayerWeights:
 class KvPages:
     """Keys and values of all slots in 16 bit floats, 32 if `wide`, in pages of 32 tokens.
 
-    `table` [slots, pages_per_slot], changed in place, says which page holds which 32 positions of
-    a slot, -1 none; two slots may name the same page for a prefix they share, as long as neither
-    writes to it. By default every slot owns its pages. Memory is taken from the system when first
-    written.
+    `table` is the page table [slots, pages of a slot], int32, which `Slots` changes in place: the
+    page of each 32 positions of a slot, -1 for none. Two slots may name the same page for a
+    prefix that they share, as long as neither writes to it. Memory is taken from the system when
+    it is first written.
     """
 
-    def __init__(self, library: Library, shape: ModelShape, layers: int, slots: int,
-                 max_context: int, pages: int | None = None, wide: bool = False) -> None:
-        per_slot = -(-max_context // PAGE_TOKENS)
-        self.pages = slots * per_slot if pages is None else pages
+    def __init__(self, library: Library, shape: ModelShape, layers: int, table: np.ndarray,
+                 pages: int, wide: bool = False) -> None:
+        self.pages, self.table = pages, table
         self.wide = wide
         nbytes = layers * self.pages * library.slice_page_bytes(
             wide, shape.kv_heads, shape.head_dim)
         self._memory = [mmap.mmap(-1, nbytes) for _ in range(2)]
         self.keys, self.values = (np.frombuffer(memory, np.uint8) for memory in self._memory)
-        if pages is None:
-            self.table = np.arange(self.pages, dtype=np.int32).reshape(slots, per_slot)
-        else:
-            self.table = np.full((slots, per_slot), -1, np.int32)
-        self.page_bytes = 2 * nbytes // self.pages
 
     @property
     def nbytes(self) -> int:

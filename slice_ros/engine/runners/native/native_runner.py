@@ -1,9 +1,8 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The forward pass of the Llama family on the native kernels: one C call a step, no torch inside.
+"""The runner of the Llama family on the native kernels: one C call for each step.
 
-It stands for `TorchRunner` where the library is there; tokens, slots and positions are the
-same, and so is what comes out.
+It replaces `TorchRunner` where the library is available.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.llama import head_dim, rope_tables
 from slice_ros.engine.runners.native import Library, ModelShape
 from slice_ros.engine.runners.native.build import build_model
-from slice_ros.engine.runners.runner import flatten, Segment
+from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
 import torch
 from transformers import PreTrainedConfig
 
@@ -32,9 +31,9 @@ def unsupported(config: PreTrainedConfig, weights: str) -> str | None:
 
 
 class StoredWeights:
-    """Tensors of a checkpoint as the kernels' builder takes them.
+    """Tensors of a checkpoint as `build_model` takes them.
 
-    A head that is tied to the embedding is none of its own.
+    If `tied`, the head is the embedding, and 'lm_head.weight' does not exist.
     """
 
     def __init__(self, tensors: Tensors, tied: bool) -> None:
@@ -53,12 +52,14 @@ class StoredWeights:
 
 
 class NativeRunner:
-    """Runs any subset of the live requests, decode rows and prefill chunks alike, in one call."""
+    """A `Runner` that computes all segments, decodes and prefill chunks alike, in one C call.
 
-    path = 'flat batch'
+    `progress` is called with the share of the weights that is packed, from 0 to 1. Raises
+    ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
+    """
 
-    def __init__(self, config: PreTrainedConfig, tensors: Tensors,
-                 weights: str, library: Library, slots: int, pages: int, max_context: int,
+    def __init__(self, config: PreTrainedConfig, tensors: Tensors, weights: str,
+                 library: Library, table: np.ndarray, pages: int, max_context: int,
                  progress: Callable[[float], None]) -> None:
         dim = head_dim(config)
         shape = ModelShape(
@@ -70,44 +71,39 @@ class NativeRunner:
         self._layers = config.num_hidden_layers
         self._model = build_model(
             library, shape, self._layers,
-            StoredWeights(tensors, config.tie_word_embeddings), weights, cos, sin, slots=slots,
-            max_context=max_context, threads=torch.get_num_threads(), pages=pages,
-            progress=progress)
+            StoredWeights(tensors, config.tie_word_embeddings), weights, cos, sin, table=table,
+            pages=pages, threads=torch.get_num_threads(), progress=progress)
         self._pages = self._model.cache
-        self.table = self._pages.table
-        self.kernels = f'native {library.isa}'
-        self.weight_bytes = self._model.weight_bytes
-        self.kv_bytes = self._pages.nbytes
-        self.streamed_bytes = self._model.streamed_bytes
+        self.info = RunnerInfo(
+            path='flat batch', kernels=f'native {library.isa}', pages=pages,
+            weight_bytes=self._model.weight_bytes, streamed_bytes=self._model.streamed_bytes,
+            kv_bytes=self._pages.nbytes, shares_prefixes=True, asynchronous=False)
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Feed all `segments`; return float32 logits [segments that want them, vocab].
-
-        The next call writes over them.
-        """
+        """Return logits, which the next call overwrites; as `Runner.forward`."""
         return torch.from_numpy(self._step(segments)[0])
 
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
-        """Feed all `segments`; return what gives the likeliest token of each that wants it."""
+        """As `Runner.greedy`; the step is computed before this returns."""
         return self._step(segments)[1].tolist
 
     def _step(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
         return self._model.step(*flatten(segments))
 
     def share(self, source: int, slot: int, tokens: int) -> None:
-        """Have a slot hold the first `tokens` of another, whose whole pages it names already."""
+        """As `Runner.share`."""
         whole, rest = divmod(tokens, PAGE_TOKENS)
         if rest:
             self._copy(self._pages.table[source, whole:whole + 1],
                        self._pages.table[slot, whole:whole + 1])
 
     def forget(self, slot: int) -> None:
-        """Release what a slot holds: its pages are used again, or given back with the last."""
-        if (self.table < 0).all():
+        """As `Runner.forget`: memory goes back to the system when no slot has a page."""
+        if (self._pages.table < 0).all():
             self._pages.give_back()
 
     def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
-        """Put something into the first `len(ids)` positions of slots, to measure steps on."""
+        """As `Runner.fill`: `ids` are fed to the first slot, and its pages copied."""
         self.forward([Segment(slots[0], 0, ids, False)])
         used = -(-len(ids) // PAGE_TOKENS)
         for slot in slots[1:]:

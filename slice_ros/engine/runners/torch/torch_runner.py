@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.runners.fetch import fetch
-from slice_ros.engine.runners.runner import flatten, Segment
+from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
 from slice_ros.engine.runners.torch.attention import TorchAttention
 from slice_ros.engine.runners.torch.batch import Batch
 from slice_ros.engine.runners.torch.weights import LlamaWeights
@@ -15,22 +15,22 @@ from torch.nn import functional as F
 
 
 class TorchRunner:
-    """Runs any subset of the live requests, decode rows and prefill chunks alike, in one pass."""
-
-    path = 'flat batch'
+    """A `Runner` that computes all segments, decodes and prefill chunks alike, in one pass."""
 
     def __init__(self, weights: LlamaWeights, cache: KvCache) -> None:
         self.weights = weights
-        self.cache, self.table = cache, cache.table
+        self.cache = cache
         self.attention = TorchAttention(cache, weights.heads, weights.head_dim)
-        self.kernels = f'{weights.linears} linears, {self.attention.name}'
-        self.weight_bytes, self.kv_bytes = weights.nbytes, cache.nbytes
         self.device = weights.embedding.device
-        self.streamed_bytes = weights.streamed_bytes
+        self.info = RunnerInfo(
+            path='flat batch', kernels=f'{weights.linears} linears, {self.attention.name}',
+            pages=cache.pages, weight_bytes=weights.nbytes,
+            streamed_bytes=weights.streamed_bytes, kv_bytes=cache.nbytes, shares_prefixes=True,
+            asynchronous=self.device.type != 'cpu')
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Feed all `segments`; return float32 logits [segments that want them, vocab]."""
+        """As `Runner.forward`."""
         w, cache, attention = self.weights, self.cache, self.attention
         batch = self._batch(segments)
         cos, sin = w.cos[batch.positions], w.sin[batch.positions]
@@ -57,19 +57,19 @@ class TorchRunner:
         return batch.set(*numbers, [s.slot for s in segments])
 
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
-        """Feed all `segments`; return what waits for the likeliest token of each that wants it."""
+        """As `Runner.greedy`."""
         return fetch(self.forward(segments).argmax(-1))
 
     def share(self, source: int, slot: int, tokens: int) -> None:
-        """Have a slot hold the first `tokens` of another, whose whole pages it names already."""
+        """As `Runner.share`."""
         self.cache.share(source, slot, tokens)
 
     def forget(self, slot: int) -> None:
-        """Release what a slot holds: its pages are used again, or given back with the last."""
+        """As `Runner.forget`: on CPU, memory goes back to the system when no slot has a page."""
         self.cache.forget()
 
     def fill(self, slots: Sequence[int], ids: Sequence[int]) -> None:
-        """Put something into the first `len(ids)` positions of slots, to measure steps on."""
+        """As `Runner.fill`, with random numbers."""
         self.cache.fill(list(slots), len(ids))
 
 

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of the Llama family as torch holds them, and how they come from a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from slice_ros.engine.models.llama import head_dim, PARTS, rope_tables
-from slice_ros.engine.runners.torch.linear import Linear, make_linear
+from slice_ros.engine.models.llama import head_dim, rope_tables
+from slice_ros.engine.models.tensor_names import QKV
+from slice_ros.engine.runners.torch.linear import Linear, make_linear, MakeLinear
 import torch
 from transformers import PreTrainedConfig
 
@@ -38,18 +39,23 @@ class LlamaWeights:
     head: Linear
     cos: torch.Tensor            # [max_context, 1, head_dim]
     sin: torch.Tensor            # the same, first half negated: see _rotate
-    linears: str                 # who computes them
+    linears: str                 # their implementation, in words
     nbytes: int
-    streamed_bytes: int          # of them, what a step reads: of the embedding it reads rows
+    streamed_bytes: int          # of these, what each step reads: not the embedding
 
 
 def build_weights(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights: str,
-                  device: torch.device, max_context: int, progress) -> LlamaWeights:
-    """Convert the tensors of a Hugging Face checkpoint; `progress` is told the share done."""
+                  device: torch.device, max_context: int, progress: Callable[[float], None],
+                  make_linear: MakeLinear = make_linear) -> LlamaWeights:
+    """Convert the tensors of a Hugging Face checkpoint, by name, to `weights` on `device`.
+
+    `progress` is called with the share that is done, from 0 to 1. `make_linear` builds each
+    linear layer. Raises ``KeyError`` or ``ModelError`` for a missing tensor.
+    """
     streamed = 0
 
     def tensor(name: str) -> torch.Tensor:
-        # A tensor that lived on in the mapped file would keep all of it in memory.
+        # A copy: a view would keep the whole file that it was read from in memory.
         return tensors[name].to(device, torch.float32, copy=True)
 
     def linear(*names: str):
@@ -68,7 +74,7 @@ def build_weights(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
         at = f'model.layers.{i}.'
         layers.append(Layer(
             input_norm=tensor(at + 'input_layernorm.weight'),
-            qkv=linear(*(at + part for part in PARTS)),
+            qkv=linear(*(at + part for part in QKV)),
             output=linear(at + 'self_attn.o_proj'),
             post_norm=tensor(at + 'post_attention_layernorm.weight'),
             gate_up=linear(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
@@ -77,7 +83,7 @@ def build_weights(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
     embedding = tensors['model.embed_tokens.weight'].to(device, _dtype(weights), copy=True)
     tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
     fbgemm = weights == 'fp16' and device.type == 'cpu'
-    shared = tied and not fbgemm and weights != 'int8'  # those have a form of their own
+    shared = tied and not fbgemm and weights != 'int8'  # these pack the head into a copy
     if tied:
         head = make_linear(embedding, None, weights, device)
         streamed += _bytes(embedding, weights)
@@ -96,10 +102,10 @@ def build_weights(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
 
 def _dtype(weights: str) -> torch.dtype:
     return {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32,
-            'int8': torch.float16}[weights]  # beside int8 linears, of the embedding
+            'int8': torch.float16}[weights]  # of the embedding, beside int8 linears
 
 
 def _bytes(weight: torch.Tensor, weights: str) -> int:
-    if weights == 'int8':  # and a scale a row
+    if weights == 'int8':  # and a float32 scale for each output
         return weight.numel() + 4 * len(weight)
     return weight.numel() * _dtype(weights).itemsize

@@ -1,0 +1,111 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a request enters the server: size limits, admission, the queue's bound.
+
+A refusal is a `RequestError` with a code and a sentence that tells its caller what to change.
+"""
+
+from collections.abc import Callable, Iterable
+import math
+from typing import TYPE_CHECKING
+import uuid
+
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.request import Request, State
+from slice_ros.scheduling.admission import admit, Prediction
+from slice_ros.serving.delivery import Delivery
+from slice_ros.serving.job import Job
+from slice_ros.serving.server_config import ServerConfig
+from slice_ros.serving.sessions import Turn
+from slice_ros.serving.shared_state import SharedState
+from slice_ros.slo import SloClass
+
+if TYPE_CHECKING:
+    from slice_ros.engine import Engine, EngineInfo, ResponseFormat, Sampling
+
+
+class Intake:
+    """Checks requests and makes them live; any thread may call it.
+
+    `predict` foretells how a request would be served now; `accepting` tells whether the loop
+    runs.
+    """
+
+    def __init__(self, engine: 'Engine', shared: SharedState,
+                 predict: Callable[[Request], Prediction], clock: Callable[[], float],
+                 accepting: Callable[[], bool]) -> None:
+        self._engine, self._shared, self._clock = engine, shared, clock
+        self._predict, self._accepting = predict, accepting
+
+    def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
+               on_output: Callable[[Delivery], bool | None], *, stop: Iterable[str],
+               response_format: 'ResponseFormat | None', request_id: str,
+               arrival: float | None, turn: Turn | None) -> Request:
+        """Make a request live and return it. Raises as `Server.submit` does."""
+        request = Request(request_id or str(uuid.uuid4()), slo,
+                          self._clock() if arrival is None else arrival, len(tokens), max_tokens,
+                          session_id=turn.session_id if turn else '')
+        shared, config = self._shared, self._shared.config
+        check_size(config, self._engine.info, request.prompt_tokens, max_tokens)
+        sequence = self._engine.open(tokens, max_tokens, sampling, stop, response_format, request)
+        infeasible = self._admit(request, config)
+        with shared.changed:
+            error = self._refusal(request) or infeasible
+            if error is None:
+                shared.add(Job(request, sequence, on_output, turn))
+                return request
+            if error.code is not ErrorCode.INVALID_REQUEST:
+                request.end(State.REJECTED, self._clock(), error.code)
+                shared.stats_of(slo.name).received += 1
+                shared.stats_of(slo.name).end(request)
+        self._engine.close(sequence)
+        raise error
+
+    def _admit(self, request: Request, config: ServerConfig) -> RequestError | None:
+        """Set the class that a request is served in, or return why it is refused."""
+        if config.admission == 'accept':
+            return None
+        try:
+            request.slo = admit(self._predict(request), request.slo, config.admission,
+                                {c.name: c for c in config.classes})
+        except RequestError as error:
+            return error
+        return None
+
+    def _refusal(self, request: Request) -> RequestError | None:
+        """Return why a request cannot become live; the lock of the shared state is taken."""
+        shared = self._shared
+        if request.id in shared.jobs:
+            return RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f'a request with the id {request.id!r:.80} is live: choose another id')
+        if shared.stop_at < math.inf or not self._accepting():
+            return RequestError(ErrorCode.SHUTTING_DOWN, 'the server takes no requests any more')
+        queued = sum(job.request.cached == 0 for job in shared.jobs.values())
+        if queued >= shared.config.max_queued:
+            return RequestError(
+                ErrorCode.QUEUE_FULL,
+                f'{queued} requests wait already: try again later, or raise limits.max_queued')
+        return None
+
+
+def check_size(config: ServerConfig, info: 'EngineInfo', prompt_tokens: int,
+               max_tokens: int) -> None:
+    """Raise `RequestError` when no request of this size is ever served."""
+    if not 1 <= max_tokens <= config.max_tokens:
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f'max_tokens is {max_tokens}: choose between 1 and {config.max_tokens}')
+    if prompt_tokens < 1:
+        raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt is empty: say something')
+    context = min(info.max_context, info.kv_tokens)
+    limit = min(config.max_prompt_tokens or context, context - 1)
+    if prompt_tokens > limit:
+        raise RequestError(
+            ErrorCode.PROMPT_TOO_LONG,
+            f'the prompt has {prompt_tokens} tokens: shorten it to {limit}')
+    if prompt_tokens + max_tokens > context:
+        raise RequestError(
+            ErrorCode.PROMPT_TOO_LONG,
+            f'prompt ({prompt_tokens} tokens) and max_tokens ({max_tokens}) exceed the '
+            f'context of {context} tokens: shorten either')

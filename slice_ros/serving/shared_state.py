@@ -1,0 +1,135 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the serving loop shares with all other threads, under one lock.
+
+The lock is taken for table look-ups only. Everything else belongs to one thread: the engine, the
+policy and the progress of live requests to the loop.
+"""
+
+from collections.abc import Callable
+import math
+import threading
+from typing import NamedTuple
+
+from slice_ros.serving.job import Job
+from slice_ros.serving.server_config import ServerConfig
+from slice_ros.serving.stats import ClassStats, LoopStats
+from slice_ros.slo import SloClass
+
+
+class Changes(NamedTuple):
+    """What other threads have asked the loop for since it last looked."""
+
+    version: int                # for `SharedState.wait`
+    jobs: dict[str, Job]        # a copy of the live ones, in order of arrival
+    cancelled: dict[str, str]   # request id -> why
+    objectives: Callable[[SloClass], SloClass] | None   # new ones for live requests
+    stop_at: float              # when all that still live are ended
+
+
+class SharedState:
+    """Live jobs, pending changes, configuration and statistics of one server.
+
+    `changed` guards every field and is notified when the loop has something to look at. Methods
+    take it themselves unless they say otherwise.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.changed = threading.Condition()
+        self.config = config
+        self.jobs: dict[str, Job] = {}                # live, in order of arrival
+        self.stop_at = math.inf                       # finite while draining
+        self.class_stats: dict[str, ClassStats] = {}
+        self.loop_stats = LoopStats()
+        self._cancelled: dict[str, str] = {}
+        self._objectives: Callable[[SloClass], SloClass] | None = None
+        self._version = 0                             # counts changes
+
+    # -- for the loop ------------------------------------------------------------------------
+
+    def take_changes(self) -> Changes:
+        """Return what has changed; each change is returned once."""
+        with self.changed:
+            cancelled, self._cancelled = self._cancelled, {}
+            objectives, self._objectives = self._objectives, None
+            return Changes(self._version, dict(self.jobs), cancelled, objectives, self.stop_at)
+
+    def wait(self, version: int, until: float, clock: Callable[[], float]) -> None:
+        """Wait until something has changed since `version`, or the `clock` reads `until`."""
+        with self.changed:
+            while self._version == version:
+                left = until - clock()
+                if left <= 0:
+                    return
+                self.changed.wait(None if left == math.inf else left)
+
+    def remove(self, job: Job) -> None:
+        """Take an ended job out and count its end."""
+        request = job.request
+        with self.changed:
+            self.jobs.pop(request.id, None)
+            self._cancelled.pop(request.id, None)
+            self.stats_of(request.slo.name).end(request)
+
+    def take_all(self) -> list[Job]:
+        """Return all live jobs, which are to be ended, and drop their cancellations."""
+        with self.changed:
+            self._cancelled.clear()
+            return list(self.jobs.values())
+
+    # -- for all threads ---------------------------------------------------------------------
+
+    def notify(self) -> None:
+        """Make the loop look at the state again."""
+        with self.changed:
+            self._notify()
+
+    def add(self, job: Job) -> None:
+        """Make a job live; `changed` must be locked."""
+        self.jobs[job.request.id] = job
+        self.stats_of(job.request.slo.name).received += 1
+        self._notify()
+
+    def cancel(self, request_id: str, why: str) -> bool:
+        """End a request before the next step; return whether it was live until now."""
+        with self.changed:
+            if request_id not in self.jobs or request_id in self._cancelled:
+                return False
+            self._cancelled[request_id] = why
+            self._notify()
+        return True
+
+    def stop(self, at: float) -> None:
+        """Accept no more jobs, and have the loop end those that live `at` that time."""
+        with self.changed:
+            self.stop_at = min(self.stop_at, at)
+            self._notify()
+
+    def restart(self) -> None:
+        """Accept jobs again after a stop."""
+        with self.changed:
+            self.stop_at = math.inf
+
+    def change_objectives(self, change: Callable[[SloClass], SloClass]) -> None:
+        """Have `change` applied to the objectives of live requests; `changed` must be locked."""
+        earlier = self._objectives or (lambda slo: slo)
+        self._objectives = lambda slo: change(earlier(slo))
+        self._notify()
+
+    def live(self) -> list[Job]:
+        """Return the live jobs, in order of arrival."""
+        with self.changed:
+            return list(self.jobs.values())
+
+    def stats_of(self, name: str) -> ClassStats:
+        """Return the statistics of a class; `changed` must be locked."""
+        return self.class_stats.setdefault(name, ClassStats())
+
+    def class_names(self) -> list[str]:
+        """Return the configured classes and those of live requests; `changed` must be locked."""
+        live = [job.request.slo.name for job in self.jobs.values()]
+        return list(dict.fromkeys([*(slo.name for slo in self.config.classes), *live]))
+
+    def _notify(self) -> None:
+        self._version += 1
+        self.changed.notify_all()

@@ -1,0 +1,48 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every runner keeps the protocol, and states what it can do as data."""
+
+import inspect
+
+from conftest import KERNELS, use_kernels
+import pytest
+from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
+from slice_ros.engine.runners.native.native_runner import NativeRunner
+from slice_ros.engine.runners.runner import Runner, RunnerInfo
+from slice_ros.engine.runners.torch.torch_runner import TorchRunner
+from slice_ros.engine.runners.transformers import TransformersRunner
+import tiny
+
+METHODS = ('forward', 'greedy', 'share', 'forget', 'fill')
+
+
+@pytest.mark.parametrize('runner', [NativeRunner, TorchRunner, GraphRunner, TransformersRunner])
+@pytest.mark.parametrize('method', METHODS)
+def test_a_runner_has_the_methods_of_the_protocol(runner, method):
+    wanted = inspect.signature(getattr(Runner, method))
+    assert inspect.signature(getattr(runner, method)) == wanted
+
+
+@pytest.mark.parametrize('kernels', KERNELS)
+def test_the_flat_batch_shares_prefixes_in_the_pages_of_the_one_table(kernels, tmp_path,
+                                                                      monkeypatch):
+    use_kernels(monkeypatch, kernels)
+    tiny.save(tmp_path, tiny.llama())
+    engine = load_engine(EngineConfig(str(tmp_path), device='cpu', max_context=64, slots=4))
+    info = engine._runner.info
+    assert isinstance(info, RunnerInfo)
+    assert info.shares_prefixes and not info.asynchronous and not engine.info.asynchronous
+    assert info.pages == 8 and info.weight_bytes > 0 and info.kv_bytes > 0
+    cache = engine._runner._pages if kernels == 'native' else engine._runner.cache
+    assert cache.table is engine._slots._table
+
+
+def test_transformers_keeps_a_cache_for_each_slot_and_shares_nothing(tmp_path):
+    tiny.save(tmp_path, tiny.gpt2())
+    engine = load_engine(EngineConfig(str(tmp_path), device='cpu', max_context=64, slots=4))
+    info = engine._runner.info
+    assert info.path == 'transformers' and not info.shares_prefixes and info.kv_bytes == 0
+    assert info.pages == 8  # counted, so that `Slots` bounds the tokens
+    with pytest.raises(NotImplementedError):
+        engine._runner.share(0, 1, 32)
