@@ -1,7 +1,13 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node, and everything else that imports rclpy.
+"""The ROS node `slice`: messages in, requests to `slice_ros.serving`, messages out.
 
-`main` is the process, `node` the node, `parameters` what can be set, `conversions` messages to
-core and back, `calls` one request on its way through the node.
+`main` runs the process and `node` composes the node of its parts: `lifecycle` (with `background`),
+`requests` (with `class_topics`, `calls`, `speech`), `status` (with `diagnostics`) and
+`gate_timer`. They share `host` and `parameters` (with `parameter_specs`), and convert with
+`conversions` and `qos`. Imports go one way, in this order.
+
+To change an interface, touch its part and `conversions`. To add a parameter, touch
+`parameter_specs`, and `parameters` for its field. A part imports no other part: connect them in
+`node`. Nothing here schedules or computes tokens; scheduling belongs to `slice_ros.serving`.
 """

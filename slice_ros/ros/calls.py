@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""One request on its way through the node: from its refusal or first token to its report."""
+"""One request in the node, from its first token or its refusal to its report."""
 
 from collections.abc import Callable
 import math
@@ -19,13 +19,13 @@ from slice_ros.slo import SloClass
 
 
 class Call:
-    """Passes the tokens of one request on, and keeps the answer for whoever awaits `done`.
+    """Publishes the tokens of one request, and keeps the answer for a coroutine on `done`.
 
     An instance is the `on_output` of its request: the server's delivery thread calls it, and it
-    publishes there and then. `slo_class` is the class asked for; `tokens` and `reports` are the
-    publishers, `tokens` None where there is no such topic; `speaker` gets the text, `feedback` is
-    called with (text, number, tokens, predicted completion in ms) for each token; `wake` is called
-    after `done` was completed, which by itself does not wake an executor from another thread.
+    publishes in that thread. `slo_class` is the requested class. `tokens` and `reports` are
+    publishers; `tokens` is None for an unknown class. `speaker` gets the text. `feedback` is
+    called with (text, number, tokens, predicted completion in ms) for each token. `wake` is
+    called after `done`, since completing a future does not wake an executor in another thread.
     """
 
     def __init__(self, request_id: str, slo_class: str, clock: Clock,
@@ -43,12 +43,12 @@ class Call:
         self._clock, self._tokens, self._reports = clock, tokens, reports
         self._wake, self._feedback, self._speaker = wake, feedback, speaker
         self._pieces: list[str] = []
-        self._chunk = msg.TokenChunk(request_id=request_id)  # filled anew for each token
+        self._chunk = msg.TokenChunk(request_id=request_id)  # reused for each token
         self._received = clock.now().to_msg()
 
     def __call__(self, delivery: Delivery) -> bool:
-        """Pass a delivery on; return whether anybody was told."""
-        request, chunk, heard = delivery.request, self._chunk, self._feedback is not None
+        """Publish a delivery; return whether there was a receiver."""
+        request, chunk, received = delivery.request, self._chunk, self._feedback is not None
         last = delivery.finish_reason is not None
         self._pieces.append(delivery.text)
         if last:
@@ -56,25 +56,25 @@ class Call:
             chunk.finish_reason = delivery.finish_reason
             chunk.error_code, chunk.error_msg = int(delivery.error), delivery.message
         if self._tokens is not None and self._tokens.get_subscription_count():
-            # As of when the engine was done with it, however long it waited for this thread.
+            # The time at which the engine had sampled it, not the time of publishing.
             age = int((time.monotonic() - delivery.at) * 1e9)
             nanoseconds = max(self._clock.now().nanoseconds - age, 0)
             chunk.stamp.sec, chunk.stamp.nanosec = divmod(nanoseconds, 10**9)
             chunk.sequence, chunk.text = delivery.number, delivery.text
             chunk.tokens = delivery.tokens
             self._tokens.publish(chunk)
-            heard = True
+            received = True
         if self._speaker is not None and not delivery.error:
-            self._speaker.say(self._pieces, last)
+            self._speaker.publish(self._pieces, last)
         if self._feedback is not None and (delivery.text or not delivery.error):
             self._feedback(delivery.text, delivery.number, delivery.tokens,
                            _predicted_completion_ms(delivery))
         if last:
             self._finish(request, delivery.finish_reason, delivery.error, delivery.message)
-        return heard
+        return received
 
     def refuse(self, error: RequestError, slo: SloClass | None, arrival: float) -> None:
-        """End a request that was not taken in; `slo` is None where the class is not known."""
+        """End a request that was refused; `slo` is None when its class is unknown."""
         chunk = self._chunk
         chunk.stamp, chunk.finished, chunk.finish_reason = self._received, True, 'error'
         chunk.error_code, chunk.error_msg = int(error.code), error.message
@@ -106,6 +106,6 @@ class Call:
 def _predicted_completion_ms(delivery: Delivery) -> float:
     request, tokens = delivery.request, delivery.tokens
     if tokens < 2:
-        return math.nan  # one token says nothing about the next
+        return math.nan  # the time of one token does not predict the next
     tpot = (delivery.at - request.first_token_at) / (tokens - 1)
     return (delivery.at - request.arrival + (request.max_tokens - tokens) * tpot) * 1e3

@@ -1,6 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Messages to core and back. Whatever a message may hold ends in a request or a `RequestError`."""
+"""ROS messages to core objects and back.
+
+Malformed content of a message raises `RequestError`, and nothing else.
+"""
 
 from collections.abc import Sequence
 import math
@@ -80,7 +83,7 @@ def messages(goal, settings: Settings) -> list[tuple[str, str]]:
 
 
 def sampling(values: msg.SamplingParams) -> Sampling:
-    """Return how a goal wants its tokens picked."""
+    """Return how the tokens of a goal are sampled."""
     try:
         return Sampling(
             temperature=values.temperature, top_k=values.top_k, top_p=values.top_p,
@@ -100,20 +103,20 @@ def stops(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def response_format(wanted: msg.ResponseFormat) -> ResponseFormat:
-    """Return the form an answer must have; the engine says whether it can be used."""
-    return ResponseFormat(wanted.type, tuple(wanted.choices), wanted.grammar)
+def response_format(form: msg.ResponseFormat) -> ResponseFormat:
+    """Return the format of the answer; the engine checks whether it can be enforced."""
+    return ResponseFormat(form.type, tuple(form.choices), form.grammar)
 
 
 def request_id(text: str) -> str:
-    """Return a caller's own request id ('' when it leaves that to the node)."""
+    """Return the request id that a caller chose ('' when the node chooses it)."""
     if len(text) > MAX_ID or not text.isprintable():
         raise _invalid(f'request_id must be printable and have {MAX_ID} characters at most')
     return text
 
 
 def session_id(goal) -> str:
-    """Return the conversation that a goal belongs to ('' when to none)."""
+    """Return the id of the conversation of a goal ('' for none)."""
     if len(goal.session_id) > MAX_ID or not goal.session_id.isprintable():
         raise _invalid(f'session_id must be printable and have {MAX_ID} characters at most')
     if goal.reset_session and not goal.session_id:
@@ -144,7 +147,7 @@ def report_message(report: SloReport, requested: str, stamp: Time, reason: str,
 
 
 def report_from(message: msg.SloReport) -> SloReport:
-    """Return what a report on the topic says, as the core knows it."""
+    """Return a report from its message."""
     m = message
     slo = SloClass(m.slo.name, m.slo.ttft_ms, m.slo.tpot_ms, m.slo.deadline_ms, m.slo.utility)
     return SloReport(
@@ -155,7 +158,7 @@ def report_from(message: msg.SloReport) -> SloReport:
 
 
 def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
-    """Return what is loaded, with the memory the process holds now."""
+    """Return what is loaded, with the memory of the process now."""
     return msg.EngineStatus(
         model=info.model, family=info.family, device=info.device, weights=info.weights,
         path=info.path, kernels=info.kernels, max_context=info.max_context, slots=info.slots,
@@ -164,7 +167,7 @@ def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
 
 
 def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.SchedulerState:
-    """Return what the scheduler is doing."""
+    """Return the state of the scheduler."""
     return msg.SchedulerState(
         stamp=stamp, policy=snapshot.policy, rate_control=snapshot.rate_control,
         gate_open=snapshot.gate_open, gate_age_ms=snapshot.gate_age * 1e3,

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What `/diagnostics` says: one status for the engine, the scheduler, and each SLO class.
+"""The content of `/diagnostics`: one status for the engine, the scheduler, and each SLO class.
 
-Written from the very messages that ~/scheduler_state and ~/get_status carry, so that the three
-agree. A node with nothing to do is OK.
+It is derived from the messages of ~/scheduler_state and ~/get_status, so that the three agree. An
+idle node is OK.
 """
 
 from collections.abc import Iterable
@@ -16,29 +16,29 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 
 QUEUE_WARN = 0.8         # share of limits.max_queued that waits
 LOAD_WARN = 0.95         # share of the window the engine was busy
-LOAD_IDLE = 0.1          # share up to which nobody waits long, whatever was predicted
+LOAD_IDLE = 0.1          # share up to which waits are short even if predictions are wrong
 PREDICTION_WARN = 0.5    # mean relative error of predicted step times
-ATTAINMENT_WARN = 0.9    # share of a class's requests that attained
+ATTAINMENT_WARN = 0.9    # share of the requests of a class that attained
 ATTAINMENT_ERROR = 0.5
-FEW = 5                  # requests in the window below which nothing is worse than WARN
+FEW = 5                  # requests in the window below which a class is at most WARN
 
 
 class Diagnostics:
-    """Judges the messages of the status; it remembers failures of the engine and a shut gate."""
+    """Rates status messages; engine failures and a shut gate count for one window."""
 
     def __init__(self, name: str) -> None:
         self._name = name            # of the node
         self._failures = 0
-        self._failing_until = 0.0    # seconds, of the `now` that `statuses` is given
+        self._failing_until = 0.0    # seconds, on the clock of `now` in `with_model`
         self._shut = 0
         self._shut_until = 0.0
 
-    def statuses(self, now: float, state: str, engine: msg.EngineStatus,
-                 scheduler: msg.SchedulerState, delivery: float) -> list[DiagnosticStatus]:
+    def with_model(self, now: float, state: str, engine: msg.EngineStatus,
+                   scheduler: msg.SchedulerState, delivery: float) -> list[DiagnosticStatus]:
         """Return every status of a node that has a model.
 
-        `now` is any monotonic clock in seconds, `delivery` the share of the busy time spent
-        handing tokens over.
+        `now` is seconds on a monotonic clock, `delivery` the share of the busy time that the loop
+        spends on delivering tokens.
         """
         if scheduler.engine_failures > self._failures:
             self._failing_until = now + scheduler.window_s
@@ -51,7 +51,7 @@ class Diagnostics:
             self._scheduler(scheduler, delivery, now < self._shut_until),
             *(self._class(status) for status in scheduler.classes)]
 
-    def lone(self, state: str, failure: str = '') -> list[DiagnosticStatus]:
+    def without_model(self, state: str, failure: str = '') -> list[DiagnosticStatus]:
         """Return the status of a node without a model; `failure` is why loading one failed."""
         if state == 'failed':
             return [self._status('engine', ERROR, f'no model: {failure}', '', [])]
@@ -59,51 +59,51 @@ class Diagnostics:
 
     def _engine(self, state: str, engine: msg.EngineStatus, scheduler: msg.SchedulerState,
                 failing: bool) -> DiagnosticStatus:
-        level, said = OK, state
+        level, text = OK, state
         if failing:
-            level, said = ERROR, 'steps ended in an engine error: see the log'
+            level, text = ERROR, 'steps ended in an engine error: see the log'
         values = [*_values(engine), ('step_p50_ms', _text(scheduler.step_p50_ms)),
                   ('step_p99_ms', _text(scheduler.step_p99_ms)),
                   ('engine_failures', str(scheduler.engine_failures)), ('state', state)]
-        return self._status('engine', level, said, engine.device, values)
+        return self._status('engine', level, text, engine.device, values)
 
     def _scheduler(self, scheduler: msg.SchedulerState, delivery: float,
                    stood_still: bool) -> DiagnosticStatus:
         waiting = scheduler.queued / max(scheduler.max_queued, 1)
-        level, said = OK, f'{scheduler.load:.0%} busy'
+        level, text = OK, f'{scheduler.load:.0%} busy'
         if not scheduler.gate_open:
-            level, said = ERROR, 'the pacing gate is shut: the executor or the clock stands still'
+            level, text = ERROR, 'the pacing gate is shut: the executor or the clock stands still'
         elif waiting >= 1:
-            level, said = ERROR, 'the queue is full: new requests are refused'
+            level, text = ERROR, 'the queue is full: new requests are refused'
         elif waiting >= QUEUE_WARN:
-            level, said = WARN, f'the queue is {waiting:.0%} full'
+            level, text = WARN, f'the queue is {waiting:.0%} full'
         elif stood_still:
-            level, said = WARN, 'the pacing gate was shut of late: a callback of the node takes '\
+            level, text = WARN, 'the pacing gate was shut of late: a callback of the node takes '\
                 'long, or its clock stands still at times'
         elif scheduler.load >= LOAD_WARN:
-            level, said = WARN, 'the engine is always busy: the least useful requests are late'
+            level, text = WARN, 'the engine is always busy: the least useful requests are late'
         elif scheduler.load > LOAD_IDLE and scheduler.prediction_error > PREDICTION_WARN:
-            level, said = WARN, (f'step times are predicted {scheduler.prediction_error:.0%} '
-                                 'wrong: promises are worth less')
+            level, text = WARN, (f'step times are predicted {scheduler.prediction_error:.0%} '
+                                 'wrong: admission and scheduling are less exact')
         values = [*_values(scheduler), ('delivery', _text(delivery))]
-        return self._status('scheduler', level, said, '', values)
+        return self._status('scheduler', level, text, '', values)
 
     def _class(self, status: msg.ClassStatus) -> DiagnosticStatus:
-        level, said = OK, 'no request of late'
+        level, text = OK, 'no request of late'
         if status.window_requests:
-            said = (f'{status.attainment:.0%} of {status.window_requests} requests attained '
+            text = (f'{status.attainment:.0%} of {status.window_requests} requests attained '
                     f'within {status.window_s:g} s')
             if status.attainment < ATTAINMENT_ERROR and status.window_requests >= FEW:
                 level = ERROR
             elif status.attainment < ATTAINMENT_WARN:
                 level = WARN
         values = [*_values(status.slo), *_values(status)]
-        return self._status(f'class {status.slo.name}', level, said, '', values)
+        return self._status(f'class {status.slo.name}', level, text, '', values)
 
-    def _status(self, what: str, level: bytes, said: str, hardware: str,
+    def _status(self, what: str, level: bytes, text: str, hardware: str,
                 values: Iterable[tuple[str, str]]) -> DiagnosticStatus:
         return DiagnosticStatus(
-            level=level, name=f'{self._name}: {what}', message=said, hardware_id=hardware,
+            level=level, name=f'{self._name}: {what}', message=text, hardware_id=hardware,
             values=[KeyValue(key=key, value=value) for key, value in values])
 
 

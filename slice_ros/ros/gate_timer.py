@@ -1,40 +1,52 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The timer of the node that opens the gate of its server, while requests live."""
+"""The timer of the node that opens the gate of its server while requests are live."""
 
 from collections.abc import Callable
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
+from slice_ros.ros.parameters import Settings
 from slice_ros.serving import Gate, RateControl
 
-LIFE_SIGNS = 5   # ticks within rate_control.stall_s where these need only say that time goes on
+# While no token is due, ticks within rate_control.stall_s that only show that time passes.
+TICKS_PER_STALL = 5
 
 
-class Pacer:
-    """Opens `gate` on the node's clock and executor, as long as `busy` says that requests live.
+class GateTimer:
+    """Opens `gate` on the node's clock and executor, while `busy()` returns that requests live.
 
-    It ticks every `rate_control.period_s` while something is computed, and where all wait for
-    their due times only at the first of these, or to say that time goes on. A node at rest does
-    not tick: `wake` has to be called before a request is taken in.
+    It ticks every `rate_control.period_s` while anything is computed. While all requests wait for
+    their due times, it ticks at the first of these, and often enough to show that time passes.
+    Without requests it does not tick: call `wake` before a request is submitted.
     """
 
-    def __init__(self, node: Node, config: RateControl, busy: Callable[[], bool], group) -> None:
+    def __init__(self, node: Node, config: RateControl, busy: Callable[[], bool],
+                 group: CallbackGroup) -> None:
         self.gate = Gate(config)
         self._busy, self._clock, self._period = busy, node.get_clock(), config.period_s
         self._timer = node.create_timer(self._period, self._tick, callback_group=group,
                                         autostart=False)
 
+    @property
+    def ticking(self) -> bool:
+        """Whether the timer runs."""
+        return not self._timer.is_canceled()
+
     def wake(self) -> None:
-        """Tick as often as a request that comes may need; for the executor's thread."""
-        if self._timer.is_canceled():
+        """Tick as often as a new request may need; only for the executor's thread."""
+        if not self.ticking:
             self._open()
         self.gate.restful = False
         self._tick_every(self.gate.config.period_s)
 
-    def reconfigure(self, config: RateControl) -> None:
-        """Go by other values from now on."""
+    def reconfigure(self, before: Settings, after: Settings) -> None:
+        """Use the new rate control from now on."""
+        config = after.rate_control
+        if config == before.rate_control:
+            return
         self.gate.config, self.gate.restful = config, False
-        if not self._timer.is_canceled():
+        if self.ticking:
             self._tick_every(config.period_s)
         self.gate.wake()
 
@@ -47,11 +59,11 @@ class Pacer:
             self._timer.cancel()
             return
         gate, config = self.gate, self.gate.config
-        life_sign = config.stall_s / LIFE_SIGNS * gate.speed   # on the node's clock
-        self._tick_every(max(min(gate.left(), life_sign), config.period_s))
+        longest = config.stall_s / TICKS_PER_STALL * gate.speed   # on the node's clock
+        self._tick_every(max(min(gate.left(), longest), config.period_s))
 
     def _tick_every(self, seconds: float) -> None:
-        if seconds != self._period or self._timer.is_canceled():
+        if seconds != self._period or not self.ticking:
             self._period = seconds
             self._timer.timer_period_ns = int(seconds * 1e9)
-            self._timer.reset()   # the next tick would come by the old period
+            self._timer.reset()   # else the next tick would come after the old period

@@ -1,13 +1,13 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The managed life of the node: configure loads the model, activate opens for requests.
+"""The transitions of the node: configure loads the model, activate opens for requests.
 
-rclpy runs a transition inside the service call that asks for it. Loading takes seconds, and so
-may draining, and a callback that waits would silence the whole node. So what takes long is done
-in a thread first, while the call waits as a coroutine, and the transition itself comes after:
-until then `get_state` still names the state before it, and ~/get_status says loading or draining.
-The answer to `change_state` comes when the transition is complete, as a lifecycle manager expects;
-one that gives up sooner (Nav2's `service_timeout`) needs more time than the model takes to load.
+rclpy runs a transition inside the service call that asks for it. Loading takes seconds, and
+draining may, and a callback that waits would block the whole node. So the slow work runs in a
+thread first, while the service call waits as a coroutine, and rclpy's own transition follows.
+Until then `get_state` still names the state before, and ~/get_status reports loading or draining.
+`change_state` is answered when the transition is complete, as a lifecycle manager expects. A
+manager's time-out (Nav2's `service_timeout`) must be longer than the model takes to load.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ import threading
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNodeMixin, ManagedEntity, TransitionCallbackReturn
 from rclpy.node import Node
-from rclpy.task import Future
+from rclpy.service import Service
 from slice_ros.engine import Engine
 from slice_ros.errors import ModelError
-from slice_ros.ros.gate_timer import Pacer
+from slice_ros.ros.background import Background
+from slice_ros.ros.host import Host
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.serving import Server
+from slice_ros.serving import Gate, Server
 
 log = logging.getLogger('slice_ros.ros')
 
@@ -41,48 +41,42 @@ class _Stopped(Exception):
     """Raised inside the loader when the node is asked to stop."""
 
 
-class ManagedNode(LifecycleNodeMixin, Node):
-    """A lifecycle node that hosts a `Server` from configure to cleanup.
+def change_state_service(node: Node) -> Service:
+    """Return the ~/change_state service that rclpy made for a lifecycle node.
 
-    `state` is what ~/get_status says: unconfigured, loading, failed, inactive, ready or draining;
-    `failure` is why it failed.
+    Raises ``RuntimeError`` where rclpy does not list it in `Node.services`.
+    """
+    name = node.resolve_service_name('~/change_state')
+    for service in node.services:
+        if service.service_name == name:
+            return service
+    raise RuntimeError(f'rclpy lists no service {name} in Node.services')
+
+
+class Lifecycle(ManagedEntity):
+    """Loads the engine, owns the server from configure to cleanup, and runs the transitions.
+
+    Writes `host`. The server gets `gate` and `on_gate`; `wake` wakes the node's executor.
     """
 
-    def __init__(self, name: str, **options) -> None:
-        """Declare the parameters. Raises `ParameterError` when they cannot be used."""
-        Node.__init__(self, name, **options)
-        self.server: Server | None = None
+    def __init__(self, node: LifecycleNodeMixin, host: Host, parameters: Parameters,
+                 gate: Gate, on_gate: Callable[[bool], None],
+                 wake: Callable[[], None]) -> None:
         self.engine: Engine | None = None
-        self._live_parameters = Parameters(
-            self, lambda: self._changing or self.engine is not None, self._reconfigured)
-        # Else one pending coroutine would hold up the others.
-        self.group = ReentrantCallbackGroup()
-        LifecycleNodeMixin.__init__(self, callback_group=self.group)
-        self.pacer = Pacer(self, self.settings.rate_control,
-                           lambda: self.server is not None and self.server.busy, self.group)
-        self._complete = self._service_change_state.callback
-        self._service_change_state.callback = self._change_state
-        self.state = 'loading' if self.settings.autostart else 'unconfigured'
-        self.failure = ''
+        self._node, self._host, self._parameters = node, host, parameters
+        self._gate, self._on_gate = gate, on_gate
+        self._background = Background(wake)
         self._latency: LatencyModel | None = None
         self._changing = False
         self._stopping = threading.Event()
-        self._worker: threading.Thread | None = None
-        self._starting = threading.Lock()  # held while it is made: none is waited for too early
+        service = change_state_service(node)
+        self._complete, service.callback = service.callback, self._change_state
+        node.add_managed_entity(self)
 
     @property
-    def settings(self) -> Settings:
-        """The parameters in force: one snapshot, replaced as a whole."""
-        return self._live_parameters.settings
-
-    def _reconfigured(self, before: Settings) -> None:
-        if self.server is not None and self.settings.server != before.server:
-            self.server.reconfigure(self.settings.server)
-        if self.settings.rate_control != before.rate_control:
-            self.pacer.reconfigure(self.settings.rate_control)
-
-    def _gate_changed(self, shut: bool) -> None:
-        """Hear that the pacing gate fell shut, stays so or is open again; in another thread."""
+    def engine_fixed(self) -> bool:
+        """Whether the parameters of the engine cannot change: it is loaded, or being loaded."""
+        return self._changing or self.engine is not None
 
     async def start(self) -> bool:
         """Configure and activate; return whether both succeeded."""
@@ -99,130 +93,116 @@ class ManagedNode(LifecycleNodeMixin, Node):
         Raises ``RuntimeError`` when the node is not unconfigured.
         """
         self.engine, self._latency = engine, latency
-        if self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS:
+        if (self._node.trigger_configure() != SUCCESS
+                or self._node.trigger_activate() != SUCCESS):
             raise RuntimeError('the node cannot be activated: see the log')
 
+    def reconfigure(self, before: Settings, after: Settings) -> None:
+        """Pass a change of the scheduling parameters to the server."""
+        if self._host.server is not None and after.server != before.server:
+            self._host.server.reconfigure(after.server)
+
     def close(self) -> bool:
-        """End what lives, within `shutdown.drain_s`; return whether the loop ended."""
+        """End live requests, within `shutdown.drain_s`; return whether the server ended."""
         self._stopping.set()
-        self.state = 'draining'
-        return self.server is None or self.server.stop(self.settings.drain_s)
+        self._host.state = 'draining'
+        return self._host.server is None or self._drain()
 
     def wait(self, timeout: float) -> bool:
         """Wait for the thread that loads or drains; return whether it has ended."""
-        with self._starting:
-            worker = self._worker
-        if worker is not None:
-            worker.join(timeout)
-        return worker is None or not worker.is_alive()
+        return self._background.wait(timeout)
 
-    def wake(self) -> None:
-        """Make the executor look at what another thread has completed."""
-        executor = self.executor
-        if executor is not None:
-            executor.wake()
-
-    # -- transitions -------------------------------------------------------------------------
-
-    async def _change_state(self, request: ChangeState.Request, response: ChangeState.Response):
+    async def _change_state(self, request: ChangeState.Request,
+                            response: ChangeState.Response) -> ChangeState.Response:
         name = request.transition.label or NAMES.get(request.transition.id, '')
         if self._changing:
-            self.get_logger().warning(f'{name or request.transition.id} is refused: another '
-                                      'transition is under way')
+            self._node.get_logger().warning(f'{name or request.transition.id} is refused: another '
+                                            'transition is under way')
             return response
         self._changing = True
         try:
-            if name == 'configure' and self.server is None:
-                await self._in_background(self._load)
-            elif name in ('deactivate', 'shutdown') and self.state == 'ready':
-                self.state = 'draining'
-                await self._in_background(lambda: self.server.stop(self.settings.drain_s))
+            if name == 'configure' and self._host.server is None:
+                await self._background.run(self._load)
+            elif name in ('deactivate', 'shutdown') and self._host.state == 'ready':
+                self._host.state = 'draining'
+                await self._background.run(self._drain)
             return self._complete(request, response)
         finally:
             self._changing = False
 
-    def _in_background(self, work: Callable[[], object]) -> Future:
-        done: Future = Future()
-
-        def run() -> None:
-            try:
-                work()
-            except Exception:  # the transition that waits for it finds out what is missing
-                log.exception('a transition failed')
-            done.set_result(None)
-            self.wake()
-        with self._starting:
-            self._worker = threading.Thread(target=run, name='transition', daemon=True)
-            self._worker.start()
-        return done
+    def _drain(self) -> bool:
+        return self._host.server.stop(self._parameters.settings.drain_s)
 
     def _load(self) -> None:
-        """Load and profile the model; on failure say why and leave `engine` None."""
+        """Load and profile the model; on failure log the reason and leave `engine` None."""
         if self._stopping.is_set():
             return
         from slice_ros.engine import load_engine
-        self.state, told = 'loading', ''
+        self._host.state, logged = 'loading', ''
 
         def progress(what: str, share: float) -> None:
-            nonlocal told
+            nonlocal logged
             if self._stopping.is_set():
                 raise _Stopped
-            if what != told:
-                told = what
-                self.get_logger().info(f'{what} ...')
+            if what != logged:
+                logged = what
+                self._node.get_logger().info(f'{what} ...')
         try:
-            engine = load_engine(self.settings.engine, progress)
+            engine = load_engine(self._parameters.settings.engine, progress)
             self._latency = engine.profile(progress)
             self.engine = engine
         except _Stopped:
             pass
         except ModelError as error:
-            self.failure = str(error)
-            self.get_logger().fatal(f'the model cannot be loaded: {error}')
+            self._host.failure = str(error)
+            self._node.get_logger().fatal(f'the model cannot be loaded: {error}')
         except Exception as error:
-            self.failure = f'{type(error).__name__}: {error!s:.200}; the log says more'
+            self._host.failure = f'{type(error).__name__}: {error!s:.200}; the log says more'
             log.exception('loading failed')
+
+    # -- the transitions as rclpy runs them ----------------------------------------------------
 
     def on_configure(self, state) -> TransitionCallbackReturn:
         if self.engine is None:
-            self.state = 'failed'
+            self._host.state = 'failed'
             return FAILURE
-        self.server = Server(self.engine, self._latency, self.settings.server,
-                             gate=self.pacer.gate, on_gate=self._gate_changed)
-        self.state = 'inactive'
+        settings = self._parameters.settings
+        self._host.server = Server(self.engine, self._latency, settings.server,
+                                   gate=self._gate, on_gate=self._on_gate)
+        self._host.state = 'inactive'
         info, decode = self.engine.info, self._latency.decode
-        self.get_logger().info(
+        self._node.get_logger().info(
             f'loaded: {info.model} on {info.device}, {info.weights} weights, {info.path} '
-            f'({info.kernels}), policy {self.settings.server.policy}; a step takes '
+            f'({info.kernels}), policy {settings.server.policy}; a step takes '
             f'{decode(1) * 1e3:.0f} ms for 1 request, {decode(8) * 1e3:.0f} ms for 8')
         return SUCCESS
 
     def on_activate(self, state) -> TransitionCallbackReturn:
         if self._stopping.is_set():
             return FAILURE
-        self.server.start()
-        self.state = 'ready'
-        self.get_logger().info('ready: requests are served')
+        self._host.server.start()
+        self._host.state = 'ready'
+        self._node.get_logger().info('ready: requests are served')
         return SUCCESS
 
     def on_deactivate(self, state) -> TransitionCallbackReturn:
-        # Drained before, when a service call asked for it.
-        if not self.server.stop():
-            self.get_logger().error('the serving loop did not end')
+        # After a service call it is drained already.
+        if not self._host.server.stop():
+            self._node.get_logger().error('the serving loop did not end')
             return ERROR
-        self.state = 'inactive'
+        self._host.state = 'inactive'
         return SUCCESS
 
     def on_cleanup(self, state) -> TransitionCallbackReturn:
-        self.server = self.engine = self._latency = None
-        self.state = 'unconfigured'
+        self._host.server = self.engine = self._latency = None
+        self._host.state = 'unconfigured'
         return SUCCESS
 
     def on_shutdown(self, state) -> TransitionCallbackReturn:
-        if self.server is not None:
-            self.server.stop()
+        if self._host.server is not None:
+            self._host.server.stop()
         self.on_cleanup(state)
-        self.state = 'finalized'
+        self._host.state = 'finalized'
         return SUCCESS
 
     def on_error(self, state) -> TransitionCallbackReturn:

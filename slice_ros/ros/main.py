@@ -1,10 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The process around the node: signals, autostart, an orderly end.
+"""The process of the node: signals, autostart, an orderly end.
 
-The executor spins in a thread of its own, so that the main thread is free for signals: at the
-first SIGINT or SIGTERM live requests are answered while everything still runs, and only then is
-ROS shut down. Heavy modules are imported after the signal handlers are in place.
+The executor spins in a thread of its own, so that the main thread is free for signals. After the
+first SIGINT or SIGTERM live requests are answered while everything still runs; ROS is shut down
+after that. Heavy modules are imported after the signal handlers are installed.
 """
 
 import logging
@@ -14,13 +14,15 @@ import sys
 import threading
 import time
 
-GLANCE = 0.1          # seconds between looks whether a signal has come
+POLL = 0.1            # seconds between checks for a signal
+ANSWER_TIME = 2.0     # seconds to send the last answers, to end the loader, to end the executor
+FLUSH = 0.3           # seconds for the tasks of rclpy and the middleware that follow an answer
 EXIT_FAILED = 1       # the model cannot be loaded
 EXIT_PARAMETERS = 2   # the parameters cannot be used
 
 
 class _ToRos(logging.Handler):
-    """Passes the records of the Python loggers of this package on to the node's logger."""
+    """Forwards the records of this package's Python loggers to the node's logger."""
 
     def __init__(self, logger) -> None:
         super().__init__()
@@ -29,7 +31,7 @@ class _ToRos(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        # rclpy ties a severity to the line it is called from, so each has a line of its own.
+        # rclpy allows one severity for each calling line, so each has a line of its own.
         if record.levelno >= logging.ERROR:
             self._logger.error(text)
         elif record.levelno >= logging.WARNING:
@@ -41,10 +43,10 @@ class _ToRos(logging.Handler):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; return the exit code."""
-    told = []  # why it is to stop; not an event, whose lock a signal handler may find held
+    """Run the node until SIGINT or SIGTERM; return the exit code."""
+    reasons = []  # to stop; no Event: a signal handler could deadlock on its lock
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: told.append(number))
+        signal.signal(number, lambda number, _: reasons.append(number))
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -72,27 +74,27 @@ def main(args: list[str] | None = None) -> int:
 
     def started(task) -> None:
         nonlocal failed
-        if not task.result() and not told:
-            failed = True  # whoever started it alone would wait for ever
-            told.append('it cannot be loaded')
+        if not task.result() and not reasons:
+            failed = True  # without a lifecycle manager nothing would ever activate it
+            reasons.append('it cannot be loaded')
     if node.settings.autostart:
         executor.create_task(node.start).add_done_callback(started)
         executor.wake()
-    while not told:
-        time.sleep(GLANCE)
+    while not reasons:
+        time.sleep(POLL)
     node.get_logger().info('stopping')
     waiting = node.waiting
     node.close()
-    loaded = node.wait(2.0)
+    loaded = node.wait(ANSWER_TIME)
     if waiting:
         _answer_all(node)
     executor.shutdown()
-    spinner.join(2.0)
+    spinner.join(ANSWER_TIME)
     node.destroy_node()
     rclpy.shutdown()
     code = EXIT_FAILED if failed else 0
     if not loaded or spinner.is_alive():
-        # Deep in native code: ending the interpreter under it would crash.
+        # A thread still runs native code: an ordinary interpreter exit would crash it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -100,11 +102,11 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _answer_all(node) -> None:
-    """Let the executor send what `close` has made the answers of, within 2 s."""
-    end = time.monotonic() + 2.0
+    """Let the executor send the answers of the requests that `close` has ended."""
+    end = time.monotonic() + ANSWER_TIME
     while node.waiting and time.monotonic() < end:
         time.sleep(0.01)
-    time.sleep(0.3)  # for the tasks of rclpy that follow, and the threads of the middleware
+    time.sleep(FLUSH)
 
 
 def _spin(executor, node) -> None:
@@ -115,7 +117,7 @@ def _spin(executor, node) -> None:
             return
         except (ExternalShutdownException, ShutdownException):
             return
-        except Exception:  # one bad callback must not silence the node
+        except Exception:  # one failed callback must not stop the others
             logging.getLogger('slice_ros.ros').exception('a callback failed')
 
 

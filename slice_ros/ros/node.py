@@ -1,129 +1,114 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node class: what can be asked of `slice`, and what it says of itself."""
+"""The node `slice`: composed of its parts, each a plain class in a file of its own."""
 
-import time
-
-from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.node import Node
+from slice_ros.engine import Engine
+from slice_ros.ros.gate_timer import GateTimer
+from slice_ros.ros.host import Host
+from slice_ros.ros.lifecycle import Lifecycle
+from slice_ros.ros.parameters import Parameters, Settings
+from slice_ros.ros.requests import Requests
+from slice_ros.ros.status import Status
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.serving import Server
 
-from slice_ros import msg, srv
-from slice_ros.errors import ErrorCode, RequestError
-from slice_ros.installed import version
-from slice_ros.ros import conversions
-from slice_ros.ros.diagnostics import Diagnostics
-from slice_ros.ros.parameters import Settings
-from slice_ros.ros.qos import NO_EVENTS, STATE
-from slice_ros.ros.requests import RequestNode, SERVICES
-from slice_ros.serving import Snapshot
 
+class SliceNode(LifecycleNodeMixin, Node):
+    """A lifecycle node that answers from its first moment on, and serves while it is active.
 
-class SliceNode(RequestNode):
-    """Answers from the first moment on; serves while it is active."""
+    It creates the parts and connects them; the parts do not know each other. They share `host`
+    (the server and the state of the node) and `live_parameters`.
+    """
 
     def __init__(self, name: str = 'slice', **options) -> None:
         """Make the node. Raises `ParameterError` when its parameters cannot be used."""
-        super().__init__(name, **options)
-        self._version = version()
-        self._states = self.create_publisher(msg.SchedulerState, '~/scheduler_state', STATE,
-                                             event_callbacks=NO_EVENTS)
-        self._diagnostics = Diagnostics(self.get_fully_qualified_name().lstrip('/'))
-        self._health = self.create_publisher(DiagnosticArray, '/diagnostics', 10,
-                                             event_callbacks=NO_EVENTS)
-        for kind, what, callback in (
-                (srv.CheckAdmission, 'check_admission', self._check_admission),
-                (srv.CancelRequest, 'cancel', self._cancel),
-                (srv.GetStatus, 'get_status', self._get_status)):
-            self.create_service(kind, f'~/{what}', callback, qos_profile=SERVICES,
-                                callback_group=self.group)
+        Node.__init__(self, name, **options)
+        self.live_parameters = Parameters(
+            self, lambda: self.lifecycle.engine_fixed, self._reconfigure)
+        settings = self.settings
+        # Reentrant: in an exclusive group one pending coroutine would block every other callback.
+        group = self.group = ReentrantCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=group)
+        self.host = Host('loading' if settings.autostart else 'unconfigured')
+        self.gate_timer = GateTimer(self, settings.rate_control, self.host.busy, group)
+        self.status = Status(self, self.host, self.live_parameters, group)
+        self.requests = Requests(self, self.host, self.live_parameters, group,
+                                 wake_gate=self.gate_timer.wake, wake_executor=self.wake)
+        self.lifecycle = Lifecycle(self, self.host, self.live_parameters, self.gate_timer.gate,
+                                   on_gate=self.status.gate_changed, wake=self.wake)
         self._status_timer = self.create_timer(
-            self.settings.status_period_s, self._look_around, callback_group=self.group,
-            clock=Clock(clock_type=ClockType.STEADY_TIME))  # told also when the node's clock stops
+            settings.status_period_s, self._report, callback_group=group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME))  # also while the node's clock stops
 
-    def _reconfigured(self, before: Settings) -> None:
-        super()._reconfigured(before)
-        self._status_timer.timer_period_ns = int(self.settings.status_period_s * 1e9)
+    def _reconfigure(self, before: Settings, after: Settings) -> None:
+        """Pass changed parameters to every part that acts on a change."""
+        self.lifecycle.reconfigure(before, after)
+        self.gate_timer.reconfigure(before, after)
+        self.requests.reconfigure(before, after)
+        self._status_timer.timer_period_ns = int(after.status_period_s * 1e9)
+
+    def _report(self) -> None:
+        self.status.publish()
+        self.requests.drop_unused_topics()
 
     def on_activate(self, state) -> TransitionCallbackReturn:
+        """Run the transition of `lifecycle`; then publish, so that subscribers know at once."""
         result = super().on_activate(state)
-        self._publish_state()  # who listens is to know at once that the node lives
+        self.status.publish()
         return result
 
-    def _check_admission(self, request, response):
-        try:
-            server = self._ready()
-            slo = conversions.slo_class(request.slo_class, request, self.settings)
-            tokens = request.prompt_tokens
-            if request.prompt or request.messages:
-                tokens = len(server.engine.encode_chat(
-                    conversions.messages(request, self.settings)))
-            prediction = server.predict(slo, tokens, request.max_tokens)
-        except RequestError as error:
-            response.reason = response.error_msg = error.message
-            response.error_code = int(error.code)
-            return response
-        response.feasible, response.reason = prediction.feasible, prediction.reason
-        response.ttft_ms, response.tpot_ms = prediction.ttft * 1e3, prediction.tpot * 1e3
-        response.completion_ms, response.prompt_tokens = prediction.completion * 1e3, tokens
-        return response
+    def wake(self) -> None:
+        """Make the executor check what another thread has completed."""
+        executor = self.executor
+        if executor is not None:
+            executor.wake()
 
-    def _cancel(self, request, response):
-        try:
-            server = self._ready()
-            if bool(request.request_id) == bool(request.slo_class):
-                raise RequestError(ErrorCode.INVALID_REQUEST,
-                                   'give exactly one of request_id and slo_class')
-            if request.request_id:
-                done = server.cancel(request.request_id, 'cancelled through ~/cancel')
-                response.cancelled = [request.request_id] if done else []
-            elif request.slo_class not in self.settings.classes:
-                raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
-                                   f'there is no class {request.slo_class!r:.80}')
-            else:
-                response.cancelled = server.cancel_class(
-                    request.slo_class, 'its class was cancelled through ~/cancel')
-        except RequestError as error:
-            response.error_code, response.error_msg = int(error.code), error.message
-        return response
+    # -- for the process around the node, and for tests ----------------------------------------
 
-    def _get_status(self, request, response):
-        response.state, response.version = self.state, self._version
-        if self.server is not None:
-            response.engine = self._engine_message()
-            response.scheduler = self._state_message(self.server.snapshot())
-        return response
+    @property
+    def settings(self) -> Settings:
+        """The parameters in force: one snapshot, replaced as a whole."""
+        return self.live_parameters.settings
 
-    def _engine_message(self) -> msg.EngineStatus:
-        return conversions.engine_message(self.engine.info, self.settings.server.max_batch)
+    @property
+    def state(self) -> str:
+        """The state that ~/get_status reports."""
+        return self.host.state
 
-    def _state_message(self, snapshot: Snapshot) -> msg.SchedulerState:
-        return conversions.state_message(snapshot, self.settings.server.max_queued,
-                                         self.get_clock().now().to_msg())
+    @property
+    def server(self) -> Server | None:
+        """The server, from configure to cleanup."""
+        return self.host.server
 
-    def _gate_changed(self, shut: bool) -> None:
-        if shut:
-            self.get_logger().error(
-                'the pacing gate is shut: nothing is generated while the executor or the clock '
-                'of the node stands still', throttle_duration_sec=10.0)
-        else:
-            self.get_logger().warning('the pacing gate is open again',
-                                      throttle_duration_sec=10.0)
-        self._publish_state()
+    @property
+    def engine(self) -> Engine | None:
+        """The engine, once it is loaded."""
+        return self.lifecycle.engine
 
-    def _look_around(self) -> None:
-        self._publish_state()
-        self._drop_topics()
+    @property
+    def waiting(self) -> int:
+        """How many callers have no answer yet."""
+        return self.requests.waiting
 
-    def _publish_state(self) -> None:
-        health = DiagnosticArray()
-        health.header.stamp = self.get_clock().now().to_msg()
-        if self.server is None:
-            health.status = self._diagnostics.lone(self.state, self.failure)
-        else:
-            snapshot = self.server.snapshot()
-            state = self._state_message(snapshot)
-            self._states.publish(state)
-            health.status = self._diagnostics.statuses(
-                time.monotonic(), self.state, self._engine_message(), state, snapshot.delivery)
-        self._health.publish(health)
+    async def start(self) -> bool:
+        """Configure and activate; return whether both succeeded."""
+        return await self.lifecycle.start()
+
+    def serve(self, engine: Engine, latency: LatencyModel) -> None:
+        """Configure with an engine that is loaded already, and activate.
+
+        Raises ``RuntimeError`` when the node is not unconfigured.
+        """
+        self.lifecycle.serve(engine, latency)
+
+    def close(self) -> bool:
+        """End live requests, within `shutdown.drain_s`; return whether the server ended."""
+        return self.lifecycle.close()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the thread that loads or drains; return whether it has ended."""
+        return self.lifecycle.wait(timeout)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set: every parameter with its type, default, range, unit and sentence."""
+"""The declarations of all parameters: type, default, range, unit and sentence."""
 
 from dataclasses import dataclass
 
@@ -40,59 +40,60 @@ SPECS = (
     Spec('engine.device', 'auto', 'Where the model runs.', choices=('auto', 'cpu', 'cuda')),
     Spec('engine.weights', 'auto', 'Precision of the weights in memory; auto = a GGUF '
          "file's own, else what suits the device.", choices=WEIGHTS),
-    Spec('engine.max_context', 2048, 'Tokens one request may hold, prompt and answer together.',
+    Spec('engine.max_context', 2048, 'Tokens of one request, prompt and answer together.',
          8, 1 << 22),
     Spec('engine.slots', 32, 'Requests with a KV cache at the same time.', 1, 4096),
     Spec('engine.max_batch', 16, 'Requests in one decode step.', 1, 4096),
-    Spec('engine.memory_fraction', 0.5, 'Share of the memory that is free '
-         'at the start that the KV caches may take.', 0.01, 0.95),
+    Spec('engine.memory_fraction', 0.5, 'Share of the free memory at the start that '
+         'the KV caches may use.', 0.01, 0.95),
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.', choices=policy_names()),
-    Spec('scheduler.admission', 'accept', 'What becomes of a request whose objectives cannot be '
+    Spec('scheduler.admission', 'accept', 'What happens to a request whose objectives cannot be '
          'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '
          'degrade:CLASS = served in that class.'),
     Spec('scheduler.capacity_ratio', 0.0, 'For slice_static: share of a cycle the selection may '
          'fill; 0 = its own.', 0.0, 1.0),
     Spec('scheduler.cycle_s', 0.0, 'For slice_static: span over which rates are planned, '
          'seconds; 0 = its own.', 0.0, 60.0),
-    Spec('scheduler.prefill_chunk', 64, 'Prompt tokens in one step: fewer let an urgent request '
-         'in sooner, more prefill faster.', 1, 1 << 16),
+    Spec('scheduler.prefill_chunk', 64, 'Prompt tokens in one step: with fewer an urgent request '
+         'starts sooner, with more a prompt is computed faster.', 1, 1 << 16),
     Spec('rate_control.mode', 'work_conserving', 'How tokens are released: paced = each request '
-         'at the rate of its class, the engine rests in between; work_conserving = as fast as '
-         'they come.', choices=MODES),
-    Spec('rate_control.period_s', 0.005, 'For paced: least period of the timer, on the clock of '
-         'the node, that releases tokens, seconds.', 0.001, 0.1),
+         'at the rate of its class, with the engine idle in between; work_conserving = as fast '
+         'as the engine computes them.', choices=MODES),
+    Spec('rate_control.period_s', 0.005, 'For paced: shortest period of the timer that releases '
+         'tokens, on the clock of the node, seconds.', 0.001, 0.1),
     Spec('rate_control.stall_s', 0.5, 'Generation stops when the executor or the clock of the '
          'node has stood still this long, seconds; at least 4 times rate_control.period_s.',
          0.05, 60.0),
     Spec('limits.max_queued', 64, 'Requests that may wait for their first step; more get '
          'QUEUE_FULL.', 1, 1 << 16),
-    Spec('limits.max_tokens', 1024, 'Most tokens a request may ask for.', 1, 1 << 20),
+    Spec('limits.max_tokens', 1024, 'Largest max_tokens of a request.', 1, 1 << 20),
     Spec('limits.max_prompt_tokens', 0, 'Tokens of the longest prompt; 0 = what the context '
          'holds.', 0, 1 << 22),
     Spec('limits.max_text_bytes', 65536, 'Bytes of all texts of a request together.',
          1, 1 << 30),
     Spec('limits.max_messages', 256, 'Messages in a conversation.', 1, 1 << 16),
-    Spec('limits.on_miss', 'continue', 'What becomes of a request that has missed an objective: '
-         'continue = served when nobody else needs the time, drop = ends with DEADLINE_MISSED.',
+    Spec('limits.on_miss', 'continue', 'What happens to a request that has missed an objective: '
+         'continue = served as best effort, drop = ends with DEADLINE_MISSED.',
          choices=('continue', 'drop')),
     Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
          'client, seconds.', 1, 86400, fixed=True),
-    Spec('sessions.max_count', 64, 'Conversations that are kept; the least recently used goes.',
+    Spec('sessions.max_count', 64, 'Conversations that are kept; the least recently used is '
+         'forgotten first.',
          1, 4096),
-    Spec('sessions.ttl_s', 1800.0, 'Time since its last turn after which a conversation is '
-         'forgotten, seconds.', 1.0, 1e7),
-    Spec('sessions.max_tokens', 0, 'Tokens of one conversation, max_tokens of the next answer '
-         'included; 0 = what the context holds. Its older half is forgotten when it is full.',
+    Spec('sessions.ttl_s', 1800.0, 'Time after its last turn until a conversation is forgotten, '
+         'seconds.', 1.0, 1e7),
+    Spec('sessions.max_tokens', 0, 'Tokens of one conversation with max_tokens of its next '
+         'answer; 0 = what the context holds. When it is full, its older half is forgotten.',
          0, 1 << 22),
-    Spec('speech.language', 'en', 'Language of the answers, for where a sentence on '
+    Spec('speech.language', 'en', 'Language of the answers, which decides where a sentence on '
          "~/<class>/sentences ends: an ISO 639 code ('en', 'de', 'zh', ...)."),
     Spec('status.period_s', 1.0, 'Time between two messages on ~/scheduler_state, seconds.',
          0.05, 3600.0),
-    Spec('status.window_s', 60.0, 'Span that the figures of the status cover, seconds.',
+    Spec('status.window_s', 60.0, 'Time span that the figures of the status cover, seconds.',
          1.0, 86400.0),
-    Spec('shutdown.drain_s', 0.0, 'Time that live requests are given to end when the node is '
-         'asked to stop, seconds.', 0.0, 600.0),
+    Spec('shutdown.drain_s', 0.0, 'Time for live requests to end when the node is asked to '
+         'stop, seconds.', 0.0, 600.0),
 )
 MAX_CLASSES = 64   # each has topics of its own
 CLASSES = Spec('slo.classes', [slo.name for slo in DEFAULT_CLASSES], 'Names of the SLO classes.')
@@ -109,12 +110,12 @@ def class_specs(name: str) -> tuple[Spec, ...]:
              'the first, milliseconds; 0 = none.', 0.0, 1e9),
         Spec(f'slo.{name}.deadline_ms', float(slo.deadline_ms), 'Objective: request received to '
              'last token, milliseconds; 0 = none.', 0.0, 1e9),
-        Spec(f'slo.{name}.utility', float(slo.utility), 'Worth of one attained request relative '
+        Spec(f'slo.{name}.utility', float(slo.utility), 'Utility of one attained request relative '
              'to other classes.', 1e-9, 1e9))
 
 
 def descriptor(spec: Spec) -> ParameterDescriptor:
-    # Typed by `settings_from`, whose refusal names the parameter; rclpy's gives two numbers.
+    # `settings_from` checks the type and names the parameter; rclpy would name two numbers.
     descriptor = ParameterDescriptor(description=spec.sentence, read_only=spec.fixed,
                                      dynamic_typing=True)
     if spec.choices:

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters, live: checked as a whole, read as one typed snapshot."""
+"""The node's live parameters: checked as a whole, read as one typed snapshot."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -38,20 +38,20 @@ class Settings:
 
 
 class ParameterError(Exception):
-    """A set of parameters that cannot be used; the sentence names the one at fault."""
+    """A set of parameters that cannot be used; the sentence names the wrong one."""
 
 
 class Parameters:
-    """The parameters of a node, live: `settings` is the snapshot in force.
+    """The live parameters of a node: `settings` is the snapshot in force.
 
-    `loaded` tells whether the engine is there, whose parameters are frozen then; `changed` is
-    called with the snapshot before, when another one is in force.
+    While `engine_fixed()` is true, no parameter of the engine can change. `changed` is called
+    with the snapshots (before, after) when another one has come into force.
     """
 
-    def __init__(self, node: Node, loaded: Callable[[], bool],
-                 changed: Callable[[Settings], None]) -> None:
+    def __init__(self, node: Node, engine_fixed: Callable[[], bool],
+                 changed: Callable[[Settings, Settings], None]) -> None:
         """Declare every parameter and read them. Raises `ParameterError`."""
-        self._node, self._loaded, self._changed = node, loaded, changed
+        self._node, self._engine_fixed, self._changed = node, engine_fixed, changed
         names = self._declare(CLASSES)
         values = {spec.name: self._declare(spec) for spec in SPECS}
         self._add_classes(names, values)
@@ -67,13 +67,13 @@ class Parameters:
         except InvalidParameterValueException as error:
             raise ParameterError(str(error)) from error
         _check(spec, value)
-        if type(value) is int and type(spec.default) is float:  # `40` in a file: 40.0 is meant
+        if type(value) is int and type(spec.default) is float:  # `40` in a file means 40.0
             value = float(value)
             self._node.set_parameters([Parameter(spec.name, value=value)])
         return value
 
     def _prepare(self, changes: list[Parameter]) -> list[Parameter]:
-        """Refuse what does not exist, by its name, and read whole numbers as the doubles meant."""
+        """Refuse unknown parameters by name; turn integers into doubles where a double is due."""
         missing = [p.name for p in changes if not self._node.has_parameter(p.name)]
         if missing:
             raise ParameterNotDeclaredException(missing)
@@ -97,7 +97,7 @@ class Parameters:
             spec.name: node.get_parameter_or(
                 spec.name, Parameter(spec.name, value=spec.default)).value for spec in specs}
         settings = settings_from(names, values | changed)
-        if self._loaded() and settings.engine != self.settings.engine:
+        if self._engine_fixed() and settings.engine != self.settings.engine:
             name = next(name for name in changed if name.startswith('engine.'))
             raise ParameterError(f'{name} can be set while the node is unconfigured only: '
                                  'deactivate it and clean it up first')
@@ -113,12 +113,12 @@ class Parameters:
     def _apply(self, changes: list[Parameter]) -> None:
         names = self._node.get_parameter(CLASSES.name).value
         try:
-            self._add_classes(names, {})  # each comes back here, and is in force then
-        except ParameterError as error:   # given for a class that had not been there until now
+            self._add_classes(names, {})  # each declaration calls this method again
+        except ParameterError as error:   # an override for a class that is new, out of range
             self._node.get_logger().error(f'{error}: the class has its default')
         before, self.settings = self.settings, self._next([])
         if self.settings != before:
-            self._changed(before)
+            self._changed(before, self.settings)
 
 
 def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Settings:

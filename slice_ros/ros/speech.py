@@ -1,30 +1,33 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences of the answers of a class on a topic, for speech."""
+"""The sentences of an answer, published one by one for speech synthesis."""
 
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from slice_ros.serving.sentences import SentenceSplitter
 from std_msgs.msg import String
 
-# As tokens: who speaks is much slower than who writes.
+# As deep as that of tokens: speaking is much slower than generating.
 SENTENCES = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                        durability=DurabilityPolicy.VOLATILE)
 
 
 class Speaker:
-    """Publishes the sentences of one request, each as soon as it is finished.
+    """Publishes the sentences of one request, each as soon as it is complete.
 
-    Nothing is split while nobody listens. Who comes in the middle of an answer hears it from the
-    sentence on that is unfinished then.
+    Without subscribers no text is split. A subscriber that joins during an answer receives it
+    from the sentence that is incomplete at that time.
     """
 
     def __init__(self, publisher: Publisher, language: str) -> None:
         self._publisher, self._language = publisher, language
         self._splitter: SentenceSplitter | None = None
 
-    def say(self, pieces: list[str], served: bool) -> None:
-        """Publish what the last of all `pieces` so far finishes; `served`: it ends the answer."""
+    def publish(self, pieces: list[str], last: bool) -> None:
+        """Publish the sentences that the last of `pieces` completes.
+
+        `pieces` is all text so far; `last` is whether it ends the answer.
+        """
         if not self._publisher.get_subscription_count():
             self._splitter = None
             return
@@ -33,6 +36,6 @@ class Speaker:
             self._splitter.push(''.join(pieces[:-1]))
         for sentence in self._splitter.push(pieces[-1]):
             self._publisher.publish(String(data=sentence))
-        if served:
+        if last:
             for sentence in self._splitter.flush():
                 self._publisher.publish(String(data=sentence))

@@ -23,7 +23,7 @@ from slice_ros.action import Generate  # noqa: E402
 from slice_ros.client import SliceClient  # noqa: E402
 from slice_ros.engine import EngineConfig, load_engine  # noqa: E402
 from slice_ros.ros.node import SliceNode  # noqa: E402
-from slice_ros.ros.requests import SERVICES, TOKENS  # noqa: E402
+from slice_ros.ros.qos import SERVICES, TOKENS  # noqa: E402
 from slice_ros.scheduling.latency import LatencyModel  # noqa: E402
 
 CLASSES = ('control', 'navigation', 'dialogue')
@@ -53,6 +53,12 @@ def run(executor, coroutine, timeout=60.0):
     executor.spin_until_future_complete(task, timeout)
     assert task.done(), 'no answer'
     return task.result()
+
+
+def subscribers(node, topic):
+    """Return how many subscribers the publishers of a node on `topic` have."""
+    return sum(publisher.get_subscription_count() for publisher in node.publishers
+               if publisher.topic_name == topic)
 
 
 def live(node):
@@ -186,7 +192,7 @@ def caller(node):
     for client in (caller.text, caller.admission, caller.canceller, caller.status):
         assert client.wait_for_service(20)
     for name in CLASSES:
-        wait_until(lambda: node._tokens[name].get_subscription_count(), what='no subscriber')
+        wait_until(lambda: subscribers(node, f'/slice/{name}/tokens'), what='no subscriber')
         wait_until(lambda: caller.prompts[name].get_subscription_count(), what='no publisher')
     yield caller
     spinning.close()

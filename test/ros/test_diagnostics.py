@@ -27,7 +27,7 @@ def judge():
                             window_requests=requests)])
         for name, value in fields.items():
             setattr(state, name, value)
-        statuses = diagnostics.statuses(clock.now, 'ready', msg.EngineStatus(), state, 0.0)
+        statuses = diagnostics.with_model(clock.now, 'ready', msg.EngineStatus(), state, 0.0)
         return {s.name.partition(': ')[2]: s.level for s in statuses}
     levels.clock = clock
     return levels
@@ -70,9 +70,9 @@ def test_a_gate_that_was_shut_is_a_warning_for_the_window(judge):
 
 
 def test_a_model_that_cannot_be_loaded_is_red_and_says_why():
-    status, = Diagnostics('slice').lone('failed', 'there is no such file')
+    status, = Diagnostics('slice').without_model('failed', 'there is no such file')
     assert status.level == ERROR and 'there is no such file' in status.message
-    status, = Diagnostics('slice').lone('loading')
+    status, = Diagnostics('slice').without_model('loading')
     assert status.level == OK
 
 

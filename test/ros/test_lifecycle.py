@@ -13,6 +13,7 @@ import pytest
 from rclpy.parameter import Parameter
 from slice_ros import srv
 from slice_ros.action import Generate
+from slice_ros.ros.background import Background
 from slice_ros.ros.node import SliceNode
 
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
@@ -212,13 +213,13 @@ def test_a_manager_that_asks_while_it_drains_is_answered_at_once(managed):
     assert get(deactivated, 10.0).success and manager.label == 'inactive'
 
 
-def test_a_stop_while_the_loader_is_being_started_waits_for_it(managed, monkeypatch):
-    node, _ = managed()
+def test_a_stop_while_the_loader_is_being_started_waits_for_it(monkeypatch):
+    background = Background(lambda: None)
     starting, waited, start = threading.Event(), [], threading.Thread.start
 
     def wait():
         starting.wait(10)
-        waited.append(node.wait(10))
+        waited.append(background.wait(10))
 
     def slowly(thread):
         starting.set()
@@ -227,6 +228,6 @@ def test_a_stop_while_the_loader_is_being_started_waits_for_it(managed, monkeypa
     stopper = threading.Thread(target=wait)
     stopper.start()
     monkeypatch.setattr(threading.Thread, 'start', slowly)
-    node._in_background(lambda: time.sleep(0.1))
+    done = background.run(lambda: time.sleep(0.1))
     stopper.join(10)
-    assert waited == [True] and not node._worker.is_alive()
+    assert waited == [True] and done.done()

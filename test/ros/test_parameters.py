@@ -4,7 +4,7 @@
 
 from pathlib import Path
 
-from conftest import get, wait_until
+from conftest import get, subscribers, wait_until
 from diagnostic_msgs.msg import DiagnosticArray
 import pytest
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.ros.parameter_specs import markdown
-from slice_ros.ros.requests import TOKENS
+from slice_ros.ros.qos import TOKENS
 
 STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
 
@@ -150,8 +150,8 @@ def test_a_class_added_at_run_time_has_topics_and_is_served(node, caller, put):
     caller.create_subscription(msg.TokenChunk, '/slice/arm/tokens', chunks.append, TOKENS)
     prompts = caller.create_publisher(msg.Prompt, '/slice/arm/prompt', 10)
     wait_until(lambda: prompts.get_subscription_count())
-    wait_until(lambda: node._tokens['arm'].get_subscription_count())
-    assert node._sentences['arm'].topic_name == '/slice/arm/sentences'
+    wait_until(lambda: subscribers(node, '/slice/arm/tokens'))
+    assert any(p.topic_name == '/slice/arm/sentences' for p in node.publishers)
     prompts.publish(msg.Prompt(prompt='Grasp or wait?', max_tokens=3))
     wait_until(lambda: chunks and chunks[-1].finished)
     result = caller.ask(slo_class='arm', prompt='Grasp or wait?', max_tokens=3)[1]
@@ -191,7 +191,8 @@ def test_a_class_taken_out_vanishes_with_its_last_request_and_comes_back_afresh(
     assert put(slo__classes=[*names, 'gripper']).successful
     assert status()['gripper'].received == 0
     caller.ask(slo_class='gripper', prompt='Grasp or wait?', max_tokens=3)
-    assert status()['gripper'].received == 1 and 'gripper' in node._tokens
+    assert status()['gripper'].received == 1
+    assert any(p.topic_name == '/slice/gripper/tokens' for p in node.publishers)
     caller.destroy_subscription(listening)
 
 

@@ -5,7 +5,7 @@
 import threading
 import time
 
-from conftest import Caller, get, Spinning, wait_until
+from conftest import Caller, get, Spinning, subscribers, wait_until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import pytest
 from rclpy.node import Node
@@ -14,7 +14,7 @@ from rosgraph_msgs.msg import Clock
 from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.ros.node import SliceNode
-from slice_ros.ros.requests import TOKENS
+from slice_ros.ros.qos import TOKENS
 
 STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400,
          'ttft_ms': float('inf'), 'deadline_ms': float('inf')}
@@ -62,8 +62,8 @@ def rig(ros, engine, latency):
         open_.append((node, caller, listener, spinning))
         node.serve(engine, latency)
         assert caller.generate.wait_for_server(20) and caller.status.wait_for_service(20)
-        wait_until(lambda: node._tokens['dialogue'].get_subscription_count() == 2)
-        wait_until(lambda: node._health.get_subscription_count())
+        wait_until(lambda: subscribers(node, '/slice/dialogue/tokens') == 2)
+        wait_until(lambda: subscribers(node, '/diagnostics'))
         return node, caller, listener
     yield start
     for node, caller, listener, spinning in open_:
@@ -111,7 +111,7 @@ def test_a_class_is_served_at_its_rate_until_the_mode_is_changed(rig):
     result = get(handle.get_result_async()).result
     assert result.report.output_tokens > 30
     assert caller.call(caller.status).scheduler.rate_control == 'work_conserving'
-    wait_until(node.pacer._timer.is_canceled)   # a node at rest does not tick
+    wait_until(lambda: not node.gate_timer.ticking)   # an idle node does not tick
     idle = caller.call(caller.status).scheduler
     assert idle.gate_open and idle.gate_age_ms != idle.gate_age_ms
     assert caller.ask(prompt='Hello', max_tokens=3)[1].error_code == Generate.Result.NONE

@@ -171,7 +171,7 @@ def test_calls_that_are_over_are_forgotten(node, caller):
 
     def forgotten():   # but for the last, which the delivery thread has in its hand
         gc.collect()
-        return sum(call.done.done() for call in node._calls) <= 1
+        return sum(call.done.done() for call in node.requests.calls) <= 1
     wait_until(forgotten)
 
 

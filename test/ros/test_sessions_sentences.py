@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations and spoken sentences over ROS, with the real model."""
 
-from conftest import get, wait_until
+from conftest import get, subscribers, wait_until
 import pytest
 from slice_ros import msg
 from slice_ros.action import Generate
@@ -64,10 +64,10 @@ def heard(node, caller):
     said = []
     listener = caller.create_subscription(
         String, '/slice/dialogue/sentences', lambda m: said.append(m.data), SENTENCES)
-    wait_until(lambda: node._sentences['dialogue'].get_subscription_count())
+    wait_until(lambda: subscribers(node, '/slice/dialogue/sentences'))
     yield said
     caller.destroy_subscription(listener)
-    wait_until(lambda: not node._sentences['dialogue'].get_subscription_count())
+    wait_until(lambda: not subscribers(node, '/slice/dialogue/sentences'))
 
 
 def test_a_prompt_on_a_topic_is_answered_in_sentences(caller, heard):

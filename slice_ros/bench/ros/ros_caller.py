@@ -124,7 +124,7 @@ def calling() -> Iterator[Caller]:
     from rosgraph_msgs.msg import Clock
     from slice_ros import msg, srv
     from slice_ros.action import Generate
-    from slice_ros.ros.requests import TOKENS
+    from slice_ros.ros.qos import TOKENS
     rclpy.init()
     node = rclpy.create_node('slice_bench')
     caller = Caller(node, {

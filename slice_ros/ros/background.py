@@ -1,0 +1,47 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""One thread for work that takes longer than a callback may take."""
+
+from collections.abc import Callable
+import logging
+import threading
+
+from rclpy.task import Future
+
+log = logging.getLogger('slice_ros.ros')
+
+
+class Background:
+    """Runs one piece of work at a time, for a coroutine that awaits its end.
+
+    `wake` is called from the thread at the end: completing a future does not wake an executor.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()   # so that `wait` never joins a thread before its start
+
+    def run(self, work: Callable[[], object]) -> Future:
+        """Start `work`; return a future that is completed with None when it has ended."""
+        done: Future = Future()
+
+        def body() -> None:
+            try:
+                work()
+            except Exception:  # the transition that awaits it checks what is missing
+                log.exception('a transition failed')
+            done.set_result(None)
+            self._wake()
+        with self._starting:
+            self._thread = threading.Thread(target=body, name='transition', daemon=True)
+            self._thread.start()
+        return done
+
+    def wait(self, timeout: float) -> bool:
+        """Wait `timeout` seconds at most for the last work; return whether it has ended."""
+        with self._starting:
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        return thread is None or not thread.is_alive()

@@ -1,0 +1,123 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the node reports of itself: its status services, ~/scheduler_state and /diagnostics."""
+
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from slice_ros import msg, srv
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.installed import version
+from slice_ros.ros import conversions
+from slice_ros.ros.diagnostics import Diagnostics
+from slice_ros.ros.host import Host
+from slice_ros.ros.parameters import Parameters
+from slice_ros.ros.qos import NO_EVENTS, SERVICES, STATE
+from slice_ros.serving import Server, Snapshot
+
+LOG_EVERY = 10.0   # seconds between two log sentences about the gate
+
+
+class Status:
+    """Answers ~/get_status, ~/check_admission and ~/cancel, and publishes state and diagnostics.
+
+    `publish` and `gate_changed` may be called from any thread.
+    """
+
+    def __init__(self, node: Node, host: Host, parameters: Parameters,
+                 group: CallbackGroup) -> None:
+        self._node, self._host, self._parameters = node, host, parameters
+        self._version = version()
+        self._diagnostics = Diagnostics(node.get_fully_qualified_name().lstrip('/'))
+        self._state_publisher = node.create_publisher(
+            msg.SchedulerState, '~/scheduler_state', STATE, event_callbacks=NO_EVENTS)
+        self._diagnostics_publisher = node.create_publisher(
+            DiagnosticArray, '/diagnostics', 10, event_callbacks=NO_EVENTS)
+        for kind, name, callback in (
+                (srv.CheckAdmission, 'check_admission', self._check_admission),
+                (srv.CancelRequest, 'cancel', self._cancel),
+                (srv.GetStatus, 'get_status', self._get_status)):
+            node.create_service(kind, f'~/{name}', callback, qos_profile=SERVICES,
+                                callback_group=group)
+
+    def publish(self) -> None:
+        """Publish the diagnostics and, while there is a server, its state."""
+        server, state = self._host.server, self._host.state
+        diagnostics = DiagnosticArray()
+        diagnostics.header.stamp = self._node.get_clock().now().to_msg()
+        if server is None:
+            diagnostics.status = self._diagnostics.without_model(state, self._host.failure)
+        else:
+            snapshot = server.snapshot()
+            scheduler = self._state_message(snapshot)
+            self._state_publisher.publish(scheduler)
+            diagnostics.status = self._diagnostics.with_model(
+                time.monotonic(), state, self._engine_message(server), scheduler,
+                snapshot.delivery)
+        self._diagnostics_publisher.publish(diagnostics)
+
+    def gate_changed(self, shut: bool) -> None:
+        """Report that the pacing gate fell shut, is still shut, or is open again."""
+        if shut:
+            self._node.get_logger().error(
+                'the pacing gate is shut: nothing is generated while the executor or the clock '
+                'of the node stands still', throttle_duration_sec=LOG_EVERY)
+        else:
+            self._node.get_logger().warning('the pacing gate is open again',
+                                            throttle_duration_sec=LOG_EVERY)
+        self.publish()
+
+    def _get_status(self, request, response):
+        server = self._host.server
+        response.state, response.version = self._host.state, self._version
+        if server is not None:
+            response.engine = self._engine_message(server)
+            response.scheduler = self._state_message(server.snapshot())
+        return response
+
+    def _check_admission(self, request, response):
+        settings = self._parameters.settings
+        try:
+            server = self._host.serving()
+            slo = conversions.slo_class(request.slo_class, request, settings)
+            tokens = request.prompt_tokens
+            if request.prompt or request.messages:
+                tokens = len(server.engine.encode_chat(conversions.messages(request, settings)))
+            prediction = server.predict(slo, tokens, request.max_tokens)
+        except RequestError as error:
+            response.reason = response.error_msg = error.message
+            response.error_code = int(error.code)
+            return response
+        response.feasible, response.reason = prediction.feasible, prediction.reason
+        response.ttft_ms, response.tpot_ms = prediction.ttft * 1e3, prediction.tpot * 1e3
+        response.completion_ms, response.prompt_tokens = prediction.completion * 1e3, tokens
+        return response
+
+    def _cancel(self, request, response):
+        try:
+            server = self._host.serving()
+            if bool(request.request_id) == bool(request.slo_class):
+                raise RequestError(ErrorCode.INVALID_REQUEST,
+                                   'give exactly one of request_id and slo_class')
+            if request.request_id:
+                done = server.cancel(request.request_id, 'cancelled through ~/cancel')
+                response.cancelled = [request.request_id] if done else []
+            elif request.slo_class not in self._parameters.settings.classes:
+                raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
+                                   f'there is no class {request.slo_class!r:.80}')
+            else:
+                response.cancelled = server.cancel_class(
+                    request.slo_class, 'its class was cancelled through ~/cancel')
+        except RequestError as error:
+            response.error_code, response.error_msg = int(error.code), error.message
+        return response
+
+    def _engine_message(self, server: Server) -> msg.EngineStatus:
+        return conversions.engine_message(server.engine.info,
+                                          self._parameters.settings.server.max_batch)
+
+    def _state_message(self, snapshot: Snapshot) -> msg.SchedulerState:
+        return conversions.state_message(snapshot, self._parameters.settings.server.max_queued,
+                                         self._node.get_clock().now().to_msg())
