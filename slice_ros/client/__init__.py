@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The planner's side: ask the slice node from a node of your own.
+"""The client library: send requests to the slice node from a node of your own.
 
 In a coroutine of the executor that spins the node (a callback, ``executor.create_task``)::
 
@@ -12,14 +12,15 @@ In a coroutine of the executor that spins the node (a callback, ``executor.creat
 
     answer = await client.ask('A box is 0.4 m ahead.', 'control', choice=['STOP', 'GO'])
 
-In callbacks: ``client.ask_future(...).add_done_callback(...)``. In asyncio the same coroutines
-work while an executor spins the node in another thread, and so they do in a plain thread by
+In callbacks: ``client.ask_future(...).add_done_callback(...)``. The coroutines also work in
+asyncio while an executor spins the node in another thread, and in a plain thread by
 ``asyncio.run(client.ask(...))``. Nothing here blocks the executor.
 
-`client` holds `SliceClient`, `stream` what it returns, `answer` how an answer comes about,
-`requests` the way of a goal, `presence` whether there is a node, `callbacks` where all that runs,
-`goals` the way from Python values to the goal message, `errors` what is raised, `run` the process
-around a node.
+Planners depend on the names in ``__all__``: extend them, never rename or remove one. Everything
+else may change: `slice_client` (`SliceClient`), `stream` (what it returns), `answer` (the text on
+its way to the reader), `goals` (Python values to the goal message), `generate_client` (sends the
+goals; with `goal_client`, `presence` and `callbacks`), `exceptions`, and `run` (the process of a
+node). The library needs rclpy and the interfaces, and never imports the engine.
 """
 
 from slice_ros.client.answer import Answer, Chunk

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""One answer: its pieces as they come, and the whole of it, handed from the executor to a reader.
+"""One answer, its pieces and its whole, passed from the executor to a reader.
 
-The text of the pieces, in order, is the text of the answer, also where feedback was lost or came
-late: a piece out of order is left to the result, and what the result has more is the last piece.
+The pieces in their order are the text of the answer, also when feedback is lost or late: a piece
+out of order is dropped, and the text that only the result has becomes the last piece.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from slice_ros.action import Generate
 from slice_ros.client.exceptions import error_for, SliceError
 from slice_ros.errors import ErrorCode
 
-UNREAD = 256  # pieces that wait for a slow reader; what comes then is joined to the last
+MAX_UNREAD = 256  # pieces kept for a slow reader; further text is appended to the last of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class Chunk:
 
     text: str                     # newly printable text, never empty
     tokens: int                   # tokens generated so far
-    predicted_completion_ms: float  # received to last token, as now foreseen; NaN = unknown
+    predicted_completion_ms: float  # received to last token, predicted; NaN = unknown
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer, or as far as it went."""
+    """A whole answer, or its beginning when the request ended early."""
 
     request_id: str
     text: str
@@ -43,14 +43,14 @@ class Answer:
 
     @cached_property
     def json(self) -> Any:
-        """The text as a JSON document. Raises ``ValueError`` when it is none."""
+        """The text parsed as JSON. Raises ``ValueError`` when it is not JSON."""
         return json.loads(self.text)
 
 
 class Waiter:
-    """Wakes one coroutine, be it run by an rclpy executor or by asyncio, from any thread.
+    """Wakes one coroutine of an rclpy executor or of asyncio, from any thread.
 
-    An executor looks at its coroutines by itself after each callback; asyncio has to be told.
+    An executor resumes its coroutines by itself after each callback; asyncio needs a future.
     """
 
     def __init__(self) -> None:
@@ -77,18 +77,19 @@ class Waiter:
     def __await__(self) -> Generator[Any, None, None]:
         while not self._woken:
             if self._future is not None:
-                self._future._asyncio_future_blocking = True  # how asyncio knows a future
-            yield self._future
+                yield from self._future.__await__()
+            else:
+                yield
 
 
-class Progress:
-    """One request between the thread that receives and the one that reads."""
+class AnswerBuffer:
+    """The answer of one request, between the thread that receives it and the one that reads it."""
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.text = ''                          # received so far
-        self.answer: Answer | None = None       # what the node said at the end
-        self.error: SliceError | None = None    # set before `done` where it was not served
+        self.answer: Answer | None = None       # the result of the node
+        self.error: SliceError | None = None    # set before `done` if it was not served
         self.done = False
         self._expected = 0                      # number of the next piece of feedback
         self._unread: deque[Chunk] = deque()
@@ -97,14 +98,14 @@ class Progress:
         self._lock = threading.Lock()
 
     def feed(self, feedback: Generate.Feedback) -> None:
-        """Take a piece of feedback in."""
+        """Add a piece of feedback."""
         if self.done or feedback.sequence != self._expected:
             return
         self._expected += 1
         self._add(Chunk(feedback.text, feedback.tokens, feedback.predicted_completion_ms))
 
     def finish(self, result: Generate.Result) -> None:
-        """Take the node's result in."""
+        """Add the result of the node, and end."""
         if self.done:
             return
         tokens, took = result.report.output_tokens, result.report.completion_ms
@@ -117,7 +118,7 @@ class Progress:
         self.end(error, answer)
 
     def end(self, error: SliceError | None, answer: Answer | None = None) -> None:
-        """End it, once; with an error when it was not served."""
+        """End it, with an error when it was not served; only the first call has an effect."""
         with self._lock:
             if self.done:
                 return
@@ -128,7 +129,7 @@ class Progress:
             callback()
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when it ends; at once if it has."""
+        """Call `callback` when it ends; at once if it has ended."""
         with self._lock:
             if not self.done:
                 self._callbacks.append(callback)
@@ -150,8 +151,8 @@ class Progress:
             raise self.error
         return None
 
-    async def whole(self) -> Answer:
-        """Return the answer when it has ended. Raises the `SliceError` it ended with."""
+    async def wait(self) -> Answer:
+        """Wait for the end and return the answer. Raises the `SliceError` it ended with."""
         waiter = Waiter()
         self.on_end(waiter.wake)
         await waiter
@@ -164,7 +165,7 @@ class Progress:
             return
         with self._lock:
             self.text += chunk.text
-            if len(self._unread) >= UNREAD:
+            if len(self._unread) >= MAX_UNREAD:
                 chunk = Chunk(self._unread.pop().text + chunk.text, chunk.tokens,
                               chunk.predicted_completion_ms)
             self._unread.append(chunk)

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a client's work is done: one callback of the caller's node at a time, whoever asks for it.
+"""Where a client does its work: in callbacks of the caller's node, one at a time.
 
-Other threads (a reader in asyncio, the garbage collector) only leave word and trigger a guard
-condition. Nothing here waits, and nothing blocks the executor.
+Other threads (a reader in asyncio, the garbage collector) only queue a function and trigger a
+guard condition. Nothing here waits, and nothing blocks the executor.
 """
 
 from collections import deque
@@ -19,44 +19,44 @@ from slice_ros.client.answer import Waiter
 
 
 class Callbacks:
-    """One callback group of `node`: words from any thread, and timers in real time.
+    """One callback group of `node`: functions queued by any thread, and timers in real time.
 
-    `lock` is held while a word is done; `close` takes it, so that it cuts across none.
+    `lock` is locked while a function runs. `close` takes it too, so it never interrupts one.
     """
 
     def __init__(self, node: Node) -> None:
         self.node, self.group = node, MutuallyExclusiveCallbackGroup()
         self.lock, self.closed = threading.RLock(), False
+        self.queue: deque[Callable[[], None]] = deque()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # time-outs are real time
-        self._words: deque[Callable[[], None]] = deque()
-        self._guard = node.create_guard_condition(self._take_words, callback_group=self.group)
+        self._guard = node.create_guard_condition(self._run_queue, callback_group=self.group)
 
-    def say(self, word: Callable[[], None]) -> None:
-        """Have `word` done by the executor. Takes no lock: any thread may, amid anything."""
-        self._words.append(word)
+    def post(self, function: Callable[[], None]) -> None:
+        """Have the executor run `function`. Takes no lock: any thread may call it at any time."""
+        self.queue.append(function)
         try:
             self._guard.trigger()
         except InvalidHandle:  # closed: nothing is live
             pass
 
-    def do(self, word: Callable[[], None]) -> None:
-        """Do `word` now, unless all is closed."""
+    def run(self, function: Callable[[], None]) -> None:
+        """Run `function` now, unless this is closed."""
         with self.lock:
             if not self.closed:
-                word()
+                function()
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` once, after `seconds`; who loses interest destroys the timer."""
+        """Call `callback` once, after `seconds`; destroying the timer prevents the call."""
         def fire() -> None:
             self.node.destroy_timer(timer)
             callback()
         timer = self.node.create_timer(seconds, fire, callback_group=self.group,
                                        clock=self._steady, autostart=False)
-        timer.reset()  # only now: `fire` needs its name
+        timer.reset()  # started only now, since `fire` uses the name
         return timer
 
     async def sleep(self, seconds: float) -> None:
-        """Let others run for so long."""
+        """Let other callbacks run for `seconds`."""
         waiter = Waiter()
         timer = self.after(seconds, waiter.wake)
         try:
@@ -65,11 +65,11 @@ class Callbacks:
             self.node.destroy_timer(timer)
 
     def close(self) -> None:
-        """Do nothing from now on."""
+        """Run nothing from now on."""
         with self.lock:
             self.closed = True
             self.node.destroy_guard_condition(self._guard)
 
-    def _take_words(self) -> None:
-        while self._words:
-            self.do(self._words.popleft())
+    def _run_queue(self) -> None:
+        while self.queue:
+            self.run(self.queue.popleft())

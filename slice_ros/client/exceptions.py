@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong with a request, as exceptions: one class for each thing a caller can do."""
+"""Why a request was not served, as exceptions: one class for each reaction of a caller."""
 
 from typing import ClassVar
 
@@ -10,34 +10,34 @@ from slice_ros.errors import ErrorCode
 class SliceError(Exception):
     """A request that was not served.
 
-    `code` is a constant of `action/Generate` (an `ErrorCode` where this version knows it),
-    `message` one sentence that says what to change, and `answer` what came before the end, with
-    its report; None where the node did not say.
+    `code` is a constant of `action/Generate` (an `ErrorCode` if this version knows it).
+    `message` is one sentence with what to change. `answer` is the text before the end, with its
+    report; None if the node sent no result.
     """
 
-    codes: ClassVar[tuple[ErrorCode, ...]] = ()  # those that end in this class
+    codes: ClassVar[tuple[ErrorCode, ...]] = ()  # the codes raised as this class
 
     def __init__(self, message: str, code: int | None = None, answer=None) -> None:
-        """Make it; without a code it has the first one of its class."""
+        """Make it; the default code is the first one of its class."""
         super().__init__(message)
         self.message, self.answer = message, answer
         self.code = self.codes[0] if code is None else code
 
 
 class InvalidRequest(SliceError):
-    """The request itself cannot be served: change it."""
+    """The request is invalid: change it."""
 
     codes = (ErrorCode.INVALID_REQUEST, ErrorCode.UNKNOWN_SLO_CLASS, ErrorCode.PROMPT_TOO_LONG)
 
 
 class Infeasible(SliceError):
-    """The objectives cannot be met now: relax them, or ask when there is less load."""
+    """The objectives cannot be met now: relax them, or ask again under less load."""
 
     codes = (ErrorCode.INFEASIBLE_SLO,)
 
 
 class QueueFull(SliceError):
-    """As many requests wait as the node takes: ask again later."""
+    """The queue of the node is full: ask again later."""
 
     codes = (ErrorCode.QUEUE_FULL,)
 
@@ -49,19 +49,19 @@ class EngineFailure(SliceError):
 
 
 class Cancelled(SliceError):
-    """Ended by the caller, by `SliceClient.close`, or through ~/cancel."""
+    """Cancelled by the caller, by `SliceClient.close`, or through ~/cancel."""
 
     codes = (ErrorCode.CANCELLED,)
 
 
 class DeadlineMissed(SliceError):
-    """Out of reach of its deadline, and the node drops such requests."""
+    """The request missed an objective, and the node is set to drop such requests."""
 
     codes = (ErrorCode.DEADLINE_MISSED,)
 
 
 class Unavailable(SliceError):
-    """There is no node, or none that serves now: wait until it is ready."""
+    """No node serves now: wait until it is ready."""
 
     codes = (ErrorCode.NOT_READY, ErrorCode.SHUTTING_DOWN)
 
@@ -73,23 +73,23 @@ class SessionBusy(SliceError):
 
 
 class FormatIncomplete(SliceError):
-    """max_tokens ended the answer before it was whole in its format: allow more."""
+    """max_tokens ended the answer before its format was complete: allow more."""
 
     codes = (ErrorCode.FORMAT_INCOMPLETE,)
 
 
 class Timeout(SliceError, TimeoutError):
-    """No whole answer within the caller's own `timeout`; the request was cancelled."""
+    """No complete answer within the caller's `timeout`; the request was cancelled."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, ErrorCode.CANCELLED)
 
 
-_CLASSES = {code: kind for kind in SliceError.__subclasses__() for code in kind.codes}
+_CLASSES = {code: error for error in SliceError.__subclasses__() for code in error.codes}
 
 
 def error_for(code: int, message: str, answer=None) -> SliceError:
-    """Return the exception of an error code; a plain `SliceError` for one not known here."""
+    """Return the exception of an error code; a plain `SliceError` for an unknown code."""
     if code in _CLASSES:
         return _CLASSES[code](message, ErrorCode(code), answer)
     return SliceError(message, code, answer)

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a planner says, as the goal message of `action/Generate`.
+"""Python values to the goal message of `action/Generate`.
 
-The generated messages check nothing on their own, and a wrong type would reach C code: whatever
-is given here ends in a message that can be sent, or in `InvalidRequest`.
+The generated messages check no types by themselves, and a wrong type would reach C code. These
+functions return a message that can be sent, or raise `InvalidRequest`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.client.exceptions import InvalidRequest
 
-LONGEST = 1e9  # seconds; a timer cannot count much further
+MAX_TIMEOUT = 1e9  # seconds; a timer cannot count much further
 
 Messages = Iterable[msg.ChatMessage | tuple[str, str] | Mapping[str, str]]
 
@@ -30,7 +30,7 @@ def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
     """Return the goal of a request; fields as in `action/Generate`, formats as in `answer_format`.
 
     `prompt` is a text, or a conversation: messages, (role, text) pairs or mappings with `role`
-    and `content`. Raises `InvalidRequest` for what no message can carry.
+    and `content`. Raises `InvalidRequest` for values that no message can carry.
     """
     try:
         text = isinstance(prompt, str)
@@ -50,24 +50,24 @@ def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
 
 
 def check_timeout(timeout: float | None) -> float | None:
-    """Return seconds that a timer can count; None for no end. Raises `InvalidRequest`."""
+    """Return seconds that a timer can count; None for no time-out. Raises `InvalidRequest`."""
     try:
         seconds = math.inf if timeout is None else float(timeout)
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f'timeout must be seconds or None: {error}') from error
     if not seconds >= 0:
         raise InvalidRequest(f'timeout is {seconds}: give seconds, 0 or more')
-    return None if seconds > LONGEST else seconds
+    return None if seconds > MAX_TIMEOUT else seconds
 
 
 def answer_format(response_format: msg.ResponseFormat | None = None,
                   choice: Iterable[str] | None = None, schema: Mapping | str | None = None,
                   regex: str | None = None) -> msg.ResponseFormat:
-    """Return the form an answer must have, from at most one of the arguments; else free text.
+    """Return the format of an answer from at most one of the arguments; free text from none.
 
-    `choice`: one of these texts, word for word. `schema`: a JSON document valid under this JSON
-    schema (a mapping, or JSON text). `regex`: text that matches the whole expression.
-    Raises `InvalidRequest` for several, other exceptions for what is no format.
+    `choice`: exactly one of these texts. `schema`: JSON that is valid under this JSON schema (a
+    mapping, or JSON text). `regex`: text that matches the whole expression.
+    Raises `InvalidRequest` for several arguments, other exceptions for an invalid one.
     """
     given = [form for form in (response_format, choice, schema, regex) if form is not None]
     if len(given) > 1:

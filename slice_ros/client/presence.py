@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the slice node is there, and whether it is still the one that was asked.
+"""Whether the slice node is present, and whether it is still the process that was asked.
 
-The graph forgets a process that was killed after its participant's lease only, 20 s by default.
-The node's ~/scheduler_state has a lease of its own, which the middleware keeps up and watches.
+The ROS graph keeps a killed process until its participant's lease expires, 20 s by default. The
+node's ~/scheduler_state has a shorter lease, which the middleware renews and checks.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from slice_ros.ros.qos import STATE
 
 
 class Presence:
-    """Counts the runs of the node at `target`: one that was started again knows no old request.
+    """Counts the runs of the node at `target`: after a restart it does not know old requests.
 
-    `runs` are the numbers of those that are there now, `lost` says that there was one and there
-    is none, and `changed` is called, in the callbacks, when either changes.
+    `runs` are the numbers of the processes that are present. `gone` is whether there was one and
+    now is none. `changed` is called in a callback when either changes.
     """
 
     def __init__(self, callbacks: Callbacks, target: str, changed: Callable[[], None]) -> None:
@@ -29,29 +29,29 @@ class Presence:
         try:
             self._subscription = self._subscribe(callbacks, target, liveliness=lambda now: (
                 self._count(now.alive_count_change, now.not_alive_count_change)))
-        except UnsupportedEventTypeError:  # a middleware that has no leases
+        except UnsupportedEventTypeError:  # a middleware without leases
             self._subscription = self._subscribe(callbacks, target, matched=lambda now: (
                 self._count(now.current_count_change, 0)))
 
     @property
-    def lost(self) -> bool:
+    def gone(self) -> bool:
         return self._begun > 0 and not self.runs
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop observing."""
         self._node.destroy_subscription(self._subscription)
 
     def _subscribe(self, callbacks: Callbacks, target: str, **events) -> Subscription:
-        # What it says is left as bytes: that it comes says at once that the node is alive.
+        # Only the presence of the publisher matters, so the messages stay serialized.
         return self._node.create_subscription(
             msg.SchedulerState, f'{target}/scheduler_state', lambda _: None, STATE, raw=True,
             callback_group=callbacks.group, event_callbacks=SubscriptionEventCallbacks(**events))
 
     def _count(self, change: int, killed: int) -> None:
-        """Take in by how much those alive and those killed became more."""
+        """Apply how the numbers of live and of killed publishers changed."""
         ended = max(killed, -change, 0)
         begun = ended + change
         runs = sorted(self.runs) + list(range(self._begun, self._begun + begun))
         self._begun += begun
-        self.runs = frozenset(runs[ended:])  # where one replaces another, the older one ends
+        self.runs = frozenset(runs[ended:])  # when one replaces another, the older one has ended
         self._changed()

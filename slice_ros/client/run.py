@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The process around a planner node: signals, and an orderly end."""
+"""The process of a planner node: signals, and an orderly end."""
 
 from collections.abc import Callable
 import signal
@@ -11,14 +11,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-GLANCE = 0.2  # seconds; a signal is only seen between two waits
+SPIN_TIME = 0.2  # seconds; a signal is noticed between two waits
 
 
 def run_node(make: Callable[[], Node], args: list[str] | None = None) -> None:
     """Spin the node that `make` returns until SIGINT or SIGTERM, then destroy it.
 
-    ROS is shut down only after that, so that `destroy_node` can still cancel what is live; by
-    default rclpy shuts it down at once, under the callback that happens to run.
+    ROS is shut down after that, so that `destroy_node` can still cancel live requests. By default
+    rclpy shuts it down at the signal, while a callback may run.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -29,7 +29,7 @@ def run_node(make: Callable[[], Node], args: list[str] | None = None) -> None:
     executor.add_node(node)
     try:
         while not stop.is_set():
-            executor.spin_once(GLANCE)
+            executor.spin_once(SPIN_TIME)
     finally:
         executor.shutdown()
         node.destroy_node()

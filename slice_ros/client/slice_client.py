@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What planners use: `SliceClient`, the slice node as seen from a node of their own."""
+"""`SliceClient`: what planners use to send requests to the slice node."""
 
 import time
 import uuid
@@ -8,65 +8,59 @@ import uuid
 from rclpy.node import Node
 from rclpy.task import Future
 from slice_ros import srv
-from slice_ros.client.answer import Answer, Progress, Waiter
+from slice_ros.client.answer import Answer, AnswerBuffer, Waiter
 from slice_ros.client.callbacks import Callbacks
 from slice_ros.client.exceptions import Cancelled, SliceError, Unavailable
-from slice_ros.client.generate_client import GRAPH_CHECK, Requests
+from slice_ros.client.generate_client import GenerateClient, GRAPH_CHECK
 from slice_ros.client.goals import check_timeout, make_goal
 from slice_ros.client.stream import Stream
 
-POLL = 0.2       # seconds between questions whether the node is ready
-ASK_AGAIN = 2.0  # seconds after which such a question went to a node that is no more
+POLL = 0.2       # seconds between two status calls while the node is not ready
+ASK_AGAIN = 2.0  # seconds after which a status call without an answer is repeated
 
 
 class SliceClient:
-    """Asks one slice node on behalf of `node`, which the caller's executor spins.
+    """Sends requests to one slice node from `node`, which the caller's executor spins.
 
-    `target` is the name of the slice node, resolved like a topic name. Make one client for a
+    `target` is the name of the slice node, resolved like a topic name. Make one client for each
     node, and `close` it at the end.
     """
 
     def __init__(self, node: Node, target: str = 'slice') -> None:
         self.node, self.target = node, target
         self._callbacks = Callbacks(node)
-        self._requests = Requests(self._callbacks, target)
+        self._generate_client = GenerateClient(self._callbacks, target)
         self._status = node.create_client(srv.GetStatus, f'{target}/get_status',
                                           callback_group=self._callbacks.group)
 
     def generate(self, prompt, slo_class: str = 'dialogue', *, timeout: float | None = None,
                  **fields) -> Stream:
-        """Send a request and return its `Stream`; it is on its way without being awaited.
+        """Send a request and return its `Stream`; it is sent without being awaited.
 
-        `prompt` is a text or a conversation and `fields` are those of `make_goal`: max_tokens,
+        `prompt` is a text or a conversation. `fields` are those of `make_goal`: max_tokens,
         ttft_ms, tpot_ms, deadline_ms, sampling, stop, session_id, reset_session, and one of
-        response_format, choice, schema and regex. After `timeout` seconds without a whole answer
-        the request is cancelled and ends with `Timeout`. Where the node ends before its answer,
-        however it ends, the request ends with `Unavailable` within a few seconds. Raises
-        `InvalidRequest` for what cannot be sent at all; every other `SliceError` is raised where
-        the stream is read.
+        response_format, choice, schema and regex. After `timeout` seconds without a complete
+        answer the request is cancelled and ends with `Timeout`. If the node ends before its
+        answer, the request ends with `Unavailable` within a few seconds. Raises `InvalidRequest`
+        for a request that cannot be sent; reading the stream raises every other `SliceError`.
         """
-        progress = Progress(str(uuid.uuid4()))
-        goal, seconds = make_goal(prompt, slo_class, **fields), check_timeout(timeout)
-        with self._callbacks.lock:
-            if self._callbacks.closed:
-                progress.end(Cancelled('this client is closed'))
-            else:
-                self._requests.begin(progress, goal, seconds)
-        return Stream(progress, self._requests.abandon)
+        return Stream(self._send(prompt, slo_class, timeout, fields),
+                      self._generate_client.abandon)
 
     async def ask(self, prompt, slo_class: str = 'dialogue', **options) -> Answer:
-        """Return the whole answer; arguments as of `generate`. Raises `SliceError`."""
+        """Return the complete answer; arguments as of `generate`. Raises `SliceError`."""
         return await self.generate(prompt, slo_class, **options)
 
-    def ask_future(self, prompt, slo_class: str = 'dialogue', **options) -> Future:
-        """Return a future of the whole answer, for ``add_done_callback``; arguments as above.
+    def ask_future(self, prompt, slo_class: str = 'dialogue', *, timeout: float | None = None,
+                   **fields) -> Future:
+        """Return a future of the complete answer, for ``add_done_callback``; arguments as above.
 
-        The future's exception is the `SliceError` the request ended with, also where it cannot be
-        sent at all. Cancelling the future cancels the request.
+        The future's exception is the `SliceError` the request ended with, also when it cannot be
+        sent. Cancelling the future cancels the request.
         """
         future = Future(executor=self.node.executor)
         try:
-            stream = self.generate(prompt, slo_class, **options)
+            buffer = self._send(prompt, slo_class, timeout, fields)
         except SliceError as error:
             future.set_exception(error)
             return future
@@ -74,16 +68,17 @@ class SliceClient:
         def ended() -> None:
             if future.cancelled():
                 return
-            if stream.error is not None:
-                future.set_exception(stream.error)
+            if buffer.error is not None:
+                future.set_exception(buffer.error)
             else:
-                future.set_result(stream.result)
-        stream._progress.on_end(ended)
+                future.set_result(buffer.answer)
+        stream = Stream(buffer, self._generate_client.abandon)
+        buffer.on_end(ended)
         future.add_done_callback(lambda _: stream.cancel())
         return future
 
     async def status(self, timeout: float = 5.0) -> srv.GetStatus.Response:
-        """Return what the node says of itself. Raises `Unavailable` when it says nothing."""
+        """Return the status of the node. Raises `Unavailable` when it does not answer in time."""
         end = time.monotonic() + timeout
         while not self._status.service_is_ready():
             if time.monotonic() >= end:
@@ -104,9 +99,9 @@ class SliceClient:
             future.cancel()
 
     async def wait_until_ready(self, timeout: float) -> srv.GetStatus.Response:
-        """Return the node's status once it serves.
+        """Wait until the node serves, and return its status.
 
-        Raises `Unavailable` when it does not within `timeout` seconds, or cannot.
+        Raises `Unavailable` after `timeout` seconds, or when it failed to load its model.
         """
         end = time.monotonic() + timeout
         while True:
@@ -117,7 +112,7 @@ class SliceClient:
                 if left <= ASK_AGAIN:
                     raise
                 continue
-            if status.state == 'ready' and self._requests.ready:
+            if status.state == 'ready' and self._generate_client.ready:
                 return status
             if status.state == 'failed':
                 raise Unavailable('the node failed to load its model: see its log')
@@ -126,17 +121,27 @@ class SliceClient:
             await self._callbacks.sleep(POLL)
 
     def close(self) -> None:
-        """Cancel every live request and leave the graph; their readers get `Cancelled`.
+        """Cancel every live request and leave the graph; readers of the requests get `Cancelled`.
 
-        Any thread may call this, also after the executor has stopped or ROS was shut down.
+        Any thread may call this, also after the executor has stopped or ROS is shut down.
         """
         with self._callbacks.lock:
             if self._callbacks.closed:
                 return
             self._callbacks.close()
-            live = self._requests.close()
+            live = self._generate_client.close()
             self.node.destroy_client(self._status)
-        for progress in live:
-            progress.end(Cancelled('this client is closed'))
+        for buffer in live:
+            buffer.end(Cancelled('this client is closed'))
         if self.node.executor is not None:
-            self.node.executor.wake()  # for coroutines that have something to raise now
+            self.node.executor.wake()  # resumes the coroutines that read the requests
+
+    def _send(self, prompt, slo_class: str, timeout: float | None, fields: dict) -> AnswerBuffer:
+        buffer = AnswerBuffer(str(uuid.uuid4()))
+        goal, seconds = make_goal(prompt, slo_class, **fields), check_timeout(timeout)
+        with self._callbacks.lock:
+            if self._callbacks.closed:
+                buffer.end(Cancelled('this client is closed'))
+            else:
+                self._generate_client.begin(buffer, goal, seconds)
+        return buffer

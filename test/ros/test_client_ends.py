@@ -49,15 +49,15 @@ def test_leaving_a_stream_ends_its_computing(client, play, planner, node, way):
     spin_until(planner, lambda: request.ended)
     assert request.error is ErrorCode.CANCELLED and request.generated < 400
     assert not live(node)
-    spin_until(planner, lambda: not client._requests.live)
+    spin_until(planner, lambda: not client._generate_client.live)
     del kept
 
 
 async def _first(stream, node):
     """Yield the request of a stream once the node has sent something of it."""
-    progress = stream._progress
-    chunk = await progress.next()
-    progress._unread.appendleft(chunk)
+    buffer = stream._buffer
+    chunk = await buffer.next()
+    buffer._unread.appendleft(chunk)
     yield next(r for r in live(node) if r.id == stream.request_id)
 
 
@@ -74,7 +74,7 @@ def test_a_timeout_cancels(client, play, node, planner):
     spin_until(planner, lambda: not live(node))
     with pytest.raises(Timeout):
         play(client.ask('Hi', timeout=0))
-    spin_until(planner, lambda: not client._requests.live and not live(node))
+    spin_until(planner, lambda: not client._generate_client.live and not live(node))
 
 
 def test_what_ends_a_request_from_outside_keeps_what_came(client, play, caller, node):
@@ -97,7 +97,7 @@ def test_a_cancelled_future_cancels_its_request(client, planner, node):
     future = client.ask_future(**LONG)
     spin_until(planner, lambda: live(node))
     future.cancel()
-    spin_until(planner, lambda: not live(node) and not client._requests.live)
+    spin_until(planner, lambda: not live(node) and not client._generate_client.live)
     assert future.cancelled()
 
 
@@ -139,4 +139,4 @@ def test_close_works_when_nothing_spins_any_more(node, spin):
 
 def test_nothing_of_it_is_left_over(client):
     gc.collect()
-    assert not client._requests.live and not client._callbacks._words
+    assert not client._generate_client.live and not client._callbacks.queue

@@ -12,7 +12,7 @@ import pytest
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from slice_ros.client import InvalidRequest, SliceClient, Unavailable
-from slice_ros.client.answer import UNREAD
+from slice_ros.client.answer import MAX_UNREAD
 from slice_ros.errors import ErrorCode
 
 LONG = {'prompt': 'Tell me a long story about a robot that explores a warehouse.',
@@ -98,20 +98,21 @@ def test_twenty_streams_at_once(client, play, planner):
     tasks = [executor.create_task(read, number) for number in range(20)]
     spin_until(planner, lambda: all(task.done() for task in tasks), 60)
     assert len({task.result().request_id for task in tasks}) == 20
-    spin_until(planner, lambda: not client._requests.live)
-    assert not client._requests.action._futures and not client._requests.action._feedback_callbacks
+    spin_until(planner, lambda: not client._generate_client.live)
+    action = client._generate_client.action
+    assert not action.futures and not action._feedback_callbacks
     assert not list(client.node.timers)
 
 
 def test_a_slow_reader_has_a_short_queue_and_loses_nothing(client, planner):
-    stream = client.generate('Tell me a long story.', max_tokens=UNREAD + 40)
+    stream = client.generate('Tell me a long story.', max_tokens=MAX_UNREAD + 40)
     spin_until(planner, lambda: stream.done, 90)
-    assert len(stream._progress._unread) <= UNREAD
+    assert len(stream._buffer._unread) <= MAX_UNREAD
 
     async def read():
         return ''.join([chunk.text async for chunk in stream])
     assert run(planner[0], read()) == stream.result.text
-    assert stream.result.report.output_tokens > UNREAD
+    assert stream.result.report.output_tokens > MAX_UNREAD
 
 
 def test_asyncio_reads_what_another_thread_spins(node, spin):

@@ -71,7 +71,7 @@ def control(**parameters):
 def test_control_decides_in_time(node, world):
     # Much more time than it takes: a busy machine must not make it stop.
     around = world(control(deadline_ms=20000.0), 'scene', String, 'decision')
-    wait_until(lambda: around.example.client._requests.ready)
+    wait_until(lambda: around.example.client._generate_client.ready)
     decisions = [around.answer(scene).data for scene in
                  ('Way free.', 'People near.', 'Box 0.5 m ahead.')]
     # GO is no fallback: the model said it. How well a model judges is not for this test.
@@ -80,14 +80,14 @@ def test_control_decides_in_time(node, world):
 
 def test_control_stops_when_the_answer_is_late(node, world):
     around = world(control(deadline_ms=1.0), 'scene', String, 'decision')
-    wait_until(lambda: around.example.client._requests.ready)
+    wait_until(lambda: around.example.client._generate_client.ready)
     assert around.answer('Way free.').data == 'STOP'
     wait_until(lambda: not node.server.snapshot().requests)
 
 
 def test_control_stops_when_it_is_refused(node, world):
     around = world(control(deadline_ms=20000.0), 'scene', String, 'decision')
-    wait_until(lambda: around.example.client._requests.ready)
+    wait_until(lambda: around.example.client._generate_client.ready)
     assert around.answer('word ' * 600).data == 'STOP'  # does not fit the model
 
 
@@ -107,7 +107,7 @@ def test_control_stops_when_the_answer_is_wrong(ros, world, monkeypatch):
 
 def test_planner_turns_sentences_into_poses(node, world):
     around = world(PlannerNode(), 'instruction', PoseStamped, 'goal_pose')
-    wait_until(lambda: around.example.client._requests.ready)
+    wait_until(lambda: around.example.client._generate_client.ready)
     for sentence in ('Bring this parcel to the lab, please.', 'asdf?!'):
         goal = around.answer(sentence)
         place = (goal.pose.position.x, goal.pose.position.y)
@@ -137,7 +137,7 @@ def test_planner_says_nothing_when_there_is_no_goal(ros, world):
 def test_talker_speaks_whole_sentences(node, world, caller):
     talker = TalkerNode(parameter_overrides=[Parameter('max_tokens', value=60)])
     around = world(talker, 'heard', String, 'say')
-    wait_until(lambda: talker.client._requests.ready)
+    wait_until(lambda: talker.client._generate_client.ready)
     around.answer('Hello Pico! Who are you?')
     wait_until(lambda: talker.stream.done)
     whole = talker.stream.result.text
@@ -149,7 +149,7 @@ def test_talker_speaks_whole_sentences(node, world, caller):
 def test_talker_is_interrupted(node, world):
     talker = TalkerNode(parameter_overrides=[Parameter('max_tokens', value=400)])
     around = world(talker, 'heard', String, 'say')
-    wait_until(lambda: talker.client._requests.ready)
+    wait_until(lambda: talker.client._generate_client.ready)
     around.answer('Tell me a long story about a robot that explores a warehouse.')
     first = talker.stream
     talker.max_tokens = 5

@@ -27,7 +27,7 @@ def test_a_node_that_comes_and_goes(ros, spin, monkeypatch, leases):
     looker, slices, changes = Node('looker'), [Node('one'), Node('two')], []
     presence = Presence(Callbacks(looker), 'there', lambda: changes.append(presence.runs))
     spinning = spin(looker)
-    assert not presence.lost and not presence.runs  # never seen is not lost
+    assert not presence.gone and not presence.runs  # never seen is not lost
     publishers = []
     for one in slices:
         publishers.append(one.create_publisher(msg.SchedulerState, 'there/scheduler_state', STATE))
@@ -35,9 +35,9 @@ def test_a_node_that_comes_and_goes(ros, spin, monkeypatch, leases):
         wait_until(lambda: len(presence.runs) == len(publishers))
     slices[0].destroy_publisher(publishers[0])
     wait_until(lambda: presence.runs == {1})
-    assert not presence.lost
+    assert not presence.gone
     slices[1].destroy_publisher(publishers[1])
-    wait_until(lambda: presence.lost)
+    wait_until(lambda: presence.gone)
     assert changes == [{0}, {0, 1}, {1}, set()]
     presence.close()
     spinning.close()
@@ -58,5 +58,5 @@ def test_counts_of_events(ros, events, runs):
     presence = Presence(Callbacks(looker), 'nowhere', lambda: None)
     for event in events:
         presence._count(*event)
-    assert presence.runs == runs and presence.lost == (not runs)
+    assert presence.runs == runs and presence.gone == (not runs)
     looker.destroy_node()

@@ -8,26 +8,26 @@ import math
 import pytest
 from slice_ros import client, msg
 from slice_ros.action import Generate
-from slice_ros.client import exceptions as errors
-from slice_ros.client.answer import Answer, Progress, UNREAD
+from slice_ros.client import exceptions
+from slice_ros.client.answer import Answer, AnswerBuffer, MAX_UNREAD
 from slice_ros.client.goals import answer_format, check_timeout, make_goal
 from slice_ros.errors import ErrorCode
 
 
 @pytest.mark.parametrize('code', [code for code in ErrorCode if code is not ErrorCode.NONE])
 def test_every_error_code_has_one_exception(code):
-    kinds = [kind for kind in errors.SliceError.__subclasses__() if code in kind.codes]
+    kinds = [kind for kind in exceptions.SliceError.__subclasses__() if code in kind.codes]
     assert len(kinds) == 1
-    error = errors.error_for(int(code), 'say less', 'partial')
+    error = exceptions.error_for(int(code), 'say less', 'partial')
     assert type(error) is kinds[0] and error.code is code
     assert (error.message, str(error), error.answer) == ('say less', 'say less', 'partial')
     assert kinds[0].__name__ in client.__all__
 
 
 def test_a_code_of_a_newer_node_is_still_an_error():
-    error = errors.error_for(999, 'new')
-    assert type(error) is errors.SliceError and error.code == 999
-    assert issubclass(errors.Timeout, TimeoutError)
+    error = exceptions.error_for(999, 'new')
+    assert type(error) is exceptions.SliceError and error.code == 999
+    assert issubclass(exceptions.Timeout, TimeoutError)
 
 
 def test_forms_of_an_answer():
@@ -40,7 +40,7 @@ def test_forms_of_an_answer():
     assert answer_format(regex='[0-9]+') == msg.ResponseFormat(type='regex', grammar='[0-9]+')
     given = msg.ResponseFormat(type='regex', grammar='a')
     assert answer_format(given) == given and answer_format(choice=[]).type == 'choice'
-    with pytest.raises(errors.InvalidRequest, match='one of'):
+    with pytest.raises(exceptions.InvalidRequest, match='one of'):
         answer_format(choice=['a'], schema={})
 
 
@@ -72,7 +72,7 @@ def test_a_goal_has_what_was_said():
     {'schema': {1, 2}}, {'schema': {'a': object()}}, {'regex': 3},
     {'response_format': msg.ResponseFormat(grammar='\ud800')}])
 def test_what_no_message_can_carry_is_an_invalid_request(fields):
-    with pytest.raises(errors.InvalidRequest) as caught:
+    with pytest.raises(exceptions.InvalidRequest) as caught:
         make_goal(**{'prompt': 'hi', 'slo_class': 'dialogue', **fields})
     assert caught.value.message and len(caught.value.message) < 300
 
@@ -81,7 +81,7 @@ def test_timeouts():
     assert check_timeout(None) is check_timeout(math.inf) is check_timeout(1e12) is None
     assert check_timeout(2) == 2.0 and check_timeout(0) == 0.0
     for wrong in (-1, math.nan, 'soon'):
-        with pytest.raises(errors.InvalidRequest, match='timeout'):
+        with pytest.raises(exceptions.InvalidRequest, match='timeout'):
             check_timeout(wrong)
 
 
@@ -92,12 +92,12 @@ def test_json_of_an_answer():
         assert Answer('id', 'hello', 'stop', msg.SloReport()).json
 
 
-def read(progress):
+def read(buffer):
     """Return the pieces that are there, without waiting."""
     pieces = []
-    while progress._unread:
+    while buffer._unread:
         try:
-            progress.next().send(None)
+            buffer.next().send(None)
         except StopIteration as piece:
             pieces.append(piece.value)
     return pieces
@@ -110,29 +110,29 @@ def feedback(number, text):
 @pytest.mark.parametrize('arrive', [(0, 1, 2, 3), (0, 1), (0, 2, 3), (), (1, 2, 3), (0, 0, 1, 3)])
 def test_the_pieces_are_the_answer_whatever_feedback_arrives(arrive):
     texts = ['One', '', ' two', ' three']
-    progress = Progress('id')
+    buffer = AnswerBuffer('id')
     for number in arrive:
-        progress.feed(feedback(number, texts[number]))
-    progress.finish(Generate.Result(text='One two three', finish_reason='stop'))
-    progress.feed(feedback(2, texts[2]))  # late
-    pieces = read(progress)
-    assert ''.join(piece.text for piece in pieces) == progress.text == 'One two three'
-    assert all(piece.text for piece in pieces) and progress.error is None and progress.done
+        buffer.feed(feedback(number, texts[number]))
+    buffer.finish(Generate.Result(text='One two three', finish_reason='stop'))
+    buffer.feed(feedback(2, texts[2]))  # late
+    pieces = read(buffer)
+    assert ''.join(piece.text for piece in pieces) == buffer.text == 'One two three'
+    assert all(piece.text for piece in pieces) and buffer.error is None and buffer.done
 
 
 def test_unread_pieces_are_joined():
-    progress = Progress('id')
-    for number in range(UNREAD * 3):
-        progress.feed(feedback(number, 'x'))
-    pieces = read(progress)
-    assert len(pieces) == UNREAD and ''.join(p.text for p in pieces) == 'x' * (UNREAD * 3)
-    assert pieces[-1].tokens == UNREAD * 3
+    buffer = AnswerBuffer('id')
+    for number in range(MAX_UNREAD * 3):
+        buffer.feed(feedback(number, 'x'))
+    pieces = read(buffer)
+    assert len(pieces) == MAX_UNREAD and ''.join(p.text for p in pieces) == 'x' * (MAX_UNREAD * 3)
+    assert pieces[-1].tokens == MAX_UNREAD * 3
 
 
-def test_an_end_is_told_once():
-    progress, ends = Progress('id'), []
-    progress.on_end(lambda: ends.append(progress.error))
-    progress.end(errors.Timeout('late'))
-    progress.finish(Generate.Result(text='Hi'))
-    progress.on_end(lambda: ends.append(progress.answer))
-    assert isinstance(ends[0], errors.Timeout) and ends[1] is None and len(ends) == 2
+def test_an_end_is_reported_once():
+    buffer, ends = AnswerBuffer('id'), []
+    buffer.on_end(lambda: ends.append(buffer.error))
+    buffer.end(exceptions.Timeout('late'))
+    buffer.finish(Generate.Result(text='Hi'))
+    buffer.on_end(lambda: ends.append(buffer.answer))
+    assert isinstance(ends[0], exceptions.Timeout) and ends[1] is None and len(ends) == 2
