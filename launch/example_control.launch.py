@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Decide STOP, SLOW or GO on `scene`: ros2 launch slice_ros example_control.launch.py."""
+"""Decide STOP, SLOW or GO for each `scene`: ros2 launch slice_ros example_control.launch.py."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Answer `heard` on `say`: ros2 launch slice_ros example_talker.launch.py."""
+"""Answer the topic `heard` on `say`: ros2 launch slice_ros example_talker.launch.py."""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 
 def generate_launch_description():
-    """Declare the arguments; the node itself is made once they have their values."""
+    """Declare the arguments; the node is made when they have their values."""
     share = Path(get_package_share_directory('slice_ros'))
     return LaunchDescription([
         DeclareLaunchArgument(
@@ -31,10 +31,10 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'log_level', default_value='info',
             choices=['debug', 'info', 'warn', 'error', 'fatal'],
-            description='Least severity that the node logs.'),
+            description='Lowest severity that the node logs.'),
         DeclareLaunchArgument(
             'respawn', default_value='false', choices=['true', 'false'],
-            description='Start the node again, 5 s later, when it ends.'),
+            description='Start the node again 5 s after it ends.'),
         OpaqueFunction(function=_slice_node),
     ])
 
@@ -42,7 +42,7 @@ def generate_launch_description():
 def _slice_node(context):
     parameters = [LaunchConfiguration('params_file')]
     if LaunchConfiguration('model').perform(context):
-        # Only when given: an empty string would hide what the file says.
+        # Only when given: an empty string would override params_file.
         model = ParameterValue(LaunchConfiguration('model'), value_type=str)
         parameters.append({'engine.model': model})
     return [Node(

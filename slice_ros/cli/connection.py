@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the command-line programs share: a ROS node with a client, spun by the program itself."""
+"""A ROS node with a client, spun by a command-line program itself."""
 
 from collections.abc import Coroutine
 
@@ -9,14 +9,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from slice_ros.client import SliceClient
 
-GLANCE = 0.1  # seconds; Ctrl-C is only seen between two waits
+SPIN_TIME = 0.1  # seconds; Ctrl-C is noticed between two waits
 
 
 class Connection:
-    """Talks to one slice node; use it as a context manager.
+    """Connects to one slice node; use it as a context manager.
 
-    Signals stay with the program: Ctrl-C is a ``KeyboardInterrupt`` while ROS still runs, so that
-    what is live can be cancelled on the way out.
+    The program handles signals: Ctrl-C raises ``KeyboardInterrupt`` while ROS still runs, so that
+    live requests can be cancelled at the end.
     """
 
     def __init__(self, target: str = 'slice', args: list[str] | None = None) -> None:
@@ -35,18 +35,18 @@ class Connection:
         self.node.destroy_node()
         rclpy.shutdown()
 
-    def spin(self, seconds: float = GLANCE) -> None:
-        """Take one thing in, or wait so long for it."""
+    def spin(self, seconds: float = SPIN_TIME) -> None:
+        """Run one callback, or wait `seconds` for one."""
         self._executor.spin_once(seconds)
 
     def start(self, coroutine: Coroutine) -> rclpy.task.Task:
-        """Run a coroutine while this spins; what it raises is raised by `spin`."""
+        """Run a coroutine while this spins; `spin` raises its exceptions."""
         async def task():
             return await coroutine
         return self._executor.create_task(task)
 
     def run(self, coroutine: Coroutine):
-        """Spin until a coroutine is done; return its result."""
+        """Spin until a coroutine is done, and return its result."""
         task = self.start(coroutine)
         while not task.done():
             self.spin()

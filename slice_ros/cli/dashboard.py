@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of slice_monitor: messages in, something that rich draws out."""
+"""The picture of slice_monitor: from messages to what rich draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ STATE_STYLES = {'ready': GOOD, 'failed': BAD, 'finalized': BAD}
 
 @dataclass(frozen=True)
 class View:
-    """All that is known of a node at one moment."""
+    """The data of a node at one moment."""
 
     node: str                                     # as the user named it
-    lost: str = ''                                # why nothing is heard of it, or empty
+    absent: str = ''                              # why there is no data of it, or empty
     status: srv.GetStatus.Response | None = None  # its last answer
     state: msg.SchedulerState | None = None       # its last state
     reports: Sequence[msg.SloReport] = ()         # of ended requests, the newest last
@@ -42,7 +42,7 @@ def render(view: View, width: int, height: int | None) -> Group:
     if state is None:
         return Group(*parts)
     styles = {c.slo.name: CLASS_STYLES[i % len(CLASS_STYLES)] for i, c in enumerate(state.classes)}
-    order = list(styles)   # where there is not room for all, the first classes are seen
+    order = list(styles)   # with little room, the first classes are shown
     strips = sorted(view.strips, key=lambda strip: order.index(strip.slo_class)
                     if strip.slo_class in styles else len(order))
     capacity = _capacity(view, width)
@@ -91,8 +91,8 @@ NAMES = (('class', {'min_width': 10}), ('id', {'min_width': 8}))   # of a reques
 
 
 def _title(view: View) -> Text:
-    if view.lost:
-        return Text.assemble((plain(view.node), 'bold'), '  ', (view.lost, BAD))
+    if view.absent:
+        return Text.assemble((plain(view.node), 'bold'), '  ', (view.absent, BAD))
     if view.status is None:
         return Text.assemble((plain(view.node), 'bold'), '  ', ('asking for its status', NEAR))
     state = view.state

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """slice_demo: a robot's minute on one model, live in the terminal.
 
-Starts the node (or uses one that runs), asks control, navigation and dialogue questions that
-overlap, shows what each class's topic says as it comes, and ends with a table of what was promised
-and what was kept.
+Starts the node (or uses one that runs) and sends overlapping control, navigation and dialogue
+requests. Shows the tokens of each class as they arrive, and at the end a table of objectives and
+measured times.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from slice_ros.cli.connection import Connection
+from slice_ros.cli.demo_requests import DemoRequests, DemoScreen
 from slice_ros.cli.robots_minute import SCRIPT
-from slice_ros.cli.stage import Screen, Stage
 from slice_ros.client import SliceError, Unavailable
 from slice_ros.installed import share
 
 READY_TIMEOUT = 600.0   # the first start on a slow machine converts the model
 ANSWER_TIMEOUT = 120.0  # after the last request was sent
-TOPIC_TIMEOUT = 2.0     # for the last texts on the topics, which may come after the answer
+TOPIC_TIMEOUT = 2.0     # for the last texts on the topics, which may arrive after the answer
 REDRAW = 0.25           # seconds; drawing takes CPU time that the model could use
 FIELDS = ('requests', 'attained', 'ttft_p50', 'ttft_p99', 'tpot_p50', 'tpot_p99',
           'completion_mean')
@@ -53,16 +53,16 @@ def main(argv: list[str] | None = None) -> int:
     start = nullcontext()
     console = Console()
     if not options.node:
-        # Nobody else's nodes are heard, nobody else hears ours.
+        # A ROS graph of its own: no other node takes part.
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
         start = _node(options.params_file or share() / 'config' / 'slice.yaml', console)
     try:
         with start as node, Connection(options.node or 'slice', argv) as connection:
             _wait_until_ready(connection, node, console)
-            stage = Stage(connection)
-            _play(stage, console)
-            return _finish(stage, options.report, console)
+            requests = DemoRequests(connection)
+            _play(requests, console)
+            return _finish(requests, options.report, console)
     except SliceError as error:
         console.print(f'slice_demo: {error}', style='red')
         return 1
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _node(config: Path, console: Console):
-    """Run the node as a process of its own; end it as Ctrl-C would."""
+    """Run the node as a process of its own; end it with SIGINT."""
     with tempfile.NamedTemporaryFile('w+', prefix='slice_node_', suffix='.log',
                                      delete=False) as log:
         command = [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', '--params-file',
@@ -109,8 +109,8 @@ def _wait_until_ready(connection: Connection, node: subprocess.Popen | None,
             if node is not None:
                 if node.poll() is not None:
                     raise Unavailable('the node ended before it was ready')
-                told = _tail(node.log, 1).rpartition(']: ')[2]
-                display.update(f'loading the model ({time.monotonic() - begin:.0f} s): {told}')
+                step = _tail(node.log, 1).rpartition(']: ')[2]
+                display.update(f'loading the model ({time.monotonic() - begin:.0f} s): {step}')
             connection.spin()
     status = asking.result()
     console.print(f'ready after {time.monotonic() - begin:.0f} s: {status.engine.model} on '
@@ -118,40 +118,40 @@ def _wait_until_ready(connection: Connection, node: subprocess.Popen | None,
                   f'{status.scheduler.policy}')
 
 
-def _play(stage: Stage, console: Console) -> None:
-    """Send every request at its time and show what is said until all have ended."""
+def _play(requests: DemoRequests, console: Console) -> None:
+    """Send every request at its time and show the answers until all have ended."""
     begin = time.monotonic()
     todo = list(SCRIPT)
     last = SCRIPT[-1].at + ANSWER_TIMEOUT
-    screen = Screen(stage, SCRIPT)
+    screen = DemoScreen(requests, SCRIPT)
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
     drawn = 0.0
     with live or nullcontext():
-        while (now := time.monotonic() - begin) < last and (todo or stage.waiting):
+        while (now := time.monotonic() - begin) < last and (todo or requests.waiting):
             while todo and todo[0].at <= now:
-                stage.send(todo.pop(0))
+                requests.send(todo.pop(0))
             if not live:
-                _print_news(screen, now, console)
+                _print_new_lines(screen, now, console)
             elif now - drawn >= REDRAW:
                 drawn = now
                 live.update(screen.render(now, console), refresh=True)
-            stage.connection.spin(0.02)
-        stage.listen(TOPIC_TIMEOUT)
+            requests.connection.spin(0.02)
+        requests.wait_for_topics(TOPIC_TIMEOUT)
         if live:
             live.update(screen.render(now, console), refresh=True)
     if not live:
-        _print_news(screen, now, console)
+        _print_new_lines(screen, now, console)
 
 
-def _print_news(screen: Screen, now: float, console: Console) -> None:
-    for line in screen.news(now):
+def _print_new_lines(screen: DemoScreen, now: float, console: Console) -> None:
+    for line in screen.new_lines(now):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _finish(stage: Stage, path: Path, console: Console) -> int:
+def _finish(requests: DemoRequests, path: Path, console: Console) -> int:
     from slice_ros.bench.report import class_summary
-    summary = class_summary(stage.reports())
-    answered = stage.answered()
+    summary = class_summary(requests.reports())
+    answered = requests.answered()
     report = {
         'requests': len(SCRIPT), 'answered': answered,
         'classes': {name: {field: figures[field] for field in FIELDS}
@@ -159,13 +159,13 @@ def _finish(stage: Stage, path: Path, console: Console) -> int:
     path.write_text(json.dumps(report, indent=2) + '\n')
     console.print(_table(summary))
     console.print(f'{answered} of {len(SCRIPT)} requests answered; figures are in {path}')
-    for line in stage.failures():
+    for line in requests.failures():
         console.print(line, style='red', markup=False)
     return 0 if answered == len(SCRIPT) else 1
 
 
 def _table(summary: Mapping[str, dict]) -> Table:
-    table = Table(title='What was promised, and what was kept (times in ms)', box=box.SIMPLE,
+    table = Table(title='Objectives attained, and measured times (ms)', box=box.SIMPLE,
                   padding=(0, 1, 0, 0), pad_edge=False)
     for column in ('class', 'requests', 'attained', 'TTFT p50', 'p99', 'TPOT p50', 'p99',
                    'completion'):

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How the monitor writes a figure: short, with a colour that says whether it is good."""
+"""How the monitor writes a figure: short, with a colour that rates it."""
 
 from collections.abc import Iterable
 import math
@@ -12,7 +12,7 @@ BLOCKS = ' ▏▎▍▌▋▊▉█'
 
 
 def plain(text: str, most: int = 200) -> str:
-    """Return text that a terminal takes for nothing but text."""
+    """Return text without control characters of a terminal."""
     return ''.join(c if c.isprintable() else '?' for c in text[:most])
 
 
@@ -53,7 +53,7 @@ def number(value: float) -> str:
 
 
 def against(value: float, objective: float) -> str:
-    """Return the style of a time: good, near its objective, or beyond it."""
+    """Return the style of a time: good, close to its objective, or above it."""
     if not math.isfinite(value):
         return DIM
     if not objective:
@@ -72,8 +72,8 @@ def of_share(value: float, good: float, bad: float) -> str:
 def bar(value: float, width: int, style: str) -> Text:
     """Return a bar of `width` characters, filled to the share `value`."""
     filled = round(min(max(value, 0.0), 1.0) * width * 8) if math.isfinite(value) else 0
-    whole, rest = divmod(filled, 8)
-    text = '█' * whole + (BLOCKS[rest] if whole < width else '')
+    whole, eighths = divmod(filled, 8)
+    text = '█' * whole + (BLOCKS[eighths] if whole < width else '')
     return Text(text.ljust(width), f'{style} on grey19' if style else 'on grey19')
 
 

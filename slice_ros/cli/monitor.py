@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""slice_monitor: how a slice node is doing, live in the terminal."""
+"""slice_monitor: the state of a slice node, live in the terminal."""
 
 import argparse
 import os
@@ -18,11 +18,11 @@ from slice_ros.cli.watch import Watch
 
 REDRAW = 0.25        # seconds between two pictures in a terminal
 REPRINT = 2.0        # seconds between two pictures in a file or a pipe
-PATIENCE = 5.0       # seconds that --once waits for a node
+PATIENCE = 5.0       # seconds for which --once waits for a node
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program until it is told to stop; return 0, or 1 when --once found no node."""
+    """Run the program until a signal; return 0, or 1 when --once found no node."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'slice_monitor: {options.node!r:.200} is no name of a node: '
               f'{str(error).splitlines()[0]}', file=sys.stderr)
         return 2
-    except BrokenPipeError:       # whoever read it has seen enough
+    except BrokenPipeError:       # the reader of the pipe has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
@@ -53,7 +53,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
                         help='the node to watch, e.g. /robot1/slice (default: slice)')
     parser.add_argument('--once', action='store_true', help='print one picture and end')
     parser.add_argument('--seconds', type=float, default=None, metavar='N',
-                        help='end after so long; with --once: listen so long first')
+                        help='end after N seconds; with --once: collect data for N seconds first')
     options = parser.parse_args(argv)
     if options.seconds is not None and not 0 <= options.seconds < threading.TIMEOUT_MAX:
         parser.error('--seconds must be 0 or more')
@@ -62,11 +62,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _once(watch: Watch, console: Console, stop: threading.Event, seconds: float | None) -> int:
     end = time.monotonic() + PATIENCE
-    while not watch.heard and time.monotonic() < end and not stop.wait(.05):
+    while not watch.present and time.monotonic() < end and not stop.wait(.05):
         pass
     stop.wait(seconds or 0.0)
     console.print(render(watch.view(), console.width, None))
-    return 0 if watch.heard else 1
+    return 0 if watch.present else 1
 
 
 def _live(watch: Watch, console: Console, stop: threading.Event, seconds: float | None) -> None:

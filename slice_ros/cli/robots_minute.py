@@ -1,9 +1,8 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""
-The script of the demo: what a delivery robot asks its language model in a busy minute.
+"""The script of the demo: the requests of a delivery robot in a busy minute.
 
-The pauses are cut short, so that the three classes overlap.
+The pauses between requests are short, so that the three classes overlap.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Token strips: for each live request, in which tenths of a second it got tokens."""
+"""Token strips: in which tenths of a second each live request got tokens."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -11,23 +11,23 @@ from slice_ros import msg
 RATE = 10            # cells a second
 BINS = 120           # cells kept of a request
 MAX_STRIPS = 128     # requests kept
-FORGET = 2.0         # seconds after which a request that nobody speaks of any more is gone
+FORGET_AFTER = 2.0   # seconds without a message about a request, after which it is removed
 IDLE, WAITING, PREFILL, PAUSED, GATED = range(0, -5, -1)   # cells without a token
 _CODES = {'waiting': WAITING, 'prefill': PREFILL, 'paused': PAUSED}
 
 
 @dataclass
 class Strip:
-    """One live request. A cell above 0 is the number of tokens that came in it."""
+    """One live request. A cell above 0 is the number of tokens that arrived in it."""
 
     request_id: str
     slo_class: str
     bin: int                                   # number of the last cell
-    spoken_of: float                           # when a token or the status last named it
+    seen_at: float                             # when a token or the status last named it
     status: msg.RequestStatus | None = None    # None until the status lists it
     tokens: int = 0
     cells: deque[int] = field(default_factory=lambda: deque([IDLE], BINS))
-    now: int = IDLE                            # what cells without a token are
+    now: int = IDLE                            # the value of cells without a token
 
     def reach(self, number: int) -> None:
         """Add cells up to cell `number`."""
@@ -36,14 +36,14 @@ class Strip:
         self.bin = max(self.bin, number)
 
     def count(self, tokens: int) -> None:
-        """Take in that `tokens` were generated so far."""
+        """Record that `tokens` were generated so far."""
         if tokens > self.tokens:
             self.cells[-1] = max(self.cells[-1], 0) + tokens - self.tokens
             self.tokens = tokens
 
 
 class Strips:
-    """The strips of a node, fed by its topics; times are seconds of any monotonic clock."""
+    """The strips of a node, filled from its topics; times are seconds of any monotonic clock."""
 
     def __init__(self) -> None:
         self._strips: dict[str, Strip] = {}
@@ -55,8 +55,8 @@ class Strips:
             strip.reach(int(now * RATE))
         return list(self._strips.values())
 
-    def heard(self, slo_class: str, chunk: msg.TokenChunk, now: float) -> None:
-        """Take in a chunk of a class's topic."""
+    def add_chunk(self, slo_class: str, chunk: msg.TokenChunk, now: float) -> None:
+        """Add a chunk of the topic of a class."""
         strip = self._find(chunk.request_id, slo_class, now)
         if strip is None:
             return
@@ -66,8 +66,8 @@ class Strips:
             del self._strips[chunk.request_id]
             self._ended.append(chunk.request_id)
 
-    def listed(self, requests: Iterable[msg.RequestStatus], now: float) -> None:
-        """Take in the live requests of a status; what nobody speaks of any more goes."""
+    def update(self, requests: Iterable[msg.RequestStatus], now: float) -> None:
+        """Add the live requests of a status, and remove strips without a recent message."""
         for request in requests:
             new = request.request_id not in self._strips
             strip = self._find(request.request_id, request.slo_class, now)
@@ -76,20 +76,20 @@ class Strips:
             strip.status = request
             strip.now = GATED if request.gated else _CODES.get(request.state, IDLE)
             if new:
-                strip.tokens = request.output_tokens   # when these came is not known
+                strip.tokens = request.output_tokens   # their arrival times are not known
             strip.count(request.output_tokens)
             if strip.cells[-1] <= 0:
                 strip.cells[-1] = strip.now
-        for strip in [s for s in self._strips.values() if now - s.spoken_of > FORGET]:
+        for strip in [s for s in self._strips.values() if now - s.seen_at > FORGET_AFTER]:
             del self._strips[strip.request_id]
 
-    def ended(self, request_id: str) -> None:
-        """Take in that a request is over."""
+    def end(self, request_id: str) -> None:
+        """Remove a request that has ended."""
         if self._strips.pop(request_id, None):
             self._ended.append(request_id)
 
     def clear(self) -> None:
-        """Forget everything: the node has gone."""
+        """Remove everything: the node is gone."""
         self._strips.clear()
         self._ended.clear()
 
@@ -103,5 +103,5 @@ class Strips:
             strip = Strip(request_id, slo_class, int(now * RATE), now)
             self._strips[request_id] = strip
         strip.reach(int(now * RATE))
-        strip.spoken_of = now
+        strip.seen_at = now
         return strip

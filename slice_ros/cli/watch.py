@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What slice_monitor hears of a node: bounded, and of a node that may come and go."""
+"""The data that slice_monitor collects: bounded, from a node that may start and end."""
 
 from collections import deque
 import re
@@ -18,19 +18,19 @@ from slice_ros.cli.dashboard import View
 from slice_ros.cli.strips import Strips
 from slice_ros.ros.qos import STATE
 
-ASK_EVERY = 1.0      # seconds between two questions for the status
+ASK_EVERY = 1.0      # seconds between two status calls
 PATIENCE = 4.0       # seconds that an answer may take
 MAX_REPORTS = 64     # ended requests kept
-MAX_CLASSES = 64     # whose tokens are listened to
+MAX_CLASSES = 64     # classes with a token subscription
 REPORTS = QoSProfile(depth=100)
-# A token that is lost shows in the count of the next one; nobody waits for who only looks on.
+# Best effort, so that a monitor never delays the node; the next token corrects the count.
 TOKENS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Watch:
-    """Listens to the topics of the node `target`; use it as a context manager.
+    """Subscribes to the topics of the node `target`; use it as a context manager.
 
-    Raises rclpy's ``NameValidationException`` for a name that can be none of a node.
+    Raises rclpy's ``NameValidationException`` for a name that no node can have.
     """
 
     def __init__(self, target: str = 'slice', args: list[str] | None = None) -> None:
@@ -48,9 +48,9 @@ class Watch:
             self._node = rclpy.create_node('slice_monitor')
             self._client = self._node.create_client(srv.GetStatus, f'{target}/get_status')
             self._node.create_subscription(msg.SchedulerState, f'{target}/scheduler_state',
-                                           self._hear_state, STATE)
+                                           self._on_state, STATE)
             self._node.create_subscription(msg.SloReport, f'{target}/slo_reports',
-                                           self._hear_report, REPORTS)
+                                           self._on_report, REPORTS)
         except BaseException:
             rclpy.shutdown()
             raise
@@ -76,28 +76,28 @@ class Watch:
             pass
 
     @property
-    def heard(self) -> bool:
-        """Whether the node has answered and has not gone since."""
+    def present(self) -> bool:
+        """Whether the node has answered and still exists."""
         return self._status is not None
 
     def view(self) -> View:
-        """Return what is known now."""
+        """Return the data collected so far."""
         now = time.monotonic()
         with self._lock:
-            lost = ''
+            absent = ''
             silent = now - self._answered_at
             if self._status is None and now - self._started > ASK_EVERY:
-                lost = ('is not there: waiting for it' if not self._client.service_is_ready()
-                        else 'does not answer yet' if silent > PATIENCE else '')
+                absent = ('is not there: waiting for it' if not self._client.service_is_ready()
+                          else 'does not answer yet' if silent > PATIENCE else '')
             elif silent > PATIENCE + ASK_EVERY:
-                lost = f'has not answered for {silent:.0f} s'
-            return View(self._target, lost, self._status, self._state, tuple(self._reports),
+                absent = f'has not answered for {silent:.0f} s'
+            return View(self._target, absent, self._status, self._state, tuple(self._reports),
                         self._strips.live(now))
 
     def _ask(self) -> None:
         now = time.monotonic()
         if not self._client.service_is_ready():
-            with self._lock:  # gone, or not there yet; another may come under this name
+            with self._lock:  # gone or not started; another may start under this name
                 self._status = self._state = None
                 self._strips.clear()
         if self._asked is not None:
@@ -116,32 +116,32 @@ class Watch:
         with self._lock:
             self._status, self._answered_at = status, time.monotonic()
             if not status.engine.model:
-                self._state = None   # cleaned up: what it said before is of the past
+                self._state = None   # cleaned up: its earlier state is out of date
                 self._strips.clear()
         if status.engine.model:
-            self._hear_state(status.scheduler)
+            self._on_state(status.scheduler)
 
-    def _hear_state(self, state: msg.SchedulerState) -> None:
+    def _on_state(self, state: msg.SchedulerState) -> None:
         now = time.monotonic()
         with self._lock:
             if self._state is not None and state.steps < self._state.steps:
-                self._strips.clear()  # it has started anew
+                self._strips.clear()  # it has restarted
             self._state = state
-            self._strips.listed(state.requests, now)
+            self._strips.update(state.requests, now)
         names = {c.slo.name for c in state.classes[:MAX_CLASSES]
                  if re.fullmatch('[a-zA-Z][a-zA-Z0-9_]{0,62}', c.slo.name)}
         for name in names - self._tokens.keys():
             self._tokens[name] = self._node.create_subscription(
                 msg.TokenChunk, f'{self._target}/{name}/tokens',
-                lambda chunk, name=name: self._hear_token(name, chunk), TOKENS)
+                lambda chunk, name=name: self._on_token(name, chunk), TOKENS)
         for name in self._tokens.keys() - names:
             self._node.destroy_subscription(self._tokens.pop(name))
 
-    def _hear_token(self, slo_class: str, chunk: msg.TokenChunk) -> None:
+    def _on_token(self, slo_class: str, chunk: msg.TokenChunk) -> None:
         with self._lock:
-            self._strips.heard(slo_class, chunk, time.monotonic())
+            self._strips.add_chunk(slo_class, chunk, time.monotonic())
 
-    def _hear_report(self, report: msg.SloReport) -> None:
+    def _on_report(self, report: msg.SloReport) -> None:
         with self._lock:
             self._reports.append(report)
-            self._strips.ended(report.request_id)
+            self._strips.end(report.request_id)

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Decide STOP, SLOW or GO in time, and stop where no decision comes in time.
+"""Decide STOP, SLOW or GO before a deadline, and STOP without a decision.
 
-Hears on `scene` what the robot sees (std_msgs/String) and says on `decision` what to do. Whatever
-goes wrong (the answer is late, refused or none of the three, the node is absent) is a STOP.
+Subscribes to `scene`, what the robot sees (std_msgs/String), and publishes on `decision` what to
+do. Every failure (the answer is late, refused or none of the three, the node is absent) is a STOP.
 """
 
 from rclpy.node import Node
@@ -21,7 +21,7 @@ EXAMPLES = (
 
 
 class ControlNode(Node):
-    """One decision for each scene; while one is sought, only the newest scene waits."""
+    """One decision for each scene; while it decides, only the newest scene is kept."""
 
     def __init__(self, **options) -> None:
         super().__init__('slice_control', **options)
@@ -31,7 +31,7 @@ class ControlNode(Node):
         self.create_subscription(String, 'scene', self.decide, QoSProfile(depth=1))
 
     async def decide(self, scene: String) -> None:
-        """Publish the decision on a scene, at the deadline at the latest."""
+        """Publish the decision on a scene, no later than the deadline."""
         decision = 'STOP'
         try:
             answer = await self.client.ask(
@@ -44,13 +44,13 @@ class ControlNode(Node):
         self.decisions.publish(String(data=decision))
 
     def destroy_node(self) -> None:
-        """Leave the graph; nothing is computed for a node that has gone."""
+        """Cancel live requests and leave the graph."""
         self.client.close()
         super().destroy_node()
 
 
 def main() -> None:
-    """Run the node until it is told to stop."""
+    """Run the node until a signal."""
     run_node(ControlNode)
 
 

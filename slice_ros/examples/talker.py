@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Answer people aloud: the first sentence is spoken while the rest is still being thought of.
+"""Answer people aloud: the first sentence is spoken while the rest is still being generated.
 
-Hears on `heard` (std_msgs/String) what was said, and publishes on `say` one message for each
-sentence of the answer. Whoever speaks meanwhile interrupts: the old answer is cancelled.
+Subscribes to `heard`, what a person said (std_msgs/String), and publishes on `say` one message for
+each sentence of the answer. New speech interrupts: the old answer is cancelled.
 """
 
 import re
@@ -25,15 +25,15 @@ class TalkerNode(Node):
         self.client = SliceClient(self, self.declare_parameter('slice_node', 'slice').value)
         self.max_tokens = self.declare_parameter('max_tokens', 120).value
         self.speech = self.create_publisher(String, 'say', 50)
-        self.create_subscription(String, 'heard', self.hear, 10)
+        self.create_subscription(String, 'heard', self.answer, 10)
         self.stream: Stream | None = None
 
-    def hear(self, heard: String) -> None:
-        """Answer in a coroutine of its own, so that the next words are heard meanwhile."""
+    def answer(self, speech: String) -> None:
+        """Answer in a coroutine of its own, so that new speech is received meanwhile."""
         if self.stream is not None:
             self.stream.cancel()
         try:
-            self.stream = self.client.generate([SYSTEM, ('user', heard.data)], 'dialogue',
+            self.stream = self.client.generate([SYSTEM, ('user', speech.data)], 'dialogue',
                                                max_tokens=self.max_tokens)
         except SliceError as error:
             self.get_logger().error(f'cannot answer: {error}')
@@ -41,32 +41,32 @@ class TalkerNode(Node):
         self.executor.create_task(self.speak, self.stream)
 
     async def speak(self, stream: Stream) -> None:
-        """Publish each sentence of an answer as soon as it is whole."""
-        rest = ''
+        """Publish each sentence of an answer as soon as it is complete."""
+        pending = ''
         try:
             async for chunk in stream:
-                *sentences, rest = SENTENCE_END.split(rest + chunk.text)
+                *sentences, pending = SENTENCE_END.split(pending + chunk.text)
                 for sentence in sentences:
                     self.say(sentence)
         except Cancelled:
             return
         except SliceError as error:
             self.get_logger().error(f'no whole answer: {error}')
-        self.say(rest)
+        self.say(pending)
 
     def say(self, sentence: str) -> None:
-        """Publish a sentence, unless there is nothing in it to speak."""
+        """Publish a sentence, unless it is blank."""
         if sentence.strip():
             self.speech.publish(String(data=sentence.strip()))
 
     def destroy_node(self) -> None:
-        """Leave the graph; nothing is computed for a node that has gone."""
+        """Cancel live requests and leave the graph."""
         self.client.close()
         super().destroy_node()
 
 
 def main() -> None:
-    """Run the node until it is told to stop."""
+    """Run the node until a signal."""
     run_node(TalkerNode)
 
 

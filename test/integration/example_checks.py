@@ -13,37 +13,39 @@ from geometry_msgs.msg import PoseStamped
 from robot import Robot
 from slice_ros.cli.robots_minute import SCRIPT
 from slice_ros.examples.control import CHOICES
-from slice_ros.examples.planner import PLACES
+from slice_ros.examples.goal_planner import PLACES
 from std_msgs.msg import String
 
 
-def answer_of(robot: Robot, say: str, text: str, hear: str, kind: type):
-    """Say `text` on a topic of the robot's namespace; return the next message on another."""
+def answer_of(robot: Robot, topic_in: str, text: str, topic_out: str, kind: type):
+    """Publish `text` on a topic of the robot's namespace; return the next message on another."""
     namespace = robot.server.rpartition('/')[0]
-    heard = []
-    topic = robot.node.create_publisher(String, f'{namespace}/{say}', 10)
-    subscription = robot.node.create_subscription(kind, f'{namespace}/{hear}', heard.append, 10)
-    robot.wait_for(lambda: topic.get_subscription_count(), f'nobody hears {namespace}/{say}')
-    robot.wait_for(lambda: robot.node.count_publishers(f'{namespace}/{hear}'),
-                   f'nobody says {namespace}/{hear}')
+    received = []
+    topic = robot.node.create_publisher(String, f'{namespace}/{topic_in}', 10)
+    subscription = robot.node.create_subscription(kind, f'{namespace}/{topic_out}',
+                                                  received.append, 10)
+    robot.wait_for(lambda: topic.get_subscription_count(),
+                   f'no subscriber of {namespace}/{topic_in}')
+    robot.wait_for(lambda: robot.node.count_publishers(f'{namespace}/{topic_out}'),
+                   f'no publisher of {namespace}/{topic_out}')
     time.sleep(0.3)  # the other side has to find us, too
     topic.publish(String(data=text))
-    robot.wait_for(lambda: heard, f'no answer on {namespace}/{hear}')
+    robot.wait_for(lambda: received, f'no answer on {namespace}/{topic_out}')
     robot.node.destroy_publisher(topic)
     robot.node.destroy_subscription(subscription)
-    return heard[0]
+    return received[0]
 
 
-def received(robot: Robot, slo_class: str) -> int:
+def received_count(robot: Robot, slo_class: str) -> int:
     """Return how many requests of a class the node has had."""
     return next(c.received for c in robot.status().scheduler.classes if c.slo.name == slo_class)
 
 
 def check_control(robot: Robot):
     """A scene is answered by one of the choices, and the node was asked for it."""
-    before = received(robot, 'control')
+    before = received_count(robot, 'control')
     decision = answer_of(robot, 'scene', 'Box 0.5 m ahead.', 'decision', String)
-    assert decision.data in CHOICES and received(robot, 'control') == before + 1
+    assert decision.data in CHOICES and received_count(robot, 'control') == before + 1
 
 
 def check_planner(robot: Robot):
@@ -54,9 +56,9 @@ def check_planner(robot: Robot):
 
 
 def check_talker(robot: Robot):
-    """What is heard is answered aloud."""
-    said = answer_of(robot, 'heard', 'Hello! Who are you?', 'say', String)
-    assert said.data == said.data.strip() != ''
+    """A sentence on `heard` is answered on `say`."""
+    answer = answer_of(robot, 'heard', 'Hello! Who are you?', 'say', String)
+    assert answer.data == answer.data.strip() != ''
 
 
 EXAMPLE_CHECKS = (check_control, check_planner, check_talker)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""A ROS node that plays the robot towards a running `slice` node: it asks, waits and listens."""
+"""A ROS node that plays the robot for a running `slice` node: it sends, waits and receives."""
 
 import os
 import subprocess
@@ -101,7 +101,7 @@ class Robot:
         return client.call_async(kind.Request(**fields))
 
     def status(self, within: float = ANSWER_WITHIN):
-        """Return what ~/get_status says."""
+        """Return the answer of ~/get_status."""
         return self.call(GetStatus, 'get_status', within)
 
     def state(self) -> str:
@@ -132,12 +132,12 @@ class Robot:
     # -- listening -----------------------------------------------------------------------------
 
     def listen(self, slo_class: str) -> list[TokenChunk]:
-        """Return the growing list of what a class's topic says from now on."""
+        """Return the growing list of chunks on the topic of a class from now on."""
         if slo_class not in self._chunks:
             topic = f'{self.server}/{slo_class}/tokens'
             chunks = self._chunks[slo_class] = []
             self.node.create_subscription(TokenChunk, topic, chunks.append, QoSProfile(depth=1000))
-            self.wait_for(lambda: self.node.count_publishers(topic), f'nobody publishes {topic}')
+            self.wait_for(lambda: self.node.count_publishers(topic), f'no publisher of {topic}')
             time.sleep(0.3)  # the publisher has to find us, too
         return self._chunks[slo_class]
 
@@ -151,6 +151,6 @@ class Robot:
     def wait_for_tokens(self, slo_class: str, request_ids, count: int = 2):
         """Wait until each of the requests has `count` chunks on the topic of its class."""
         def streaming():
-            heard = [c.request_id for c in self._chunks[slo_class]]
-            return all(heard.count(request_id) >= count for request_id in request_ids)
+            received = [c.request_id for c in self._chunks[slo_class]]
+            return all(received.count(request_id) >= count for request_id in request_ids)
         self.wait_for(streaming, f'no tokens on {self.server}/{slo_class}/tokens')

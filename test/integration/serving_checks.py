@@ -42,7 +42,7 @@ def streaming(robot: Robot, count: int, slo_class: str = 'dialogue', max_tokens:
 
 
 def check_ready(robot: Robot):
-    """It configures and activates by itself, and says what it serves."""
+    """It configures and activates by itself, and reports what it serves."""
     status = robot.wait_until_ready()
     assert robot.state() == 'active'
     assert status.engine.model and status.version
@@ -51,7 +51,7 @@ def check_ready(robot: Robot):
 
 
 def check_one_answer(robot: Robot):
-    """One control request: the action's answer and the topic's tokens say the same."""
+    """One control request: the answer of the action equals the tokens of the topic."""
     robot.listen('control')
     handle, future = robot.send(
         'control', 'An obstacle is two metres ahead. Answer with one word: stop or go?', 8)
@@ -88,7 +88,7 @@ def check_twenty_goals(robot: Robot):
 
 
 def check_cancel_in_mid_stream(robot: Robot):
-    """A cancelled goal ends where it is, says so on its topic, and holds nothing any more."""
+    """A cancelled goal ends at once, is reported on its topic, and frees its slot."""
     with streaming(robot, 1) as [(handle, future)]:
         robot.result_of(handle.cancel_goal_async())
         answer = robot.result_of(future)
@@ -164,7 +164,7 @@ def check_respawn_while_a_client_waits(robot: Robot, kill):
     """A client in the middle of a goal outlives the node: the next node serves it.
 
     `kill` ends the node's process at once; something starts it again. Meanwhile the client
-    library says that the node went away, within a few seconds, and can wait for the next one.
+    library reports within a few seconds that the node is gone, and can wait for the next one.
     """
     robot.wait_until_ready()
     robot.listen('dialogue')

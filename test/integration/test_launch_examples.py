@@ -69,13 +69,13 @@ class TestExamples(unittest.TestCase):
 
 @launch_testing.post_shutdown_test()
 class TestEnd(unittest.TestCase):
-    """After launch has told the nodes to stop."""
+    """After launch has stopped the nodes."""
 
     def test_exit_code(self, proc_info):
         """All leave with code 0."""
         assertExitCodes(proc_info)
 
     def test_no_traceback(self, proc_output):
-        """Nothing went wrong that only the log tells of."""
+        """The log has no traceback."""
         for output in proc_output:
             self.assertNotIn('Traceback', output.text.decode())

@@ -24,7 +24,8 @@ def robot(tmp_path_factory):
         processes = [start(
             [sys.executable, '-m', f'slice_ros.{name}'],
             ['--params-file', str(ROOT / 'config' / 'slice.yaml'), *IN_NAMESPACE], ROOT, output)
-            for name in ('ros.node', *(f'examples.{n}' for n in ('control', 'planner', 'talker')))]
+            for name in ('ros.main', 'examples.control', 'examples.goal_planner',
+                         'examples.talker')]
     robot = Robot('/robot/slice')
     try:
         robot.wait_until_ready()
@@ -42,7 +43,7 @@ def robot(tmp_path_factory):
 
 @pytest.mark.parametrize('check', EXAMPLE_CHECKS, ids=lambda check: check.__name__)
 def test_example(robot, check):
-    """What is said in the check's own docstring."""
+    """See the docstring of the check."""
     check(robot)
 
 

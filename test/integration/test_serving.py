@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two nodes as processes side by side, without the launch stack: all that the launch tests ask."""
+"""Two nodes as processes side by side: the checks of the launch tests without that stack."""
 
 from pathlib import Path
 import signal
@@ -66,7 +66,7 @@ def nodes(tmp_path_factory):
 
 @pytest.mark.parametrize('check', CHECKS, ids=lambda check: check.__name__)
 def test_it(nodes, check):
-    """What is said in the check's own docstring."""
+    """See the docstring of the check."""
     check(nodes.robots['left'])
 
 

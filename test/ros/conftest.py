@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node with the real embedded model, in this process, and a caller beside it.
 
-Both spin in threads of their own, on a domain that no other process hears.
+Both spin in threads of their own, on a ROS domain that no other process uses.
 """
 
 import os
@@ -29,7 +29,7 @@ from slice_ros.scheduling.latency import LatencyModel  # noqa: E402
 CLASSES = ('control', 'navigation', 'dialogue')
 
 
-def wait_until(condition, timeout=30.0, what='it did not come to pass'):
+def wait_until(condition, timeout=30.0, what='the condition did not become true'):
     """Wait for a condition without spinning anything."""
     end = time.monotonic() + timeout
     while not condition():
@@ -70,7 +70,7 @@ def spin_until(planner, condition, timeout=30.0):
     """Spin a planner until a condition holds."""
     end = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < end, 'it did not come to pass'
+        assert time.monotonic() < end, 'the condition did not become true'
         planner[0].spin_once(0.02)
 
 
@@ -97,7 +97,7 @@ class Spinning:
 
 
 class Caller(Node):
-    """Everything a client of the node may use, and all it has heard."""
+    """A client of every interface of the node; keeps all messages it has received."""
 
     def __init__(self) -> None:
         super().__init__('caller')
@@ -159,7 +159,7 @@ def engine():
 
 @pytest.fixture(scope='session')
 def latency():
-    """Times about right for a small CPU; tests must not depend on how busy the machine is."""
+    """Step times of a small CPU; tests must not depend on the load of the machine."""
     return LatencyModel('test', ((1, 15.0), (4, 20.0), (16, 50.0)), prefill_token_ms=1.5)
 
 
@@ -201,13 +201,13 @@ def caller(node):
 
 @pytest.fixture
 def spin():
-    """Return what spins a node in a thread of its own."""
+    """Return the class that spins a node in a thread of its own."""
     return Spinning
 
 
 @pytest.fixture(scope='module')
 def planner(node):
-    """A client on a node of its own, not spun by anybody."""
+    """A client on a node of its own that nothing spins."""
     planner = Node('planner')
     client = SliceClient(planner)
     executor = SingleThreadedExecutor()

@@ -30,7 +30,7 @@ def test_figures_over_real_topics(ros, tmp_path):
     assert 'rate of a class at 100 ms' in done.stdout and '15 ms' in done.stdout
 
 
-def test_options_that_make_no_sense_are_said():
+def test_options_that_make_no_sense_are_named():
     done = subprocess.run([sys.executable, '-m', 'slice_ros.bench', 'ros', '--trials', '0'],
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and '--trials' in done.stderr and 'Traceback' not in done.stderr

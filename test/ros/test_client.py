@@ -13,7 +13,7 @@ from slice_ros.errors import ErrorCode
 
 
 def run(*arguments, timeout=60):
-    return subprocess.run([sys.executable, '-m', 'slice_ros.cli.client', *arguments],
+    return subprocess.run([sys.executable, '-m', 'slice_ros.cli.ask', *arguments],
                           capture_output=True, text=True, timeout=timeout)
 
 
@@ -33,7 +33,7 @@ def test_json_has_the_figures(node):
     assert answer['objectives']['tpot_ms'] == 250
 
 
-def test_a_refusal_is_said_and_ends_with_1(node):
+def test_a_refusal_is_printed_and_ends_with_1(node):
     done = run('Say hi.', '--class', 'bogus')
     assert done.returncode == 1 and 'UNKNOWN_SLO_CLASS' in done.stderr
     assert 'Traceback' not in done.stderr
@@ -58,7 +58,7 @@ def test_a_conversation_and_a_form_reach_the_node(node, tmp_path):
         assert check(answer['text']), answer['text']
 
 
-def test_flags_that_make_no_sense_are_said(node, tmp_path):
+def test_flags_that_make_no_sense_are_named(node, tmp_path):
     for flags in (('--choice', 'a', '--regex', 'b'), ('--schema', str(tmp_path / 'none.json'))):
         done = run('Hi', *flags)
         assert done.returncode == 2 and flags[-2] in done.stderr, done.stderr
@@ -69,17 +69,17 @@ def test_flags_that_make_no_sense_are_said(node, tmp_path):
 def test_ctrl_c_cancels_the_request(node):
     node.set_parameters([Parameter('rate_control.mode', value='paced')])  # lasts long enough
     process = subprocess.Popen(
-        [sys.executable, '-m', 'slice_ros.cli.client', '--max-tokens', '400',
+        [sys.executable, '-m', 'slice_ros.cli.ask', '--max-tokens', '400',
          'Tell me a long story about a robot that explores a warehouse.'],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.read(1)
         request, = node.server.snapshot().requests
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
         node.set_parameters([Parameter('rate_control.mode', value='work_conserving')])
     wait_until(lambda: request.ended)
     assert request.error is ErrorCode.CANCELLED and request.generated < 400
-    assert process.returncode == 130 and 'Traceback' not in said
+    assert process.returncode == 130 and 'Traceback' not in errors

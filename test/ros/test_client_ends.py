@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How requests of slice_ros.client are ended early, by whomever, and leave nothing behind."""
+"""Requests of slice_ros.client that end early: for any reason, nothing is left behind."""
 
 import asyncio
 import gc
@@ -101,7 +101,7 @@ def test_a_cancelled_future_cancels_its_request(client, planner, node):
     assert future.cancelled()
 
 
-def test_close_cancels_and_tells_the_readers(node, spin):
+def test_close_cancels_and_its_readers_get_the_error(node, spin):
     planner = Node('leaving')
     client, spinning = SliceClient(planner), spin(planner)
     asyncio.run(client.wait_until_ready(20))

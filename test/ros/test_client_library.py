@@ -48,7 +48,7 @@ def test_ask_takes_conversations_and_sampling(client, play):
     ({'prompt': 'hi', 'slo_class': 'bogus'}, ErrorCode.UNKNOWN_SLO_CLASS, 'control'),
     ({'prompt': 'word ' * 600}, ErrorCode.PROMPT_TOO_LONG, 'tokens'),
     ({'prompt': 'hi', 'ttft_ms': -1}, ErrorCode.INVALID_REQUEST, 'ttft_ms'),
-    # What no message can carry is said before anything is sent.
+    # Values that no message can carry are refused before anything is sent.
     ({'prompt': 'hi', 'max_tokens': -1}, ErrorCode.INVALID_REQUEST, 'max_tokens'),
     ({'prompt': 'hi', 'max_tokens': 2**40}, ErrorCode.INVALID_REQUEST, 'max_tokens'),
     ({'prompt': 'hi', 'max_tokens': '3'}, ErrorCode.INVALID_REQUEST, ''),
@@ -71,19 +71,19 @@ def test_a_bad_request_is_a_typed_error(client, play, fields, code, word):
 
 
 def test_futures_and_coroutines_within_callbacks_of_one_executor(client, planner):
-    """A callback asks and returns; one that awaits holds up neither tokens nor the others."""
+    """A callback asks and returns; one that awaits blocks neither tokens nor other callbacks."""
     executor, _ = planner
-    said = []
+    texts = []
 
     async def awaiting():
         timer.cancel()
         answer = await client.ask('What is a wheel?', max_tokens=8)
-        said.append(answer.text)
+        texts.append(answer.text)
         future = client.ask_future('What is a wheel?', max_tokens=8)
-        future.add_done_callback(lambda done: said.append(done.result().text))
+        future.add_done_callback(lambda done: texts.append(done.result().text))
     timer = client.node.create_timer(0.01, awaiting)
-    spin_until(planner, lambda: len(said) == 2)
-    assert said[0] == said[1]
+    spin_until(planner, lambda: len(texts) == 2)
+    assert texts[0] == texts[1]
     client.node.destroy_timer(timer)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What /diagnostics says, beside what the status says."""
+"""/diagnostics, compared with the status."""
 
 from types import SimpleNamespace
 
@@ -69,7 +69,7 @@ def test_a_gate_that_was_shut_is_a_warning_for_the_window(judge):
     assert judge(gate_shut=1)['scheduler'] == OK
 
 
-def test_a_model_that_cannot_be_loaded_is_red_and_says_why():
+def test_a_model_that_cannot_be_loaded_is_red_with_its_reason():
     status, = Diagnostics('slice').without_model('failed', 'there is no such file')
     assert status.level == ERROR and 'there is no such file' in status.message
     status, = Diagnostics('slice').without_model('loading')
@@ -87,25 +87,25 @@ def figures(message):
             if '/' not in kind and name not in MOVING}
 
 
-def assert_told(status, *messages):
-    """Assert that a diagnostic status holds every figure of the messages."""
-    told = {v.key: v.value for v in status.values}
+def assert_has_figures(status, *messages):
+    """Assert that a diagnostic status contains every figure of the messages."""
+    values = {v.key: v.value for v in status.values}
     for message in messages:
         for name, value in figures(message).items():
             if isinstance(value, float):
-                assert float(told[name]) == pytest.approx(value, rel=1e-5, nan_ok=True), name
+                assert float(values[name]) == pytest.approx(value, rel=1e-5, nan_ok=True), name
             else:
-                assert told[name] == str(value), name
+                assert values[name] == str(value), name
 
 
 @pytest.fixture
 def quiet(node, caller, spin):
     """After some requests: the status, and the state and diagnostics published around it."""
     node.set_parameters([Parameter('status.window_s', value=3600.0)])
-    listener, heard = Node('aggregator'), []
-    listener.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
+    listener, received = Node('aggregator'), []
+    listener.create_subscription(DiagnosticArray, '/diagnostics', received.append, 10)
     spinning = spin(listener)
-    wait_until(lambda: heard)
+    wait_until(lambda: received)
     for slo_class in ('navigation', 'control', 'navigation'):
         caller.ask(slo_class=slo_class, prompt='Left or right?', max_tokens=4)
     caller.ask(prompt='Hello', max_tokens=4, session_id='visitor')
@@ -114,10 +114,10 @@ def quiet(node, caller, spin):
     get(handle.cancel_goal_async())
     get(handle.get_result_async())
     wait_until(lambda: not caller.call(caller.status).scheduler.requests)
-    heard.clear()
+    received.clear()
     caller.states.clear()
-    wait_until(lambda: len(heard) > 1 and len(caller.states) > 1)
-    yield caller.call(caller.status), caller.states[-1], heard[-1]
+    wait_until(lambda: len(received) > 1 and len(caller.states) > 1)
+    yield caller.call(caller.status), caller.states[-1], received[-1]
     spinning.close()
     listener.destroy_node()
     node.set_parameters([Parameter('status.window_s', value=60.0)])
@@ -125,17 +125,19 @@ def quiet(node, caller, spin):
 
 def test_status_state_and_diagnostics_of_a_quiet_node_agree(node, quiet):
     status, state, diagnostics = quiet
-    told = {s.name: s for s in diagnostics.status}
-    assert list(told) == ['slice: engine', 'slice: scheduler', 'slice: class control',
-                          'slice: class navigation', 'slice: class dialogue']
-    assert ERROR not in {s.level for s in told.values()}
-    assert told['slice: engine'].level == OK and told['slice: engine'].message == status.state
+    statuses = {s.name: s for s in diagnostics.status}
+    assert list(statuses) == ['slice: engine', 'slice: scheduler', 'slice: class control',
+                              'slice: class navigation', 'slice: class dialogue']
+    assert ERROR not in {s.level for s in statuses.values()}
+    engine = statuses['slice: engine']
+    assert engine.level == OK and engine.message == status.state
 
     for scheduler in (status.scheduler, state):
-        assert_told(told['slice: engine'], status.engine)
-        assert_told(told['slice: scheduler'], scheduler)
+        assert_has_figures(engine, status.engine)
+        assert_has_figures(statuses['slice: scheduler'], scheduler)
         for of_class in scheduler.classes:
-            assert_told(told[f'slice: class {of_class.slo.name}'], of_class.slo, of_class)
+            assert_has_figures(statuses[f'slice: class {of_class.slo.name}'], of_class.slo,
+                               of_class)
     assert figures(status.scheduler).keys() >= {
         'policy', 'capacity_ratio', 'rate_control', 'gate_open', 'gate_shut', 'queued', 'gated',
         'sessions', 'slots_used', 'steps', 'tokens', 'prediction_error', 'step_p50_ms'}

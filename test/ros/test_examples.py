@@ -15,34 +15,34 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from slice_ros.client import Answer
 from slice_ros.examples.control import CHOICES, ControlNode
-from slice_ros.examples.planner import PLACES, PlannerNode
+from slice_ros.examples.goal_planner import PLACES, PlannerNode
 from slice_ros.examples.talker import SENTENCE_END, TalkerNode
 from std_msgs.msg import String
 
 
 class World:
-    """What surrounds an example: it says sentences on one topic and hears another."""
+    """The other nodes around an example: publishes on one topic, subscribes to another."""
 
-    def __init__(self, spin, example, say, kind, hear) -> None:
-        self.example, self.heard = example, []
+    def __init__(self, spin, example, topic_in, kind, topic_out) -> None:
+        self.example, self.received = example, []
         self._node = Node('world')
-        self._topic = self._node.create_publisher(String, say, 10)
-        self._node.create_subscription(kind, hear, self.heard.append, 50)
+        self._topic = self._node.create_publisher(String, topic_in, 10)
+        self._node.create_subscription(kind, topic_out, self.received.append, 50)
         self._spinning = spin(self._node, example)
         wait_until(lambda: self._topic.get_subscription_count()
-                   and self._node.count_publishers(hear))
+                   and self._node.count_publishers(topic_out))
         wait_until(lambda: all(p.get_subscription_count() for p in example.publishers
-                               if p.topic_name == f'/{hear}'))
+                               if p.topic_name == f'/{topic_out}'))
 
     def say(self, text) -> None:
         self._topic.publish(String(data=text))
 
     def answer(self, text):
-        """Say something and return the next message that is heard."""
-        before = len(self.heard)
+        """Publish a text and return the next message received."""
+        before = len(self.received)
         self.say(text)
-        wait_until(lambda: len(self.heard) > before)
-        return self.heard[before]
+        wait_until(lambda: len(self.received) > before)
+        return self.received[before]
 
     def close(self) -> None:
         self._spinning.close()
@@ -74,7 +74,7 @@ def test_control_decides_in_time(node, world):
     wait_until(lambda: around.example.client._generate_client.ready)
     decisions = [around.answer(scene).data for scene in
                  ('Way free.', 'People near.', 'Box 0.5 m ahead.')]
-    # GO is no fallback: the model said it. How well a model judges is not for this test.
+    # GO is no fallback: it came from the model. How well a model judges is not for this test.
     assert decisions[0] == 'GO' and set(decisions) <= set(CHOICES)
 
 
@@ -131,7 +131,7 @@ def test_planner_says_nothing_when_there_is_no_goal(ros, world):
             failed.set()
     planner.client.ask = ask
     around.say('Go to the lab.')
-    assert failed.wait(20) and not around.heard
+    assert failed.wait(20) and not around.received
 
 
 def test_talker_speaks_whole_sentences(node, world, caller):
@@ -142,8 +142,8 @@ def test_talker_speaks_whole_sentences(node, world, caller):
     wait_until(lambda: talker.stream.done)
     whole = talker.stream.result.text
     sentences = [s.strip() for s in SENTENCE_END.split(whole) if s.strip()]
-    wait_until(lambda: len(around.heard) >= len(sentences))
-    assert [heard.data for heard in around.heard] == sentences
+    wait_until(lambda: len(around.received) >= len(sentences))
+    assert [message.data for message in around.received] == sentences
 
 
 def test_talker_is_interrupted(node, world):
@@ -159,18 +159,20 @@ def test_talker_is_interrupted(node, world):
     wait_until(lambda: not node.server.snapshot().requests)
 
 
-@pytest.mark.parametrize('name, number', [
-    ('control', signal.SIGINT), ('planner', signal.SIGTERM), ('talker', signal.SIGINT)])
-def test_each_runs_as_a_program_and_ends_with_0(ros, name, number):
+@pytest.mark.parametrize('module, name, number', [
+    ('control', 'slice_control', signal.SIGINT),
+    ('goal_planner', 'slice_planner', signal.SIGTERM),
+    ('talker', 'slice_talker', signal.SIGINT)])
+def test_each_runs_as_a_program_and_ends_with_0(ros, module, name, number):
     process = subprocess.Popen(
-        [sys.executable, '-m', f'slice_ros.examples.{name}'], stdout=subprocess.PIPE,
+        [sys.executable, '-m', f'slice_ros.examples.{module}'], stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, env={**os.environ, 'PYTHONUNBUFFERED': '1'})
     watcher = Node('watcher')
     try:
-        wait_until(lambda: f'slice_{name}' in watcher.get_node_names())
+        wait_until(lambda: name in watcher.get_node_names())
         process.send_signal(number)
-        said, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=30)
     finally:
         process.kill()
         watcher.destroy_node()
-    assert process.returncode == 0 and 'Traceback' not in said, said
+    assert process.returncode == 0 and 'Traceback' not in output, output

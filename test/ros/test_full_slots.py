@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""While every slot is held: the executor answers, and who waits is served in the end."""
+"""While every slot is used: the executor answers, and waiting requests are served in the end."""
 
 import math
 
@@ -14,7 +14,7 @@ from slice_ros.engine import EngineConfig, load_engine
 from slice_ros.ros.node import SliceNode
 
 SLOTS = 2
-# Worth more than what waits, never late, and paced: they hold their slots until cancelled.
+# More useful than the waiting requests, never late, and paced: they run until cancelled.
 HOLDER = {'slo_class': 'control', 'prompt': 'Count from one to one thousand.', 'max_tokens': 400,
           'ttft_ms': math.inf, 'tpot_ms': 250.0, 'deadline_ms': math.inf}
 
@@ -35,7 +35,7 @@ def node(ros, latency):
 
 @pytest.fixture
 def holders(caller):
-    """Goals that hold all slots."""
+    """Goals that use all slots."""
     handles = [caller.send(**HOLDER) for _ in range(SLOTS)]
     wait_until(lambda: caller.call(caller.status).scheduler.slots_used == SLOTS)
     yield handles

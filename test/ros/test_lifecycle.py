@@ -44,7 +44,7 @@ class Manager(Caller):
 
 @pytest.fixture
 def managed(ros, engine, latency, monkeypatch):
-    """Return a function that makes a node that waits to be told, and its manager."""
+    """Return a function that makes a node that a manager activates, and its manager."""
     made = []
 
     def make(load=lambda config, progress: engine, **parameters):
@@ -88,7 +88,7 @@ def test_a_manager_takes_it_through_its_life_twice(managed):
     assert manager.call(manager.getter).current_state.id == State.PRIMARY_STATE_FINALIZED
 
 
-def test_loading_holds_up_no_callback_and_no_second_transition_begins(managed, engine):
+def test_loading_blocks_no_callback_and_no_second_transition_begins(managed, engine):
     free = []
 
     def slow(config, progress):
@@ -200,7 +200,7 @@ def test_under_a_lifecycle_manager_of_nav2(managed):
 
 
 def test_a_manager_that_asks_while_it_drains_is_answered_at_once(managed):
-    """A manager gives up on get_state after seconds: it is not held up by what is slow."""
+    """A manager gives up on get_state after seconds: a slow transition does not block it."""
     node, manager = managed(shutdown__drain_s=20.0)
     assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
     goal = manager.send(**LONG)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Before the model is there, and when the node is told to stop."""
+"""Before the model is loaded, and when the node is asked to stop."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def pair(ros):
     node.destroy_node()
 
 
-def test_while_loading_every_request_is_told_so_and_then_served(pair, engine, latency):
+def test_while_loading_every_request_is_refused_and_then_served(pair, engine, latency):
     node, caller = pair
     assert caller.call(caller.status).state == 'loading'
     status, result = caller.ask(prompt='Hello')
@@ -76,7 +76,7 @@ def test_parameters_that_cannot_be_used_are_named(ros, name, value, word):
         SliceNode(parameter_overrides=[Parameter(name, value=value)])
 
 
-def test_classes_are_what_the_parameters_say(ros):
+def test_classes_are_those_of_the_parameters(ros):
     node = SliceNode(namespace='left', parameter_overrides=[
         Parameter('slo.classes', value=['arm']), Parameter('slo.arm.deadline_ms', value=200)])
     topics = {name for name, _ in node.get_topic_names_and_types()}
@@ -87,7 +87,7 @@ def test_classes_are_what_the_parameters_say(ros):
 
 
 def test_the_parameter_file_names_every_parameter_with_its_default():
-    """ROS says nothing of a misspelt name in a file."""
+    """ROS reports no misspelt name in a file."""
     path = Path(__file__).parents[2] / 'config' / 'slice.yaml'
     found = {}
 

@@ -28,9 +28,9 @@ def test_one_picture_shows_what_the_node_does(caller):
     caller.ask(slo_class='navigation', prompt='What is a wheel?', max_tokens=2)
     done = once()
     assert done.returncode == 0, done.stderr
-    for said in ('ready', 'policy slice', 'control', 'navigation', 'dialogue', 'SmolLM2', '≤250',
+    for text in ('ready', 'policy slice', 'control', 'navigation', 'dialogue', 'SmolLM2', '≤250',
                  '100%', '0 requests'):
-        assert said in done.stdout, done.stdout
+        assert text in done.stdout, done.stdout
     assert not done.stderr
 
 
@@ -56,7 +56,7 @@ def test_tokens_draw_a_strip_and_reports_a_verdict(caller, tmp_path):
     assert 'Traceback' not in out.read_text()
 
 
-def test_without_a_node_it_says_so():
+def test_without_a_node_it_reports_so():
     done = once('--node', '/nobody/here')
     assert done.returncode == 1
     assert '/nobody/here' in done.stdout and 'is not there' in done.stdout and not done.stderr
@@ -77,7 +77,7 @@ def test_in_a_terminal_it_lives_through_a_resize_and_ends_with_ctrl_c(node):
     os.set_blocking(master, False)
     seen = b''
 
-    def heard(*parts):
+    def seen_all(*parts):
         nonlocal seen
         try:
             seen += os.read(master, 1 << 20)
@@ -85,14 +85,14 @@ def test_in_a_terminal_it_lives_through_a_resize_and_ends_with_ctrl_c(node):
             pass
         return all(part.encode() in seen for part in parts)
     try:
-        wait_until(lambda: heard('ready', 'control', 'capacity'), what='no picture')
+        wait_until(lambda: seen_all('ready', 'control', 'capacity'), what='no picture')
         assert 'refused' not in seen.decode(errors='replace')   # there is no room for it
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack('HHHH', 45, 140, 0, 0))
-        wait_until(lambda: heard('refused'), what='the picture did not grow')
+        wait_until(lambda: seen_all('refused'), what='the picture did not grow')
         fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack('HHHH', 3, 9, 0, 0))
         time.sleep(.6)
         monitor.send_signal(signal.SIGINT)
-        wait_until(lambda: heard() and monitor.poll() is not None, what='it did not end')
+        wait_until(lambda: seen_all() and monitor.poll() is not None, what='it did not end')
     finally:
         monitor.kill()
         os.close(master)
@@ -111,7 +111,7 @@ def test_it_follows_a_node_that_comes_changes_and_goes(ros, engine, latency, spi
 
     def live(*parts):
         mark = len(out.read_text())
-        wait_until(lambda: since(mark, *parts), what=f'it does not say {parts}')
+        wait_until(lambda: since(mark, *parts), what=f'no {parts} in the picture')
 
     def start():
         node = SliceNode('late', parameter_overrides=[Parameter('autostart', value=False)])

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a client knows its node from the next one, with publishers in the node's place."""
+"""How a client tells its node from the next one, with publishers in place of the node."""
 
 from conftest import wait_until
 import pytest
@@ -13,7 +13,7 @@ from slice_ros.ros.qos import STATE
 
 
 def without_leases(**events):
-    """Take events as a middleware does that knows no liveliness."""
+    """Behave like a middleware without liveliness."""
     if 'liveliness' in events:
         raise UnsupportedEventTypeError('no such event')
     return SubscriptionEventCallbacks(**events)
@@ -27,7 +27,7 @@ def test_a_node_that_comes_and_goes(ros, spin, monkeypatch, leases):
     looker, slices, changes = Node('looker'), [Node('one'), Node('two')], []
     presence = Presence(Callbacks(looker), 'there', lambda: changes.append(presence.runs))
     spinning = spin(looker)
-    assert not presence.gone and not presence.runs  # never seen is not lost
+    assert not presence.gone and not presence.runs  # never seen is not gone
     publishers = []
     for one in slices:
         publishers.append(one.create_publisher(msg.SchedulerState, 'there/scheduler_state', STATE))

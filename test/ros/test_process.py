@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The process around the node: signals at any time, and parameters it cannot use."""
+"""The process of the node: signals at any time, and parameters it cannot use."""
 
 import os
 import signal
@@ -69,12 +69,12 @@ def test_a_signal_before_anything_is_loaded_ends_with_0():
     ('slo.control.tpot_ms:=fast', 'slo.control.tpot_ms'),
     ('scheduler.policy:=magic', 'slice_static'),
     ('engine.weights:=fp12', 'fp16')])
-def test_parameters_it_cannot_use_are_said_and_end_with_2(parameter, word):
+def test_parameters_it_cannot_use_are_named_and_end_with_2(parameter, word):
     code, output = end(start('-p', parameter))
     assert code == 2 and word in output and 'Traceback' not in output, output
 
 
-def test_a_model_that_is_none_is_said_and_ends_with_1(tmp_path):
+def test_a_file_that_is_no_model_is_named_and_ends_with_1(tmp_path):
     (tmp_path / 'model.gguf').write_bytes(b'no model at all')
     code, output = end(start('-p', f'engine.model:={tmp_path / "model.gguf"}'))
     assert code == 1 and 'model.gguf' in output and 'Traceback' not in output, output

@@ -21,7 +21,7 @@ STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_to
 
 
 class Listener(Node):
-    """Hears the tokens of dialogue, as they come, and the health of the node."""
+    """Receives the tokens of dialogue, with their times, and the diagnostics of the node."""
 
     def __init__(self) -> None:
         super().__init__('listener')
@@ -117,7 +117,7 @@ def test_a_class_is_served_at_its_rate_until_the_mode_is_changed(rig):
     assert caller.ask(prompt='Hello', max_tokens=3)[1].error_code == Generate.Result.NONE
 
 
-def test_a_blocked_executor_stops_tokens_and_health_says_so_at_once(rig):
+def test_a_blocked_executor_stops_tokens_and_diagnostics_report_it_at_once(rig):
     node, caller, listener = rig(rate_control__mode='paced', rate_control__stall_s=0.2)
     handle = caller.send(tpot_ms=50.0, **STORY)
     wait_until(lambda: listener.times)

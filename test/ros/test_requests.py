@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node's promises to callers, with the real model."""
+"""What callers of the node rely on, with the real model."""
 
 import gc
 import math
@@ -131,7 +131,7 @@ def test_bad_input_gets_its_code_and_a_sentence_and_nobody_else_notices(
     assert (by_service.error_code, by_service.error_msg) == (code, result.error_msg)
 
 
-def test_a_bad_prompt_on_a_topic_is_told_on_the_tokens_topic(caller):
+def test_a_bad_prompt_on_a_topic_is_reported_on_the_tokens_topic(caller):
     caller.prompts['dialogue'].publish(msg.Prompt(request_id='bad'))
     chunk, = caller.chunks_of('bad')
     assert chunk.error_code == Result.INVALID_REQUEST and 'empty' in chunk.error_msg
@@ -169,7 +169,7 @@ def test_calls_that_are_over_are_forgotten(node, caller):
     for fields in ({'max_tokens': 2}, {'prompt': ''}) * 3:
         get(caller.send(**{**NEIGHBOUR, **fields}).get_result_async())
 
-    def forgotten():   # but for the last, which the delivery thread has in its hand
+    def forgotten():   # except for the last, to which the delivery thread still refers
         gc.collect()
         return sum(call.done.done() for call in node.requests.calls) <= 1
     wait_until(forgotten)
@@ -261,14 +261,14 @@ def test_status_and_scheduler_state_agree_with_what_happened(caller):
     get(handle.get_result_async())
 
 
-def test_a_second_node_hears_the_latest_state_at_once(node, caller, spin):
+def test_a_second_node_receives_the_latest_state_at_once(node, caller, spin):
     from rclpy.node import Node
     from slice_ros.ros.qos import STATE
-    late, heard = Node('late'), []
-    late.create_subscription(msg.SchedulerState, '/slice/scheduler_state', heard.append, STATE)
+    late, received = Node('late'), []
+    late.create_subscription(msg.SchedulerState, '/slice/scheduler_state', received.append, STATE)
     spinning = spin(late)
     begin = time.monotonic()
-    wait_until(lambda: heard)
+    wait_until(lambda: received)
     assert time.monotonic() - begin < 10
     spinning.close()
     late.destroy_node()

@@ -59,42 +59,42 @@ def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
 
 
 @pytest.fixture
-def heard(node, caller):
-    """Return what is said on the sentences of dialogue."""
-    said = []
+def sentences(node, caller):
+    """Return the sentences that arrive on the topic of dialogue."""
+    received = []
     listener = caller.create_subscription(
-        String, '/slice/dialogue/sentences', lambda m: said.append(m.data), SENTENCES)
+        String, '/slice/dialogue/sentences', lambda m: received.append(m.data), SENTENCES)
     wait_until(lambda: subscribers(node, '/slice/dialogue/sentences'))
-    yield said
+    yield received
     caller.destroy_subscription(listener)
     wait_until(lambda: not subscribers(node, '/slice/dialogue/sentences'))
 
 
-def test_a_prompt_on_a_topic_is_answered_in_sentences(caller, heard):
+def test_a_prompt_on_a_topic_is_answered_in_sentences(caller, sentences):
     caller.prompts['dialogue'].publish(msg.Prompt(
         request_id='talk', prompt=STORY['prompt'], max_tokens=90))
     text = ''.join(c.text for c in caller.chunks_of('talk'))
-    wait_until(lambda: clean(''.join(heard)) == clean(text))
-    assert len(heard) > 1 and all(s == s.strip() for s in heard)
-    assert '\n' not in ''.join(heard)
+    wait_until(lambda: clean(''.join(sentences)) == clean(text))
+    assert len(sentences) > 1 and all(s == s.strip() for s in sentences)
+    assert '\n' not in ''.join(sentences)
 
 
-def test_answers_at_the_same_time_are_not_mixed_within_a_sentence(caller, heard):
+def test_answers_at_the_same_time_are_not_mixed_within_a_sentence(caller, sentences):
     topics = ('a robot', 'the sea', 'a piano')
     handles = [caller.send(prompt=f'Say three short sentences about {t}.', max_tokens=40)
                for t in topics]
     texts = [clean(get(h.get_result_async()).result.text) for h in handles]
-    wait_until(lambda: len(clean(''.join(heard))) == sum(map(len, texts)))
-    assert all(any(clean(s) in text for text in texts) for s in heard)
+    wait_until(lambda: len(clean(''.join(sentences))) == sum(map(len, texts)))
+    assert all(any(clean(s) in text for text in texts) for s in sentences)
 
 
-def test_a_cancelled_answer_leaves_its_unfinished_sentence_unsaid(caller, heard):
+def test_a_cancelled_answer_leaves_its_unfinished_sentence_unsaid(caller, sentences):
     handle = caller.send(**STORY)
-    wait_until(lambda: heard)
+    wait_until(lambda: sentences)
     get(handle.cancel_goal_async())
     text = clean(get(handle.get_result_async()).result.text)
     caller.prompts['dialogue'].publish(msg.Prompt(request_id='last', prompt='Hi', max_tokens=2))
     last = clean(''.join(c.text for c in caller.chunks_of('last')))
-    wait_until(lambda: clean(''.join(heard)).endswith(last))
-    said = clean(''.join(heard))[:-len(last)]
-    assert said and text.startswith(said) and len(said) < len(text)
+    wait_until(lambda: clean(''.join(sentences)).endswith(last))
+    spoken = clean(''.join(sentences))[:-len(last)]
+    assert spoken and text.startswith(spoken) and len(spoken) < len(text)

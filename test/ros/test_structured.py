@@ -34,7 +34,7 @@ def regex(grammar):
 
 
 def check_unharmed(neighbour):
-    """Hold that a goal beside the one under test was served to its end."""
+    """Assert that a goal beside the one under test was served to its end."""
     response = get(neighbour)
     assert response.status == GoalStatus.STATUS_SUCCEEDED, response.result.error_msg
     assert response.result.text and response.result.report.served

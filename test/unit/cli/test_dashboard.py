@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The monitor's picture: what it says of which message, at every size, whatever is in it."""
+"""The picture of the monitor for messages with any content, at every size."""
 
 import io
 import math
@@ -37,7 +37,7 @@ def a_view(classes=None, requests=3, reports=4, **state):
         state=('waiting', 'prefill', 'paused')[i % 3], age_ms=1234.0, ttft_ms=NAN, tpot_ms=NAN)
         for i in range(requests)]
     strips = Strips()
-    strips.listed(listed, 10.0)
+    strips.update(listed, 10.0)
     message = msg.SchedulerState(**{
         'policy': 'slice', 'rate_control': 'paced', 'gate_open': True, 'gate_age_ms': 12.0,
         'load': .87, 'capacity_ratio': .85, 'step_p50_ms': 12.34, 'step_p99_ms': 25.0,
@@ -95,18 +95,18 @@ def test_requests_of_the_first_class_are_seen_first():
     view, strips = a_view([a_class(), a_class('dialogue')]), Strips()
     for i in range(40):
         name = 'control' if i == 39 else 'dialogue'
-        strips.listed([msg.RequestStatus(request_id=str(i), slo_class=name)], 10.0)
+        strips.update([msg.RequestStatus(request_id=str(i), slo_class=name)], 10.0)
     text = drawn(View('slice', '', view.status, view.state, (), strips.live(10.0)), 100, 24)
     rows = text[text.index('40 requests'):].splitlines()[2:]
     assert rows[0].startswith('control') and rows[1].startswith('dialogue')
 
 
-@pytest.mark.parametrize('view, said', [
+@pytest.mark.parametrize('view, text', [
     (View('slice'), 'asking'), (View('/x/slice', 'is not there: waiting for it'), 'not there'),
     (View('slice', '', srv.GetStatus.Response(state='loading')), 'loading'),
     (View('slice', '', srv.GetStatus.Response(state='failed')), 'no model is loaded')])
-def test_a_node_that_does_not_serve(view, said):
-    assert said in drawn(view)
+def test_a_node_that_does_not_serve(view, text):
+    assert text in drawn(view)
 
 
 def test_a_node_that_does_nothing_has_no_figures():
@@ -131,16 +131,16 @@ def test_text_from_elsewhere_is_only_text(poison):
     assert len(text.splitlines()) <= 40
 
 
-@pytest.mark.parametrize('fields, said, style', [
+@pytest.mark.parametrize('fields, expected, style', [
     ({'attained': True}, 'attained', 'green'),
     ({'served': True, 'deadline_met': True}, 'missed TTFT TPOT', 'red'),
     ({'served': True, 'ttft_met': True, 'tpot_met': True}, 'missed deadline', 'red'),
     ({'error_code': int(ErrorCode.QUEUE_FULL)}, 'QUEUE_FULL', 'red'),
     ({'error_code': int(ErrorCode.CANCELLED)}, 'cancelled', 'bright_black'),
     ({'error_code': 999}, 'error 999', 'red')])
-def test_a_verdict_says_how_it_ended(fields, said, style):
+def test_a_verdict_shows_how_it_ended(fields, expected, style):
     text = verdict(a_report(**fields))
-    assert (text.plain, str(text.style)) == (said, style)
+    assert (text.plain, str(text.style)) == (expected, style)
 
 
 def test_a_strip_shows_tokens_by_height_and_states_by_sign():

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn a sentence into a goal pose: "Take this to the kitchen" becomes a PoseStamped.
 
-Hears sentences on `instruction` (std_msgs/String) and publishes on `goal_pose`, Nav2's topic. The
-answer is JSON under a schema, so that it can name a known place only.
+Subscribes to sentences on `instruction` (std_msgs/String) and publishes on `goal_pose`, Nav2's
+topic. The answer is JSON under a schema, so that it can only name a known place.
 """
 
 import math
@@ -41,7 +41,7 @@ class PlannerNode(Node):
         self.create_subscription(String, 'instruction', self.plan, 10)
 
     async def plan(self, instruction: String) -> None:
-        """Publish the goal of a sentence; say why where there is none."""
+        """Publish the goal of a sentence; log the reason if there is none."""
         try:
             answer = await self.client.ask(
                 [*EXAMPLES, ('user', instruction.data)], 'navigation', schema=SCHEMA,
@@ -52,7 +52,7 @@ class PlannerNode(Node):
         self.goals.publish(self.pose(answer.json['place'], answer.json['heading']))
 
     def pose(self, place: str, heading: str) -> PoseStamped:
-        """Return where a place is, facing a point of the compass."""
+        """Return the pose of a place, facing a point of the compass."""
         goal = PoseStamped()
         goal.header.frame_id = self.frame
         goal.header.stamp = self.get_clock().now().to_msg()
@@ -62,13 +62,13 @@ class PlannerNode(Node):
         return goal
 
     def destroy_node(self) -> None:
-        """Leave the graph; nothing is computed for a node that has gone."""
+        """Cancel live requests and leave the graph."""
         self.client.close()
         super().destroy_node()
 
 
 def main() -> None:
-    """Run the node until it is told to stop."""
+    """Run the node until a signal."""
     run_node(PlannerNode)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""slice_client: ask one thing from the terminal, watch the answer come, see its report."""
+"""slice_client: send one request from the terminal, print its answer and its report."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(remove_ros_args(argv)[1:])
     try:
         with Connection(options.node, argv) as connection:
-            return connection.run(_ask(connection.client, options))
+            return connection.run(_run(connection.client, options))
     except SliceError as error:
         print(f'slice_client: {error}', file=sys.stderr)
         return 1
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='slice_client', description=__doc__)
-    parser.add_argument('text', help='what to say; - reads it from standard input')
+    parser.add_argument('text', help='text of the request; - reads it from standard input')
     parser.add_argument('--class', dest='slo_class', default='dialogue', metavar='NAME',
                         help='SLO class of the request (default: dialogue)')
     parser.add_argument('--system', default='', help='instructions to the model')
@@ -70,7 +70,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-async def _ask(client: SliceClient, options: argparse.Namespace) -> int:
+async def _run(client: SliceClient, options: argparse.Namespace) -> int:
     end = time.monotonic() + options.timeout
     await client.wait_until_ready(options.timeout)
     prompt = options.text
