@@ -4,7 +4,6 @@
 
 import gc
 import math
-import time
 
 from action_msgs.msg import GoalStatus
 from conftest import CLASSES, get, wait_until
@@ -223,52 +222,3 @@ def test_a_stop_text_ends_the_answer_before_it(caller):
     _, result = caller.ask(prompt='Count: one, two, three,', max_tokens=30, stop=[word])
     assert result.text == plain.text[:plain.text.index(word)]
     assert result.finish_reason == 'stop'
-
-
-def test_check_admission_answers_without_reserving(node, caller):
-    easy = caller.call(caller.admission, slo_class='dialogue', prompt='Hello', max_tokens=5)
-    assert easy.feasible and easy.error_code == 0 and 0 < easy.ttft_ms < easy.completion_ms
-    hard = caller.call(caller.admission, slo_class='control', prompt_tokens=100, max_tokens=50,
-                       deadline_ms=1.0)
-    assert not hard.feasible and 'completion' in hard.reason and hard.prompt_tokens == 100
-    unknown = caller.call(caller.admission, slo_class='x', prompt='Hello', max_tokens=5)
-    assert unknown.error_code == Result.UNKNOWN_SLO_CLASS and not unknown.feasible
-    empty = caller.call(caller.admission, slo_class='control', max_tokens=5)
-    assert empty.error_code == Result.INVALID_REQUEST
-    assert not node.server.snapshot().requests
-
-
-def test_status_and_scheduler_state_agree_with_what_happened(caller):
-    before = {c.slo.name: c for c in caller.call(caller.status).scheduler.classes}
-    caller.ask(slo_class='navigation', prompt='Left or right?', max_tokens=5)
-    handle = caller.send(**LONG)
-    wait_until(lambda: caller.call(caller.status).scheduler.slots_used == 1)
-    status = caller.call(caller.status)
-    assert status.state == 'ready' and 'SmolLM2' in status.engine.model
-    assert status.engine.device == 'cpu' and status.engine.weight_bytes > 5e7
-    assert status.engine.resident_bytes > status.engine.weight_bytes
-    state = status.scheduler
-    assert [c.slo.name for c in state.classes] == list(CLASSES)
-    request, = state.requests
-    assert (request.slo_class, request.max_tokens) == ('dialogue', 400)
-    after = {c.slo.name: c for c in state.classes}
-    assert after['navigation'].finished == before['navigation'].finished + 1
-    assert after['dialogue'].live == 1 and state.tokens > 0 and 0 < state.load <= 1
-    caller.states.clear()
-    wait_until(lambda: caller.states)
-    assert caller.states[-1].policy == state.policy
-    get(handle.cancel_goal_async())
-    get(handle.get_result_async())
-
-
-def test_a_second_node_receives_the_latest_state_at_once(node, caller, spin):
-    from rclpy.node import Node
-    from slice_ros.ros.qos import STATE
-    late, received = Node('late'), []
-    late.create_subscription(msg.SchedulerState, '/slice/scheduler_state', received.append, STATE)
-    spinning = spin(late)
-    begin = time.monotonic()
-    wait_until(lambda: received)
-    assert time.monotonic() - begin < 10
-    spinning.close()
-    late.destroy_node()
