@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """slice_ros: an LLM inference server for one robot, scheduled by service-level objectives.
 
-The rooms, from the bottom up; arrows point down only:
+The rooms, from the bottom up; imports point down only (docs/architecture.md):
 
-- ``slo``, ``errors``  what is promised, and how a refusal is said
-- ``request``          one generation: its state machine and timestamps
+- ``slo``, ``errors``  objectives of a request, and the codes of a refusal
+- ``request``          one generation: its state machine, progress and timestamps
 - ``scheduling``       which requests take part in the next step (pure Python)
 - ``engine``           the step itself: tokens in, tokens out (torch)
-- ``serving``          the loop that joins the two: plan, run, deliver
+- ``serving``          the loop that joins the two: admit, plan, run, deliver
 - ``ros``              the node
-- ``client``           the planner's side: ask the node, without the engine
-- ``bench``, ``cli``   programs for people
+- ``client``           for planner nodes: ask the node, without the engine
 - ``examples``         small planner nodes to copy
+- ``bench``, ``cli``   programs for people
 """
 
 from pkgutil import extend_path

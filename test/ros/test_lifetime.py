@@ -11,8 +11,8 @@ from rclpy.parameter import Parameter
 from slice_ros import srv
 from slice_ros.action import Generate
 from slice_ros.ros.node import SliceNode
-from slice_ros.ros.parameter_specs import class_specs, CLASSES, SPECS
 from slice_ros.ros.parameters import ParameterError
+from slice_ros.ros.parameters.parameter_specs import class_specs, CLASSES, SPECS
 import yaml
 
 

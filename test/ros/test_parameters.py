@@ -11,7 +11,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersA
 from rclpy.parameter import Parameter
 from slice_ros import msg
 from slice_ros.action import Generate
-from slice_ros.ros.parameter_specs import markdown
+from slice_ros.ros.parameters.parameter_specs import markdown
 from slice_ros.ros.qos import TOKENS
 
 STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
@@ -215,7 +215,7 @@ def test_descriptors_say_range_and_meaning(node, caller):
 
 
 def test_the_readme_has_the_table_of_all_parameters():
-    """`python -c 'from slice_ros.ros.parameter_specs import markdown; print(markdown())'`."""
+    """`python -c 'from slice_ros.ros.parameters.parameter_specs import markdown; print(markdown())'`."""
     readme = (Path(__file__).parents[2] / 'README.md').read_text()
     table = readme.partition('<!-- parameters: begin -->\n')[2]
     assert table.partition('<!-- parameters: end -->')[0] == markdown()

@@ -150,11 +150,11 @@ def test_the_same_time_again_is_no_sign_of_life():
     assert rig.gate.shut(rig.wall) and rig.gate.age(rig.wall) > 0.5
 
 
-def test_without_objectives_nobody_is_held():
+def test_without_objectives_no_request_is_gated():
     rig = Rig(SloClass('free'), paced()).run(1.0)
-    free, held = rig.requests
+    free, limited = rig.requests
     assert free.generated > 190 and not free.gated and free.pace == 0
-    assert held.generated < 15 and held.gated
+    assert limited.generated < 15 and limited.gated
 
 
 def test_a_deadline_alone_sets_the_pace_that_the_longest_answer_needs():
@@ -259,7 +259,7 @@ class Timed(Policy):
 
 @pytest.mark.parametrize('name', policy_names())
 def test_every_policy_keeps_a_light_load_at_its_pace(name):
-    """What is held back is neither late nor lost, nor takes what others need."""
+    """A gated request is neither late nor dropped, and takes no time that others need."""
     latency = LatencyModel('small', ((1, 5.0), (8, 10.0), (16, 20.0)), prefill_token_ms=0.3)
     classes = (paced(50), paced(100), SloClass('slow', ttft_ms=1500, tpot_ms=250))
     arrivals = [Arrival(n * 0.6, classes[n % 3], 30, 40, 60) for n in range(40)]

@@ -70,13 +70,13 @@ def test_a_slow_clock_does_not_let_the_gate_fall_shut(mode, speed):
 def test_what_is_computed_needs_ticks_until_all_wait_again():
     gate = Gate(RateControl('paced', TICK, STALL), lambda: 50.0)
     gate.open(1e9)
-    held = Request('held', SloClass('x', tpot_ms=100), 50.0, 1, 9, generated=1, cached=1)
-    gate.update([held], 50.0)
-    assert held.gated and 0.03 < gate.left() < 0.1
+    paced = Request('paced', SloClass('x', tpot_ms=100), 50.0, 1, 9, generated=1, cached=1)
+    gate.update([paced], 50.0)
+    assert paced.gated and 0.03 < gate.left() < 0.1
     fresh = Request('fresh', SloClass('x', tpot_ms=100), 50.0, 1, 9)
-    gate.update([held, fresh], 50.0)
+    gate.update([paced, fresh], 50.0)
     assert gate.left() == 0
-    gate.update([held], 50.0)
+    gate.update([paced], 50.0)
     assert gate.left() > 0
     gate.await_opening()
     assert gate.left() == 0

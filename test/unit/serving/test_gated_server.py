@@ -106,7 +106,7 @@ def test_an_idle_server_needs_no_tick(gated):
     assert not notified and snapshot.gate_open and snapshot.gate_age != snapshot.gate_age
 
 
-def test_paced_requests_are_held_and_the_engine_rests(gated):
+def test_paced_requests_are_gated_and_the_engine_idles(gated):
     server, timer, notified = gated('paced')
     slo = SloClass('a', tpot_ms=50)
     requests = [ask(server, slo=slo, max_tokens=40)[0] for _ in range(3)]

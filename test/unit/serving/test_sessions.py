@@ -258,7 +258,7 @@ def test_the_server_ends_a_turn_with_its_request(make_server):
     assert refused(server.sessions, 'a', user('x'), 3) is ErrorCode.SESSION_BUSY
     assert second.first.wait(10) and server.cancel(request.id)
     assert second.last.finish_reason == 'cancelled'
-    request, third = ask('three', 3)  # free as soon as the caller was told
+    request, third = ask('three', 3)  # free before the caller receives the end
     assert third.last.finish_reason == 'length' and request.report().session_id == 'a'
     assert request.prompt_tokens == 3  # one said three
 

@@ -10,9 +10,8 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException, ParameterNotDeclaredException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-
 from slice_ros.engine import EngineConfig
-from slice_ros.ros.parameter_specs import (
+from slice_ros.ros.parameters.parameter_specs import (
     class_specs, CLASSES, descriptor, MAX_CLASSES, Spec, SPECS)
 from slice_ros.scheduling.admission import check_rule
 from slice_ros.scheduling.registry import make_policy
