@@ -215,7 +215,7 @@ def test_descriptors_say_range_and_meaning(node, caller):
 
 
 def test_the_readme_has_the_table_of_all_parameters():
-    """`python -c 'from slice_ros.ros.parameters.parameter_specs import markdown; print(markdown())'`."""
+    """What `parameter_specs.markdown()` returns stands between the marks."""
     readme = (Path(__file__).parents[2] / 'README.md').read_text()
     table = readme.partition('<!-- parameters: begin -->\n')[2]
     assert table.partition('<!-- parameters: end -->')[0] == markdown()
