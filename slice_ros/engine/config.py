@@ -24,11 +24,11 @@ class EngineConfig:
     model: str = ''          # '' = the embedded SmolLM2; else a Hugging Face directory or a .gguf
     device: str = 'auto'     # auto | cpu | cuda
     weights: str = 'auto'    # auto | fp16 | bf16 | fp32 | int8 | int4
-    max_context: int = 2048  # tokens one request may hold, capped by the model's own
+    max_context: int = 2048  # tokens of one request in the KV cache; the model may limit it more
     slots: int = 32          # requests with a KV cache at once
     max_batch: int = 16      # requests in one decode step
     threads: int = 0         # 0 = torch's default
-    memory_fraction: float = 0.5  # of the memory free beside the weights, for the KV cache
+    memory_fraction: float = 0.5  # of the memory that the weights leave free, for the KV cache
 
     def __post_init__(self) -> None:
         for name, choices in (('weights', WEIGHTS), ('device', DEVICES)):
@@ -51,9 +51,9 @@ class Sampling:
     naming the field when a value is not finite or out of range.
     """
 
-    temperature: float = 0.0         # 0 = greedy: the most likely token, nothing below applies
+    temperature: float = 0.0         # 0 = greedy: the most likely token; top_k to min_p are unused
     top_k: int = 0                   # keep the k most likely; 0 = all
-    top_p: float = 1.0               # keep the most likely that together hold this probability
+    top_p: float = 1.0               # keep the most likely until they sum up to this probability
     min_p: float = 0.0               # keep those at least this share of the most likely
     repetition_penalty: float = 1.0  # divides positive logits of tokens seen before; 1 = none
     seed: int | None = None          # same seed, same text; None = a fresh one per request
@@ -75,7 +75,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """The form an answer must have; checked when a request is opened with it."""
+    """The form that an answer must have; checked by `Engine.open`."""
 
     kind: str = 'text'              # text | choice | json_schema | regex
     choices: tuple[str, ...] = ()   # for choice
@@ -84,12 +84,12 @@ class ResponseFormat:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What was loaded, and how it runs."""
+    """What was loaded, and how it runs. Sizes are in bytes."""
 
-    model: str         # name the model gives itself, else its file name
+    model: str         # the model's own name, else its file name
     family: str        # model type: llama, qwen2, mistral ...
     device: str        # cpu | cuda:0 ...
-    fills_cores: bool  # whether a step takes every core of the machine
+    fills_cores: bool  # a step uses every core of the machine
     weights: str       # fp16 | bf16 | fp32 | int8 | int4
     path: str          # implementation of the forward pass: 'flat batch' | 'transformers'
     kernels: str       # implementations of attention and linears, in words

@@ -12,7 +12,7 @@ from slice_ros.engine.kv.slots import Slots
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Runner, Segment
-from slice_ros.engine.sequence import Collected, Launched, Output, TokenSequence
+from slice_ros.engine.sequence import append, Collected, Launched, Output, TokenSequence
 from slice_ros.engine.text.choice import choose_tokens
 from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.grammar import Grammars
@@ -165,7 +165,8 @@ class Engine:
         at = clock()
         for sequence, n in launched.work:
             sequence.request.advance(n, at)
-        return Collected(at, [self._append(sequence, token)
+        stops, room = self._stop_tokens, self.info.max_context
+        return Collected(at, [append(sequence, token, stops, room)
                               for sequence, token in zip(launched.sampled, tokens)])
 
     def evict(self, sequence: TokenSequence) -> None:
@@ -232,46 +233,6 @@ class Engine:
             new += sequence.slot is None
         if new > self._slots.free:
             raise ValueError(f'all {self._slots.count} slots are taken: evict a sequence first')
-
-    def _append(self, sequence: TokenSequence, token: int) -> Output:
-        sequence.tokens.append(token)
-        sequence.sampler.accept(token)
-        if sequence.constraint is not None:
-            return self._append_constrained(sequence, token)
-        text, stopped = '', token in self._stop_tokens
-        if not stopped:
-            text, found = sequence.detokenizer.push(token)
-            if found:
-                sequence.finish_reason = 'stop'
-                sequence.pieces.append(text)
-                return Output(sequence, token, text, 'stop')
-        full = len(sequence.tokens) >= self.info.max_context
-        if stopped or full or sequence.generated >= sequence.limit:
-            sequence.finish_reason = 'stop' if stopped else 'length'
-            text += sequence.detokenizer.flush()
-        sequence.pieces.append(text)
-        return Output(sequence, token, text, sequence.finish_reason)
-
-    def _append_constrained(self, sequence: TokenSequence, token: int) -> Output:
-        answer, text, error = sequence.constraint, '', None
-        stopped = token in self._stop_tokens and not answer.error
-        if not stopped:
-            text = answer.accept(token)
-        full = len(sequence.tokens) >= self.info.max_context
-        if answer.error:
-            sequence.finish_reason = 'error'
-            error = _invalid(f'response_format: the answer cannot go on in it: {answer.error}')
-        elif stopped or answer.over:
-            sequence.finish_reason = 'stop'
-        elif full or sequence.generated >= sequence.limit:
-            sequence.finish_reason = 'length' if answer.complete else 'error'
-            if not answer.complete:
-                error = RequestError(
-                    ErrorCode.FORMAT_INCOMPLETE,
-                    f'the answer was not whole in its response_format after {sequence.generated} '
-                    'tokens: raise max_tokens, or ask for less')
-        sequence.pieces.append(text)
-        return Output(sequence, token, text, sequence.finish_reason, error)
 
 
 def _invalid(message: str) -> RequestError:

@@ -24,15 +24,15 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 CONTEXTS = (64, 512)             # all batches at the first, the ends at the second
 PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, behind this many cached
 BUDGET_S = 2.0                   # for all of it
-TRY_S = 0.2                      # to see whether a profile from the cache still holds
+TRY_S = 0.2                      # to check whether a profile from the cache is still right
 _REPEATS = 3
-_QUICKER = math.exp(-OFF)        # of what a profile says: it was measured on a busy machine
+_QUICKER = math.exp(-OFF)        # share of predicted step times below which a profile is wrong
 
 
 class Probe:
-    """Times single steps of an engine on slots of its own. Use as a context manager.
+    """Times single steps of an engine, in seconds, on slots of its own; a context manager.
 
-    Raises ``ValueError`` when the engine has fewer free slots than asked for.
+    Raises ``ValueError`` when the engine has fewer free slots than `slots`.
     """
 
     def __init__(self, engine, slots: int) -> None:
@@ -56,20 +56,20 @@ class Probe:
         self._engine._forget_dropped()
 
     def decode(self, batch: int, context: int) -> float:
-        """Return the seconds of one decode step of `batch` rows behind `context` tokens each."""
+        """Return the seconds of a decode step of `batch` requests with `context` tokens each."""
         self._fill(context)
         return self._time([Segment(slot, context, self._ids[:1], True)
                            for slot in self._slots[:batch]])
 
     def prefill(self, tokens: int, context: int = 0) -> float:
-        """Return the seconds of one prefill chunk of `tokens` behind `context` tokens."""
+        """Return the seconds of a prefill chunk of `tokens` after `context` cached tokens."""
         self._fill(context)
         seconds = self._time([Segment(self._slots[0], context, self._ids[:tokens], True)])
         self._token_s = seconds / tokens
         return seconds
 
     def filling(self, context: int) -> float:
-        """Return the seconds that caching `context` tokens will take, from the last prefill."""
+        """Return the predicted seconds to cache `context` tokens, from the last prefill."""
         return self._token_s * max(context - self._context, 0)
 
     def _fill(self, context: int) -> None:
@@ -89,9 +89,10 @@ class Probe:
 def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyModel:
     """Return the profile of an engine on this machine: from the cache, or measured and cached.
 
-    One from the cache is tried out. Where steps are clearly quicker now, it was measured on a
-    busy machine, and is measured anew; where they are slower, this machine is busy now, and the
-    model will learn that from the steps that are run.
+    A profile from the cache is compared with a few steps. If steps are clearly quicker now, the
+    profile was measured on a busy machine, and is measured again. If they are slower, the machine
+    is busy now, and the latency model learns that online. Raises ``ValueError`` when too few
+    slots are free.
     """
     key = hashlib.sha256(repr((
         engine.info, _machine(engine.info.device), torch.__version__, torch.get_num_threads(),
@@ -103,7 +104,7 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
             share = _share(engine, model)
             if share > _QUICKER:
                 return model
-            logger.info('steps take %.0f %% of what the latency profile says: measured anew',
+            logger.info('steps take %.0f %% of what the latency profile predicts: measured anew',
                         100 * share)
         except ValueError as error:
             logger.warning('%s: measured anew', error)
@@ -119,7 +120,7 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
 
 
 def _share(engine, model: LatencyModel) -> float:
-    """Return how long steps take now as a share of what `model` says: the least of two cases."""
+    """Return step times now as a share of those that `model` predicts: the least of two cases."""
     shares = {1: [], _sizes(engine)[1][-1]: []}
     started = time.perf_counter()
     with Probe(engine, max(shares)) as probe:
@@ -132,7 +133,7 @@ def _share(engine, model: LatencyModel) -> float:
 
 
 def _sizes(engine) -> tuple[list[tuple[int, int]], list[int], list[int]]:
-    """Return prefills (tokens, cached), batches and contexts to measure, each from the least."""
+    """Return prefills (tokens, cached), batches and contexts to measure, in ascending order."""
     room = engine.info.max_context - 1
     prefills = sorted({(min(n, room // 2), min(c, room // 2)) for n, c in PREFILLS})
     limit = min(engine.config.max_batch, engine.info.slots)
@@ -145,14 +146,15 @@ def measure(engine, progress: Callable[[str, float], None],
             budget: float = BUDGET_S) -> LatencyModel:
     """Measure decode steps and prefill chunks, and fit the latency model to their medians.
 
-    The cases take turns, the indispensable ones first, until each was measured several times or
-    `budget` seconds are spent; a case that never came is left to the fit.
+    The cases are measured in turn, several times each, until `budget` seconds are spent. The fit
+    covers a case that was not reached; three cases are always measured. Raises ``ValueError``
+    when too few slots are free.
     """
     prefills, batches, contexts = _sizes(engine)
     cases = [('prefill', n, c) for n, c in prefills]
     cases += [('decode', b, contexts[0]) for b in batches]
     cases += [('decode', b, contexts[-1]) for b in {1, batches[-1]} if len(contexts) > 1]
-    # Each context is filled once: the cases with more cached tokens come last.
+    # Ascending contexts: each is filled once.
     cases.sort(key=lambda case: case[2])
     needed = {('prefill', *prefills[0]), ('decode', 1, contexts[0]),
               ('decode', batches[-1], contexts[0])}
@@ -171,7 +173,7 @@ def measure(engine, progress: Callable[[str, float], None],
                 run = probe.decode if case[0] == 'decode' else probe.prefill
                 times.setdefault(case, []).append(1e3 * run(*case[1:]))
     progress('measuring step times', 1.0)
-    # The first time, caches were cold and memory was taken from the system.
+    # The first time is left out: caches were cold, and memory was taken from the system.
     medians = {case: median(ms[1:] or ms) for case, ms in times.items()}
     return fit(engine.info.model, {c[1:]: ms for c, ms in medians.items() if c[0] == 'decode'},
                {c[1:]: ms for c, ms in medians.items() if c[0] == 'prefill'})
@@ -179,11 +181,11 @@ def measure(engine, progress: Callable[[str, float], None],
 
 def fit(name: str, decode: dict[tuple[int, int], float],
         prefill: dict[tuple[int, int], float]) -> LatencyModel:
-    """Fit a latency model to ms by (batch, context of each row) and by (tokens, context).
+    """Fit a latency model to ms by (batch, context of each request) and by (tokens, context).
 
-    Coefficients are least squares in relative error, none negative. The decode table keeps the
-    measured times at the smallest context, less the context's share, and never falls with the
-    batch.
+    Coefficients minimise the squared relative error, and none is negative. The decode table has
+    the times measured at the smallest context, less the share of the context, and never falls
+    with the batch.
     """
     least = min(context for _, context in decode)
     base = {b: ms for (b, c), ms in decode.items() if c == least}
@@ -202,7 +204,7 @@ def fit(name: str, decode: dict[tuple[int, int], float],
 
 
 def _non_negative_fit(rows: np.ndarray, wanted: np.ndarray) -> list[float]:
-    # Least squares; the most negative coefficient is set to zero until none is left.
+    # Least squares; while a coefficient is negative, the most negative one is set to zero.
     used = list(range(rows.shape[1]))
     while used:
         found = np.linalg.lstsq(rows[:, used], wanted, rcond=None)[0]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.grammar import Constraint
 from slice_ros.engine.text.sampling import Sampler
-from slice_ros.errors import RequestError
+from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 
 
@@ -103,3 +103,50 @@ class Collected(NamedTuple):
 
     at: float              # when the device was done, on the caller's clock
     outputs: list[Output]  # one for each sequence whose last pending token was fed, in order
+
+
+def append(sequence: TokenSequence, token: int, stop_tokens: frozenset[int], max_context: int
+           ) -> Output:
+    """Add a sampled token, which the request counts already; return the text that it releases."""
+    sequence.tokens.append(token)
+    sequence.sampler.accept(token)
+    stopped = token in stop_tokens
+    ended = (len(sequence.tokens) >= max_context
+             or sequence.request.generated >= sequence.limit)
+    if sequence.constraint is not None:
+        return _append_constrained(sequence, token, stopped, ended)
+    text = ''
+    if not stopped:
+        text, found = sequence.detokenizer.push(token)
+        if found:
+            sequence.finish_reason = 'stop'
+            sequence.pieces.append(text)
+            return Output(sequence, token, text, 'stop')
+    if stopped or ended:
+        sequence.finish_reason = 'stop' if stopped else 'length'
+        text += sequence.detokenizer.flush()
+    sequence.pieces.append(text)
+    return Output(sequence, token, text, sequence.finish_reason)
+
+
+def _append_constrained(sequence: TokenSequence, token: int, stopped: bool, ended: bool) -> Output:
+    answer, text, error = sequence.constraint, '', None
+    stopped = stopped and not answer.error
+    if not stopped:
+        text = answer.accept(token)
+    if answer.error:
+        sequence.finish_reason = 'error'
+        error = RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f'response_format: the answer cannot go on in it: {answer.error}')
+    elif stopped or answer.over:
+        sequence.finish_reason = 'stop'
+    elif ended:
+        sequence.finish_reason = 'length' if answer.complete else 'error'
+        if not answer.complete:
+            error = RequestError(
+                ErrorCode.FORMAT_INCOMPLETE,
+                f'the answer was not whole in its response_format after {sequence.generated} '
+                'tokens: raise max_tokens, or ask for less')
+    sequence.pieces.append(text)
+    return Output(sequence, token, text, sequence.finish_reason, error)

@@ -2,5 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model files: where configs, tokenizers and tensors come from. No network, no remote code.
 
-Files are hostile until checked: every fault ends in a `ModelError`. Nothing here runs a model.
+Files are untrusted until checked, and each fault ends in a `ModelError`. Nothing here runs a
+model. Only `model_cache` writes to disk.
 """

@@ -27,7 +27,7 @@ _NAMES = {
 
 
 class GgufFile:
-    """A GGUF file. Raises ``ModelError`` when it is none, damaged, or of another family."""
+    """A GGUF file. Raises ``ModelError`` when it is no GGUF, damaged, or of another family."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,7 +76,7 @@ class GgufFile:
         }
 
     def precision(self) -> str | None:
-        """Return the kind of weights nearest to what the file is stored in, None = 16 bits."""
+        """Return the weights nearest to those of the file: 'int4', 'int8', or None = 16 bits."""
         numbers = {'int4': 0, 'int8': 0, None: 0}
         for tensor in self._tensors.values():
             bits = re.match(r'I?T?Q(\d)', tensor.type.name)
@@ -85,11 +85,11 @@ class GgufFile:
         return max(numbers, key=numbers.get)
 
     def tensors(self, dtype: np.dtype) -> list[Outgoing]:
-        """Return what the file holds under its Hugging Face names, matrices in `dtype`.
+        """Return the tensors under their Hugging Face names, matrices in `dtype`.
 
-        Those in the formats that the native kernels keep stay as they are in the file, uint8
-        [outputs, bytes], with the format behind the name: 'model.norm.weight.Q8_0'. Norms and
-        biases are float32: they are small, and exact this way.
+        Matrices in a format that the native kernels can use are copied unchanged, as uint8
+        [outputs, bytes], with the format after the name: 'model.norm.weight.Q8_0'. Norms and
+        biases are float32, which is exact; they are small.
         """
         found = []
         for tensor in self._tensors.values():
@@ -106,7 +106,7 @@ class GgufFile:
         return found
 
     def _pieces(self, tensor: StoredTensor, floats: bool) -> Iterator[np.ndarray]:
-        """Yield the rows of a tensor, in the order that Hugging Face has them in."""
+        """Yield the rows of a tensor in pieces, in the order of Hugging Face."""
         from gguf import dequantize
         rows, inputs = math.prod(tensor.shape[:-1]), tensor.shape[-1]
         row_bytes = tensor.nbytes // rows
@@ -147,8 +147,8 @@ class GgufFile:
         kind = self._value('rope.scaling.type')
         context = self._need('context_length')
         if 'rope_freqs.weight' in self._tensors:
-            # llama.cpp stores Llama 3's scaling as one divisor a frequency; these are the
-            # numbers of every Llama 3.x but for the factor, which is the largest divisor.
+            # llama.cpp stores the scaling of Llama 3 as a divisor for each frequency. The numbers
+            # below are those of all Llama 3.x; the factor is the largest divisor.
             divisors, = self._pieces(self._tensors['rope_freqs.weight'], True)
             rope |= {'rope_type': 'llama3', 'factor': float(divisors.max()),
                      'low_freq_factor': 1.0, 'high_freq_factor': 4.0,

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The header of a GGUF file: what it says of the model, and where the tensors are.
+"""The header of a GGUF file: metadata of the model, and the positions of its tensors.
 
-The gguf package's reader makes several arrays of every token in the vocabulary, which takes
-seconds and 150 MB. Nothing here needs the vocabulary: long arrays are stepped over.
+The reader of the gguf package makes several arrays for each token of the vocabulary, which takes
+seconds and 150 MB. The engine does not need the vocabulary here, so long arrays are skipped.
 """
 
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ _NUMBERS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 
             12: 'd'}
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
-_MAX_KEPT = 1024  # numbers of an array: a model has fewer layers, and more tokens
+_MAX_KEPT = 1024  # numbers of an array that is read: more than layers, fewer than tokens
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor as it is in the file: rows of blocks."""
+    """A tensor in the file: rows of blocks."""
 
     name: str
     shape: tuple[int, ...]      # in torch's order
     type: GGMLQuantizationType  # noqa: A003
-    start: int                  # byte of the file where its data begin
+    start: int                  # offset of its data in the file, bytes
     nbytes: int
 
 
 def read_header(path: Path) -> tuple[dict[str, object], list[StoredTensor]]:
-    """Return the metadata but for texts in arrays and long arrays, and the tensors.
+    """Return the metadata, without arrays that are long or of texts, and the tensors.
 
-    Raises ``OSError``, or ``ValueError`` with the reason when the file is none or damaged.
+    Raises ``OSError``, or ``ValueError`` with the reason when the file is no GGUF or is damaged.
     """
     with path.open('rb') as file:
         if not path.stat().st_size:

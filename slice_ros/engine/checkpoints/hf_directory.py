@@ -9,23 +9,23 @@ from slice_ros.errors import ModelError, one_line
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 _MAX_LABELS = 1 << 16
-# Tokens that end an answer in the common chat formats, whatever the model's own list says.
+# Tokens that end an answer in the common chat formats, beside those in the model's own list.
 _END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', '<|end|>',
                 '<|eom_id|>', '<end_of_turn>')
 
 
 def read_config(path: Path, complete: bool = False) -> PreTrainedConfig:
-    """Read ``config.json``. Raises ``ModelError`` when there is none, or it asks for own code.
+    """Read ``config.json``. Raises ``ModelError`` when there is none, or it needs code of its own.
 
-    A `complete` one leaves nothing to the defaults of its model type.
+    If it is `complete`, as those converted from GGUF, it needs no defaults of its model type.
     """
     try:
         data = json.loads((path / 'config.json').read_text())
         labels = data.get('num_labels') or 0
-        if not 0 <= labels <= _MAX_LABELS:  # each is given a name, here and now
+        if not 0 <= labels <= _MAX_LABELS:  # transformers makes a name for each
             raise ValueError(f'num_labels is {labels}')
         if complete:
-            # The classes of model types import half of torch: 1.5 s and 90 MB.
+            # Importing the class of a model type takes 1.5 s and 90 MB.
             config = PreTrainedConfig.from_dict(data)
             config.model_type = data['model_type']
             return config
@@ -37,23 +37,23 @@ def read_config(path: Path, complete: bool = False) -> PreTrainedConfig:
         raise
     except FileNotFoundError as error:
         raise ModelError(f'{path} is not a model directory: it holds no config.json') from error
-    except Exception as error:  # transformers has errors of its own for each kind of nonsense
+    except Exception as error:  # transformers raises many types
         raise ModelError(f'{path / "config.json"} cannot be used ({one_line(error)}): take the '
                          'one that belongs to the weights') from error
 
 
 def read_tokenizer(path: Path, config: PreTrainedConfig):
-    """Read the tokenizer. Raises ``ModelError`` when there is none without own code."""
+    """Read the tokenizer. Raises ``ModelError`` when there is none, or it needs its own code."""
     try:
         return AutoTokenizer.from_pretrained(
             str(path), config=config, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # a bare Exception is what tokenizers raise
+    except Exception as error:  # tokenizers raises a bare Exception
         raise ModelError(f'{path} holds no tokenizer that can be loaded ({one_line(error)}): copy '
                          'tokenizer.json and tokenizer_config.json of the model there') from error
 
 
 def stop_tokens(path: Path, config: PreTrainedConfig, tokenizer) -> frozenset[int]:
-    """Return the tokens that end an answer. Raises ``ModelError`` for a broken list of them."""
+    """Return the ids of tokens that end an answer. Raises ``ModelError`` for a damaged list."""
     found = [tokenizer.eos_token_id, config.get_text_config().eos_token_id]
     generation = path / 'generation_config.json'
     if generation.exists():

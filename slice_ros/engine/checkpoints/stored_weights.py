@@ -1,13 +1,13 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Weights as a file stores them: integer codes with scales, bfloat16, or rows still on disk."""
+"""Weights as files store them: integer codes with scales, bfloat16, or rows still on disk."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-# Kept without loss: the kind, and the bytes of a block of 32.
+# Formats that are used without loss: the kind of weights, and the bytes of a block of 32.
 GGUF_FORMATS = {'Q4_0': ('int4', 18), 'Q4_1': ('int4', 20), 'Q8_0': ('int8', 34)}
 GROUP = 32  # inputs that share a scale
 
@@ -45,9 +45,9 @@ class Codes:
 
     @classmethod
     def from_gguf(cls, data: np.ndarray, type_name: str) -> 'Codes | None':
-        """Return the blocks of a GGUF tensor [outputs, bytes] without loss.
+        """Return the weights of a GGUF tensor, uint8 [outputs, bytes], without loss.
 
-        None for a format that is none of `GGUF_FORMATS`.
+        None for a format that is not in `GGUF_FORMATS`.
         """
         if type_name not in GGUF_FORMATS:
             return None
@@ -68,7 +68,7 @@ class Codes:
 
 @dataclass(frozen=True, slots=True)
 class Bfloats:
-    """Weights [outputs, inputs] in bfloat16, which numpy does not know."""
+    """Weights [outputs, inputs] in bfloat16, which numpy does not have."""
 
     bits: np.ndarray  # uint16
 
@@ -87,7 +87,7 @@ class Bfloats:
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Weights [outputs, inputs] that are still in a file; `read` reads rows [first, last)."""
+    """Weights [outputs, inputs] in a file; `read(first, last)` reads rows [first, last)."""
 
     shape: tuple[int, int]
     kind: str | None  # of `Codes`; None for floats

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Safetensors files, read and written a piece at a time: a tensor is never held twice."""
+"""Safetensors files, read and written in pieces, so that no tensor is in memory twice."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _NAMES = {np.dtype(dtype): name for name, dtype in _NUMPY.items() if name != 'BF
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A tensor on its way into a file; `pieces` are its rows, one part after the other."""
+    """A tensor to be written to a file; `pieces` yields its rows in parts, in order."""
 
     name: str
     dtype: np.dtype         # uint8, float16, float32 or float64
@@ -32,7 +32,7 @@ class Outgoing:
 
 
 def write(path: Path, tensors: Sequence[Outgoing]) -> None:
-    """Write a safetensors file, holding one piece of one tensor at a time."""
+    """Write a safetensors file, with one piece of one tensor in memory at a time."""
     header, at = {'__metadata__': {'format': 'pt'}}, 0
     for tensor in tensors:
         end = at + math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
@@ -45,14 +45,15 @@ def write(path: Path, tensors: Sequence[Outgoing]) -> None:
         file.write(len(text).to_bytes(8, 'little') + text)
         for tensor in tensors:
             for piece in tensor.pieces():
-                with np.errstate(over='ignore'):  # infinite then, which loading refuses
+                with np.errstate(over='ignore'):  # becomes infinite, which loading refuses
                     file.write(np.ascontiguousarray(piece, tensor.dtype))
 
 
 class Tensors:
-    """The safetensors of a directory, read from the files when they are asked for.
+    """The tensors of the safetensors files in a directory, each read when it is asked for.
 
-    They are not mapped: what was read of a mapped file stays in memory until all of it is closed.
+    The files are not mapped: pages of a mapped file stay in memory until it is closed. Raises
+    ``ModelError`` for files that are missing or damaged, and for a tensor that does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +101,7 @@ class Tensors:
     def rows(self, name: str) -> StoredRows:
         """Return a matrix that stays in its file until rows of it are read.
 
-        One that a GGUF file had in a format that the kernels keep is read as `Codes`.
+        Rows of a GGUF format that the native kernels can use are read as `Codes`.
         """
         gguf = self._format(name)
         stored = name if gguf is None else f'{name}.{gguf}'
@@ -138,7 +139,7 @@ class Tensors:
         return entry
 
     def _read(self, name: str, first: int = 0, last: int | None = None) -> np.ndarray:
-        """Return bytes of a tensor, all by default."""
+        """Return the bytes [first, last) of a tensor, by default all."""
         file, start, entry = self._where[name]
         begin, end = entry['data_offsets']
         count = (end - begin if last is None else last) - first
@@ -152,7 +153,7 @@ class Tensors:
 
 
 def _listed(index: Path) -> list[Path]:
-    """Return the files that an index names, all beside it."""
+    """Return the files that an index names, all in its directory."""
     try:
         names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
         if any(Path(name).name != name or not name.endswith('.safetensors') for name in names):
@@ -164,7 +165,7 @@ def _listed(index: Path) -> list[Path]:
 
 
 def _header(file: Path) -> tuple[int, dict[str, dict]]:
-    """Return where the data of a safetensors file begin, and its tensors by name."""
+    """Return the offset of the data in a safetensors file, and its tensors by name."""
     with file.open('rb') as opened:
         size = int.from_bytes(opened.read(8), 'little')
         header = json.loads(opened.read(size))

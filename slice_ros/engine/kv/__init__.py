@@ -2,5 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The KV cache: slots, pages, shared prefixes, and the memory they may take.
 
-Counts of requests are not kept here: a slot knows its pages, its request knows the rest.
+Only `Engine` and `Probe` change slots. Nothing here knows requests: a slot has pages, and the
+progress of its request is counted in `slice_ros.request`.
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory there is for keys and values, and giving back what loading leaves behind."""
+"""How much memory the KV cache may take, and returning freed memory to the system."""
 
 import ctypes
 import gc
@@ -14,16 +14,17 @@ import torch
 
 def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
              config: EngineConfig) -> int:
-    """Return how many pages of the KV cache there are to be, by the memory that is free.
+    """Return how many pages of `page_bytes` the KV cache gets, by the memory that is free.
 
-    A GPU holds the weights already; elsewhere they are still to come. Raises ``ModelError`` when
-    there is too little for one request.
+    At most `config.slots` full contexts. On a GPU the weights are loaded already; on CPU the size
+    of the files in `path` is subtracted. Raises ``ModelError`` when there is too little for one
+    request.
     """
     per_slot = -(-max_context // PAGE_TOKENS)
     every = config.slots * per_slot
     gpu = device.type == 'cuda'
     weight_bytes = 0 if gpu else sum(f.stat().st_size for f in path.glob('*.safetensors'))
-    # One full context beside the page that each request begins.
+    # One full context, and the first page of each other request.
     least = min(per_slot + config.slots, every)
     free = _free_on_gpu(device) if gpu else _available_memory()
     if free is None:
@@ -40,25 +41,25 @@ def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int
 
 
 def kv_tokens(pages: int, slots: int, max_context: int) -> int:
-    """Return how many tokens all requests together may hold in `pages`."""
-    # However many tokens requests hold, each leaves a part of one page unused.
+    """Return how many tokens all requests together may have in `pages`."""
+    # Each request leaves a part of its last page unused.
     every = slots * -(-max_context // PAGE_TOKENS)
     return slots * max_context if pages == every else (pages - slots) * PAGE_TOKENS
 
 
 def give_back() -> None:
-    """Give memory that was freed back to the system, where the C library keeps it (glibc)."""
+    """Return freed memory to the system where the C library keeps it (glibc)."""
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:
         trim(0)
 
 
 def _free_on_gpu(device: torch.device) -> int:
-    gc.collect()  # what an earlier engine held
+    gc.collect()  # the memory of an earlier engine
     torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info(device)[0]
     if torch.cuda.get_device_properties(device).is_integrated:
-        # A Jetson has one memory for all; what it keeps of files counts as taken there.
+        # A Jetson has one memory for CPU and GPU; CUDA counts its file cache as used.
         free = max(free, _available_memory() or 0)
     return free
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who holds which part of the KV cache: slots, their pages, and prefixes kept for later requests.
+"""Slots, their pages, and prefixes kept for later requests.
 
-A slot is a row of the page table; a page holds the keys and values of `PAGE_TOKENS` neighbouring
-positions. A slot that its request gave up is kept, with what it holds, until its room is needed:
-the next request that begins with the same tokens takes them over. Pages are counted by the slots
-that name them and written to only by the slot that took them.
+A slot is a row of the page table. A page has the keys and values of `PAGE_TOKENS` neighbouring
+positions. A slot that its request gave up is kept, with its pages, until its room is needed: a
+later request that begins with the same tokens takes them over. Several slots may name one page;
+only the slot that took the page writes to it.
 """
 
 from collections import OrderedDict
@@ -22,36 +22,36 @@ def page_table(slots: int, max_context: int) -> np.ndarray:
 
 
 class Slots:
-    """Slots and pages of a KV cache; `table` [slots, pages of a slot], int32, says where they are.
+    """Gives out slots and pages of a KV cache by writing to its page `table`.
 
-    -1 is no page. The forward pass reads the same table, or keeps a slot's positions in a place
-    of its own and uses the pages as a count alone.
+    `table` is int32 [slots, pages of a slot], with -1 for no page; it is cleared. Runners read
+    the same table; one with caches of its own uses the pages as a count alone.
     """
 
     def __init__(self, table: np.ndarray, pages: int) -> None:
         table.fill(-1)
         self.count = len(table)
         self._table = table
-        self._free = list(range(self.count - 1, -1, -1))  # slots are handed out lowest first
+        self._free = list(range(self.count - 1, -1, -1))  # the lowest slot is given out first
         self._free_pages = list(range(pages - 1, -1, -1))
-        self._named = np.zeros(pages, np.int32)   # by how many slots a page is named
+        self._named = np.zeros(pages, np.int32)   # how many slots name each page
         self._length = [0] * self.count           # pages of each slot
         self._kept: OrderedDict[int, Sequence[int]] = OrderedDict()  # slot -> tokens, oldest first
-        self.dropped: list[int] = []              # slots that lost what they held
+        self.dropped: list[int] = []              # slots without pages; the runner must forget
 
     @property
     def free(self) -> int:
-        """Slots that no request holds."""
+        """Number of slots that no request owns."""
         return len(self._free) + len(self._kept)
 
     def take(self) -> int:
-        """Return an empty slot. Raises ``IndexError`` when requests hold them all."""
+        """Return an empty slot. Raises ``IndexError`` when requests own them all."""
         if not self._free and self._kept:
             self._drop()
         return self._free.pop()
 
     def give(self, slot: int) -> None:
-        """Return a slot that was taken, and what it holds."""
+        """Free a slot and its pages."""
         names = self._table[slot, :self._length[slot]]
         self._named[names] -= 1
         self._free_pages += names[self._named[names] == 0].tolist()
@@ -61,17 +61,17 @@ class Slots:
         self.dropped.append(slot)
 
     def keep(self, slot: int, tokens: Sequence[int]) -> None:
-        """Return a slot that holds the keys and values of `tokens`, for a later request."""
+        """Free a slot, but keep its keys and values, of `tokens`, for a later request."""
         if len(tokens) < PAGE_TOKENS:
             self.give(slot)
         else:
             self._kept[slot] = tokens
 
     def reserve(self, needs: Iterable[tuple[int, int]]) -> None:
-        """Have pages for the first `length` positions of each (slot, length).
+        """Give each (slot, length) the pages of its first `length` positions.
 
-        Raises ``MemoryError`` when requests hold all pages; nothing has changed then but for
-        prefixes that are kept no more.
+        Raises ``MemoryError`` when too few pages are left; no slot of a request has changed then,
+        but kept prefixes are dropped.
         """
         wanted = []
         missing = 0
@@ -91,11 +91,12 @@ class Slots:
             self._add(slot, taken)
 
     def share(self, source: int, tokens: int) -> int | None:
-        """Return a slot with pages for the first `tokens` positions of another, None if no room.
+        """Return a new slot with pages for the first `tokens` positions of slot `source`.
 
-        It names the other's whole pages; the rest, a part of a page, is to be copied.
+        It names the whole pages of `source`; a part of a page at the end has to be copied
+        (`Runner.share`). None when there is no slot or page left.
         """
-        kept = self._kept.pop(source, None)  # it must not be dropped meanwhile
+        kept = self._kept.pop(source, None)  # protects it from being dropped
         try:
             if not self.free:
                 return None
@@ -109,18 +110,18 @@ class Slots:
             return slot
         finally:
             if kept is not None:
-                self._kept[source] = kept  # used just now
+                self._kept[source] = kept  # the most recently used
 
     def longest_prefix(self, tokens: Sequence[int],
                        live: Iterable[tuple[int, Sequence[int], int]]) -> tuple[int, int]:
-        """Return (slot, how many) of the most first `tokens` held, by a kept slot or a live one.
+        """Return (slot, length) of the longest cached prefix of `tokens`, or (-1, 0) for none.
 
-        `live` are (slot, its tokens, how many of them are held). Less than a page is not worth
-        the while: it is (-1, 0) then.
+        `live` are (slot, its tokens, how many of these are cached); kept slots are searched too.
+        The last of `tokens` is left out, and a prefix shorter than a page counts as none.
         """
         best, most = -1, PAGE_TOKENS - 1
-        for slot, held, length in [*live, *((s, t, len(t)) for s, t in self._kept.items())]:
-            same = _common(tokens, held, min(length, len(tokens) - 1), most)
+        for slot, cached, length in [*live, *((s, t, len(t)) for s, t in self._kept.items())]:
+            same = _common(tokens, cached, min(length, len(tokens) - 1), most)
             if same > most:
                 best, most = slot, same
         return (best, most) if best >= 0 else (-1, 0)
@@ -137,10 +138,10 @@ class Slots:
 
 
 def _common(a: Sequence[int], b: Sequence[int], limit: int, least: int) -> int:
-    """Return how many first numbers are equal, up to `limit`; 0 if not more than `least`."""
+    """Return the length of the common prefix, up to `limit`; 0 if not more than `least`."""
     if limit <= least or a[:least] != b[:least]:
         return 0
-    low, high = least, limit  # equal up to low; not known beyond
+    low, high = least, limit  # equal up to low; unknown beyond
     while low < high:
         middle = (low + high + 1) // 2
         if a[low:middle] == b[low:middle]:

@@ -1,6 +1,7 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Model families: which can run, and what their configs and tensors must be.
+"""Model families: which can run, and which configs and tensors they need.
 
-Descriptions only: what computes with them are the `runners`.
+Descriptions and checks only: nothing here computes a step, that is for `runners`. May import
+`checkpoints`.
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Models of the Llama family: which are, and what their configs say of heads and rotations."""
+"""The Llama family: its members, and what their configs define of heads and rotations."""
 
 import torch
 from transformers import PreTrainedConfig
@@ -30,7 +30,7 @@ def head_dim(config: PreTrainedConfig) -> int:
 
 
 def sliding_window(config: PreTrainedConfig) -> int | None:
-    """Return how far back attention sees, None if all the way."""
+    """Return how many tokens attention sees, None if all."""
     window = getattr(config, 'sliding_window', None)
     layers = getattr(config, 'layer_types', None)
     return window if window and (not layers or 'sliding_attention' in layers) else None
@@ -39,8 +39,8 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
 def rope_tables(config: PreTrainedConfig, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return cosines and sines [length, 1, head_dim], the first half of the sines negated.
 
-    Frequencies of scaled rope types are transformers' own, for every type that does not depend on
-    the length of the text.
+    float32. Frequencies of scaled rope types are computed by transformers, for every type that
+    does not depend on the length of the text.
     """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
     rope = config.rope_parameters or {}

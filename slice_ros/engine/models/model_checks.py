@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a config of the Llama family must say, and its tensors be, before memory is taken."""
+"""Checks of a config of the Llama family and of its tensors' shapes, before memory is taken."""
 
 import math
 
@@ -14,11 +14,11 @@ _COUNTS = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attenti
 _OPTIONAL_COUNTS = ('head_dim', 'sliding_window', 'max_position_embeddings')
 _ROPE = ('rope_theta', 'factor', 'low_freq_factor', 'high_freq_factor',
          'original_max_position_embeddings')
-_MOST = 1 << 31  # what the kernels count with
+_MOST = 1 << 31  # the kernels count in int32
 
 
 def check_numbers(path: object, config: PreTrainedConfig) -> None:
-    """Raise ``ModelError`` when a number of the config is none that a model could have."""
+    """Raise ``ModelError`` when a number of the config is outside the range of any model."""
     for name in (*_COUNTS, *_OPTIONAL_COUNTS):
         value = getattr(config, name, None)
         if value is None and name in _OPTIONAL_COUNTS:
@@ -39,9 +39,10 @@ def check_numbers(path: object, config: PreTrainedConfig) -> None:
 
 
 def check_shapes(path: object, config: PreTrainedConfig, tensors: Tensors) -> None:
-    """Raise ``ModelError`` when the tensors are not of the shapes that the config speaks of.
+    """Raise ``ModelError`` when the tensors do not have the shapes that the config defines.
 
-    Tensors are no larger than their files: so is then what the config has memory taken for.
+    Tensors are no larger than their files. So a config that passes asks for no more memory than
+    its files have.
     """
     hidden, dim = config.hidden_size, head_dim(config)
     queries, keys = config.num_attention_heads * dim, config.num_key_value_heads * dim
@@ -51,7 +52,7 @@ def check_shapes(path: object, config: PreTrainedConfig, tensors: Tensors) -> No
         wanted['lm_head.weight'] = (config.vocab_size, hidden)
     for name, shape in wanted.items():
         _check_shape(path, name, shape, tensors)
-    # Downwards, so that a thousand million layers end at the first one missed.
+    # From the last layer: a false number of layers fails at once.
     for layer in range(config.num_hidden_layers - 1, -1, -1):
         at = f'model.layers.{layer}.'
         for name, shape in {

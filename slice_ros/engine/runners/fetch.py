@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers on their way from the device to the host, which goes on until it needs them."""
+"""Copying numbers from the device to the host without waiting for them."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ import torch
 
 
 def fetch(numbers: torch.Tensor) -> Callable[[], list]:
-    """Have `numbers` copied to the host; return what gives them as a list.
+    """Start copying `numbers` to the host; return a function that gives them as a list.
 
-    That call waits for whatever the device had to do until now, even if there are no numbers. It
-    lets errors of the device through. Without a GPU there is nothing to wait for.
+    That function waits until the device has done all work queued so far, even if `numbers` is
+    empty. It lets errors of the device through. On CPU it waits for nothing.
     """
     if numbers.device.type != 'cuda':
         return numbers.tolist

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tokens of a step: chosen one after the other on CPU, all at once on a device."""
+"""Choosing the tokens of a step: one request after the other on CPU, all at once on a GPU."""
 
 from collections.abc import Callable, Mapping, Sequence
 import math
@@ -13,10 +13,10 @@ import torch
 def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
                   forbidden: Mapping[int, torch.Tensor] | None = None
                   ) -> Callable[[], list[int]]:
-    """Return what gives a token id for each row of float32 `logits` [rows, vocab].
+    """Return a function that gives a token id for each row of float32 `logits` [rows, vocab].
 
-    `forbidden` are, by row, the tokens [vocab], bool, that may not be chosen, whatever filters
-    and penalties would leave.
+    `forbidden` has, by row, bool [vocab]: the tokens that must not be chosen. The logits must not
+    change until the function has returned.
     """
     if logits.device.type != 'cpu':
         return choose_at_once(logits, samplers, forbidden or {})
@@ -24,7 +24,7 @@ def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
     for row, sampler in enumerate(samplers):
         without = forbidden.get(row) if forbidden else None
         if without is not None:
-            # The largest logit of all, where it is allowed, is the largest of those allowed.
+            # If the largest logit is allowed, it is also the largest of the allowed ones.
             if not sampler.plain_greedy or without[tokens[row]]:
                 masked = logits[row].masked_fill(without.to(logits.device), -math.inf)
                 tokens[row] = sampler.choose(masked)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choosing the tokens of all requests of a step at once, on the device that has their logits.
 
-The same choices as `Sampler.choose` makes one after the other; the host waits once, for the ids.
+The choices are those of `Sampler.choose`. The host waits for the device once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,7 @@ import torch
 
 def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
                    forbidden: Mapping[int, torch.Tensor]) -> Callable[[], list[int]]:
-    """Return what waits for a token id for each row of `logits`, which are left alone until then.
-
-    Arguments as those of `choose_tokens`.
-    """
+    """Return a function that waits for a token id for each row of `logits`; as `choose_tokens`."""
     draws = {row: sampler.draw() for row, sampler in enumerate(samplers)
              if sampler.sampling.temperature >= COLD}
     logits = _adjusted(logits, samplers, forbidden)
@@ -27,7 +24,7 @@ def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
     def decided() -> list[int]:
         tokens, rest = arrived()
         for row, undecided in enumerate(rest):
-            if undecided:  # so flat that the first look did not reach top-p: rare, and it waits
+            if undecided:  # rare: the first look did not reach top-p; this waits once more
                 tokens[row] = pick(*filtered(logits[row], samplers[row].sampling), draws[row])
         return tokens
     return decided
@@ -35,9 +32,9 @@ def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
 
 def chosen(logits: torch.Tensor, samplers: Sequence[Sampler], draws: Mapping[int, float]
            ) -> torch.Tensor:
-    """Return [2, rows] on the device: token ids, and whether a row needs another look.
+    """Return int64 [2, rows] on the device: token ids, and whether a row is still undecided.
 
-    `draws` are the random numbers of rows that do not take the most likely token.
+    `draws` has the random number, from 0 to below 1, of each row that is not greedy.
     """
     tokens = logits.argmax(-1)
     rest = torch.zeros_like(tokens)
@@ -75,7 +72,7 @@ def _of_the_likeliest(probs: torch.Tensor, draw: torch.Tensor, min_p: torch.Tens
     top = torch.where(number < torch.where(top_k > 0, top_k, FIRST_LOOK), top, 0.0)
     found = top.sum(-1, True)
     whole = torch.where(top_k > 0, found, 1.0)
-    # A look at all of the vocabulary has found what there is.
+    # A look at the whole vocabulary leaves nothing undecided.
     rest = (top_k == 0) & (top_p < 1) & (found < top_p) & (FIRST_LOOK < vocab)
     inside = (top.cumsum(-1) - top < top_p * whole) | (top_p == 1) | (number == 0)
     inside &= top >= min_p.float() * top[:, :1]
@@ -85,14 +82,14 @@ def _of_the_likeliest(probs: torch.Tensor, draw: torch.Tensor, min_p: torch.Tens
 
 
 def _drawn(probs: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
-    """Return [rows, 1]: where the share `draw` [rows, 1] of all probability is reached."""
+    """Return int64 [rows, 1]: the index where the share `draw` [rows, 1] of the sum is reached."""
     cumulative = probs.cumsum(-1, dtype=torch.float64)
     return torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True)
 
 
 def _adjusted(logits: torch.Tensor, samplers: Sequence[Sampler],
               forbidden: Mapping[int, torch.Tensor]) -> torch.Tensor:
-    """Return logits with repetition penalties, and without the tokens that are forbidden."""
+    """Return logits with repetition penalties, and -inf for forbidden tokens."""
     penalised = [row for row, sampler in enumerate(samplers) if sampler.seen is not None]
     if not penalised and not forbidden:
         return logits
@@ -107,7 +104,7 @@ def _adjusted(logits: torch.Tensor, samplers: Sequence[Sampler],
 
 
 def _upload(host: torch.Tensor, device: torch.device) -> torch.Tensor:
-    # From pinned memory, or the copy would wait for all that the device has still to do.
+    # From pinned memory: otherwise the copy waits for all work queued on the device.
     if device.type == 'cuda':
         host = host.contiguous().pin_memory()
     return host.to(device, non_blocking=True)

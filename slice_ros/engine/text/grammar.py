@@ -1,10 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Answers of a given form: what may be sampled next, and where the answer is whole.
+"""Response formats: which tokens may be sampled next, and when an answer is complete.
 
-A request's format is compiled into a matcher (llguidance) when it comes. From then on the matcher
-is fed each sampled token, and says before each which tokens keep the form: that takes some tens
-of microseconds, in a thread of its own, while the forward pass runs.
+The format of a request is compiled into a matcher (llguidance) when the request is opened. The
+matcher consumes each sampled token. Before each token it computes a mask of the allowed ones. This
+takes some tens of microseconds, in a thread of its own, while the forward pass runs.
 """
 
 import codecs
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _MAX_CHOICES = 256
 _MAX_CHOICE_BYTES = 16384   # of all choices together
 _MASK_S = 0.05              # processor time that one mask may take
-# Blanks are where json.dumps puts them and nowhere else: a small model would go on for ever.
+# Blanks only where json.dumps puts them: a small model may repeat optional ones for ever.
 _JSON = {'item_separator': ', ', 'key_separator': ': ', 'whitespace_flexible': False}
 
 
@@ -57,10 +57,10 @@ class Grammars:
         self._vocab_size = vocab_size
 
     def compile(self, wanted: ResponseFormat) -> 'Constraint | None':  # noqa: A003
-        """Return what holds an answer to a format; None for free text.
+        """Return the constraint that keeps an answer in a format; None for free text.
 
-        Raises ``RequestError``, INVALID_REQUEST, when there is no such format, it is too large or
-        costly, or no answer has it.
+        Raises ``RequestError``, INVALID_REQUEST, when the format is unknown, too large or too
+        costly, or no answer can have it.
         """
         kind, choices, grammar = wanted.kind, wanted.choices, wanted.grammar
         if kind not in FORMATS:
@@ -82,7 +82,7 @@ class Grammars:
             elif kind == 'regex':
                 _check_size(grammar, MAX_REGEX_BYTES)
                 check_repeats(grammar)
-                # Digits are 0 to 9: few programs that read an answer know the others.
+                # \d is 0 to 9 alone: few programs can read other Unicode digits.
                 compiled = LLMatcher.grammar_from_lark(f'start: /{regex_to_lark(grammar, "d")}/')
             else:
                 _check_size(grammar, MAX_BYTES)
@@ -106,24 +106,27 @@ class Grammars:
         return answer
 
     def prepare(self, answers: Sequence['Constraint']) -> Future | None:
-        """Have the masks of the next tokens computed; they are there when the result is."""
+        """Start computing the masks of the next tokens; the future is done when they are.
+
+        None when there are no `answers`.
+        """
         if not answers:
             return None
         return self._worker.submit(lambda: [answer.prepare() for answer in answers])
 
 
 class Constraint:
-    """The answer of one request on its way through its grammar.
+    """The state of one answer in its grammar.
 
-    `forbidden` [vocab], bool, are the tokens that may not come next, once `prepare` has run;
-    `over` says that nothing can follow; `error` is empty, or why it cannot go on.
+    `forbidden`, bool [vocab], has the tokens that must not come next; `prepare` sets it. `over` is
+    True when nothing can follow. `error` is empty, or the reason why the answer cannot go on.
     """
 
     def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer, not_stops: np.ndarray,
                  vocab_size: int, endings: tuple[bytes, ...]) -> None:
         self._matcher, self._tokenizer, self._not_stops = matcher, tokenizer, not_stops
         self._allowed = np.zeros(len(not_stops) // 32, np.int32)
-        self._endings = endings      # what may follow, of a choice
+        self._endings = endings      # the rest of each choice that is still possible
         self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
         self._vocab_size = vocab_size
         self._prepared = self.over = False
@@ -132,11 +135,11 @@ class Constraint:
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has its form as it is."""
+        """Whether the answer has its format as it is now."""
         return self.over or self._matcher.is_accepting()
 
     def prepare(self) -> None:
-        """Compute `forbidden` for the next token, unless that was done."""
+        """Compute `forbidden` for the next token, unless it is computed already."""
         if self._prepared or self.error:
             return
         self._prepared = True
@@ -145,7 +148,7 @@ class Constraint:
         spent = time.thread_time() - began
         allowed = np.unpackbits(self._allowed.view(np.uint8), bitorder='little')
         if not self._matcher.is_accepting():
-            allowed &= self._not_stops  # some models end with a token that is also text
+            allowed &= self._not_stops  # the stop token of some models is also text
         if self._matcher.is_error() or not allowed.any():
             self._fail(self._matcher.get_error() or 'NoExtension')
         elif spent > _MASK_S:
@@ -153,9 +156,9 @@ class Constraint:
         self.forbidden = torch.from_numpy(allowed[:self._vocab_size] == 0)
 
     def accept(self, token: int) -> str:
-        """Take a sampled token in; return the text that becomes printable with it.
+        """Consume a sampled token; return the text that becomes printable with it.
 
-        That is all the rest where only one choice is left.
+        When only one choice is left, this is all of its rest.
         """
         self._prepared = False
         if self.error or not self._matcher.consume_token(token):
@@ -201,7 +204,7 @@ def _check_size(grammar: str, limit: int) -> None:
 
 
 def _reason(message: str) -> str:
-    """Return the gist of what llguidance says of a grammar, in one short line."""
+    """Return the main point of an error of llguidance, in one short line."""
     if 'NoExtension' in message:
         return 'no answer can have it'
     found = re.search(r'^error: (.*)$', message, re.MULTILINE)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing the next token: greedy, or from the probabilities that the request's filters leave."""
+"""Choosing the next token of one request: greedy, or by chance after the request's filters."""
 
 from collections.abc import Sequence
 import random
@@ -8,17 +8,17 @@ import random
 from slice_ros.engine.config import Sampling
 import torch
 
-# Filters look at this many of the most likely tokens first, at all only where that is not enough.
+# Filters sort this many of the most likely tokens, and all only where these are not enough.
 FIRST_LOOK = 256
-# Colder than this, quotients of logits overflow, and the most likely token has all probability.
+# Below this temperature logits divided by it overflow; the most likely token is taken instead.
 COLD = 1e-5
 
 
 class Sampler:
     """The choices of one request.
 
-    Each request draws from its own random numbers, one per token, so that its text depends on its
-    seed and its logits alone, never on who shared the step.
+    Each request has its own random numbers, one for each token. So its text depends on its seed
+    and its logits alone, not on the other requests of a step.
     """
 
     __slots__ = ('sampling', 'plain_greedy', '_random', 'seen')
@@ -27,7 +27,7 @@ class Sampler:
         self.sampling = sampling
         self._random = random.Random(sampling.seed)  # None: seeded by the system
         self.seen = set(prompt) if sampling.repetition_penalty != 1 else None
-        # Whether the choice is the largest logit as it is.
+        # Whether the choice is the largest logit, without a penalty.
         self.plain_greedy = sampling.temperature == 0 and self.seen is None
 
     def choose(self, logits: torch.Tensor) -> int:
@@ -48,13 +48,13 @@ class Sampler:
         return self._random.random()
 
     def accept(self, token: int) -> None:
-        """Note that `token` became part of the text."""
+        """Record that `token` became part of the text."""
         if self.seen is not None:
             self.seen.add(token)
 
 
 def filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return probabilities that are left, not normalised, and their ids (None = all, in order)."""
+    """Return the remaining probabilities, not normalised, and their ids (None = all, in order)."""
     probs = torch.softmax(logits / wanted.temperature, 0)
     vocab = len(probs)
     if not wanted.top_k and wanted.top_p == 1:
@@ -64,7 +64,7 @@ def filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, torc
     look = wanted.top_k or FIRST_LOOK
     top, ids = torch.topk(probs, min(look, vocab))
     if wanted.top_p < 1:
-        # As in transformers, top-p counts the probability that top-k has left as the whole.
+        # As in transformers, top-p is a share of the probability that top-k leaves.
         whole = float(top.sum()) if wanted.top_k else 1.0
         if not wanted.top_k and float(top.sum()) < wanted.top_p and len(top) < vocab:
             top, ids = torch.sort(probs, descending=True)
@@ -78,7 +78,7 @@ def filtered(logits: torch.Tensor, wanted: Sampling) -> tuple[torch.Tensor, torc
 
 
 def pick(probs: torch.Tensor, ids: torch.Tensor | None, draw: float) -> int:
-    """Return which token a random number chooses of what `filtered` returned."""
+    """Return the token that `draw`, from 0 to below 1, chooses of what `filtered` returned."""
     cumulative = probs.cumsum(0, dtype=torch.float64)
     at = int(torch.searchsorted(cumulative, draw * float(cumulative[-1]), right=True))
     at = min(at, len(cumulative) - 1)

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a JSON schema or a regular expression may ask for, so that compiling it stays quick.
+"""Limits of JSON schemas and regular expressions, so that compiling them stays quick.
 
-Compilers of grammars bound the size of what they build, but not every search on the way there.
-The limits below leave out what was found to take seconds; they are far above what a planner uses.
+llguidance bounds the size of a compiled grammar, but not each search while it compiles. Schemas
+beyond the limits below were measured to take seconds; planners stay far below them.
 """
 
 from collections.abc import Iterator
@@ -19,22 +19,23 @@ _MAX_PROPERTIES = 200     # of one object
 _MAX_ALL_PROPERTIES = 500
 _MAX_VALUES = 1000        # enum, anyOf ...
 _MAX_REGEXES = 64         # patterns and formats
-_MAX_COMBINED = 4         # of them, where any may have to hold together with others
+_MAX_COMBINED = 4         # of these, if the schema combines schemas
 _MAX_REPEATS = 500        # of a part of a regular expression, nested ones multiplied
 _MAX_MULTIPLE = 1000
-_STEP = 1e-6              # between two numbers of a schema that names none
+_STEP = 1e-6              # multipleOf of numbers for which the schema has none
 
 _COMBINING = ('allOf', 'anyOf', 'oneOf', '$ref')
-_NAMES = ('properties', 'patternProperties', '$defs', 'definitions')  # of names, not keywords
+# The keys of their objects are names, not keywords.
+_NAMES = ('properties', 'patternProperties', '$defs', 'definitions')
 _WITHOUT_FORCE = frozenset((
     '$comment', '$defs', '$id', '$schema', 'default', 'definitions', 'deprecated', 'description',
     'discriminator', 'examples', 'readOnly', 'title', 'type', 'writeOnly'))
 
 
 def read_schema(text: str) -> dict:
-    """Return a JSON schema. Raises ``ValueError`` with what is wrong with it.
+    """Return the JSON schema in `text`. Raises ``ValueError`` with what is wrong with it.
 
-    Its numbers get an end: a small model would add digits for ever.
+    Its numbers get a limit of digits: a small model may add digits for ever.
     """
     try:
         schema = json.loads(text, parse_constant=_no_number)
@@ -79,7 +80,7 @@ def read_schema(text: str) -> dict:
 
 def check_repeats(regex: str) -> None:
     """Raise ``ValueError`` when a regular expression repeats a part too many times."""
-    worst = [1]       # most repeats inside each open group
+    worst = [1]       # most repeats so far inside each open group
     last = 1          # of the part just read
     at = 0
     part = re.compile(r'\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*)(?:,(\d*))?\}|.', re.DOTALL)
@@ -121,7 +122,7 @@ def _objects(schema: dict) -> Iterator[tuple[str, dict]]:
 
 
 def _combines(node: dict) -> bool:
-    """Return whether parts of a schema may have to hold together."""
+    """Return whether several parts of a schema may apply to the same value."""
     how = [key for key in _COMBINING if key in node]
     if not how:
         return False
@@ -132,7 +133,7 @@ def _combines(node: dict) -> bool:
 
 
 def _endless(node: dict) -> bool:
-    """Return whether a schema takes numbers with any number of digits."""
+    """Return whether a schema allows numbers with any number of digits."""
     kinds = node.get('type')
     if 'number' not in (kinds if isinstance(kinds, list) else [kinds]):
         return False

@@ -12,14 +12,14 @@ from slice_ros.errors import ErrorCode, RequestError
 from tokenizers.decoders import ByteLevel
 
 ROLES = ('system', 'user', 'assistant')
-_MARK = re.compile('(\x02[0-9a-f]{32}\x03)')   # stands for a text that holds special tokens
+_MARK = re.compile('(\x02[0-9a-f]{32}\x03)')   # replaces a text that has special tokens
 
 
 class PromptEncoder:
     """Encodes prompts and chats with a Hugging Face tokenizer. Thread-safe.
 
-    Text that could not fit `max_context` tokens whatever it says is refused by its length in
-    bytes, so that megabytes of text cost nothing.
+    Text with more bytes than `max_context` tokens can have is refused by its length alone, so
+    that megabytes of text cost nothing.
     """
 
     def __init__(self, tokenizer, max_context: int) -> None:
@@ -32,7 +32,7 @@ class PromptEncoder:
         self._special_ids = frozenset(tokenizer.all_special_ids)
         self.decode = partial(tokenizer.decode, skip_special_tokens=True,
                               clean_up_tokenization_spaces=False)
-        self.additive = False  # whether a text is what its tokens say by themselves, in a row
+        self.additive = False  # the text of tokens is the concatenation of their single texts
         self._backend = backend
         if backend is not None:
             backend.no_padding()
@@ -45,7 +45,7 @@ class PromptEncoder:
             self.additive = isinstance(backend.decoder, ByteLevel)
 
     def encode(self, prompt: str) -> list[int]:
-        """Encode a raw prompt, in which special tokens are taken as such.
+        """Encode a raw prompt; special tokens in it are encoded as special tokens.
 
         Raises ``RequestError``: INVALID_REQUEST when it is empty or no Unicode text,
         PROMPT_TOO_LONG when it does not fit the context.
@@ -57,30 +57,30 @@ class PromptEncoder:
         return self.check_tokens(self.ids(prompt, with_bos=True))
 
     def encode_chat(self, messages: Iterable[tuple[str, str]]) -> list[int]:
-        """Encode (role, content) messages with the chat template, up to where the answer starts.
+        """Encode (role, content) messages with the chat template, up to the start of the answer.
 
-        A special token written inside a content is text and opens no turn. Raises
+        A special token written in a content is encoded as text and opens no turn. Raises
         ``RequestError``: INVALID_REQUEST for an unknown role, no message, messages that the
-        template refuses (its own sentence), or a model without template; PROMPT_TOO_LONG.
+        template refuses (with its own sentence), or a model without template; PROMPT_TOO_LONG.
         """
         chat, literal = self._checked(messages)
         return self.check_tokens(self._ids_with_literals(self._rendered(chat), literal))
 
     def extend_chat(self, tokens: list[int], prompt_tokens: int,
                     messages: list[tuple[str, str]], new: list[tuple[str, str]]) -> list[int]:
-        """Encode `messages` and `new` as `encode_chat` does, but so that `tokens` go on.
+        """Encode `messages` and `new` as `encode_chat` does, but as a continuation of `tokens`.
 
-        `tokens` are a prompt, `prompt_tokens` long, and its answer; the last of `messages` is
-        this answer. Tokenising its text anew may give others: these are kept, and what the
-        template adds behind them is appended. All is encoded anew where the template does not
-        extend its own earlier text (it strips, moves or leaves out something). Raises as
+        `tokens` are a prompt of `prompt_tokens` tokens and its answer; the last of `messages` is
+        this answer. Encoding its text again may give other tokens, which no cache has. So
+        `tokens` are kept, and the text that the template adds after them is appended. If the
+        template does not extend its own earlier text, everything is encoded again. Raises as
         `encode_chat` does.
         """
         chat, literal = self._checked([*messages, *new])
         text, answer = self._rendered(chat), len(messages) - 1
         spoken = self._rendered(chat[:answer]) + chat[answer]['content']
         rest = text[len(spoken):]
-        # Text may be cut in two before a special token, and tokenises the same.
+        # Text that is cut in front of a special token has the same tokens as the whole.
         if not text.startswith(spoken) or not rest.startswith(tuple(self._special)):
             return self.check_tokens(self._ids_with_literals(text, literal))
         return self.check_tokens([
@@ -88,12 +88,12 @@ class PromptEncoder:
             *self._ids_with_literals(rest, literal)])
 
     def _answer(self, tokens: list[int], text: str) -> list[int]:
-        """Return the tokens of an answer as far as they say `text` and nothing else.
+        """Return the tokens of an answer if they decode to `text`, else the tokens of `text`.
 
-        One that the model gave a special token in mid-text would otherwise forge a turn.
+        An answer with a special token in mid-text would otherwise forge a turn.
         """
         if tokens and tokens[-1] in self._special_ids:
-            tokens = tokens[:-1]  # the stop: the template brings its own
+            tokens = tokens[:-1]  # the stop token: the template adds its own
         if self._special_ids.isdisjoint(tokens) and self.decode(tokens) == text:
             return tokens
         mark = _mark()
@@ -101,7 +101,10 @@ class PromptEncoder:
 
     def _checked(self, messages: Iterable[tuple[str, str]]
                  ) -> tuple[list[dict[str, str]], dict[str, str]]:
-        """Return the chat, and by their marks in it the texts that hold special tokens."""
+        """Return the chat, and {mark: content} for each content that has special tokens.
+
+        The mark replaces the content in the chat.
+        """
         template = self._tokenizer.get_chat_template() if self._tokenizer.chat_template else None
         if template is None:
             raise RequestError(ErrorCode.INVALID_REQUEST,
@@ -110,7 +113,7 @@ class PromptEncoder:
         for role, content in messages:
             self._check_text('role', role)
             self._check_text('message content', content)
-            # Other roles are taken where the template names them ('tool' ...).
+            # Other roles are allowed if the template names them ('tool' ...).
             known = role in ROLES or role.isidentifier() and (
                 f"'{role}'" in template or f'"{role}"' in template)
             if not known:
@@ -135,7 +138,10 @@ class PromptEncoder:
                                f'the chat template refuses these messages: {error}') from error
 
     def check_tokens(self, tokens: list[int]) -> list[int]:
-        """Return `tokens` if there is at least one and room behind them for an answer."""
+        """Return `tokens` if there is at least one, and room in the context for an answer.
+
+        Raises ``RequestError``: INVALID_REQUEST for no token; PROMPT_TOO_LONG.
+        """
         if not tokens:
             raise RequestError(ErrorCode.INVALID_REQUEST, 'the prompt holds no token')
         if len(tokens) >= self._max_context:
@@ -146,7 +152,7 @@ class PromptEncoder:
         return tokens
 
     def ids(self, text: str, with_bos: bool = False) -> list[int]:
-        """Return the tokens of a text of any length, special tokens taken as such."""
+        """Return the tokens of a text of any length; special tokens in it count as such."""
         if self._backend is None:
             return list(self._tokenizer.encode(text, add_special_tokens=with_bos))
         # The batch call releases the interpreter lock while it works.
@@ -154,7 +160,7 @@ class PromptEncoder:
 
     @cached_property
     def _plain(self):
-        """A tokenizer to which '<|im_start|>' is text: tens of MB that few requests need."""
+        """A copy that encodes special tokens as text. Made on first use: it takes tens of MB."""
         copy = type(self._backend).from_str(self._backend.to_str())
         copy.encode_special_tokens = True
         return copy
@@ -178,7 +184,7 @@ class PromptEncoder:
         if not isinstance(text, str):
             raise RequestError(ErrorCode.INVALID_REQUEST,
                                f'the {what} must be text, not {type(text).__name__}')
-        # Length first: nothing is done with megabytes.
+        # The length first: no other work is done on megabytes.
         self._check_bytes(len(text))
         try:
             text.encode()

@@ -1,10 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The forward pass on a GPU: decode steps are recorded once a batch size, and replayed.
+"""The forward pass on a GPU: decode steps are recorded once for each batch size, and replayed.
 
-A replay reads token ids, positions and pages from a buffer that never moves, so a step costs one
-copy to the device and one launch, whoever takes part. Steps with prefill chunks launch the same
-kernels one by one; nothing in either waits for the host.
+A replay reads token ids, positions and pages from a buffer with a fixed address. So a step costs
+one copy to the device and one launch, for any requests. Steps with prefill chunks launch the same
+kernels one by one. The device never waits for the host in either.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,20 +24,20 @@ from torch.nn import functional as F
 
 logger = logging.getLogger(__name__)
 
-_PROGRAMS = 2         # of attention at least, for each of the GPU's processors to have work
+_PROGRAMS = 2         # of attention at least, for each processor of the GPU
 _MOST_SPLITS = 32
-_TOLERANCE = 0.1      # relative: rounding gives 0.01 to 0.03 in 16 bits, other logits above 1
-_CHECKED = 150        # tokens behind which a step is checked: several tiles of keys
+_TOLERANCE = 0.1      # relative: rounding gives 0.01 to 0.03 in 16 bits, wrong logits above 1
+_CHECKED = 150        # cached tokens of the steps that are checked: several tiles of keys
 
 
 class _Recorded:
-    """Numbers and graph of decode steps with up to `rows` requests."""
+    """Buffer and graph of decode steps with up to `rows` requests."""
 
     def __init__(self, runner: 'GraphRunner', rows: int, warm: 'torch.cuda.Stream | None') -> None:
         self.rows = rows
         programs = runner.programs // (rows * runner.weights.kv_heads)
         self.splits = min(1 << max(programs - 1, 0).bit_length(), _MOST_SPLITS)
-        # Rows that nobody uses feed token 0 to the first place of the scratch page.
+        # Unused rows feed token 0 to the first place of the scratch page.
         self._batch = Batch(runner.cache, rows, rows, runner.device, pinned=warm is not None)
         self._batch.set([], [], [], [], [])
         self._graph = self._copied = None
@@ -47,11 +47,11 @@ class _Recorded:
     def _record(self, runner: 'GraphRunner', warm: 'torch.cuda.Stream') -> None:
         warm.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(warm):
-            for _ in range(2):  # compiles the kernels; libraries take their work space
+            for _ in range(2):  # compiles the kernels; libraries allocate their work space
                 runner.decode(self._batch, self.splits).argmax(-1)
         torch.cuda.current_stream().wait_stream(warm)
         self._copied, self._graph = torch.cuda.Event(), torch.cuda.CUDAGraph()
-        # What other threads do with the device meanwhile is no part of it.
+        # thread_local: work of other threads on the device is not recorded.
         with torch.cuda.graph(self._graph, pool=runner.pool, capture_error_mode='thread_local'):
             self._compute(runner)
 
@@ -60,13 +60,13 @@ class _Recorded:
         self.tokens = self.logits.argmax(-1)
 
     def run(self, runner: 'GraphRunner', segments: Sequence[Segment]) -> None:
-        """Feed one token of each segment: `logits` and `tokens` are of the first rows then."""
+        """Feed one token of each segment; results are in the first rows of `logits`, `tokens`."""
         if self._copied is not None:
             self._copied.synchronize()  # the last copy may still read the buffer
         slots = [s.slot for s in segments]
         self._batch.set([s.ids[0] for s in segments], slots, [s.start for s in segments], [],
                         slots)
-        if self._graph is None:  # no GPU: the same step, one kernel after the other
+        if self._graph is None:  # no GPU, as in tests: the same step, kernel by kernel
             self._compute(runner)
         else:
             self._copied.record()
@@ -74,26 +74,25 @@ class _Recorded:
 
 
 class GraphRunner(TorchRunner):
-    """Runs any subset of the live requests; steps of decode rows alone are replayed graphs.
+    """A `Runner` that replays a recorded graph for a step of decodes alone.
 
-    The logits of a step are written over by the next. Raises ``ValueError`` when the kernels do
-    not give what the plain pass gives, and lets errors of the device through: the caller then has
-    `TorchRunner`.
+    Raises ``ValueError`` when the logits differ from those of `TorchRunner`, and lets errors of
+    the device through; `gpu_runner` falls back to `TorchRunner` then.
     """
 
     def __init__(self, weights: LlamaWeights, cache: KvCache, max_batch: int) -> None:
         super().__init__(weights, cache)
-        from slice_ros.engine.runners.cuda import kernels  # here: Triton need not be installed
+        from slice_ros.engine.runners.cuda import kernels  # Triton need not be installed
         self._kernels = kernels
         cuda = self.device.type == 'cuda'
         self.programs = _PROGRAMS * (
             torch.cuda.get_device_properties(self.device).multi_processor_count if cuda else 1)
         self.pool = torch.cuda.graph_pool_handle() if cuda else None
-        # One stream for all: each has a work space of its own in the libraries.
+        # One stream for all sizes: libraries allocate a work space for each stream.
         warm = torch.cuda.Stream() if cuda else None
         sizes = [1 << n for n in range(max_batch.bit_length()) if 1 << n < max_batch]
         with torch.inference_mode():
-            # The largest first: the smaller ones fit into its memory.
+            # The largest first: the smaller ones reuse its memory.
             self._recorded = [_Recorded(self, rows, warm)
                               for rows in [max_batch, *reversed(sizes)]]
         self._recorded.reverse()
@@ -103,22 +102,19 @@ class GraphRunner(TorchRunner):
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Feed all `segments`; return float32 logits [segments that want them, vocab].
-
-        The next call writes over them.
-        """
+        """Return logits, which the next call overwrites; as `Runner.forward`."""
         recorded = self._replayed(segments)
         return self._launched(segments) if recorded is None else recorded.logits[:len(segments)]
 
     @torch.inference_mode()
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
-        """Feed all `segments`; return what waits for the likeliest token of each that wants it."""
+        """As `Runner.greedy`."""
         recorded = self._replayed(segments)
         return fetch(self._launched(segments).argmax(-1) if recorded is None
                      else recorded.tokens[:len(segments)])
 
     def _replayed(self, segments: Sequence[Segment]) -> _Recorded | None:
-        """Return what ran a step of decode rows, None if these are others, or too many."""
+        """Replay a step of decodes; None if there are chunks or too many segments."""
         recorded = self._fitting(len(segments))
         if recorded.rows < len(segments) or not all(
                 len(s.ids) == 1 and s.wants_logits for s in segments):
@@ -130,20 +126,21 @@ class GraphRunner(TorchRunner):
         return next((r for r in self._recorded if r.rows >= rows), self._recorded[-1])
 
     def _launched(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Feed prefill chunks and decode rows in one pass that is not recorded.
+        """Feed prefill chunks and decodes in one pass that is not recorded.
 
-        All rows go through the recorded steps' attention at once; each chunk through torch's.
+        Attention of all decodes is one call of the kernel of recorded steps; that of each chunk
+        is torch's.
         """
         order = sorted(range(len(segments)), key=lambda i: len(segments[i].ids) > 1)
         rows = [segments[i] for i in order if len(segments[i].ids) == 1]
         chunks = [segments[i] for i in order[len(rows):]]
         *numbers, last = flatten(rows + chunks)
         last = [at for _, at in sorted(zip((i for i in order if segments[i].wants_logits), last))]
-        # One copy to the device: whatever came from the host later would wait for the layers.
+        # One copy to the device: a later one would wait for the layers in between.
         batch = Batch(self.cache, len(numbers[0]), len(segments), self.device)
         batch.set(*numbers, last, [s.slot for s in rows + chunks])
         first, kernels, cache = len(rows), self._kernels, self.cache.data
-        # As many programs as recorded steps have: others would have to be compiled now.
+        # The splits of recorded steps: other numbers would have to be compiled now.
         splits = self._fitting(first).splits
         attend_chunks = self.attention.prepare(chunks, batch.pages[first:])
 
@@ -171,7 +168,7 @@ class GraphRunner(TorchRunner):
 
     def _layers(self, batch: Batch, attend: Callable[[int, torch.Tensor], torch.Tensor]
                 ) -> torch.Tensor:
-        """Return what the head takes, [tokens, hidden]."""
+        """Return the input of the head, [tokens, hidden]."""
         w, cache, kernels = self.weights, self.cache.data, self._kernels
         h = F.embedding(batch.ids, w.embedding).to(w.norm.dtype)
         x = F.rms_norm(h, h.shape[1:], w.layers[0].input_norm, w.norm_eps)
@@ -186,9 +183,9 @@ class GraphRunner(TorchRunner):
         return x
 
     def _check(self) -> None:
-        """Raise ``ValueError`` when recorded steps or a prefill say other than the plain pass."""
+        """Raise ``ValueError`` when logits of a prefill or a step differ from `TorchRunner`'s."""
         behind = min(_CHECKED, len(self.weights.cos) - 2)
-        # The first slot has the first pages for this, not in their order.
+        # The first slot has the first pages, in reverse order.
         pages = np.arange(behind // PAGE_TOKENS, -1, -1)
         self.cache.table[0, :len(pages)] = pages
         ids = [1 + n % 7 for n in range(behind)]
@@ -197,7 +194,7 @@ class GraphRunner(TorchRunner):
         wanted = [super(GraphRunner, self).forward([s]).clone() for s in (*chunk, row)]
         self.forward(chunk[:1])
         _compare(self.forward(chunk[1:]), wanted[1], 'a prefill')
-        for recorded in self._recorded:  # the same row over and over: no two disagree on the cache
+        for recorded in self._recorded:  # copies of one row write the same to the cache
             _compare(self.forward([row] * recorded.rows), wanted[2], 'a recorded step')
 
 
@@ -207,11 +204,11 @@ def _compare(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
 
 
 def gpu_runner(weights: LlamaWeights, cache: KvCache, max_batch: int) -> TorchRunner:
-    """Return what runs `weights` where they are: with recorded steps if that works, else without.
+    """Return a `GraphRunner` if that works on this GPU, else a `TorchRunner`.
 
-    Nothing may be in `cache` yet.
+    `cache` must be empty: the check writes to it.
     """
-    # cuDNN prepares itself for every new length of a prompt, for much longer than it then runs.
+    # cuDNN plans each new length of a prompt, which takes much longer than running it.
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         return GraphRunner(weights, cache, max_batch)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers with int8 weights and 16-bit activations on a GPU: half the bytes of a step.
 
-One scale a row of the weights. Few rows of activations go through a kernel that widens weights as
-it reads them; of many, as in a prefill, the weights are widened once and torch multiplies.
+One scale for each output. For few tokens a kernel converts the weights as it reads them. For
+many, as in a prefill, the weights are converted once, and torch multiplies.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 
 DTYPE = torch.float16  # of activations
-_FEW = 64              # rows of them: above, the product costs more than reading the weights
+_FEW = 64              # tokens: above, the product costs more than reading the weights
 _ROWS, _COLUMNS, _INNER = 16, 16, 512
 _TOLERANCE = 0.01      # relative, between both ways
-_AT_ONCE = 4096        # rows of weights that are rounded together: they are float32 then
+_AT_ONCE = 4096        # outputs that are rounded together, in float32
 
 
 @triton.jit(do_not_specialize=['rows'])
@@ -46,7 +46,7 @@ def int8_linear(weight: torch.Tensor, bias: torch.Tensor | None, device: torch.d
                 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the linear layer of `weight` [out, in], rounded to int8, and `bias` [out].
 
-    Raises ``ValueError`` when the kernel does not give what torch gives.
+    Raises ``ValueError`` when the kernel and torch give different results.
     """
     codes = torch.empty(weight.shape, dtype=torch.int8, device=device)
     scale = torch.empty(len(weight), device=device)

@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a decode step on a GPU needs beside matrix products, in Triton: five fused kernels.
+"""All of a decode step on a GPU except matrix products: five fused Triton kernels.
 
-Every kernel finds a row's position and pages on the device, so that a step can be recorded once
-and replayed for whatever requests take part. Imported only where Triton is installed.
+Every kernel reads the positions and pages of its rows on the device, so that a step can be
+recorded once and replayed for any requests. Imported only where Triton is installed.
 """
 
 from slice_ros.engine.kv.slots import PAGE_TOKENS
@@ -11,8 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
-_TILE_BYTES = 1 << 14  # of the keys that a program looks at together: below
-_STAGES = 5            # of attention: two tiles are on their way, and the pages of two more
+_TILE_BYTES = 1 << 14  # of keys that a program reads together: see `tile_keys`
+_STAGES = 5            # of attention: two tiles are being loaded, and the pages of two more
 _LEAST_ROWS = 16       # of a matrix product in Triton, in every direction
 _COLUMNS = 1024        # of the feed-forward layer, by one program
 
@@ -20,7 +20,7 @@ _COLUMNS = 1024        # of the feed-forward layer, by one program
 @triton.jit
 def _rope_and_store(qkv, cos, sin, positions, places, queries, cache, heads, kv_heads, room,
                     DIM: tl.constexpr, HALF: tl.constexpr):
-    # Program (row, head): rotate queries and keys, put keys and values to the row's place.
+    # Program (row, head): rotate queries and keys, store keys and values at the row's place.
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     position, place = tl.load(positions + row).to(tl.int64), tl.load(places + row).to(tl.int64)
     at = tl.arange(0, HALF)
@@ -49,7 +49,7 @@ def _attend_split(queries, cache, positions, pages, part, most, total, kv_heads,
                   scale, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
                   WIDE: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
                   SPLITS: tl.constexpr):
-    # Program (row, key-value head, split): a share of the row's keys, for all heads of the group.
+    # Program (row, key-value head, split): a share of the row's keys, for all heads of a group.
     row, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     length = tl.load(positions + row) + 1
     share = tl.cdiv(tl.cdiv(length, SPLITS), KEYS) * KEYS
@@ -67,7 +67,7 @@ def _attend_split(queries, cache, positions, pages, part, most, total, kv_heads,
     whole = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, WIDE], tl.float32)
     for first in range(begin, end, KEYS):
-        # KEYS divides PAGE: these keys lie in one page.
+        # KEYS divides PAGE: these keys are in one page.
         page = tl.load(pages + row * columns + first // PAGE).to(tl.int64)
         number = first + tl.arange(0, KEYS)
         place = page * PAGE + number % PAGE
@@ -92,7 +92,7 @@ def _attend_split(queries, cache, positions, pages, part, most, total, kv_heads,
 @triton.jit
 def _join_splits(part, most, total, out, DIM: tl.constexpr, WIDE: tl.constexpr,
                  SPLITS: tl.constexpr):
-    # Program (row and head): the shares of `_attend_split`, weighed by their largest scores.
+    # Program (row and head): sum of the shares of `_attend_split`, weighted by their scores.
     head = tl.program_id(0).to(tl.int64)
     split, at = tl.arange(0, SPLITS), tl.arange(0, WIDE)
     best = tl.load(most + head * SPLITS + split)
@@ -134,7 +134,7 @@ def _silu_and_mul(gate_up, out, intermediate, COLUMNS: tl.constexpr):
 def rope_and_store(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
                    positions: torch.Tensor, places: torch.Tensor, cache: torch.Tensor, heads: int
                    ) -> torch.Tensor:
-    """Return rotated queries [rows, heads, dim]; keys and values of the rows go to the cache.
+    """Return rotated queries [rows, heads, dim]; store keys and values in the cache.
 
     `qkv` is [rows, (heads + 2 * kv_heads) * dim], `cos` and `sin` [context, 1, dim] with the
     first half of the sines negated, `cache` [2 * kv_heads, pages, PAGE_TOKENS, dim].
@@ -148,10 +148,10 @@ def rope_and_store(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
 
 
 def tile_keys(wide: int, dtype: torch.dtype) -> int:
-    """Return how many keys of `wide` numbers a program of `attend` looks at together.
+    """Return how many keys of `wide` numbers a program of `attend` reads together.
 
-    Two tiles of keys and two of values are on their way or in use at a time; with what the
-    products need they must fit a program's share of the smallest shared memory, 99 KiB.
+    Two tiles of keys and two of values are loaded or used at a time. With the operands of the
+    products they must fit into the smallest shared memory of a program, 99 KiB.
     """
     fitting = _TILE_BYTES // (wide * dtype.itemsize)
     return max(min(fitting, PAGE_TOKENS), _LEAST_ROWS)
@@ -161,14 +161,14 @@ def attend(queries: torch.Tensor, cache: torch.Tensor, positions: torch.Tensor,
            pages: torch.Tensor, splits: int) -> torch.Tensor:
     """Return attention [rows, heads * dim] of each row over positions 0 .. its own.
 
-    `pages` [rows, pages of a slot] says where in `cache` they are. `splits`, a power of 2, is how
-    many programs share the keys of a row.
+    `pages` [rows, pages of a slot] are their pages in `cache`. `splits`, a power of 2, is how many
+    programs share the keys of a row.
     """
     rows, heads, dim = queries.shape
     kv_heads, room = cache.shape[0] // 2, cache.shape[1] * PAGE_TOKENS
     group, wide = heads // kv_heads, max(triton.next_power_of_2(dim), 16)
     part = queries.new_empty(rows * heads, splits, dim, dtype=torch.float32)
-    # Each where memory begins: Triton compiles anew for a pointer that is not a multiple of 16.
+    # Separate tensors: Triton compiles again for a pointer that is no multiple of 16 bytes.
     most, total = part.new_empty(rows * heads, splits), part.new_empty(rows * heads, splits)
     _attend_split[(rows, kv_heads, splits)](
         queries, cache, positions, pages, part, most, total, kv_heads, room, pages.shape[1],

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Native kernels: a C++ library over plain data pointers, and its Python side.
 
-``load_library`` finds the library or says in one sentence why there is none; ``NativeModel`` runs
-whole steps of a model of the Llama family on it. Nothing here imports torch.
+``load_library`` finds the library, or returns a sentence why there is none; ``NativeModel`` runs
+whole steps of a model of the Llama family on it. Only `native_runner`, which keeps the `Runner`
+protocol, imports torch. The C interface is versioned: change it together with `library.py`.
 """
 
 from slice_ros.engine.runners.native.library import Library, load_library

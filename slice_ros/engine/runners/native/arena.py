@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Arena:
-    """Memory for weights in large pieces, which the system may back with large pages.
+    """Memory for weights in large pieces, which the system may map with large pages.
 
-    Weights are streamed through once a step: with 4 KiB pages a good part of that is address
-    translation.
+    Each step reads all weights once; with 4 KiB pages, address translation takes a good part of
+    that time.
     """
 
     def __init__(self, piece: int = 32 << 20) -> None:
@@ -19,10 +19,10 @@ class Arena:
         self._left = np.empty(0, np.uint8)
 
     def take(self, nbytes: int) -> np.ndarray:
-        """Return zeroed bytes that start on a cache line; they keep their piece alive."""
+        """Return `nbytes` zeroed bytes, uint8, that start on a cache line."""
         size = -(-nbytes // 64) * 64
         if size > len(self._left):
-            # Private: memory that processes could share is given no large pages as a rule.
+            # Private: shared memory is seldom mapped with large pages.
             piece = mmap.mmap(-1, max(size, self._piece), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, 'MADV_HUGEPAGE'):
                 try:

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The shared library behind ctypes: found, checked for its version, its functions declared."""
+"""The shared library behind ctypes: finding it, checking its version, declaring functions."""
 
 import ctypes
 from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p, POINTER, Structure
@@ -9,7 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 1          # of src/slice_kernels.h: raised together
+ABI_VERSION = 1          # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD = -1, 0, 1, 2, 3
 
@@ -88,7 +88,7 @@ class Library:
         stat = path.stat()
         fatal = _fatal_signal(path, stat.st_size, stat.st_mtime_ns)
         if fatal:
-            raise ValueError(f'it is damaged: whoever loads it ends with signal {fatal}')
+            raise ValueError(f'it is damaged: a process that loads it ends with signal {fatal}')
         handle = ctypes.CDLL(str(path))
         try:
             version = handle.slice_abi_version()
@@ -113,10 +113,10 @@ class Library:
 
 
 def load_library(path: Path | None = None) -> tuple[Library | None, str]:
-    """Return the library and a sentence for the log; None and why where there is none.
+    """Return the library and a sentence for the log; or None, and a sentence why.
 
-    Without `path` it is looked for beside this file, then at the same place under every entry of
-    ``sys.path``: in a checkout the source tree hides the installed package that has it.
+    Without `path`, it is looked for beside this file, then at the same place under each entry of
+    ``sys.path``: in a checkout, the source tree hides the installed package that has it.
     """
     paths = [path] if path else _candidates()
     problem = 'the package was built without it'
@@ -139,15 +139,15 @@ def _candidates() -> list[Path]:
 
 
 def _check_machine(path: Path) -> None:
-    """Raise ``ValueError`` when an ELF file is none for the processor of this Python.
+    """Raise ``ValueError`` when an ELF file is for another processor than this Python.
 
-    The system's loader says of such a file that it does not exist.
+    The system's loader reports only that the file does not exist.
     """
     try:
         with open(sys.executable or '', 'rb') as python, path.open('rb') as library:
             ours, other = python.read(20), library.read(20)
     except OSError:
-        return  # no program to compare with, or the loader will say why
+        return  # no program to compare with, or the loader reports the fault
     if ours[:4] == other[:4] == b'\x7fELF' and (
             (ours[4:6], ours[18:20]) != (other[4:6], other[18:20])):
         raise ValueError('it was built for another kind of processor')
@@ -155,13 +155,13 @@ def _check_machine(path: Path) -> None:
 
 @lru_cache
 def _fatal_signal(path: Path, size: int, modified_ns: int) -> int:
-    """Return the signal that ends a process which loads the file as it is now, 0 for none.
+    """Return the signal that ends a process when it loads the file, 0 for none.
 
-    A file that was cut short ends it, and no exception says so.
+    A file that was cut short ends the process without an exception, so another one tries first.
     """
     code = 'import ctypes, sys; ctypes.CDLL(sys.argv[1]).slice_isa(-1)'
     try:
-        # In a session of its own, so that Ctrl-C is not taken for a fault of the library.
+        # In a session of its own, so that Ctrl-C does not count as a fault of the library.
         trial = subprocess.run([sys.executable or '', '-I', '-S', '-c', code, path],
                                capture_output=True, timeout=30, start_new_session=True)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""A whole model on the native kernels: its weights, its pages of keys and values, its steps."""
+"""A model on the native kernels: weights, pages of keys and values, and steps."""
 
 from array import array
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ class LayerWeights:
     """One decoder layer; norms are float32."""
 
     attention_norm: np.ndarray           # [hidden]
-    qkv: Packed                          # query, key and value heads one after the other
+    qkv: Packed                          # query heads, then key heads, then value heads
     attention_out: Packed
     mlp_norm: np.ndarray                 # [hidden]
-    gate_up: Packed                      # weights.Interleaved
+    gate_up: Packed                      # packed from weights.Interleaved
     down: Packed
     query_norm: np.ndarray | None = None  # [head_dim]
     key_norm: np.ndarray | None = None    # [head_dim]
@@ -64,19 +64,19 @@ class KvPages:
         return self.keys.nbytes + self.values.nbytes
 
     def give_back(self) -> None:
-        """Give the memory of all pages back to the system, and what they hold with it."""
+        """Return the memory of all pages to the system; their contents are lost."""
         if hasattr(mmap, 'MADV_REMOVE'):
             for memory in self._memory:
                 try:
                     memory.madvise(mmap.MADV_REMOVE)
                 except OSError:
-                    pass  # a kernel that cannot: it stays for later requests
+                    pass  # not supported by this kernel: the memory is kept for later requests
 
 
 class NativeModel:
-    """Runs any batch of tokens of any slots in one call; for one thread at a time.
+    """Runs any batch of tokens of any slots in one call. Not thread-safe.
 
-    `cos` and `sin` [positions, rotary_dim / 2] are the rotary tables, for any kind of scaling.
+    `cos` and `sin` [positions, rotary_dim / 2] are the rotary tables, with any scaling applied.
     `embedding` and `head` may be the same object. Raises ``ValueError`` when the parts do not fit
     each other.
     """
@@ -90,8 +90,8 @@ class NativeModel:
         self.shape = shape
         self.cache = cache
         self.max_rows = max_rows
-        self._alive = []  # what the C structures point to
-        # Taken from the system row by row when first written, then used by every step.
+        self._alive = []  # objects that the C structures point to
+        # Results of every step; a row takes memory from the system when it is first written.
         self._logits = np.empty((max_rows, shape.vocabulary), np.float32)
         self._best = np.empty(max_rows, np.int32)
         self._logits_at, self._best_at = self._logits.ctypes.data, self._best.ctypes.data
@@ -116,17 +116,17 @@ class NativeModel:
                              'shape, or memory or threads ran out')
         self.weight_bytes = sum({id(p): p.nbytes for layer in layers for p in (
             layer.qkv, layer.attention_out, layer.gate_up, layer.down)}.values())
-        self.streamed_bytes = self.weight_bytes + head.nbytes  # of an embedding, a row a token
+        self.streamed_bytes = self.weight_bytes + head.nbytes  # of the embedding only few rows
         self.weight_bytes += sum({id(p): p.nbytes for p in (embedding, head)}.values())
 
     def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
              outputs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Feed tokens[i] of slot slots[i] at positions[i]; return what follows rows `outputs`.
+        """Feed tokens[i] of slot slots[i] at positions[i]; return logits at indices `outputs`.
 
-        Tokens of one slot stand together in order. Returns float32 logits [outputs, vocabulary],
-        and the indices of their greatest, int32 [outputs]; the next step writes over both. More
-        rows than `max_rows` are run in several passes. Raises ``ValueError`` for what does not
-        exist, and nothing is computed in the pass concerned.
+        Tokens of one slot must be neighbours, in order. Returns float32 logits [outputs,
+        vocabulary], and the token of the largest, int32 [outputs]; the next step overwrites both.
+        More than `max_rows` tokens are run in several passes. Raises ``ValueError`` for tokens,
+        slots, positions or pages that do not exist; that pass computes nothing.
         """
         if len(tokens) <= self.max_rows:
             count = self._pass(tokens, slots, positions, outputs)
@@ -152,7 +152,7 @@ class NativeModel:
 
     def _pass(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
               outputs: Sequence[int]) -> int:
-        """Run one pass into `_logits` and `_best`; return how many rows of them it wrote."""
+        """Run one pass into `_logits` and `_best`; return how many of their rows it wrote."""
         if not self._runner:
             raise ValueError('the model is closed')
         rows, count = len(tokens), len(outputs)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Weights in the packed form the kernels read, from floats or from a GGUF file's own codes."""
+"""Packing weights for the kernels, from floats or from the codes of a GGUF file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from slice_ros.engine.runners.native.library import Library, Matrix
 
 KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
 _BLOCK = 16
-_PAIR = 2 * _BLOCK  # outputs of a gate, and as many beside them
-_PIECE = 1 << 20  # weights packed at a time: a whole matrix in float32 may be gigabytes
+_PAIR = 2 * _BLOCK  # outputs of a block of `gate` and one of `up`
+_PIECE = 1 << 20  # weights packed at a time: a whole matrix in float32 may take gigabytes
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A packed matrix and the memory it points to."""
+    """A packed matrix and the memory that it points to."""
 
     matrix: Matrix
     data: np.ndarray
@@ -32,10 +32,10 @@ class Packed:
 
 def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | None = None,
          arena: Arena | None = None) -> Packed:
-    """Return the matrix whose outputs are those of `parts`, one after the other.
+    """Return the matrix of `kind` whose outputs are those of `parts`, one after the other.
 
-    Codes of that very kind are kept exactly; all else is converted through float32. Both happen a
-    piece at a time. Raises ``ValueError`` when the parts do not fit each other or hold numbers
+    Codes of that kind are copied exactly; everything else is converted through float32. Both
+    happen in pieces. Raises ``ValueError`` when the parts do not fit each other or have numbers
     that are not finite.
     """
     if kind not in KINDS:
@@ -91,9 +91,9 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 class Interleaved:
-    """16 outputs of `gate`, the same 16 of `up`, the next 16 of `gate`, ...
+    """Weights [outputs, inputs]: 16 outputs of `gate`, the same 16 of `up`, the next of `gate` ...
 
-    The kernel multiplies the two where it computes them. Missing outputs are zeros.
+    The kernel multiplies the two as soon as it has computed them. Missing outputs are zeros.
     """
 
     def __init__(self, gate: Rows, up: Rows) -> None:
@@ -103,7 +103,7 @@ class Interleaved:
         self.shape = (-(-gate.shape[0] // _BLOCK) * _PAIR, gate.shape[1])
 
     def rows(self, order: slice) -> np.ndarray | Codes | Bfloats:
-        """Return neighbouring rows, whole pairs of blocks."""
+        """Return neighbouring rows; `order` must select whole pairs of blocks."""
         first, last, _ = order.indices(self.shape[0])
         half = slice(first // 2, last // 2)
         return _interleaved(_take(self._gate, half), _take(self._up, half))

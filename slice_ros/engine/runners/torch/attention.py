@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over the pages of a cache with torch's operators: one call a request."""
+"""Attention over the pages of a cache with torch's operators: one call for each segment."""
 
 from collections.abc import Callable, Sequence
 import math
@@ -10,13 +10,13 @@ from slice_ros.engine.kv.slots import PAGE_TOKENS
 import torch
 from torch.nn import functional as F
 
-_MASK_COLUMNS = 16  # a row of a mask begins at multiples of so many numbers
+_MASK_COLUMNS = 16  # the row length of a mask is a multiple of this
 
 
 class TorchAttention:
-    """Scaled dot-product attention of each request over a copy of its own pages.
+    """Scaled dot-product attention of each segment over a copy of its own pages.
 
-    A request's result depends on nothing but its own queries, keys and values.
+    Its result depends on its own queries, keys and values only.
     """
 
     name = 'torch attention'
@@ -31,8 +31,8 @@ class TorchAttention:
                 ) -> Callable[[int, torch.Tensor], torch.Tensor]:
         """Return attend(layer, queries [tokens, heads, head_dim]) -> [tokens, heads * head_dim].
 
-        It holds for one step over `segments`, whose keys and values were written before to
-        `pages` [segments, pages of a slot].
+        `attend` is valid for one step over `segments`. Their keys and values must be written
+        before it is called, to `pages` [segments, pages of a slot], int32.
         """
         plan = []
         for s, row in zip(segments, pages):
@@ -49,7 +49,7 @@ class TorchAttention:
             for q, (tokens, used, length, mask, causal) in zip(queries.split(sizes), plan):
                 k, v = self._cache.read(layer, used, length)
                 if tokens == 1:
-                    # The heads of a group are like so many queries of one key-value head.
+                    # The heads of a group are passed as queries of one key-value head.
                     x = F.scaled_dot_product_attention(q, k.transpose(0, 1), v.transpose(0, 1))
                     out.append(x.view(1, -1))
                 else:
@@ -61,13 +61,13 @@ class TorchAttention:
         return attend
 
     def _mask(self, start: int, tokens: int) -> torch.Tensor | None:
-        # A chunk behind cached tokens: query i sees keys 0 .. start + i.
+        # A chunk after cached tokens: query i sees keys 0 .. start + i.
         if tokens == 1 or start == 0:
             return None
         data, keys = self._cache.data, start + tokens
         if data.device.type == 'cpu':
             return torch.ones(tokens, keys, dtype=torch.bool).tril_(start)
-        # In the form that the kernels of a GPU take: other ones are turned into it in every layer.
+        # In the layout of the GPU kernels: others are converted again in every layer.
         wide = -(-keys // _MASK_COLUMNS) * _MASK_COLUMNS
         mask = torch.full((tokens, wide), -math.inf, dtype=data.dtype, device=data.device)
         return mask.triu_(start + 1)[:, :keys]

@@ -1,20 +1,20 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of a step, on the host and on the device: one copy brings them all there."""
+"""The index numbers of a step, sent to the device in one copy."""
 
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 import torch
 
-_ALIGNED = 4  # numbers: Triton compiles a kernel anew for a pointer to no multiple of 16 bytes
+_ALIGNED = 4  # int32: Triton compiles again for pointers that are no multiple of 16 bytes
 
 
 class Batch:
-    """What a step over `tokens` of `requests` reads, int32 on the device.
+    """The index numbers of a step over `tokens` of `requests`, int32 on the device.
 
-    `ids`, `positions` and `places` (in `cache`) are [tokens], `pages` [requests, pages of a slot]
-    the rows of the page table, `last` [logits] the tokens whose logits are wanted. Tokens and
-    requests that are not set stand at the first place of the scratch page.
+    `ids`, `positions` and `places` (in `cache`) are [tokens]; `pages` [requests, pages of a slot]
+    are the rows of the page table; `last` [logits] are the indices of the tokens whose logits are
+    wanted. Tokens and requests that are not set use the first place of the scratch page.
     """
 
     def __init__(self, cache: KvCache, tokens: int, requests: int, device: torch.device,
@@ -35,7 +35,7 @@ class Batch:
             owners: list[int]) -> 'Batch':
         """Send token `ids` at `positions` of `slots`; `owners` are the slots of the requests.
 
-        Returns before the device has them: the host's buffer must be left alone until then.
+        Returns before the copy is done; the next call must wait for it.
         """
         numbers, tokens = self._numbers, len(ids)
         numbers[0, :tokens], numbers[1, :tokens] = ids, positions
