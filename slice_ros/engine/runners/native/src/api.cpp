@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// The C interface over the runner and over single kernels.
+// The C interface of the runner and of single kernels.
 
 #include <memory>
 #include <new>
@@ -30,7 +30,7 @@ SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cach
       max_rows > kMaxRows || !slice::valid(*model, *cache)) {
     return nullptr;
   }
-  // An exception must not leave through the C interface; memory or threads may run out.
+  // An exception must not cross the C interface; memory or threads may run out.
   try {
     return new SliceRunner(*model, *cache, *kernels, threads, max_rows);
   } catch (const std::bad_alloc&) {

@@ -1,11 +1,12 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// Softmax attention of up to 8 queries over one slot's pages. Included after a simd header, once for each instruction set (SLICE_ISA).
+// Softmax attention of up to 8 queries over one slot's pages. Included after a simd header, once
+// for each instruction set (SLICE_ISA).
 //
-// Keys lie 16 tokens to a vector, so scores need no sums across lanes; values lie one token after
-// another, so that outputs need none either. A key or value is read once for all queries (the heads
-// of a group, and neighbouring rows of a prefill). Each query's sums run over its tokens in order,
-// whatever queries it shares the call with.
+// Keys are stored with 16 tokens in a vector, values with one token after another: neither scores
+// nor outputs need sums across lanes. A key or value is read once for all queries (the heads of a
+// group, and neighbouring tokens of a prefill). The sums of a query run over its tokens in order,
+// independently of the other queries.
 #pragma once
 
 #include "kernels.hpp"
@@ -18,7 +19,7 @@ constexpr int kPage = SLICE_PAGE_TOKENS;
 SLICE_INLINE Floats load_kept(const uint16_t* p) { return load_half(p); }
 SLICE_INLINE Floats load_kept(const float* p) { return load(p); }
 
-// scores[q][t] = query q . key t, for all pages that hold the first `length` tokens.
+// scores[q][t] = query q . key t, for all pages of the first `length` tokens.
 template <int queries, typename Number>
 static void score(const AttentionJob& job, int length) {
   for (int page = 0; page * kPage < length; ++page) {
@@ -48,7 +49,7 @@ static void score(const AttentionJob& job, int length) {
   }
 }
 
-// Turns scores into exp(score - greatest), zero from the query's length on; returns their sum.
+// Replaces scores by exp(score - greatest), zero beyond the query's length; returns their sum.
 static float soften(float* scores, int length, int end) {
   const Floats lowest = all(-3.0e38f);
   Floats top = lowest;

@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// 16 bit floats, one number at a time: what packing and the portable kernels use.
+// Conversion of single 16 bit floats, for packing and the portable kernels.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +26,11 @@ static inline float half_to_float(uint16_t half) {
   if (magnitude >= 0x0f800000u) {  // infinity and NaN keep an all-ones exponent
     return float_from_bits(sign | 0x70000000u | magnitude);
   }
-  // Multiplying by 2^112 moves the exponent bias from 15 to 127, subnormals included.
+  // Multiplying by 2^112 moves the exponent bias from 15 to 127, for subnormals too.
   return float_from_bits(sign | bits_of_float(float_from_bits(magnitude) * 0x1p112f));
 }
 
-// Rounds to nearest even; too large becomes infinity.
+// Rounds to nearest even; too large numbers become infinity.
 static inline uint16_t float_to_half(float value) {
   const uint32_t bits = bits_of_float(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);

@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// The table of kernels each instruction set fills in, and what they are given.
+// The table of kernels that each instruction set provides, and their arguments.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace slice {
 
-constexpr int kMaxQueries = 8;  // queries one attention call serves from the same keys and values
+constexpr int kMaxQueries = 8;  // queries of one attention call
 
 // 32 activations of a row in 8 bits: value = scale * code.
 struct alignas(16) GroupCodes {
@@ -20,7 +20,7 @@ struct alignas(16) GroupCodes {
   int32_t correction;  // -128 times the sum of the codes, for Q8's offset
 };
 
-// Rows of activations in the form a matrix of `kind` wants: fp32 values, or 8 bit codes.
+// Rows of activations as a matrix of `kind` reads them: fp32 values, or 8 bit codes.
 struct Activations {
   float* values;      // [rows][value_stride]
   GroupCodes* codes;  // of each tile of kRowTile rows (the last may have fewer): [groups][rows]
@@ -31,13 +31,14 @@ struct Activations {
 
 enum class Store { kWrite, kAdd, kSwiGlu };
 
-// out = store(W in + bias). kSwiGlu: block 2j of W gates block 2j + 1 and out gets silu(gate) * up.
+// out = store(W in + bias). kSwiGlu: block 2j of W gates block 2j + 1 and out gets silu(gate) *
+// up.
 struct MatmulJob {
   const SliceMatrix* matrix;
   const Activations* in;
   float* out;
   int out_stride;
-  int out_width;  // columns of out that exist
+  int out_width;  // columns of out
   Store store;
 };
 
@@ -45,7 +46,7 @@ struct MatmulJob {
 struct AttentionJob {
   const float* query[kMaxQueries];  // [width], scaled, zero padded
   float* out[kMaxQueries];          // [head_dim]
-  int length[kMaxQueries];          // tokens the query sees
+  int length[kMaxQueries];          // tokens that the query attends to
   int queries;
   int width;     // head_dim rounded up to 16
   int head_dim;
@@ -60,25 +61,26 @@ struct AttentionJob {
 };
 
 struct Kernels {
-  // Computes units [first, last) of 32 outputs. An output's sum runs over the inputs in one fixed
-  // order, whatever the batch or the thread: results are bitwise the same in any company.
+  // Computes units [first, last) of 32 outputs. The sum of an output runs over the inputs in one
+  // fixed order. So its bits depend neither on the other rows of the batch nor on the thread.
   void (*matmul)(const MatmulJob& job, int first, int last);
   void (*rms_norm)(const float* in, const float* weight, float eps, int width, float* out);
-  // in[0, width) must be followed by room up to a multiple of 32, which is taken as zeros.
+  // The buffer of `in` must extend to a multiple of 32; numbers beyond width count as zeros.
   void (*quantize)(const float* in, int width, const Activations& out, int row);
   void (*rotate)(float* head, const float* cos, const float* sin, int rotary_dim);
   void (*to_half)(const float* in, int width, uint16_t* out);  // width a multiple of 16
   void (*attend)(const AttentionJob& job);
-  int (*arg_max)(const float* in, int width);  // the first, where several are greatest
+  int (*arg_max)(const float* in, int width);  // the first of several equal ones
 };
 
-// Null where the library was built for another kind of processor.
+// Null if the library was built for another kind of processor.
 const Kernels* generic_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* dotprod_kernels();
 
-// The kernels of an instruction set, or of the best one for SLICE_BEST; null if this machine lacks it.
+// The kernels of an instruction set, or of the best one for SLICE_BEST; null if this machine lacks
+// it.
 const Kernels* kernels_for(int isa);
 
 void unpack_row(const SliceMatrix& matrix, int row, float* out);

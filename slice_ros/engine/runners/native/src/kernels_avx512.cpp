@@ -24,7 +24,7 @@ const Kernels* avx512_kernels() {
 
 }  // namespace slice
 
-#else  // built for another processor, or by a compiler without it
+#else  // another processor, or a compiler without these instructions
 
 namespace slice {
 const Kernels* avx512_kernels() { return nullptr; }

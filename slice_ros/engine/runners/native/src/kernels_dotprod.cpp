@@ -24,7 +24,7 @@ const Kernels* dotprod_kernels() {
 
 }  // namespace slice
 
-#else  // built for another processor, or by a compiler without it
+#else  // another processor, or a compiler without these instructions
 
 namespace slice {
 const Kernels* dotprod_kernels() { return nullptr; }

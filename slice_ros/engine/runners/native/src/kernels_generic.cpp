@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// The portable kernels: SSE2 on x86-64, NEON on aarch64, as the default target has it.
+// The portable kernels for the default target: SSE2 on x86-64, NEON on aarch64.
 
 #include "kernels.hpp"
 

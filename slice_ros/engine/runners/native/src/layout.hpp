@@ -1,10 +1,10 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// Where things lie in a packed matrix.
+// The layout of a packed matrix.
 //
-// Outputs are taken 16 at a time (a block), so that one vector holds the same input's weight for 16
-// outputs and serves every row of the batch. Inputs of the quantised kinds are taken 32 at a time
-// (a group), and within a group four at a time (a quad), as the 8 bit dot product eats them.
+// 16 outputs form a block: one vector has the weights of one input for 16 outputs, and is used for
+// every row of the batch. In quantised kinds, 32 inputs form a group, and 4 inputs of a group form
+// a quad, which is what one lane of the 8 bit dot product reads.
 //   F32, F16, BF16  block: [input][16 outputs]
 //   Q8              block: scales [group][16] fp16, then codes [group][8 quads][16 outputs][4]
 //   Q4              block: scales and minimums [group][2][16] fp16, then codes
@@ -21,7 +21,7 @@ namespace slice {
 constexpr int kBlock = 16;  // outputs in a block: fp32 lanes of one 512 bit vector
 constexpr int kGroup = 32;  // inputs that share a scale
 constexpr int kQuads = kGroup / 4;
-constexpr int kUnit = 2 * kBlock;  // outputs in a unit, the piece a thread takes at a time
+constexpr int kUnit = 2 * kBlock;  // outputs in a unit, the work item of a thread
 
 static inline size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;

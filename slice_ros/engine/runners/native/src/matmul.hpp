@@ -3,8 +3,8 @@
 // Matrix times a few rows: a tile of rows by a unit of two blocks of 16 outputs.
 // Included after a simd header, once for each instruction set (SLICE_ISA).
 //
-// A weight is loaded once for all rows of a tile; with 8 rows the arithmetic then covers the memory
-// traffic. Every output has one running sum over the inputs in order.
+// A weight is loaded once for all rows of a tile; from 8 rows on, arithmetic takes longer than
+// reading memory. Every output has one running sum over the inputs in order.
 #pragma once
 
 #include "kernels.hpp"
@@ -14,8 +14,8 @@
 
 namespace slice::SLICE_ISA {
 
-// sums[row][side ...] = the products of `rows` rows from `first` on with `blocks` blocks. The 8 bit
-// dot products of a group are exact in 32 bits; a group's sum is then scaled and added.
+// sums[row][side ...] = the products of `rows` rows from `first` on with `blocks` blocks. The 8
+// bit dot products of a group are exact in 32 bits; a group's sum is then scaled and added.
 template <int kind, int rows, int blocks>
 SLICE_QUANTIZED_TILE void quantized_tile(const MatmulJob& job, const uint8_t* const* block,
                                          int first, Floats (*sums)[2], int side) {
@@ -100,7 +100,7 @@ static void quantized_rows(const MatmulJob& job, const uint8_t* const* block, in
   store_tile(job, first, rows, unit, sums);
 }
 
-// A remainder of fewer rows than a tile, found by counting down from the largest.
+// The remaining rows, fewer than a tile; the template with their number is found by counting down.
 template <int kind, int rows>
 static void rest(const MatmulJob& job, const uint8_t* const* block, int first, int unit) {
   if (job.in->rows - first == rows) {
@@ -123,7 +123,7 @@ template <int kind>
 static void matmul_units(const MatmulJob& job, int first_unit, int last_unit) {
   const int blocks = blocks_of(job.matrix->outputs);
   for (int unit = first_unit; unit < last_unit; ++unit) {
-    // The last unit may be half; its second block is then computed from the first, and not stored.
+    // The last unit may be half a unit: its second block repeats the first, and is not stored.
     const int second = unit * 2 + 1 < blocks ? unit * 2 + 1 : unit * 2;
     const uint8_t* block[2] = {block_at(*job.matrix, unit * 2),
                                block_at(*job.matrix, second)};

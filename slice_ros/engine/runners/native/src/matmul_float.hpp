@@ -1,12 +1,12 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// Products of weights kept as floats (fp32, fp16, bf16) with rows of fp32 activations.
+// Products of float weights (fp32, fp16, bf16) with rows of fp32 activations.
 // Included after a simd header, once for each instruction set (SLICE_ISA).
 //
-// A tile of rows takes the weights as they lie. Of several tiles that make a panel, the first keeps
-// a piece of them, converted, in the first level cache, and the others are left with nothing but
-// multiplying. Either way an output has one running sum over the inputs in order, so that its bits
-// do not depend on how many rows there are. How large both are, the simd header says.
+// A single tile of rows reads the packed weights directly. Several tiles form a panel: its first
+// tile converts a piece of the weights into the first level cache, and the others reuse it. In
+// both cases an output has one running sum over the inputs in order, so that its bits do not
+// depend on the number of rows. The simd header defines the sizes of tiles and panels.
 #pragma once
 
 #include "kernels.hpp"
@@ -33,8 +33,8 @@ struct alignas(64) Piece {
   float block[2][kPiece * kBlock];
 };
 
-// What a tile does about the weights: read all of them for itself alone, read a piece and keep it
-// for the tiles after it, or take what was kept.
+// Where a tile gets its weights: it reads them for itself alone, reads a piece and keeps it for
+// the next tiles, or uses a kept piece.
 enum class Weights { kRead, kKeep, kKept };
 
 // Writes (kRead) or adds to sums[row][block] the products of `rows` rows of `inputs` values with
@@ -49,8 +49,8 @@ static void float_tile(const float* in, size_t stride, int inputs, const uint8_t
     left[row] = weights == Weights::kRead ? zeros() : sums[row][0];
     right[row] = weights == Weights::kRead ? zeros() : sums[row][1];
   }
-  // Each pointer serves three rows, which an address tells apart; the barrier keeps the compiler
-  // from giving every row a register after all, which are too few.
+  // One pointer addresses three rows by offsets. The barrier stops the compiler from using a
+  // register for each row: there are too few.
   constexpr int pointers = (rows + 2) / 3;
   const float* at[pointers];
 #pragma GCC unroll 16
@@ -85,7 +85,7 @@ static void float_tile(const float* in, size_t stride, int inputs, const uint8_t
   }
 }
 
-// A tile of `rows` rows, at most `most`: found by counting down.
+// A tile of `rows` rows, at most `most`; the template with their number is found by counting down.
 template <int kind, Weights weights, int most = kFloatRowTile>
 static void float_rows(const float* in, size_t stride, int inputs, const uint8_t* const* block,
                        Piece& piece, Floats (*sums)[2], int rows) {

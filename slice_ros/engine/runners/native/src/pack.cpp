@@ -12,7 +12,7 @@
 namespace slice {
 namespace {
 
-// Writes the scale, minimum and 32 codes of one output's group.
+// Writes scale, minimum and 32 codes of one group of one output.
 void put_group(int kind, uint8_t* block, int inputs, int group, int lane, uint16_t scale,
                uint16_t minimum, const uint8_t* codes) {
   uint16_t* scales = reinterpret_cast<uint16_t*>(block);
@@ -36,7 +36,7 @@ uint8_t clamp_code(float value, int low, int high) {
   return static_cast<uint8_t>(std::min(std::max(std::lrintf(value), long{low}), long{high}));
 }
 
-// The codes are chosen for the scale as stored (rounded to 16 bits), not for the exact one.
+// Codes are computed with the stored scale (rounded to 16 bits), not with the exact one.
 void quantize_group(int kind, const float* values, uint16_t* scale, uint16_t* minimum,
                     uint8_t* codes) {
   const auto [low, high] = std::minmax_element(values, values + kGroup);

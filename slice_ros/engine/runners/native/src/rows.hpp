@@ -1,6 +1,7 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// Kernels that work on one row of activations. Included after a simd header, once for each instruction set (SLICE_ISA).
+// Kernels that work on one row of activations. Included after a simd header, once for each
+// instruction set (SLICE_ISA).
 #pragma once
 
 #include "kernels.hpp"
@@ -25,7 +26,7 @@ static void rms_norm(const float* in, const float* weight, float eps, int width,
   for (; i < width; ++i) out[i] = in[i] * scale * weight[i];
 }
 
-// A scale for each group of 32: the row's own, so that nobody else's activations matter.
+// One scale for each group of 32 of a row, so that a row does not depend on the other rows.
 static void quantize(const float* in, int width, const Activations& out, int row) {
   const int tile = row / kRowTile * kRowTile;
   const int rows = out.rows - tile < kRowTile ? out.rows - tile : kRowTile;
@@ -67,7 +68,7 @@ static void to_half(const float* in, int width, uint16_t* out) {
   for (int i = 0; i < width; i += 16) store_half(out + i, load(in + i));
 }
 
-// Finds the greatest value with vectors, then the first place it stands at.
+// Finds the greatest value with vectors, then its first index.
 static int arg_max(const float* in, int width) {
   Floats top = all(in[0]);
   int i = 0;
@@ -77,7 +78,7 @@ static int arg_max(const float* in, int width) {
   for (int at = 0; at < width; ++at) {
     if (in[at] == best) return at;
   }
-  return 0;  // not a number everywhere
+  return 0;  // all are NaN
 }
 
 }  // namespace slice::SLICE_ISA

@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// Building a runner, and refusing what a step could not carry out.
+// Building a runner, and checking the arguments of a step.
 
 #include "runner.hpp"
 
@@ -109,7 +109,7 @@ int32_t Runner::check(const Batch& batch) {
     if (row > 0 && slot == batch.slot[row - 1]) {
       if (position != batch.position[row - 1] + 1) return SLICE_BAD_POSITION;
     } else if (slot_seen_[slot] == steps_) {
-      return SLICE_BAD_SLOT;  // its rows are not together: two might write one position
+      return SLICE_BAD_SLOT;  // its rows are not neighbours: two might write one position
     }
     slot_seen_[slot] = steps_;
     if (!pages_present(slot, position)) return SLICE_BAD_PAGE;

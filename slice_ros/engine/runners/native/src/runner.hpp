@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// A model with its cache, threads and work space: everything a step needs, allocated once.
+// A model with its cache, threads and work space, all allocated once.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ constexpr int kMaxHeadWidth = 512;
 constexpr int kPhasesPerLayer = 10;  // calls of share() in a layer,
 constexpr int kPhasesAround = 5;     // before, between and after the layers
 
-// The tokens of one step, as the caller gave them.
+// The arguments of one step.
 struct Batch {
   int rows;
   const int32_t* token;
@@ -45,15 +45,15 @@ struct Batch {
   int32_t* best_token;
 };
 
-// Neighbouring rows of one slot that attend together.
+// Neighbouring rows of one slot, whose attention is one call.
 struct RowGroup {
   int first;
   int rows;
 };
 
-// The widest input any matrix of the model reads.
+// The widest input of the matrices of the model.
 int widest_input(const SliceModel& model);
-// What slice_runner_create demands of its arguments.
+// The checks of slice_runner_create.
 bool valid(const SliceModel& model, const SliceCache& cache);
 
 class Runner {
@@ -61,7 +61,7 @@ class Runner {
   Runner(const SliceModel& model, const SliceCache& cache, const Kernels& kernels, int threads,
          int max_rows);
 
-  // Answers a SliceError; nothing is computed unless it is SLICE_OK.
+  // Returns a SliceError; nothing is computed unless it is SLICE_OK.
   int32_t step(const Batch& batch);
 
  private:
@@ -83,14 +83,15 @@ class Runner {
                 int out_stride, int out_width, Store store);
   void rotate_and_keep(Member& member, const Batch& batch, int layer);
   void attend(Member& member, const Batch& batch, int layer);
-  // Moves the residual and the attention's outcome of the wanted rows to the front: past the keys
-  // and values of the last layer, no other row matters.
+  // Moves the residual and the attention output of the wanted rows to the front. After the keys
+  // and values of the last layer are stored, the other rows are not needed.
   void move_wanted(Member& member, const Activations& attended);
   void pick_best(Member& member, const Batch& batch);
 
-  // What the phases do for one row or one item.
+  // The work of a phase on one row or one item.
   void keep_row(int layer, int row, int slot, int position);
-  // The keys and values of a row, in numbers of the cache: uint16_t (16 bit floats) or float.
+  // Stores keys and values of a row. Number is that of the cache: uint16_t (16 bit float) or
+  // float.
   template <typename Number>
   void keep(int layer, int row, int page, int position);
   void rotate_head(const float* head, const float* norm, int position, float scale, float* out);
@@ -98,9 +99,9 @@ class Runner {
                     float* scores, const void* next_keys);
   const int32_t* pages_of(const Batch& batch, const RowGroup& group) const;
   int64_t page_stride() const { return model_.kv_heads * page_size_; }
-  // A kv head's part of a page in a layer's keys or values.
+  // The part of a kv head in a page, in the keys or values of a layer.
   void* page_at(void* pool, int layer, int kv_head, int page) const;
-  // Activations of that many inputs, in one of the value buffers and the common codes.
+  // Activations with `inputs` columns, in one of the value buffers and the common codes.
   Activations activations(float* values, int inputs, int rows) const;
 
   SliceModel model_;
@@ -114,19 +115,19 @@ class Runner {
   const int64_t page_size_;  // elements of one kv head's page
 
   Buffer<float> hidden_;    // [rows][hidden]: the residual stream
-  Buffer<float> values_;    // [rows][inputs]: a norm or the attention's outcome
+  Buffer<float> values_;    // [rows][inputs]: output of a norm or of attention
   Buffer<float> gated_;     // [rows][intermediate]
-  Buffer<GroupCodes> codes_;  // [rows][groups]: what the next matrix reads, in 8 bits
+  Buffer<GroupCodes> codes_;  // [rows][groups]: input of the next matrix in 8 bits
   Buffer<float> qkv_;       // [rows][qkv outputs]
   Buffer<float> queries_;   // [rows][heads][head_width]
   Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]
   Batch batch_{};
   std::vector<RowGroup> groups_;
-  std::vector<int32_t> wanted_;        // rows whose logits are asked for, each once, in order
-  std::vector<int32_t> output_place_;  // where in wanted_ each output's row is
-  std::vector<uint64_t> slot_seen_;  // the last step each slot took part in
+  std::vector<int32_t> wanted_;        // rows whose logits are wanted, each once, in order
+  std::vector<int32_t> output_place_;  // index in wanted_ of each output's row
+  std::vector<uint64_t> slot_seen_;  // number of the last step of each slot
   uint64_t steps_ = 0;
-  Team team_;  // last, so that its threads end before what they read
+  Team team_;  // last member: its threads end before what they read is freed
 };
 
 }  // namespace slice

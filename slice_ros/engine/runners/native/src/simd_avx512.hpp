@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// 16 lanes on AVX-512 with VNNI. The same names as simd_generic.hpp; kernels are written on them.
+// 16 lanes on AVX-512 with VNNI. It defines the same names as simd_generic.hpp, for all kernels.
 #pragma once
 
 #include <immintrin.h>
@@ -13,20 +13,20 @@ using Floats = __m512;
 using Ints = __m512i;
 using Codes = __m512i;  // 64 unsigned bytes: four for each lane
 
-// Rows of a matmul tile, and blocks of it that the quantised kinds compute side by side: the integer
-// sums of 8 rows and 2 blocks leave room for the operands in 32 registers, and what is read of a row
-// serves both blocks.
+// Rows of a matmul tile, and blocks of it that quantised kinds compute together: the integer sums
+// of 8 rows and 2 blocks leave enough of the 32 registers for the operands, and activations are
+// read once for both blocks.
 constexpr int kRowTile = 8;
 constexpr int kBlockTile = 2;
-// Rows of a tile of the float kinds: the sums of 12 rows and a unit, with its weights and one
-// activation, are 27 of the registers. And rows that weights are converted for at a time.
+// Rows of a tile of float kinds: the sums of 12 rows and a unit, its weights and one activation
+// take 27 registers. And rows of a panel, for which weights are converted once.
 constexpr int kFloatRowTile = 12;
 constexpr int kFloatPanel = 8 * kFloatRowTile;
 
 #define SLICE_QUANTIZED_TILE static
 #define SLICE_INLINE static inline __attribute__((always_inline))
 
-// Into the second level cache: the first has too few requests in flight to cover the memory.
+// Into the second level cache: the first allows too few outstanding loads for full bandwidth.
 SLICE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 SLICE_INLINE Floats zeros() { return _mm512_setzero_ps(); }
 SLICE_INLINE Floats all(float value) { return _mm512_set1_ps(value); }
@@ -73,10 +73,11 @@ SLICE_INLINE void store_bytes(int8_t* p, Ints v) {
 SLICE_INLINE Codes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 SLICE_INLINE Codes low_nibbles(Codes v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 SLICE_INLINE Codes high_nibbles(Codes v) { return low_nibbles(_mm512_srli_epi16(v, 4)); }
-// Q8's codes are stored 128 too high, for this unsigned dot product; a sum starts at what that adds.
+// Codes of Q8 are stored with 128 added, for this unsigned dot product; sums start at a
+// correction.
 SLICE_INLINE Codes q8_codes(Codes v) { return v; }
 SLICE_INLINE Ints q8_start(int32_t correction) { return all_ints(correction); }
-// Each lane's sum plus the dot product of its four codes and the four activations at `four`.
+// The sum of each lane plus the dot product of its four codes and the activations at `four`.
 SLICE_INLINE Ints dot(Ints sum, Codes codes, const int8_t* four) {
   int32_t packed;
   __builtin_memcpy(&packed, four, sizeof packed);

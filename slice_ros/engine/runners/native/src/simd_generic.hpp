@@ -1,7 +1,7 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// 16 lanes in plain vector extensions of GCC and Clang: SSE2, AVX2, NEON, whatever the translation
-// unit is compiled for. The few operations the extensions cannot say well have a branch each.
+// 16 lanes in the vector extensions of GCC and Clang: SSE2, AVX2 or NEON, as the translation unit
+// is compiled. The few operations that the extensions do not express well have a branch for each.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 constexpr int kParts = 16 / kLanes;
-// GCC gives an inlined quantised tile too few of SSE2's registers; elsewhere it may choose.
+// GCC uses too few of SSE2's registers in an inlined quantised tile; elsewhere it may inline.
 #if defined(__SSE2__) && !defined(__AVX2__)
 #define SLICE_QUANTIZED_TILE static __attribute__((noinline))
 #else
@@ -34,7 +34,7 @@ constexpr int kParts = 16 / kLanes;
 constexpr int kRowTile = 2;  // more, or two blocks at once, would not fit 16 or 32 small registers
 constexpr int kBlockTile = 1;
 constexpr int kFloatRowTile = 2;
-constexpr int kFloatPanel = 2;  // a tile: small vectors gain nothing by keeping converted weights
+constexpr int kFloatPanel = 2;  // one tile: small vectors gain nothing from converted weights
 
 typedef float FloatPart __attribute__((vector_size(kLanes * 4)));
 typedef int32_t IntPart __attribute__((vector_size(kLanes * 4)));
@@ -53,11 +53,11 @@ SLICE_INLINE Vector fill(Part value) {
 }
 
 SLICE_INLINE Floats all(float value) { return fill<Floats>(value - FloatPart{}); }
-// Into the second level cache: the first has too few requests in flight to cover the memory.
+// Into the second level cache: the first allows too few outstanding loads for full bandwidth.
 SLICE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 SLICE_INLINE Floats zeros() { return fill<Floats>(FloatPart{}); }
 #if defined(__AVX2__)
-// Part by part: a copy of 64 bytes would pass through memory, at a quarter of the speed.
+// Part by part: a copy of 64 bytes goes through memory, at a quarter of the speed.
 SLICE_INLINE Floats load(const float* p) {
   Floats v;
   SLICE_EACH std::memcpy(&v.part[i], p + i * kLanes, sizeof v.part[i]);
@@ -167,14 +167,14 @@ SLICE_INLINE Codes high_nibbles(Codes v) {
   return v;
 }
 #if defined(__ARM_FEATURE_DOTPROD)
-// The dot product is signed here: Q8's codes, stored 128 too high, are brought back.
+// The dot product is signed here: 128 is subtracted from the stored codes of Q8.
 SLICE_INLINE Codes q8_codes(Codes v) {
   SLICE_EACH v.part[i] ^= static_cast<int32_t>(0x80808080);
   return v;
 }
 SLICE_INLINE Ints q8_start(int32_t) { return all_ints(0); }
 #else
-// Q8's codes are stored 128 too high; a sum starts at what that adds to it.
+// Codes of Q8 are stored with 128 added; sums start at a correction.
 SLICE_INLINE Codes q8_codes(const Codes& v) { return v; }
 SLICE_INLINE Ints q8_start(int32_t correction) { return all_ints(correction); }
 #endif

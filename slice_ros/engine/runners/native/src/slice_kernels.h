@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C interface of the native engine: plain data pointers, no torch, no Python.
 //
-// The Python loader (library.py) mirrors these structures with ctypes. Whoever changes a structure,
-// a signature or a packed layout raises SLICE_ABI_VERSION here and ABI_VERSION there, so that a
-// stale library is refused at load instead of reading wrong memory. One that lacks a function is
-// refused as well.
+// The Python loader (library.py) mirrors these structures with ctypes. When you change a
+// structure, a signature or a packed layout, raise SLICE_ABI_VERSION here and ABI_VERSION there: a
+// stale library is then refused at load instead of reading wrong memory. A library without one of
+// the functions is refused too.
 #pragma once
 
 #include <stdint.h>
@@ -14,8 +14,9 @@
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
-// How the weights of a matrix are stored. Q8: signed 8 bit codes, one scale a group of 32 inputs.
-// Q4: unsigned 4 bit codes, one scale and one minimum a group (GGUF's Q4_1, Q4_0 fit losslessly).
+// How the weights of a matrix are stored. Q8: signed 8 bit codes, one scale for each 32 inputs.
+// Q4: unsigned 4 bit codes, a scale and a minimum for each 32 inputs (lossless for GGUF's Q4_1,
+// Q4_0).
 enum SliceKind { SLICE_F32 = 0, SLICE_F16 = 1, SLICE_BF16 = 2, SLICE_Q8 = 3, SLICE_Q4 = 4 };
 
 enum SliceIsa {
@@ -26,7 +27,7 @@ enum SliceIsa {
   SLICE_DOTPROD = 3,
 };
 
-// What a call answers: 0, or one of these; nothing was computed then.
+// Results of a call: 0, or an error; after an error nothing was computed.
 enum SliceError {
   SLICE_OK = 0,
   SLICE_BAD_ARGUMENT = -1,
@@ -63,7 +64,7 @@ struct SliceModel {
   const float* final_norm;   // [hidden]
   const float* rope_cos;     // [positions][rotary_dim / 2]
   const float* rope_sin;     // [positions][rotary_dim / 2]
-  SliceMatrix embedding;     // [vocabulary][hidden]; the same as head where they are tied
+  SliceMatrix embedding;     // [vocabulary][hidden]; the same as head if they are tied
   SliceMatrix head;          // [vocabulary][hidden]
   int32_t layers;
   int32_t hidden;
@@ -79,8 +80,8 @@ struct SliceModel {
   int32_t reserved;
 };
 
-// Keys and values in 16 or 32 bit floats, in pages of SLICE_PAGE_TOKENS tokens that slots name in a
-// page table, so that short requests take little and a shared prefix is one set of pages. With
+// Keys and values in 16 or 32 bit floats, in pages of SLICE_PAGE_TOKENS tokens. The page table has
+// the pages of each slot: short requests take few, and a shared prefix is stored once. With
 // width = head_dim rounded up to 16:
 //   keys   [layer][page][kv_head][page_tokens / 16][width][16 tokens]
 //   values [layer][page][kv_head][page_tokens][width]
@@ -110,20 +111,20 @@ SLICE_EXPORT int32_t slice_pack_floats(int32_t kind, int32_t outputs, int32_t in
 SLICE_EXPORT int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inputs,
                                       const uint8_t* codes, const uint16_t* scales,
                                       const uint16_t* minimums, void* packed);
-// One row of W as fp32 [inputs]: an embedding, or a look into a packed matrix.
+// One row of W as fp32 [inputs]: an embedding, or for tests.
 SLICE_EXPORT int32_t slice_unpack_row(const SliceMatrix* matrix, int32_t row, float* out);
 
-// Bytes of a page's keys, or values, in one layer.
+// Bytes of the keys, or of the values, of a page in one layer.
 SLICE_EXPORT int64_t slice_page_bytes(int32_t wide, int32_t kv_heads, int32_t head_dim);
-// The model and cache structures are copied, the memory they point to stays the caller's.
+// The model and cache structures are copied; the memory they point to stays the caller's.
 // Null when an argument is out of range.
 SLICE_EXPORT SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cache,
                                               int32_t threads, int32_t max_rows, int32_t isa);
 SLICE_EXPORT void slice_runner_destroy(SliceRunner* runner);
 
-// One forward pass of `rows` tokens: row i is token[i] of slot[i] at position[i]; rows of one slot
-// stand together, each a position further than the last. Writes logits [outputs][vocabulary] of the
-// rows listed in output_row and, where best_token is not null, the index of each one's greatest.
+// One forward pass of `rows` tokens: row i is token[i] of slot[i] at position[i]. Rows of one slot
+// must be neighbours, with consecutive positions. Writes logits [outputs][vocabulary] of the rows
+// in output_row and, if best_token is not null, the index of the largest logit of each.
 SLICE_EXPORT int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token,
                                 const int32_t* slot, const int32_t* position, int32_t outputs,
                                 const int32_t* output_row, float* logits, int32_t* best_token);

@@ -1,7 +1,7 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// One forward pass, phase by phase. Every member of the team runs forward(); a phase shares its
-// rows, outputs or heads out and ends when all of them are done.
+// One forward pass, phase by phase. Every member of the team runs forward(); a phase distributes
+// its rows, outputs or heads over the members, and ends when all of them are done.
 
 #include <algorithm>
 #include <cstring>
@@ -62,7 +62,7 @@ void Runner::move_wanted(Member& member, const Activations& attended) {
   const auto move = [](float* rows, int64_t stride, int64_t from, int64_t to) {
     std::copy_n(rows + from * stride, stride, rows + to * stride);
   };
-  team_.share(member, 1, [&](int) {  // in order: a row that moves is written over afterwards
+  team_.share(member, 1, [&](int) {  // in order: a row that was moved is overwritten later
     for (int place = 0; place < static_cast<int>(wanted_.size()); ++place) {
       if (wanted_[place] == place) continue;
       move(hidden_.get(), model_.hidden, wanted_[place], place);
@@ -186,7 +186,7 @@ void Runner::attend(Member& member, const Batch& batch, int layer) {
   const int kv_heads = model_.kv_heads;
   const int items = static_cast<int>(groups_.size()) * kv_heads;
   team_.share(member, items, [&](int item) {
-    const int next = std::min(item + 1, items - 1);  // most likely this member's as well
+    const int next = std::min(item + 1, items - 1);  // probably this member's too
     const void* next_keys = page_at(cache_.keys, layer, next % kv_heads,
                                     pages_of(batch, groups_[next / kv_heads])[0]);
     attend_group(batch, layer, groups_[item / kv_heads], item % kv_heads, scores, next_keys);

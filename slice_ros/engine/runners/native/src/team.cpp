@@ -20,7 +20,7 @@ void relax() {
 #endif
 }
 
-// Waits until reached(value): some tens of microseconds awake, then asleep until it is notified.
+// Waits until reached(value): spins for some tens of microseconds, then sleeps until notified.
 template <typename Reached>
 void await(const std::atomic<int>& value, const Reached& reached) {
   constexpr int kSpins = 2000;
@@ -37,8 +37,8 @@ void give_way() {
   using Clock = std::chrono::steady_clock;
   using std::chrono::nanoseconds;
   constexpr nanoseconds kEvery{50'000};
-  constexpr int kShare = 2;                // of the time, one part in
-  constexpr nanoseconds kMost{4'000'000};  // that may be saved up to be given
+  constexpr int kShare = 2;                // one part in kShare of the time
+  constexpr nanoseconds kMost{4'000'000};  // most time that may be accumulated for yielding
   thread_local nanoseconds credit{0};
   thread_local Clock::time_point last = Clock::now();
   const Clock::time_point now = Clock::now();
@@ -93,8 +93,8 @@ void Team::serve(int index) {
     await(job_, [seen](int job) { return job != seen; });
     seen = job_.load();
     if (stop_.load()) return;
-    // Announced before looking, both sequentially consistent: either this thread sees the job
-    // closed, or settle() sees this thread inside.
+    // inside_ is raised before open_ is read, both sequentially consistent: either this thread
+    // sees the job closed, or settle() sees this thread inside.
     inside_.fetch_add(1);
     if (open_.load()) {
       Member member{index, 0};

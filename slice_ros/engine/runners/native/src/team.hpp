@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// A team of threads that walk through a step together, phase by phase.
+// A team of threads that compute a step together, phase by phase.
 #pragma once
 
 #include <atomic>
@@ -11,19 +11,19 @@
 
 namespace slice {
 
-// Offers the core to whoever waits for it, at most every 50 us. A kernel may otherwise take a core
-// back at its clock tick only, every 4 ms at 250 Hz, so that the threads that pass tokens on, those
-// who listen and the robot's other nodes wait that long for their moment. What is given is held to
-// a share of the time, lest a process that never rests takes more than its part.
+// Yields the core to other threads, at most every 50 us. Otherwise an operating system may preempt
+// a thread only at its clock tick, every 4 ms at 250 Hz: the threads that deliver tokens, their
+// subscribers and the other nodes of the robot would wait that long. The yielded time is limited
+// to a share, so that a process that is always busy does not get more.
 void give_way();
 
-// A step has some 300 phases of a few microseconds. A phase is over when its pieces are done, not
-// when every thread has come: on a busy robot the scheduler takes threads away at any moment, and
-// one that was away finds the phases behind it finished, and catches up. Waiting is awake for some
-// tens of microseconds, then asleep; between steps all but the caller sleep.
+// A step has about 300 phases of a few microseconds. A phase is over when all its items are done,
+// not when every thread has arrived: on a busy robot a thread may be preempted at any moment. It
+// finds the phases that it missed finished, and catches up. Threads wait by spinning for some tens
+// of microseconds, then by sleeping; between steps all but the caller sleep.
 class Team {
  public:
-  // Where one thread is in the current job; 0 is the caller of run().
+  // The position of one thread in the current job; thread 0 is the caller of run().
   struct Member {
     int index;
     int phase;
@@ -38,14 +38,14 @@ class Team {
 
   int size() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Runs work on every thread and returns when its phases are done. Late threads may still be
-  // walking through finished phases then: settle() before anything they read is changed.
+  // Runs work on every thread and returns when its phases are done. Late threads may still go
+  // through finished phases then: call settle() before changing anything that they read.
   void run(Work work, void* context);
   void settle();
 
-  // Inside work, called by every member alike: calls task(0 .. count - 1), each once, on whoever is
-  // there, and returns when all are done. A member goes through a part of its own in order, since
-  // what it reads is asked for ahead and what it wrote before lies near; then it helps the others.
+  // Called by every member inside work: calls task(0 .. count - 1), each once, on the threads that
+  // have arrived, and returns when all are done. A member first computes its own part in order,
+  // which suits prefetching and its caches; then it helps the others.
   template <typename Task>
   void share(Member& member, int count, const Task& task) {
     const int phase = member.phase++;
@@ -66,14 +66,14 @@ class Team {
   }
 
  private:
-  // Each on a cache line of its own, since any thread may write to it.
+  // Each on its own cache line, because any thread may write to it.
   struct alignas(64) Phase {
     std::atomic<int> done{0};
   };
   struct alignas(64) Part {
     std::atomic<int> taken{0};
   };
-  static constexpr int kItems = 16;  // between two looks at the clock in a phase
+  static constexpr int kItems = 16;  // items of a phase between two reads of the clock
 
   int part_start(int count, int owner) const {
     return static_cast<int>(int64_t{count} * owner / size());
@@ -86,9 +86,9 @@ class Team {
   std::unique_ptr<Part[]> parts_;  // [phases][threads]
   Work work_ = nullptr;
   void* context_ = nullptr;
-  alignas(64) std::atomic<int> job_{0};     // counts jobs; wakes the threads
+  alignas(64) std::atomic<int> job_{0};     // number of jobs so far; wakes the threads
   alignas(64) std::atomic<bool> open_{false};  // the job may be entered
-  alignas(64) std::atomic<int> inside_{0};  // threads that may be in the job, the caller aside
+  alignas(64) std::atomic<int> inside_{0};  // threads that may be in the job, without the caller
   std::atomic<bool> stop_{false};
   std::vector<std::thread> threads_;
 };

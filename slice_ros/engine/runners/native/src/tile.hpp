@@ -1,6 +1,6 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// What the tiles of a matmul share: how far ahead weights are asked for, and how sums are stored.
+// Shared by the tiles of a matmul: prefetching of weights, and storing of sums.
 // Included after a simd header, once for each instruction set (SLICE_ISA).
 #pragma once
 
@@ -10,9 +10,9 @@
 
 namespace slice::SLICE_ISA {
 
-// The processor prefetches by itself only up to the end of a 4 KiB page, and waits at every start:
-// asking for each line this far ahead makes small batches up to 1.6 times faster. Past the end of
-// the weights the request is ignored.
+// Hardware prefetching ends at each 4 KiB page and starts slowly. Prefetching each line this far
+// ahead makes small batches up to 1.6 times faster. Beyond the end of the weights it has no
+// effect.
 constexpr int kAhead = 8192;
 
 // Writes the first `width` lanes.

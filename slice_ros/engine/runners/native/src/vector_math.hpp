@@ -1,11 +1,12 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
-// exp and the sigmoid linear unit on 16 lanes. Included after a simd header, once for each instruction set (SLICE_ISA).
+// exp and the sigmoid linear unit on 16 lanes. Included after a simd header, once for each
+// instruction set (SLICE_ISA).
 #pragma once
 
 namespace slice::SLICE_ISA {
 
-// Adding 1.5 * 2^23 leaves a float's nearest whole number in its lowest bits.
+// Adding 1.5 * 2^23 puts the nearest whole number of a float into its lowest bits.
 constexpr float kRounder = 12582912.0f;
 constexpr int32_t kRounderBits = 0x4b400000;
 
@@ -15,13 +16,12 @@ SLICE_INLINE Ints rounded(Floats v) {
 }
 
 // exp(x) = 2^n exp(r) with |r| <= ln(2) / 2 and the Taylor polynomial of degree 7 for exp(r):
-// within 3e-7 of the true value, relatively. x is held within [-87, 88], where the result is a
-// normal number.
+// relative error below 3e-7. x is clamped to [-87, 88], where the result is a normal number.
 SLICE_INLINE Floats exp_of(Floats x) {
   x = min(max(x, all(-87.0f)), all(88.0f));
   const Ints n = rounded(mul(x, all(1.44269504f)));
   const Floats whole = to_floats(n);
-  // ln(2) in two pieces, the first short enough that n times it is exact.
+  // ln(2) in two parts; the first has so few bits that n times it is exact.
   Floats r = fma(whole, all(-0.693359375f), x);
   r = fma(whole, all(2.12194440e-4f), r);
   Floats p = all(1.0f / 5040);
