@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which requests take part in the next step. Pure Python: no torch, no ROS, no clock.
 
-`policy` is the contract, `slice` the default policy, `baselines` its rivals. A policy reads
-requests and never changes them; nothing here may import torch, rclpy or a room above.
+`policy` is the contract and `contract` checks it, `registry` makes policies by name, `slice` is
+the default policy, `baselines` are its rivals. Nothing here may import torch, rclpy or a room
+above; rooms above use `registry`, `admission`, `contract` and `latency`.
 """

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decode mask of one cycle: which request takes part in which decode step.
 
-Rows are requests, columns decode steps; row i holds ``rates[i]`` ones. A column costs one batched
-decode step of the rows that hold a 1 in it, so a cycle costs the sum of ``l(column sum)``.
+Rows are requests, columns decode steps; row i has ``rates[i]`` ones (SLICE, arXiv 2510.18544). A
+column costs one batched decode step of the rows that have a 1 in it, so a cycle costs the sum of
+``l(column sum)`` over its columns.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ Mask = tuple[tuple[int, ...], ...]
 
 def decode_rate(tpot: float, cycle: float) -> int:
     """Return the tokens per cycle that a TPOT (seconds) asks for, ``ceil(cycle / TPOT)``, >= 1."""
-    # The tiny slack keeps 0.3 / 0.1 = 2.9999999999999996 and its kin from costing a column.
+    # The tolerance keeps rounding errors, such as 0.3 / 0.1 = 2.9999999999999996, from costing
+    # a column.
     return max(1, math.ceil(cycle / tpot - 1e-9))
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Keep a step within the KV cache: slots, tokens, and who gives theirs up."""
+"""Keep a step within the KV cache: its slots, its tokens, and which requests are evicted."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from slice_ros.scheduling.policy import Capacity, PrefillChunk, Step
 
 def fit_step(capacity: Capacity, ranked: Sequence[Request], decode: Sequence[Request],
              prefill: Sequence[PrefillChunk] = ()) -> Step:
-    """Return the step with as many of its rows as the KV cache can hold.
+    """Return the step with as many of its requests as fit the KV cache.
 
-    `ranked` are all live requests, the most useful first. A row that does not fit takes the
-    cache of the least useful holder below it (``Step.evict``); where there is none it sits out.
-    A prefill that starts is held to its whole context, so that it is not begun in vain. The most
-    useful request always fits, given that its prompt and ``max_tokens`` fit an empty cache.
+    `ranked` are all live requests, the most useful first. A request that does not fit takes the
+    cache of the least useful cached request below it (``Step.evict``), or else sits the step out.
+    A prefill counts with all its pending tokens from the start, so that it can be completed. The
+    most useful request always fits, if its prompt and ``max_tokens`` fit an empty cache.
     """
     slots, tokens = capacity.slots, capacity.kv_tokens
     for request in ranked:
@@ -27,20 +27,20 @@ def fit_step(capacity: Capacity, ranked: Sequence[Request], decode: Sequence[Req
         return Step(decode=tuple(decode), prefill=tuple(prefill))
 
     rank = {request: i for i, request in enumerate(ranked)}
-    rows = sorted([(request, 1, None) for request in decode]
-                  + [(c.request, c.request.pending, c) for c in prefill],
-                  key=lambda row: rank[row[0]])
-    holders = [request for request in ranked if request.cached]
+    wanted = sorted([(request, 1, None) for request in decode]
+                    + [(c.request, c.request.pending, c) for c in prefill],
+                    key=lambda want: rank[want[0]])
+    cached = [request for request in ranked if request.cached]
     evicted: set[Request] = set()
     kept, chunks = [], []
-    for request, need, chunk in rows:
+    for request, need, chunk in wanted:
         if request in evicted:
             continue
         slot = not request.cached
         while (slot and slots < 1) or tokens < need:
-            if not holders or rank[holders[-1]] <= rank[request]:
+            if not cached or rank[cached[-1]] <= rank[request]:
                 break
-            victim = holders.pop()
+            victim = cached.pop()
             evicted.add(victim)
             slots += 1
             tokens += victim.cached

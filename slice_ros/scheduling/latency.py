@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a step takes: decode as a function of batch and context, prefill of tokens and context.
 
-All times are seconds. A model is a small table that a profile run measured (or a file of
-`config/profiles/`); batch sizes between and beyond the measured ones are interpolated linearly.
-It refines itself from the steps that are run (`observe`) and knows how wrong it lately was.
+All times are seconds. A model is a small table that a profile run measured, or a file of
+`config/profiles/`. Batch sizes between the measured ones are interpolated linearly, those beyond
+are extrapolated. The model is refined by the steps that are run (`observe`) and reports its
+recent error.
 """
 
 from bisect import bisect_left
@@ -22,7 +23,7 @@ class LatencyModel:
     """``l(b, context) = table(b) + decode_context * context``, ``p(n) = base + token * n + ...``.
 
     `decode_ms` holds (batch, ms) pairs with rising batch sizes at zero context; `context` is the
-    number of cached tokens that the rows of a step read, summed over the rows.
+    number of cached tokens that the requests of a step read in all.
     """
 
     name: str
@@ -49,7 +50,7 @@ class LatencyModel:
             raise ValueError(f'{self.name}: times must be finite and not negative')
 
     def decode(self, batch: int, context: int = 0) -> float:
-        """Seconds of a decode step over `batch` rows that read `context` cached tokens in all."""
+        """Seconds of a decode step of `batch` requests that read `context` cached tokens."""
         if batch <= 0:
             return 0.0
         table = self.decode_ms
@@ -72,16 +73,16 @@ class LatencyModel:
                 + self.prefill_context_ms * reads) / 1e3
 
     def step(self, batch: int, context: int, chunks: Iterable[tuple[int, int]] = ()) -> float:
-        """Seconds of a mixed step: `batch` decode rows and prefill `chunks` (tokens, context)."""
+        """Seconds of a mixed step: `batch` decodes and prefill `chunks` (tokens, context)."""
         return self.decode(batch, context) + sum(self.prefill(n, c) for n, c in chunks)
 
     def observe(self, batch: int, context: int, chunks: Iterable[tuple[int, int]],
                 seconds: float) -> float:
         """Learn from a step that took `seconds`; the other arguments are those of `step`.
 
-        Return what `step` says of it before. The terms of the model are corrected in place. A
-        step of both kinds teaches its prefill part alone: what the decode part took is taken
-        from the model.
+        Return what `step` predicted before. The terms of the model are corrected in place. A
+        step with decodes and prefills corrects the prefill terms alone: the time of its decode
+        part is taken from the model.
         """
         chunks = tuple(chunks)
         decode = self.decode(batch, context)
@@ -93,7 +94,7 @@ class LatencyModel:
         self.error = (wrong if math.isnan(self.error)
                       else self.error + REPORT * (wrong - self.error))
         if prefill > 0:
-            # However the decode part fared, some of the time was the prefill's.
+            # However long the decode part took, some of the time was the prefill's.
             rest = max(seconds - decode, 0.1 * seconds)
             self._learn_prefill(chunks, prefill, *self._prefill.correction(rest, prefill))
         else:
@@ -111,7 +112,7 @@ class LatencyModel:
         nearest = min(self.decode_ms, key=lambda pair: abs(pair[0] - batch))[0]
         table, least = [], 0.0
         for size, ms in self.decode_ms:
-            # The farther a batch size, the less is learnt of it; more rows never take less time.
+            # A batch size farther off learns less; a larger batch never takes less time.
             ms *= factor * math.exp(exponent * (1 - share) / (1 + abs(size - nearest)))
             least = max(least, ms)
             table.append((size, least))

@@ -1,21 +1,20 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How long answers turn out, learnt per class from those that ended.
+"""How long answers turn out to be, learnt per class from those that ended.
 
-Nobody knows the length of an answer in advance. What may be used is ``max_tokens`` and what the
-last answers of the same class came to: given that an answer already has k tokens, only those
-that outgrew k say anything about it.
+The length of an answer is not known in advance. It is estimated from ``max_tokens`` and from the
+last answers of the same class: for an answer that has k tokens, those longer than k count.
 """
 
 from bisect import bisect_right
 from collections import deque
 
-# Before anything is known an answer is expected to use this share of its ``max_tokens``, an
-# opinion that weighs as much as this many finished answers.
+# The prior: an answer uses this share of its ``max_tokens``. It weighs as much as this many
+# finished answers.
 PRIOR_SHARE = 0.65
 PRIOR_WEIGHT = 4
-KEEP = 128        # answers remembered; older ones make room, so that habits may change
-LEAST = 8         # answers it takes before a lower quantile means anything
+KEEP = 128        # answers remembered; the oldest makes room for a new one
+LEAST = 8         # answers needed before a lower quantile is used
 
 
 class AnswerLengths:
@@ -25,8 +24,8 @@ class AnswerLengths:
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque()
-        # The lengths, sorted, and tails[i] = sum of lengths[i:]. Replaced as one, so that other
-        # threads may ask while the one that plans learns.
+        # The lengths, sorted, and tails[i] = sum of lengths[i:]. One assignment replaces both, so
+        # that other threads may read them meanwhile.
         self._known: tuple[list[int], list[int]] = ([], [0])
 
     def __len__(self) -> int:
@@ -43,22 +42,22 @@ class AnswerLengths:
         self._known = lengths, tails[::-1]
 
     def expected(self, generated: int, max_tokens: int) -> float:
-        """Return the tokens that an answer with `generated` so far will come to.
+        """Return the expected length, in tokens, of an answer that has `generated` so far.
 
-        The mean of those remembered that outgrew `generated`, and of the prior; at least one
-        more than `generated`.
+        The mean of the remembered lengths above `generated` and of the prior; at least one more
+        than `generated`, at most `max_tokens`.
         """
         lengths, tails = self._known
         first = bisect_right(lengths, generated)
         longer = len(lengths) - first
         prior = max(PRIOR_SHARE * max_tokens, (generated + 1 + max_tokens) / 2)
-        # As few of the prior's imagined answers outgrow `generated` as of the real ones.
+        # The prior counts in the same proportion as the remembered answers that are longer.
         weight = PRIOR_WEIGHT * (longer + 1) / (len(lengths) + 1)
         mean = (tails[first] + weight * prior) / (longer + weight)
         return max(min(mean, max_tokens), generated + 1)
 
     def least(self, generated: int, max_tokens: int, quantile: float) -> int:
-        """Return the length that all but a `quantile` of such answers reach, in tokens."""
+        """Return the length, in tokens, that all but a `quantile` of such answers reach."""
         lengths, _ = self._known
         first = bisect_right(lengths, generated)
         longer = len(lengths) - first

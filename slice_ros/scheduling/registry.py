@@ -45,7 +45,7 @@ def policy_class(name: str) -> type[Policy]:
     origin = f'{plug_in.value} of {plug_in.dist.name if plug_in.dist else "an unknown package"}'
     try:
         found = plug_in.load()
-    except Exception as error:  # whatever the module of another package raises
+    except Exception as error:  # a module of another package can raise anything
         raise ValueError(f'policy {name} ({origin}) cannot be imported: {_line(error)}') from error
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise ValueError(f'policy {name} ({origin}) is no subclass of slice_ros.scheduling.policy.'
@@ -64,7 +64,7 @@ def make_policy(name: str, capacity: Capacity | None = None, **options) -> Polic
         policy = policy_type(capacity or Capacity(), make_options(name, policy_type, options))
     except ValueError:
         raise
-    except Exception as error:  # whatever the constructor of another package raises
+    except Exception as error:  # so can its constructor
         raise ValueError(f'policy {name} cannot be made: {_line(error)}') from error
     policy.name = name
     return policy

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Foretell a request by serving it: copies of the live requests, the policy, the latency model."""
+"""Predict a request by serving copies of the live requests under a policy on a latency model."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,15 +11,16 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import AnswerLengths
 from slice_ros.scheduling.policy import Policy, Step
 
-STEPS = 2000  # steps looked ahead at most: it has to answer within some hundredths of a second
+STEPS = 2000  # steps at most, so that a roll-out takes no more than some hundredths of a second
 
 
 def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Request],
              latency: LatencyModel) -> Request:
     """Return a copy of `request` as `policy` would serve it beside copies of the `live` ones.
 
-    Nothing else arrives, and answers are as long as is to be expected of ``max_tokens``. The copy
-    has not ended where that takes over `STEPS` steps. `policy` is used up: give it a new one.
+    Nothing else arrives, and answers have the length expected of their ``max_tokens``. If they
+    take more than `STEPS` steps, the copy has not ended. `policy` must be a fresh one, for this call
+    alone. Raises `PolicyError` when it fails.
     """
     mine = _copy(request)
     going = [_copy(r) for r in live if not r.ended] + [mine]
@@ -33,11 +34,11 @@ def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Reques
             evicted.evict()
         over = [(r, State.FAILED) for r in step.drop]
         if step.idle and not over:
-            break  # it waits for what a roll-out does not know
+            break  # it waits for an event that a roll-out does not have
         now += _seconds(step, latency)
-        rows = [(r, 1) for r in step.decode] + [(c.request, c.tokens) for c in step.prefill]
-        over += [(r, State.FINISHED) for r, fed in rows
-                 if r.advance(fed, now) and r.generated >= ends[r]]
+        fed = [(r, 1) for r in step.decode] + [(c.request, c.tokens) for c in step.prefill]
+        over += [(r, State.FINISHED) for r, tokens in fed
+                 if r.advance(tokens, now) and r.generated >= ends[r]]
         for r, state in over:
             r.end(state, now)
             going.remove(r)
@@ -53,7 +54,7 @@ def _seconds(step: Step, latency: LatencyModel) -> float:
 
 
 def _copy(request: Request) -> Request:
-    """Copy a live request, which another thread may be just about to advance."""
+    """Copy a live request, which another thread may be advancing."""
     copy = replace(request, gated=False)
     copy.cached = min(copy.cached, copy.context - 1)
     return copy

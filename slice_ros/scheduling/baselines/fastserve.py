@@ -19,7 +19,7 @@ from slice_ros.scheduling.policy import Capacity, Policy, Step
 
 @dataclass(slots=True)
 class _Standing:
-    """Where a request stands in the queues."""
+    """The place of a request in the queues."""
 
     level: int
     turn: int            # order within the level
@@ -28,11 +28,11 @@ class _Standing:
 
 
 class FastServe(Policy):
-    """Skip-join MLFQ.
+    """Skip-join MLFQ (arXiv 2305.05920).
 
-    With `swap`, a request that sat out a step has had its KV cache moved to the host, as
-    published; moving it there and back costs `swap_token_ms` per token of context when it returns
-    (`overhead`). Without, it keeps its cache for nothing until memory is short.
+    With `swap`, the KV cache of a request that sits a step out moves to the host, as published;
+    moving it there and back costs `swap_token_ms` per token of context when the request returns
+    (`overhead`). Without, keeping the cache is free until memory is short.
     """
 
     @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class FastServe(Policy):
         self._ran = ()
 
     def _charge(self, now: float) -> None:
-        """Charge the last step to those who took part in it, and move them down if need be."""
+        """Charge the last step to its requests, and move those down whose quantum is used up."""
         seconds = now - self._planned_at
         for request in self._ran:
             at = self._standing.get(request)

@@ -59,12 +59,12 @@ class SliceStatic(Policy):
                 step = fit_step(self.capacity, self._ranked, (), (chunk,))
                 if not step.idle:
                     return step
-        # Rows that found no room in the KV cache are not decoding; the first always is. Columns
-        # it does not stand in can be empty for want of memory: pass over those.
+        # A request that found no room in the KV cache is not decoding; the first one always is.
+        # A column without it can be empty: pass over it.
         for _ in self._columns:
-            rows = [self._selected[i] for i in self._columns[self._next]]
+            column = [self._selected[i] for i in self._columns[self._next]]
             self._next = (self._next + 1) % len(self._columns)
-            step = fit_step(self.capacity, self._ranked, [r for r in rows if r.ready])
+            step = fit_step(self.capacity, self._ranked, [r for r in column if r.ready])
             if not step.idle:
                 return step
         return Step()
@@ -78,10 +78,10 @@ class SliceStatic(Policy):
         return sorted(requests, key=lambda r: -r.slo.utility * self.tpot(r))
 
     def tpot(self, request: Request) -> float:
-        """Return the seconds per token that a request is held to.
+        """Return the seconds per token that a request is decoded at.
 
-        Without a TPOT objective it is what the deadline implies for ``max_tokens``, and one token
-        a cycle (the lowest rate a mask can express) without a deadline either.
+        Without a TPOT objective, the deadline is divided by ``max_tokens``; without a deadline
+        either, it is one token a cycle, the lowest rate that a mask can express.
         """
         slo = request.slo
         if slo.tpot_ms:

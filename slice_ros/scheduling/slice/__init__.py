@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The default policy, SLICE with its loop closed; start at `slice_policy`.
 
-Each part must be worth its lines in a measurement (docs/scheduling.md). Other rooms import
-`slice_policy` alone.
+Other rooms import `slice_policy` alone. A part stays only if a measurement shows its gain
+(docs/scheduling.md).
 """

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What `slice` promises that a step takes, and how well that is kept: the capacity ratio."""
+"""The predicted seconds of each step against the measured ones: the capacity ratio."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,45 +9,54 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Step
 from slice_ros.scheduling.slice.demand import Demand
 
+GAIN = 0.02              # weight of the newest step in the smoothed figures
+OUTLIER = 4.0            # times the smoothed slowness; a longer step counts as this long
+DEVIATIONS = 0.5         # mean deviations that the ratio leaves as head-room
 
-class Promises:
-    """`ratio` is the share of the time that may be promised; where it is not `tuned`, it is 1."""
+
+class Calibration:
+    """How much longer steps take than predicted, and so how much of the time may be planned.
+
+    `ratio` is the share of the time that the selection may fill, ``1 / (s + d / 2)`` and at most
+    1, with s the smoothed ratio of measured to predicted time and d its mean deviation. It stays
+    1 if it is not `tuned`.
+    """
 
     def __init__(self, tuned: bool) -> None:
         self.ratio = 1.0
         self._tuned = tuned
-        self._slowness, self._unsteady = 1.0, 0.0
-        self._seconds = self._at = 0.0   # of the last one; no seconds: there is none
+        self._slowness, self._deviation = 1.0, 0.0
+        self._predicted = self._begun_at = 0.0   # of the last step; 0 seconds: there is none
 
-    def make(self, now: float, step: Step, live: Iterable[Request],
-             demands: Mapping[Request, Demand], latency: LatencyModel) -> None:
-        """Promise what a step costs that begins now."""
-        seconds = sum([demands[r].unit for r in step.decode])
-        if step.decode and any(r.gated for r in live):  # the batch is small for want of company
+    def predict(self, now: float, step: Step, live: Iterable[Request],
+                demands: Mapping[Request, Demand], latency: LatencyModel) -> None:
+        """Predict the seconds of a step that begins now."""
+        seconds = sum([demands[r].token_cost for r in step.decode])
+        if step.decode and any(r.gated for r in live):  # gated requests keep the batch small
             context = sum(r.cached for r in step.decode)
             seconds = max(seconds, latency.decode(len(step.decode), context))
         for chunk in step.prefill:
             seconds += latency.prefill(chunk.tokens, chunk.request.cached)
-        self._seconds, self._at = seconds, now
+        self._predicted, self._begun_at = seconds, now
 
-    def forget(self) -> None:
-        """Expect nothing: the time that passes from now on is no step's."""
-        self._seconds = 0.0
+    def clear(self) -> None:
+        """Forget the last step: the time from now on is not its."""
+        self._predicted = 0.0
 
-    def settle(self, now: float) -> float | None:
-        """Learn from the seconds that the last step took and return them; None: there was none."""
-        if not self._seconds:
+    def observe(self, now: float) -> float | None:
+        """Learn from the seconds that the last step took and return them; None without a step."""
+        if not self._predicted:
             return None
-        elapsed = now - self._at
+        elapsed = now - self._begun_at
         # A single hiccup is no trend: what a step may add is bounded.
-        error = min(elapsed / self._seconds, 4 * self._slowness) - self._slowness
-        self._slowness += 0.02 * error
-        self._unsteady += 0.02 * (abs(error) - self._unsteady)
+        error = min(elapsed / self._predicted, OUTLIER * self._slowness) - self._slowness
+        self._slowness += GAIN * error
+        self._deviation += GAIN * (abs(error) - self._deviation)
         if self._tuned:
-            self.ratio = 1 / max(1.0, self._slowness + 0.5 * self._unsteady)
+            self.ratio = 1 / max(1.0, self._slowness + DEVIATIONS * self._deviation)
         return elapsed
 
-    def inherit(self, earlier: 'Promises') -> None:
-        """Keep what another has learnt of how long steps really take."""
-        self._slowness, self._unsteady = earlier._slowness, earlier._unsteady
+    def inherit(self, earlier: 'Calibration') -> None:
+        """Take over what `earlier` has learnt of how long steps take."""
+        self._slowness, self._deviation = earlier._slowness, earlier._deviation
         self.ratio = earlier.ratio

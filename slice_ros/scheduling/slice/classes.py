@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What `slice` knows of the classes: a record of each, and what they let a step be and expect."""
+"""The records of all classes, the limits that they set for a step, and the arrivals to expect."""
 
 from collections.abc import Sequence
 import math
@@ -8,86 +8,88 @@ import math
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity
-from slice_ros.scheduling.slice.best_effort import may_begin
-from slice_ros.scheduling.slice.demand import CLASSES, ClassRecord, Demand, unit_cost
+from slice_ros.scheduling.slice.best_effort import may_start
+from slice_ros.scheduling.slice.demand import ClassRecord, Demand, least_token_cost
 from slice_ros.scheduling.slice.rate_allocation import Limits, limits_of
 from slice_ros.scheduling.slice.selection import Forecast
 
-REFRESH = 64         # plans between two looks at a latency model that learns
+REFRESH = 64         # selections after which the limits are computed again: the model learns
+MAX_CLASSES = 64     # classes remembered; the least recently used one makes room
 
 
 class Classes:
-    """The records by name, and `limits`: how long a step may be, and how many rows fit it."""
+    """The records by class name, and `limits`: how long a step may be, and how large its batch."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.limits = Limits(1.0, 1, 1, 1, (1.0,))
         self._capacity = capacity
-        self._kinds: dict[str, ClassRecord] = {}   # the one heard of least recently first
-        self._since: float | None = None           # first plan
-        self._looks = self._most = 0
+        self._records: dict[str, ClassRecord] = {}   # the least recently used one first
+        self._since: float | None = None             # first plan
+        self._selections = self._most = 0
 
     @property
     def top_utility(self) -> float:
-        return max(kind.slo.utility for kind in self._kinds.values())
+        """The utility of the most useful class."""
+        return max(record.slo.utility for record in self._records.values())
 
     def inherit(self, earlier: 'Classes') -> None:
-        """Go on with the records of another."""
-        self._kinds, self._since = earlier._kinds, earlier._since
+        """Go on with the records of `earlier`."""
+        self._records, self._since = earlier._records, earlier._since
 
     def of(self, request: Request, now: float, latency: LatencyModel) -> ClassRecord:
-        """Return the record of a request's class, made now if there is none."""
+        """Return the record of a request's class; it is made if there is none."""
         name = request.slo.name
-        kind = self._kinds.pop(name, None)
-        if kind is None:
-            kind = ClassRecord(request.slo, now)
-            if len(self._kinds) >= CLASSES:
-                del self._kinds[next(iter(self._kinds))]
-        self._kinds[name] = kind  # last in line to be forgotten
-        if kind.slo != request.slo or not kind.unit:
-            kind.slo = request.slo
-            self._price(kind, latency)
-            self._most = 0  # other objectives, other limits: look again
-        return kind
+        record = self._records.pop(name, None)
+        if record is None:
+            record = ClassRecord(request.slo, now)
+            if len(self._records) >= MAX_CLASSES:
+                del self._records[next(iter(self._records))]
+        self._records[name] = record  # the last one to be forgotten
+        if record.slo != request.slo or not record.token_cost:
+            record.slo = request.slo
+            self._set_costs(record, latency)
+            self._most = 0  # other objectives set other limits: compute them again
+        return record
 
     def copy(self, request: Request, now: float, latency: LatencyModel) -> ClassRecord:
-        """Return a record for a request that is only asked about; any thread may."""
-        kind = self._kinds.get(request.slo.name)
+        """Return a record for a request that is only predicted. Any thread may call this."""
+        known = self._records.get(request.slo.name)
         record = ClassRecord(request.slo, now)
-        self._price(record, latency)
-        if kind is not None:
-            record.lengths = kind.lengths
+        self._set_costs(record, latency)
+        if known is not None:
+            record.lengths = known.lengths
         return record
 
     def refresh(self, now: float, live: int, latency: LatencyModel) -> None:
-        """Work out how long a step may be, how many rows fit it, and what a token costs."""
+        """Compute the limits of a step and the cost of a token, if `live` or the model changed."""
         if self._since is None:
             self._since = now
-        self._looks += 1
-        if self._most == min(live, self.limits.rows) and self._looks % REFRESH:
+        self._selections += 1
+        if self._most == min(live, self.limits.batch) and self._selections % REFRESH:
             return
-        self.limits = limits_of(latency, self._capacity, [k.slo for k in self._kinds.values()])
-        self._most = min(live, self.limits.rows)
-        for kind in self._kinds.values():
-            self._price(kind, latency)
-            kind.epoch += 1
+        self.limits = limits_of(latency, self._capacity, [r.slo for r in self._records.values()])
+        self._most = min(live, self.limits.batch)
+        for record in self._records.values():
+            self._set_costs(record, latency)
+            record.epoch += 1
 
-    def _price(self, kind: ClassRecord, latency: LatencyModel) -> None:
-        kind.unit = unit_cost(latency, max(self._most, 1), kind.slo.tpot)
-        kind.alone = latency.decode(1)
+    def _set_costs(self, record: ClassRecord, latency: LatencyModel) -> None:
+        record.token_cost = least_token_cost(latency, max(self._most, 1), record.slo.tpot)
+        record.lone_token_cost = latency.decode(1)
 
     def forecasts(self, now: float) -> list[Forecast]:
-        """Return what is expected to arrive of each class whose lengths are known."""
+        """Return the expected arrivals of each class whose lengths are known."""
         forecasts = []
-        for kind in tuple(self._kinds.values()):
-            slo, work = kind.slo, kind.work
-            if len(kind.lengths):
-                length = kind.lengths.expected(0, 1 << 20)
+        for record in tuple(self._records.values()):
+            slo, work = record.slo, record.work
+            if len(record.lengths):
+                length = record.lengths.expected(0, 1 << 20)
                 delay = min(slo.ttft + length * slo.tpot, slo.deadline)
                 if delay < math.inf and work:
-                    forecasts.append(Forecast(kind.load(now, self._since), delay,
+                    forecasts.append(Forecast(record.load(now, self._since), delay,
                                               slo.utility / work))
         return forecasts
 
-    def may_begin(self, request: Request, flowing: Sequence[Demand], now: float) -> bool:
-        """Return whether slack may begin `request` beside the lost answers that are `flowing`."""
-        return may_begin(request, flowing, self._kinds.values(), now, self._since)
+    def may_start(self, request: Request, gap_controlled: Sequence[Demand], now: float) -> bool:
+        """Return whether `request` may start as best effort beside those under gap control."""
+        return may_start(request, gap_controlled, self._records.values(), now, self._since)

@@ -1,10 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Phase 2 of SLICE: what each selected request can bear, and so who shares the next step.
+"""Phase 2 of SLICE, rate allocation: which selected requests share the next step.
 
-A request's pace is the time it has per token it still needs: the distance between its ones in
-the decode mask. A step may take as long as the pace of its rows allows; rows join in order of
-worth while it does.
+The pace of a request is the time it has per token it still needs: the distance between its ones
+in the decode mask (arXiv 2510.18544). A step may take as long as the pace of every candidate in
+it allows; candidates join in order of utility density while it does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,37 +17,40 @@ from slice_ros.scheduling.policy import Capacity, PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
 from slice_ros.slo import SloClass
 
-WORTHWHILE = 1.05    # a batch is big enough when a row costs at most this times the least cost
-CHEAP = 0.9          # on slack a row joins that adds less than this share of a mean row's time
-TIGHT = 0.8          # rows are paced to this share of the time they have
-SMOOTH = 2.0         # a selected row waits at most this many TPOTs for its next token
+EFFICIENT = 1.05     # a batch is large enough at this many times the least cost per request
+CHEAP = 0.9          # a best-effort batch grows while one more adds less than this of the mean
+PACE_SHARE = 0.8     # share of the time per token that a step may take
+TPOT_SHARE = 0.8     # share of its TPOT that a request is decoded in at the fastest
+MAX_GAP = 2.0        # TPOTs that a request may wait for its next token
 LEAST_CHUNK = 16     # tokens; the smallest prefill chunk, where a chunk has no fixed cost
 FIXED_SHARE = 4      # the tokens of a chunk take at least this many times its fixed cost
-LONGEST_STEP = 1.0   # seconds, where no objective says less
+LONGEST_STEP = 1.0   # seconds, where no objective sets less
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a step may be in seconds, the rows that fit it, and the rows worth gathering.
+    """How long a step may be, in seconds, and how large its batch may be.
 
-    A step on slack takes `slack` rows; `times` are the seconds of a decode step over 1, 2, ...
-    rows, as many as a step may have.
+    `batch` requests fit a step, `efficient_batch` of them make it efficient, and a best-effort
+    step takes `best_effort_batch`. ``times[b - 1]`` is the seconds of a decode step over b
+    requests, for every b up to the largest batch of the engine.
     """
 
     step: float
-    rows: int
-    target: int
-    slack: int
+    batch: int
+    efficient_batch: int
+    best_effort_batch: int
     times: tuple[float, ...]
 
 
 @dataclass(eq=False, slots=True)
-class Row:
-    """A selected request that is decoding, and how much its next token may be held up.
+class Candidate:
+    """A decode candidate: a running request, and for how long its next token may be delayed.
 
-    `slack` is the time in seconds it can be left out in all, `pace` the longest its next step may
-    take, if its answer turns out short; the `likely` ones are no less, and for an answer of the
-    expected length. `gap` is how long it can be left out at a stretch for its answer to flow.
+    `slack` is the seconds that it can be left out in all, `pace` the longest that its next step
+    may take, if its answer ends at its milestone; the `likely` ones are no less, and are for an
+    answer of the expected length. `gap` is the seconds that it can be left out at a stretch to
+    stay within its inter-token gap.
     """
 
     demand: Demand
@@ -57,140 +60,149 @@ class Row:
     pace: float
     likely_pace: float
     gap: float
-    overdue: bool   # left out of this step too, it could wait a TPOT longer than SMOOTH allows
+    overdue: bool   # if left out of this step too, it may wait a TPOT longer than MAX_GAP
 
     def slack_beside(self, other: Demand) -> float:
-        """Return the seconds it may wait for `other`: its equals are worth a small risk."""
+        """Return the seconds it may wait for `other`: it takes a small risk for an equal."""
         return self.likely_slack if other.request.slo.utility >= self.utility else self.slack
 
 
-def pace_beside(rows: Sequence[Row], other: Demand) -> float:
-    """Return how long a step may take that `rows` share with `other`."""
+def pace_beside(candidates: Sequence[Candidate], other: Demand) -> float:
+    """Return how long a step may take, in seconds, that `candidates` share with `other`."""
     utility = other.request.slo.utility
-    return min([row.likely_pace if utility >= row.utility else row.pace for row in rows],
+    return min([c.likely_pace if utility >= c.utility else c.pace for c in candidates],
                default=math.inf)
 
 
 def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloClass]) -> Limits:
-    """Return the limits of a step with requests of `classes` about.
+    """Return the limits of a step while requests of `classes` may arrive.
 
-    An arrival waits for the step that runs: it must not cost much of the time to its first
-    token. However strict a class is, a step may hold as many rows as it takes to be efficient.
+    An arrival waits for the running step, which must not cost much of the time to its first
+    token. An efficient batch fits a step in any case, however strict a class is.
     """
     step = min((min(slo.ttft / 4, 2 * slo.tpot) for slo in classes), default=LONGEST_STEP)
     step = min(step, LONGEST_STEP)
     times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
     costs = [seconds / batch for batch, seconds in enumerate(times, 1)]
-    enough = WORTHWHILE * min(costs)
-    target = next(batch for batch, cost in enumerate(costs, 1) if cost <= enough)
-    rows = target
-    while rows < capacity.max_batch and times[rows] <= step:
-        rows += 1
-    slack = target
-    while slack < rows and times[slack] - times[slack - 1] < CHEAP * costs[slack - 1]:
-        slack += 1
-    return Limits(max(step, times[target - 1]), rows, target, slack, tuple(times))
+    enough = EFFICIENT * min(costs)
+    efficient = next(batch for batch, cost in enumerate(costs, 1) if cost <= enough)
+    most = efficient
+    while most < capacity.max_batch and times[most] <= step:
+        most += 1
+    best_effort = efficient
+    while (best_effort < most
+           and times[best_effort] - times[best_effort - 1] < CHEAP * costs[best_effort - 1]):
+        best_effort += 1
+    return Limits(max(step, times[efficient - 1]), most, efficient, best_effort, tuple(times))
 
 
-def pace_of(demand: Demand, rank: int, now: float, limits: Limits) -> Row:
-    """Return what `demand`, the `rank`-th most useful of those that decode, can bear."""
+def candidate_of(demand: Demand, rank: int, now: float, limits: Limits) -> Candidate:
+    """Return the candidate of `demand`, the `rank`-th of the running ones by utility density."""
     request = demand.request
     slo, tpot = request.slo, request.slo.tpot
-    # It would decode beside those worth more, and no slower than its own objective asks for.
-    speed = min(limits.times[min(rank, limits.target) - 1], max(limits.times[0], 0.8 * tpot))
-    first, expected = demand.milestone - now, demand.finish_due - now
-    ahead = max(demand.work / demand.unit, 1.0)
-    smooth = request.last_token_at + SMOOTH * tpot - now
-    slack, likely_slack = first - demand.tokens * speed, expected - ahead * speed
-    pace, likely_pace = TIGHT * first / demand.tokens, TIGHT * expected / ahead
-    most = max(smooth, tpot)
-    return Row(demand, slo.utility, slack, max(slack, likely_slack),
-               min(pace, most), min(max(pace, likely_pace), most), smooth - speed,
-               smooth + tpot <= 2 * speed)
+    # It would decode beside those before it, and no slower than its own objective asks for.
+    speed = min(limits.times[min(rank, limits.efficient_batch) - 1],
+                max(limits.times[0], TPOT_SHARE * tpot))
+    to_milestone, to_finish = demand.milestone - now, demand.finish_due - now
+    expected = max(demand.work / demand.token_cost, 1.0)
+    to_gap = request.last_token_at + MAX_GAP * tpot - now
+    slack, likely_slack = to_milestone - demand.tokens * speed, to_finish - expected * speed
+    pace = PACE_SHARE * to_milestone / demand.tokens
+    likely_pace = PACE_SHARE * to_finish / expected
+    most = max(to_gap, tpot)
+    return Candidate(demand, slo.utility, slack, max(slack, likely_slack),
+                     min(pace, most), min(max(pace, likely_pace), most), to_gap - speed,
+                     to_gap + tpot <= 2 * speed)
 
 
-def batch_of(rows: Sequence[Row], limits: Limits) -> list[Request]:
-    """Return who decodes in the next step: `rows` in order of worth, while all bear its time.
+def batch_of(candidates: Sequence[Candidate], limits: Limits) -> list[Request]:
+    """Return the batch of the next step: `candidates` in order, while every pace allows it.
 
-    Of the most useful class, those whose last token was long ago come before their equals.
+    Of the most useful class, those that are overdue come before their equals.
     """
-    top = max([row.utility for row in rows], default=0.0)
-    first = [row for row in rows if row.overdue and row.utility == top]
+    top = max([c.utility for c in candidates], default=0.0)
+    first = [c for c in candidates if c.overdue and c.utility == top]
     if first:
-        rows = first + [row for row in rows if row not in first]
-    batch: list[Row] = []
-    for row in rows[:limits.rows]:
-        if limits.times[len(batch)] > pace_beside(batch, row.demand):
+        candidates = first + [c for c in candidates if c not in first]
+    batch: list[Candidate] = []
+    for candidate in candidates[:limits.batch]:
+        if limits.times[len(batch)] > pace_beside(batch, candidate.demand):
             break
-        batch.append(row)
-    return [row.demand.request for row in batch]
+        batch.append(candidate)
+    return [candidate.demand.request for candidate in batch]
 
 
-def prefill_of(waiting: Sequence[Demand], rows: Sequence[Row], now: float, limits: Limits,
-               latency: LatencyModel, most: int, places: bool = True) -> PrefillChunk | None:
-    """Choose the prefill to do before the next decode, of at most `most` tokens, if any.
+def prefill_of(waiting: Sequence[Demand], candidates: Sequence[Candidate], now: float,
+               limits: Limits, latency: LatencyModel, most: int, places: bool = True
+               ) -> PrefillChunk | None:
+    """Return the prefill to do before the next decode, of at most `most` tokens, if any.
 
-    The most useful of `waiting` goes first, once it would decode at its pace, or its first token
-    is due soon and its equals leave it the time to keep up, as long as the `rows` of at least its
-    worth stay on time. Without `places` it waits for neither.
+    `waiting` and `candidates` are in order of utility density. The first waiting request is
+    prefilled once it would decode at its pace, or once its first token is due soon and its equals
+    leave it the time to keep up, if the candidates before it stay on time. Without `places` it
+    waits for neither.
     """
-    rows = rows[:limits.rows]  # those behind wait for these, not for a prefill
+    candidates = candidates[:limits.batch]  # those behind wait for these, not for a prefill
     ahead = 0
     for demand in waiting:
-        while ahead < len(rows) and rows[ahead].demand.worth >= demand.worth:
+        while ahead < len(candidates) and candidates[ahead].demand.density >= demand.density:
             ahead += 1
         left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
         if left < 0:
             continue  # its first token would come too late
         urgent = left < 2 * limits.step or not places
-        if not urgent and ahead >= limits.target:
+        if not urgent and ahead >= limits.efficient_batch:
             continue
-        before = rows[:ahead]
-        room = min((row.slack_beside(demand) for row in before), default=math.inf)
-        if demand.prefill <= room and (_joins(demand, before, latency) or urgent and (
+        before = candidates[:ahead]
+        room = min((c.slack_beside(demand) for c in before), default=math.inf)
+        if demand.prefill <= room and (_decodes_at_pace(demand, before, latency) or urgent and (
                 not places or _keeps_up(demand, before, now))):
-            gap = min((row.gap for row in before), default=math.inf)
+            gap = min((c.gap for c in before), default=math.inf)
             chunk = chunk_of(demand.request, min(room, gap), limits, latency, most,
-                             math.inf if before else to_spare(demand, now))
+                             math.inf if before else prefill_slack(demand, now))
             if not before or latency.prefill(chunk.tokens, chunk.request.cached) <= gap:
                 return chunk
     return None
 
 
-def _joins(demand: Demand, before: Sequence[Row], latency: LatencyModel) -> bool:
-    """Return whether `demand` would decode at its pace behind those `before` it.
+def _decodes_at_pace(demand: Demand, before: Sequence[Candidate], latency: LatencyModel) -> bool:
+    """Return whether `demand` would decode at its pace behind the candidates `before` it.
 
-    Its time per token counts from its first token, so that it had better wait for a place.
+    Its time per token counts from its first token, so that it waits before that one if at all.
     """
     return latency.decode(len(before) + 1) <= pace_beside(before, demand)
 
 
-def _keeps_up(demand: Demand, before: Sequence[Row], now: float) -> bool:
-    """Return whether the rows `before` it leave `demand` the time to keep up, if any is its equal.
+def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:
+    """Return whether the candidates `before` it leave `demand` the time to keep up.
 
-    The cycle formula at their paces: of each second a row takes its cost per token over its pace.
-    What is worth more than `demand` ends or falls behind without it; its equals do not make way,
-    so that beginning one more than the cycle holds would only lose another.
+    The cycle formula at their paces: of each second a candidate takes its cost per token over its
+    pace. Only equals count. A request of another utility ends or falls behind by itself, while
+    one equal more than fits the cycle would make another one miss its objectives.
     """
-    if all(row.utility != demand.request.slo.utility for row in before):
+    if all(c.utility != demand.request.slo.utility for c in before):
         return True
-    ahead = max((demand.work - demand.prefill) / demand.unit, 1.0)
-    pace = TIGHT * (demand.finish_due - (now if demand.generated else demand.first_due)) / ahead
-    left = 1.0 - sum(row.demand.unit / max(pace_beside([row], demand), row.demand.unit)
-                     for row in before)
-    return demand.unit <= left * pace
+    expected = max((demand.work - demand.prefill) / demand.token_cost, 1.0)
+    start = now if demand.generated else demand.first_due
+    pace = PACE_SHARE * (demand.finish_due - start) / expected
+    left = 1.0 - sum(c.demand.token_cost / max(pace_beside([c], demand), c.demand.token_cost)
+                     for c in before)
+    return demand.token_cost <= left * pace
 
 
-def to_spare(demand: Demand, now: float) -> float:
-    """Return the seconds that its prefill may lose: none if it is late, any if it is lost."""
-    if demand.lost:
+def prefill_slack(demand: Demand, now: float) -> float:
+    """Return the seconds that its prefill may lose: 0 if it is late, infinite once it has missed.
+
+    If the longest answer would still keep the deadline, it stays so.
+    """
+    if demand.missed:
         return math.inf
     request = demand.request
     latest = min(demand.expires, demand.finish_due - demand.fastest)
     decodes = request.max_tokens - max(request.generated, 1)
     full_length = (request.arrival + request.slo.deadline - demand.prefill
-                   - decodes * demand.kind.alone)
-    if full_length >= now:  # even the longest answer keeps the deadline, and is to keep it
+                   - decodes * demand.record.lone_token_cost)
+    if full_length >= now:
         latest = min(latest, full_length)
     return max(latest - now, 0.0)
 
@@ -199,7 +211,8 @@ def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyMode
              most: int, left: float = math.inf) -> PrefillChunk:
     """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay.
 
-    Their fixed costs may add up to `left` seconds more than those of chunks of `most` tokens.
+    The fixed costs of all its chunks may add up to `left` seconds more than those of chunks of
+    `most` tokens.
     """
     tokens = min(request.pending, most)
     room = min(room, limits.step)

@@ -18,15 +18,15 @@ def prediction_of(mine: Demand, others: Sequence[Demand], latency: LatencyModel,
     are no later than its objectives.
     """
     request, slo = mine.request, mine.request.slo
-    rivals = [d for d in others if d.selected and d.worth >= mine.worth]
+    rivals = [d for d in others if d.selected and d.density >= mine.density]
     decoding = sum(1 for d in rivals if d.request.decoding)
     ttft = mine.prefill + sum(d.prefill for d in rivals)
     if decoding:
         ttft += latency.decode(min(decoding, max_batch))  # the running step
-    tokens = max(round((mine.work - mine.prefill) / mine.unit), 0)
+    tokens = max(round((mine.work - mine.prefill) / mine.token_cost), 0)
     # Rivals take their share of the decoding until they end; the rest is this request's.
     alone = tokens * latency.decode(1, request.context)
-    shared = sum(min(d.work - d.prefill, tokens * d.unit) for d in rivals)
+    shared = sum(min(d.work - d.prefill, tokens * d.token_cost) for d in rivals)
     completion = ttft + alone + shared
     tpot = (completion - ttft) / tokens if tokens else 0.0
     if mine.selected and (not tokens or alone / tokens <= slo.tpot):
@@ -35,5 +35,5 @@ def prediction_of(mine: Demand, others: Sequence[Demand], latency: LatencyModel,
         return Prediction(ttft, tpot, min(ttft + tpot * tokens, slo.deadline), '')
     reason = missed_objectives(slo, ttft, tpot, completion)
     if rivals:
-        reason += f' (beside {len(rivals)} requests of higher utility per second of work)'
+        reason += f' (beside {len(rivals)} requests of higher utility density)'
     return Prediction(ttft, tpot, completion, reason)

@@ -49,7 +49,7 @@ def test_fastserve_joins_the_first_level_that_covers_the_prefill():
     assert [c.request for c in step.prefill] == [short]
 
 
-def test_fastserve_moves_down_who_has_used_its_quantum_up():
+def test_fastserve_moves_a_request_down_once_its_quantum_is_used_up():
     policy = make_policy('fastserve', Capacity(max_batch=1), q0=.05)
     first, second = make(2)
     now, served = 0.0, []
@@ -62,7 +62,7 @@ def test_fastserve_moves_down_who_has_used_its_quantum_up():
     assert served == [first, first, second, second, first, first]
 
 
-def test_fastserve_promotes_who_has_waited_long():
+def test_fastserve_promotes_a_request_after_a_long_wait():
     policy = make_policy('fastserve', Capacity(max_batch=1), q0=.01, promote_after=1.0)
     old = make(1, prompt=150)[0]
     now = 0.0

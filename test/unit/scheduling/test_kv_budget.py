@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who gives up memory for whom."""
+"""Which requests are evicted for which."""
 
 from slice_ros.request import Request
 from slice_ros.scheduling.kv_budget import fit_step
@@ -36,7 +36,7 @@ def test_the_least_useful_gives_up_its_slot():
         (running[0],), (chunk,), (running[1],))
 
 
-def test_nobody_above_gives_way():
+def test_a_more_useful_request_is_never_evicted():
     running, new = make(2, cached=10), make(1)
     step = fit_step(Capacity(slots=2), running + new, running, [PrefillChunk(new[0], 10)])
     assert (step.decode, step.prefill, step.evict) == (tuple(running), (), ())

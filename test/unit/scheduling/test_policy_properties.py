@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every registered policy, whatever arrives."""
+"""Properties of every built-in policy under any workload."""
 
 from dataclasses import astuple, replace
 import random
@@ -18,15 +18,15 @@ from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity, Policy, Step
-from slice_ros.scheduling.registry import make_policy, policy_names
+from slice_ros.scheduling.registry import make_policy, POLICIES
 from slice_ros.slo import SloClass
 
 LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
 PUBLISHED = load_workload(config_file('workloads', 'published'))
 # At its default ratio of 1.0 the published policy starts more than it can finish, so that too
-# little memory, or too slow an accelerator, can even help it. Held to a ratio that works.
+# little memory, or too slow an accelerator, can even help it. This ratio works.
 OPTIONS = {'slice_static': {'capacity_ratio': .5}}
-EVERY_POLICY = pytest.mark.parametrize('name', policy_names())
+EVERY_POLICY = pytest.mark.parametrize('name', sorted(POLICIES))
 MS = st.sampled_from([0, 1, 20, 50, 100, 250, 500, 1500, 6000])
 SLOS = st.builds(SloClass, st.sampled_from(['a', 'b', 'c']), ttft_ms=MS, tpot_ms=MS,
                  deadline_ms=MS, utility=st.sampled_from([.1, 1, 10, 100]))
@@ -34,14 +34,14 @@ ARRIVALS = st.lists(
     st.builds(Arrival, st.floats(0, 5), SLOS, prompt_tokens=st.integers(1, 90),
               output_tokens=st.integers(1, 30), max_tokens=st.integers(1, 30)),
     min_size=1, max_size=24).map(lambda rows: sorted(rows, key=lambda a: a.time))
-# The tightest cache still holds the longest prompt and answer, as the server's limits see to.
+# The smallest cache has room for the longest prompt and answer, as the server's limits ensure.
 CAPACITIES = st.builds(Capacity, max_batch=st.integers(1, 8), slots=st.integers(1, 10),
                        kv_tokens=st.integers(120, 600), prefill_chunk=st.integers(8, 128))
 NOISES = st.builds(Noise, spread=st.sampled_from([0, .3]), burst_every=st.sampled_from([0, 1.0]))
 
 
 class Watched(Policy):
-    """Passes everything on, and holds that planning changes no request."""
+    """Passes everything on, and asserts that planning changes no request."""
 
     def __init__(self, policy):
         super().__init__(policy.capacity)
@@ -60,7 +60,7 @@ class Watched(Policy):
 @settings(max_examples=40, deadline=None)
 @given(workload=ARRIVALS, capacity=CAPACITIES, noise=NOISES,
        error=st.sampled_from([.5, 1.0, 2.0]))
-def test_the_contract_holds_and_no_request_is_lost(name, workload, capacity, noise, error):
+def test_the_contract_is_kept_and_every_request_ends(name, workload, capacity, noise, error):
     # The simulator raises when a request decodes before its prefill or after its end, when a cap
     # is broken, and when nothing moves.
     result = simulate(Watched(make_policy(name, capacity)), LATENCY, workload, noise=noise,
@@ -73,8 +73,8 @@ def test_the_contract_holds_and_no_request_is_lost(name, workload, capacity, noi
             assert (request.state, request.error) == (State.FAILED, ErrorCode.DEADLINE_MISSED)
 
 
-class Holding(Watched):
-    """Holds a share of the running requests back at every plan, as rate control does."""
+class Gating(Watched):
+    """Gates a share of the running requests at every plan, as rate control does."""
 
     def __init__(self, policy, share, seed):
         super().__init__(policy)
@@ -96,22 +96,22 @@ class Holding(Watched):
 @settings(max_examples=40, deadline=None)
 @given(workload=ARRIVALS, capacity=CAPACITIES, share=st.sampled_from([.3, .9]),
        seed=st.integers(0, 99))
-def test_what_rate_control_holds_is_not_decoded_and_not_forgotten(
+def test_a_gated_request_is_not_decoded_and_not_forgotten(
         name, workload, capacity, share, seed):
-    # The simulator raises when a request that is held decodes.
-    result = simulate(Holding(make_policy(name, capacity), share, seed), LATENCY, workload)
+    # The simulator raises when a gated request decodes.
+    result = simulate(Gating(make_policy(name, capacity), share, seed), LATENCY, workload)
     for request, arrival in zip(result.requests, workload):
         assert request.state is State.FINISHED
         assert request.generated == min(arrival.output_tokens, arrival.max_tokens)
 
 
 @EVERY_POLICY
-def test_room_in_the_batch_goes_to_those_that_are_not_held(name):
+def test_room_in_the_batch_goes_to_requests_that_are_not_gated(name):
     requests = [Request(str(n), SloClass('a', tpot_ms=100), 0.0, 1, 50, cached=1, generated=1,
                         first_token_at=0.0, last_token_at=0.0) for n in range(8)]
     for request in requests[:5]:
         request.gated, request.pace = True, 0.1
-    # The published policy selects whole cycles ahead, held or not.
+    # The published policy selects whole cycles ahead, gated requests included.
     capacity = Capacity(max_batch=8 if name == 'slice_static' else 4)
     step = make_policy(name, capacity).plan(0.01, requests, LATENCY)
     assert step.decode and not set(step.decode) & set(requests[:5])

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The published scheduler, held to hand-worked examples."""
+"""The published scheduler, on hand-worked examples."""
 
 import pytest
 from slice_ros.request import Request, State

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a request is told before it is sent."""
+"""Predictions of a request before it is sent."""
 
 import pytest
 from slice_ros.bench.config_files import config_file
@@ -24,32 +24,33 @@ YES, NO = Prediction(.1, .05, 1.0, ''), Prediction(9.0, .05, 12.0, 'it would be 
 
 
 class Asked(Slice):
-    """Foretells every request as it comes."""
+    """Predicts every request as it comes."""
 
     def __init__(self, capacity):
         super().__init__(capacity)
-        self.said = {}
+        self.predictions = {}
 
     def plan(self, now, requests, latency):
         for request in requests:
-            if request not in self.said:
-                self.said[request] = predict(
+            if request not in self.predictions:
+                self.predictions[request] = predict(
                     self, now, request, [r for r in requests if r is not request], latency)
         return super().plan(now, requests, latency)
 
 
-def test_an_idle_machine_says_what_the_model_says():
-    said = predict(Slice(Capacity()), 5.0, Request('r', CONTROL, 5.0, 40, 25), (), LATENCY)
-    assert said.feasible and said.reason == ''
-    assert said.ttft == pytest.approx(LATENCY.prefill(40))
-    assert LATENCY.decode(1) <= said.tpot <= CONTROL.tpot
-    assert said.completion <= CONTROL.deadline
+def test_an_idle_machine_predicts_what_the_model_gives():
+    prediction = predict(Slice(Capacity()), 5.0, Request('r', CONTROL, 5.0, 40, 25), (), LATENCY)
+    assert prediction.feasible and prediction.reason == ''
+    assert prediction.ttft == pytest.approx(LATENCY.prefill(40))
+    assert LATENCY.decode(1) <= prediction.tpot <= CONTROL.tpot
+    assert prediction.completion <= CONTROL.deadline
 
 
-def test_what_no_machine_could_do_is_infeasible_and_says_why():
-    said = predict(Slice(Capacity()), 0.0, Request('r', CONTROL, 0.0, 5000, 25), (), LATENCY)
-    assert not said.feasible
-    assert 'time to first token would be' in said.reason and 'not 500 ms' in said.reason
+def test_what_no_machine_could_do_is_infeasible_with_a_reason():
+    request = Request('r', CONTROL, 0.0, 5000, 25)
+    prediction = predict(Slice(Capacity()), 0.0, request, (), LATENCY)
+    assert not prediction.feasible
+    assert 'time to first token would be' in prediction.reason and 'not 500 ms' in prediction.reason
 
 
 def test_asking_changes_nothing():
@@ -66,11 +67,11 @@ def test_a_request_that_is_refused_could_not_have_been_served():
         policy = Asked(Capacity())
         result = simulate(policy, LATENCY, generate(PUBLISHED, 4.0, 300, seed))
         for request in result.requests:
-            if not policy.said[request].feasible:
+            if not policy.predictions[request].feasible:
                 refused += 1
                 wrong += request.report().attained
     assert refused > 100
-    # Some of these were served at the cost of an equal: the others are fewer still.
+    # Some of these were served at the cost of an equal, so that fewer still were wrong.
     assert wrong <= .15 * refused
 
 
@@ -99,25 +100,27 @@ def test_no_objectives_can_always_be_met():
 
 
 @pytest.mark.parametrize('name', ['orca', 'fastserve', 'slice_static'])
-def test_a_policy_that_promises_nothing_is_tried_out(name):
+def test_a_policy_that_cannot_be_asked_is_rolled_out(name):
     ask = Request('r', CONTROL, 5.0, 40, 25)
-    said = predict(make_policy(name), 5.0, ask, (), LATENCY)
-    assert said.feasible and said.ttft == pytest.approx(LATENCY.prefill(40))
-    assert said.tpot == pytest.approx(LATENCY.decode(1))
+    prediction = predict(make_policy(name), 5.0, ask, (), LATENCY)
+    assert prediction.feasible and prediction.ttft == pytest.approx(LATENCY.prefill(40))
+    assert prediction.tpot == pytest.approx(LATENCY.decode(1))
     assert ask.generated == 0
 
 
-def test_orca_says_that_control_waits_behind_a_full_batch_where_slice_would_serve_it():
+def test_orca_lets_control_wait_behind_a_full_batch_where_slice_would_serve_it():
     live = [Request(f'd{n}', DIALOGUE, 0.0, 40, 160) for n in range(16)]
     for request in live:
         request.advance(40, .1)
     ask = Request('r', CONTROL, 1.0, 40, 25)
-    said = predict(make_policy('orca'), 1.0, ask, live, LATENCY)
-    assert not said.feasible and said.ttft > 10 and 'time to first token would be' in said.reason
+    prediction = predict(make_policy('orca'), 1.0, ask, live, LATENCY)
+    assert not prediction.feasible and prediction.ttft > 10
+    assert 'time to first token would be' in prediction.reason
     assert predict(Slice(Capacity()), 1.0, ask, live, LATENCY).feasible
     assert all(r.generated == 1 and not r.ended for r in live)
 
 
-def test_what_does_not_end_in_sight_is_no_promise():
-    said = predict(make_policy('orca'), 0.0, Request('r', DIALOGUE, 0.0, 40, 100_000), (), LATENCY)
-    assert not said.feasible and 'steps' in said.reason
+def test_a_roll_out_that_does_not_end_is_infeasible():
+    request = Request('r', DIALOGUE, 0.0, 40, 100_000)
+    prediction = predict(make_policy('orca'), 0.0, request, (), LATENCY)
+    assert not prediction.feasible and 'steps' in prediction.reason

@@ -71,7 +71,7 @@ def test_times_that_are_none_teach_nothing(seconds):
     assert model == TRUTH and math.isnan(model.error)
 
 
-def test_more_rows_never_take_less_time():
+def test_a_larger_batch_never_takes_less_time():
     model = mistaken(TRUTH, 1.0)
     for _ in range(500):
         model.observe(8, 0, [], TRUTH.decode(8) / 3)

@@ -42,7 +42,7 @@ def test_the_least_length_is_one_that_nearly_all_reach():
     assert answers.least(0, 200, .05) == 15
     assert answers.least(50, 200, .05) == 53
     assert answers.least(500, 600, .05) == 501  # longer than any before: it may end at once
-    assert learnt([9] * 3).least(0, 200, .05) == 1  # three answers say nothing about a share
+    assert learnt([9] * 3).least(0, 200, .05) == 1  # three answers are too few for a quantile
 
 
 @given(LENGTHS, st.integers(0, 250), st.integers(1, 200))

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Phase 1: who can be served together, against an exhaustive search where one is possible."""
+"""Phase 1, selection: against an exhaustive search where one is possible."""
 
 from itertools import combinations
 import math
@@ -13,7 +13,7 @@ from slice_ros.scheduling.slice.selection import Forecast, select
 
 def demand(work, due, utility=1.0, prefill=0.0, first_due=math.inf):
     return Demand(None, None, prefill=prefill, work=work, first_due=first_due, finish_due=due,
-                  worth=utility / work)
+                  density=utility / work)
 
 
 def chosen(demands, now=0.0, forecasts=(), ratio=1.0):
@@ -55,14 +55,14 @@ def test_what_is_selected_fits_and_what_fits_is_selected(demands, ratio):
         assert all(d.selected for d in demands)
 
 
-def test_the_least_worth_per_second_leaves_first():
+def test_the_least_utility_density_is_removed_first():
     cheap, dear, long = demand(2, 5, 1), demand(2, 5, 100), demand(4, 5, 10)
-    assert chosen([cheap, dear, long]) == [True, True, False]  # the cheap one returns
+    assert chosen([cheap, dear, long]) == [True, True, False]  # the cheap one is readmitted
     assert chosen([demand(3, 4, 1), demand(3, 4, 2)]) == [False, True]
 
 
 def test_selection_goes_on_past_one_that_does_not_fit():
-    # The published rule stops at the first; the last of these would be lost with it.
+    # The published rule stops at the first; the last of these would be removed with it.
     assert chosen([demand(1, 10, 50), demand(20, 10, 100), demand(5, 10, 1)]) == [
         True, False, True]
 
@@ -77,12 +77,12 @@ def test_one_that_cannot_be_late_is_always_selected():
     assert chosen([demand(1e6, math.inf)]) == [True]
 
 
-def test_room_is_kept_for_arrivals_worth_more_and_not_for_others():
+def test_room_is_kept_for_arrivals_of_higher_density_and_not_for_others():
     low = demand(6, 10, 1)
-    busy = [Forecast(load=.6, delay=1.0, worth=10.0)]
+    busy = [Forecast(load=.6, delay=1.0, density=10.0)]
     assert chosen([low], forecasts=busy) == [False]
     assert chosen([demand(6, 10, 100)], forecasts=busy) == [True]
-    # Those that are due only later take nothing away from what is due now.
+    # Arrivals that are due later take no time from what is due now.
     assert chosen([low], forecasts=[Forecast(.6, 9.0, 10.0)]) == [True]
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the default policy promises beyond the contract that every policy keeps."""
+"""What the default policy does beyond the contract that every policy keeps."""
 
 from dataclasses import replace
 import math
@@ -69,7 +69,7 @@ def test_a_burst_of_fifty_leaves_no_lasting_harm():
     assert all(r.state is State.FINISHED for r in result.requests)
 
 
-def test_control_attains_and_flows_while_everybody_else_is_too_many():
+def test_control_attains_within_its_gap_while_all_others_are_too_many():
     result = served(generate(PUBLISHED, 4.0, 200, 3))
     control = [r for r in result.requests if r.slo.name == 'control']
     attained = [r for r in control if r.report().attained]
@@ -77,7 +77,7 @@ def test_control_attains_and_flows_while_everybody_else_is_too_many():
     assert max(r.max_gap for r in attained) < 3 * CONTROL.tpot
 
 
-def test_a_long_prompt_stalls_nobody():
+def test_a_long_prompt_delays_no_other_request():
     talk = SloClass('talk', ttft_ms=20000, utility=1)
     workload = [Arrival(0.0, talk, 6000, 5, 20)] + [
         Arrival(.1 + .7 * n, CONTROL, 40, 12, 25) for n in range(10)]
@@ -85,7 +85,7 @@ def test_a_long_prompt_stalls_nobody():
     assert all(report.attained for report in result.reports)
 
 
-def test_a_missed_request_is_still_answered_or_dropped_as_told():
+def test_a_missed_request_is_answered_or_dropped_as_configured():
     hopeless = SloClass('hopeless', ttft_ms=1, utility=50)
     workload = [Arrival(0.0, hopeless, 50, 9, 20), Arrival(0.0, CONTROL, 50, 9, 25)]
     result = served(workload)
@@ -101,7 +101,7 @@ def test_a_missed_request_is_still_answered_or_dropped_as_told():
 @pytest.mark.parametrize('slo', [
     SloClass('free', utility=1), SloClass('paced', tpot_ms=200, utility=1),
     SloClass('chat', ttft_ms=1000, tpot_ms=200, utility=1)])
-def test_nobody_starves_under_permanent_overload(slo):
+def test_no_request_starves_under_permanent_overload(slo):
     policy, now, requests, number = make_policy('slice'), 0.0, [], 0
     patient = Request('patient', slo, 0.0, 40, 20)
     requests.append(patient)
@@ -144,7 +144,7 @@ def test_objectives_long_past_and_absent_are_served_side_by_side():
     assert old.ended and new.ended
 
 
-def test_one_strict_caller_does_not_make_everybody_slow(busy, normal):
+def test_one_strict_caller_does_not_slow_all_others(busy, normal):
     strict = SloClass('control', ttft_ms=1, tpot_ms=1, deadline_ms=1, utility=1e-6)
     extra = [Arrival(a.time, strict, 8, 1, 1) for a in busy[::8]]
     result = served(sorted(list(busy) + extra, key=lambda a: a.time))
@@ -152,7 +152,7 @@ def test_one_strict_caller_does_not_make_everybody_slow(busy, normal):
     assert attainment(reports) > normal - .08
 
 
-def test_the_promise_shrinks_when_steps_take_longer_than_foretold(busy):
+def test_the_capacity_ratio_shrinks_when_steps_take_longer_than_predicted(busy):
     calm = make_policy('slice')
     simulate(calm, LATENCY, busy[:100])
     shaken = make_policy('slice')
@@ -165,22 +165,22 @@ def test_a_thousand_classes_are_forgotten_again():
     for n in range(1000):
         request = Request(f'r{n}', SloClass(f'c{n}', utility=1), float(n), 10, 2)
         policy.plan(float(n), (request,), LATENCY)
-    assert len(policy._classes._kinds) <= 64 and math.isfinite(policy.capacity_ratio)
+    assert len(policy._classes._records) <= 64 and math.isfinite(policy.capacity_ratio)
 
 
-def test_a_policy_that_takes_another_ones_place_knows_the_objectives_of_now():
+def test_a_policy_that_inherits_uses_the_objectives_of_now():
     """A live request is measured again by what it needs now, and is counted once."""
     request = Request('a', replace(NAVIGATION, ttft_ms=1), 0.0, 20, 50)
     before = make_policy('slice', Capacity())
     before.plan(0.5, [request], LATENCY)
-    assert before._demands[request].lost   # its first token is late
+    assert before._demands[request].missed   # its first token is late
     request.slo = NAVIGATION
     after = make_policy('slice', Capacity(prefill_chunk=8))
     after.inherit(before)
     step = after.plan(0.5, [request], LATENCY)
-    assert not after._demands[request].lost and step.prefill[0].tokens == 8
-    assert after._classes._kinds['navigation'].slo == NAVIGATION
-    assert after._classes._kinds['navigation']._count == 1
+    assert not after._demands[request].missed and step.prefill[0].tokens == 8
+    assert after._classes._records['navigation'].slo == NAVIGATION
+    assert after._classes._records['navigation']._count == 1
 
 
 @pytest.fixture(scope='module')
@@ -189,18 +189,18 @@ def swamped():
     return served(generate(PUBLISHED.with_mix({'control': 1}), 12.0, 200, 2)).requests
 
 
-def test_what_is_begun_in_time_among_equals_is_seldom_begun_in_vain(swamped):
-    begun = [r for r in swamped if r.ttft <= CONTROL.ttft]
-    assert sum(r.report().attained for r in begun) > .85 * len(begun)
+def test_most_requests_that_start_in_time_among_equals_attain(swamped):
+    started = [r for r in swamped if r.ttft <= CONTROL.ttft]
+    assert sum(r.report().attained for r in started) > .85 * len(started)
 
 
-def test_an_answer_that_has_begun_flows_even_where_its_objectives_are_lost(swamped):
-    lost = [r for r in swamped if not r.report().attained]
-    assert len(lost) > 50
+def test_the_gap_of_a_started_request_is_bounded_even_if_its_objectives_are_missed(swamped):
+    missed = [r for r in swamped if not r.report().attained]
+    assert len(missed) > 50
     assert sorted(r.max_gap for r in swamped)[-3] < 3.5 * CONTROL.tpot
 
 
-def test_slack_goes_to_the_most_useful_even_where_others_have_begun():
+def test_best_effort_serves_the_most_useful_even_if_others_have_started():
     late = replace(CONTROL, ttft_ms=1)
     talk = [Arrival(.001 * n, replace(DIALOGUE, ttft_ms=1), 60, 150, 160) for n in range(10)]
     calls = [Arrival(2.0, late, 60, 20, 25) for _ in range(4)]
@@ -212,7 +212,7 @@ def test_slack_goes_to_the_most_useful_even_where_others_have_begun():
 
 @pytest.mark.parametrize('slo', [SloClass('free'), DIALOGUE])
 @pytest.mark.parametrize('last_ms', [8.3, 7.0, 10.0])
-def test_where_rows_are_cheap_no_place_of_the_batch_stays_empty(slo, last_ms):
+def test_the_batch_is_full_where_one_more_request_is_cheap(slo, last_ms):
     latency = LatencyModel('cpu', ((1, 4.3), (4, 5.5), (8, last_ms)), prefill_token_ms=0.3)
     policy = make_policy('slice', Capacity(max_batch=8, slots=8))
     requests = tuple(Request(f'{n}', slo, 0.0, 8, 200) for n in range(8))
