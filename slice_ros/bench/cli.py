@@ -10,7 +10,7 @@ import sys
 from slice_ros.errors import ModelError, RequestError
 from slice_ros.scheduling.contract import PolicyError
 
-# Each module has add_arguments(parser) and run(args), and is loaded only when it is asked for:
+# Each module has add_arguments(parser) and run(args). Only the one that is asked for is loaded:
 # simulating needs no torch.
 SUBCOMMANDS = {
     'simulate': ('schedule.sweep', 'policies against workloads on a latency model'),
@@ -19,12 +19,15 @@ SUBCOMMANDS = {
     'serve': ('schedule.serve', 'the same on the real engine, in real time'),
     'engine': ('engine.engine_bench', 'decode step and prefill times of the engine'),
     'ros': ('ros.ros_bench', 'delivery and class isolation over real topics'),
-    'reports': ('ros.reports', 'what recorded slo_reports say: a bag or JSON lines'),
+    'reports': ('ros.reports', 'figures of recorded slo_reports: a bag or JSON lines'),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand that `argv` names; returns the exit status."""
+    """Run the subcommand of `argv` (default: ``sys.argv``) and return the exit status.
+
+    What is wrong is printed as one sentence, with status 2.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = ArgumentParser(prog='slice_bench',
                             description='Print the figures that this package reports.')

@@ -5,24 +5,24 @@
 from pathlib import Path
 
 
-def config_file(kind: str, name: str) -> Path:
-    """Return the file `name` says: a path, or a name of ``config/<kind>/`` without its ending.
+def config_file(folder: str, name: str) -> Path:
+    """Return the file of `name`: a path, or a name of ``config/<folder>/`` without its ending.
 
-    Raises ``ValueError`` listing the names there are.
+    Raises ``ValueError`` listing the names of the folder.
     """
     if Path(name).is_file():
         return Path(name)
-    known = _known(kind)
+    known = _known(folder)
     if name not in known:
-        raise ValueError(f'{name!r:.200} is neither a file nor one of the {kind}: '
+        raise ValueError(f'{name!r:.200} is neither a file nor one of the {folder}: '
                          f'{", ".join(sorted(known)) or "none found"}')
     return known[name]
 
 
-def _known(kind: str) -> dict[str, Path]:
+def _known(folder: str) -> dict[str, Path]:
     # From the package upwards: config/ in a checkout, <prefix>/share/slice_ros/config installed.
     for parent in Path(__file__).resolve().parents[1:]:
-        for folder in (parent / 'config' / kind, parent / 'share/slice_ros/config' / kind):
-            if folder.is_dir():
-                return {path.stem: path for path in folder.glob('*.yaml')}
+        for path in (parent / 'config' / folder, parent / 'share/slice_ros/config' / folder):
+            if path.is_dir():
+                return {file.stem: file for file in path.glob('*.yaml')}
     return {}

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How all plots of the benchmarks look."""
+"""The style of all plots of the benchmarks."""
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito).
 POLICY_COLORS = ('#999999', '#E69F00', '#56B4E9', '#D55E00', '#CC79A7', '#009E73', '#F0E442')

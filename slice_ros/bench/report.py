@@ -13,7 +13,7 @@ from slice_ros.slo import SloReport
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """Return the nearest-rank percentile of the finite `values` (`share` 0 to 1), None of none."""
+    """Return the nearest-rank percentile of the finite `values`, or None; `share` is 0 to 1."""
     ranked = sorted(value for value in values if math.isfinite(value))
     if not ranked:
         return None
@@ -34,8 +34,8 @@ def utility_attainment(reports: Sequence[SloReport]) -> float:
 def completion(report: SloReport) -> float:
     """Return the seconds to a request's end, as completion figures count them.
 
-    One that was not served counts its deadline or its end, whichever is later: giving a request
-    up early makes nothing faster.
+    A request that was not served counts the later of its deadline and its end, so that giving it
+    up early does not look faster.
     """
     if report.served:
         return report.completion
@@ -49,7 +49,7 @@ def class_summary(reports: Iterable[SloReport]) -> dict[str, dict]:
 
     TTFT counts requests that got a token, TPOT those that got two, completion all of them.
     ``max_gap_p99`` is the 99th percentile over requests of the longest wait between two tokens.
-    A figure that nothing was measured for is None.
+    A figure without a measurement is None.
     """
     groups: dict[str, list[SloReport]] = defaultdict(list)
     for report in reports:
@@ -92,7 +92,7 @@ def class_table(classes: Mapping[str, Mapping], title: str = '') -> Table:
 
 
 def print_runs(runs: Sequence[Mapping], console: Console) -> None:
-    """Print what the runs of a sweep came to: policies by load, mean ± spread over the seeds."""
+    """Print the figures of the runs of a sweep: policies by load, mean ± spread over the seeds."""
     seeds = len({run['seed'] for run in runs})
     over = f'mean ± standard deviation over {seeds} seeds' if seeds > 1 else 'one seed'
     console.print(load_table(runs, lambda run: run['attainment'],

@@ -19,8 +19,8 @@ def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Reques
     """Return a copy of `request` as `policy` would serve it beside copies of the `live` ones.
 
     Nothing else arrives, and answers have the length expected of their ``max_tokens``. If they
-    take more than `STEPS` steps, the copy has not ended. `policy` must be a fresh one, for this call
-    alone. Raises `PolicyError` when it fails.
+    take more than `STEPS` steps, the copy has not ended. `policy` must be a fresh one, for this
+    call alone. Raises `PolicyError` when it fails.
     """
     mine = _copy(request)
     going = [_copy(r) for r in live if not r.ended] + [mine]

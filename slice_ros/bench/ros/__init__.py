@@ -1,3 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""``slice_bench ros`` and ``reports``: what callers get over topics. rclpy is imported late."""
+"""``slice_bench ros`` and ``reports``: what callers receive over topics.
+
+Modules import rclpy in their functions, so that the help needs no ROS.
+"""

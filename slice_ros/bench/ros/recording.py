@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded `slo_reports`: a rosbag2 recording (sqlite3 or mcap) or JSON lines, read without ROS.
 
-A bag says what its messages look like; one that does not is read with the package's own `msg/`.
+Message definitions come from the bag, or from the package's own `msg/` if the bag has none.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,16 +32,16 @@ class Record:
 
     @property
     def cancelled(self) -> bool:
-        """Whether its caller ended it: then it is neither kept nor missed."""
+        """Whether its caller ended it: then it counts neither as attained nor as missed."""
         return self.error is ErrorCode.CANCELLED
 
 
 def read_reports(path: Path, topic: str = '') -> dict[str, list[Record]]:
     """Return the records of each topic (or of `topic` alone) in order of arrival.
 
-    `path` is a bag (its folder or its .db3 or .mcap file), else a file of JSON lines, each the
-    fields of msg/SloReport; that file's name stands for the topic. Raises ``ValueError`` with a
-    sentence when it cannot be read or holds no report.
+    `path` is a bag (its folder or its .db3 or .mcap file), or a file of JSON lines with the fields
+    of msg/SloReport, whose name then stands for the topic. Raises ``ValueError`` when it cannot be
+    read or has no report.
     """
     if not path.exists():
         raise ValueError(f'there is no {path}: give a recorded bag or a file of JSON lines')
@@ -66,19 +66,19 @@ def _bag(path: Path) -> Iterator[tuple[str, object]]:
     from rosbags.rosbag2 import Reader
     try:
         with Reader(path) as reader:
-            kinds = {}  # definition -> the types it makes
+            types = {}  # by message definition
             connections = [c for c in reader.connections if c.msgtype == TYPE]
             for connection, _, data in reader.messages(connections) if connections else ():
                 definition = connection.msgdef
-                if definition not in kinds:
-                    kinds[definition] = _types(definition)
-                yield connection.topic, kinds[definition].deserialize_cdr(data, TYPE)
-    except Exception as error:  # a broken file makes the libraries fail in every way there is
+                if definition not in types:
+                    types[definition] = _types(definition)
+                yield connection.topic, types[definition].deserialize_cdr(data, TYPE)
+    except Exception as error:  # a broken file makes the libraries raise anything
         raise ValueError(f'{path} cannot be read as a bag: {_line(error)}') from error
 
 
 def _types(definition):
-    """Return the types that a bag's definition makes, without constants: only fields are read."""
+    """Return the types of a message definition, without constants: only fields are read."""
     from rosbags.interfaces import MessageDefinitionFormat
     from rosbags.typesys import get_types_from_msg, get_typestore, Stores
     if definition.format is MessageDefinitionFormat.MSG:
@@ -136,17 +136,17 @@ def _count(message, name: str) -> int:
 
 
 def _line(error: BaseException) -> str:
-    said = ' '.join(f'{error}'.split()) or type(error).__name__
-    return ''.join(c if c.isprintable() else '?' for c in said[:300])
+    text = ' '.join(f'{error}'.split()) or type(error).__name__
+    return ''.join(c if c.isprintable() else '?' for c in text[:300])
 
 
 def trace_lines(records: Iterable[Record]) -> tuple[list[str], int, int]:
-    """Return a trace for ``simulate --trace``: one request a line, given in order of arrival.
+    """Return a trace for ``simulate --trace``: one request a line, in order of arrival.
 
-    How long an answer would have been that the server refused or gave up is not known: the request
-    stands with the medians of the served ones of its class where these are larger. One without
-    tokens and without such a class is left out. Returns (lines, requests with medians, requests
-    left out).
+    If the server refused a request or gave it up, the length of its answer is unknown: it gets
+    the median lengths of the served requests of its class where these are larger. A request with
+    no tokens and no served one of its class is left out. Returns (lines, requests with medians,
+    requests left out).
     """
     records = list(records)
     served: dict[str, list[SloReport]] = {}

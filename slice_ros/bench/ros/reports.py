@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""``slice_bench reports``: what a recording of `slo_reports` says, and a trace made of it."""
+"""``slice_bench reports``: the figures of recorded `slo_reports`, and a trace made of them."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Carry ``slice_bench reports`` out. Raises ``ValueError`` saying what is wrong."""
+    """Run ``slice_bench reports``. Raises ``ValueError`` saying what is wrong."""
     topics = read_reports(args.recording, args.topic)
     if len(topics) > 1 and args.trace:
         raise ValueError('a trace is of one node: choose its reports with --topic, one of '
@@ -49,15 +49,15 @@ def run(args: Namespace) -> int:
     if args.trace:
         _write_trace(next(iter(topics.values())), args.trace, console)
     if args.plot:
-        from slice_ros.bench.ros.reports_plot import \
-            draw_reports  # matplotlib takes its time to load
+        # Imported here: matplotlib takes long to load.
+        from slice_ros.bench.ros.reports_plot import draw_reports
         draw_reports(topics, args.recording.name, args.plot)
         console.print(f'plot: {args.plot}', markup=False)
     return 0
 
 
 def figures(topic: str, records: Sequence[Record]) -> dict[str, object]:
-    """Return what the records of one topic, in order of arrival, come to; times in seconds.
+    """Return the figures of the records of one topic, in order of arrival; times in seconds.
 
     Requests that their caller ended count in ``cancelled`` alone.
     """
@@ -73,10 +73,10 @@ def _write_trace(records: Sequence[Record], path: Path, console: Console) -> Non
     if not lines:
         raise ValueError('no request got a token: there is nothing to make a trace of')
     path.write_text('\n'.join(lines) + '\n')
-    said = f'trace: {path}, {len(lines)} requests'
+    summary = f'trace: {path}, {len(lines)} requests'
     if guessed:
-        said += (f'; {guessed} that were refused or given up stand with the median lengths of '
-                 'their class')
+        summary += (f'; {guessed} that were refused or given up have the median lengths of '
+                    'their class')
     if left_out:
-        said += f'; {left_out} of unknown length are left out'
-    console.print(said, markup=False, highlight=False)
+        summary += f'; {left_out} of unknown length are left out'
+    console.print(summary, markup=False, highlight=False)

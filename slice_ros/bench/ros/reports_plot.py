@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Picture of recorded reports: attainment over time, and how times lie to their objectives."""
+"""Picture of recorded reports: attainment over time, and times beside their objectives."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ TIMES = (
 
 
 def draw_reports(topics: Mapping[str, Sequence[Record]], title: str, path: Path) -> None:
-    """Draw the records of each topic, in order of arrival; the ending of `path` says the format.
+    """Draw the records of each topic, in order of arrival; the ending of `path` sets the format.
 
-    Raises ``ValueError`` when matplotlib knows no such format.
+    Raises ``ValueError`` when matplotlib does not know the format.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, .4 + 5.2 * len(topics)), layout='constrained', dpi=110)
@@ -82,12 +82,12 @@ def _draw_time(over_time: Axes, counts: Axes, records: Sequence[Record],
 
 def _draw_distribution(axes: Axes, title: str, field: str, value,
                        classes: Mapping[str, Sequence[Record]], colors: Mapping[str, str]) -> None:
-    """Draw which share of the requests took at most so long, and each class's objective."""
+    """Draw the distribution of a time by class, and the objective of each class."""
     for name, group in classes.items():
         times = sorted(t for t in (value(record.report) for record in group)
                        if math.isfinite(t))
         if times:
-            # A request that was given no time never gets there: the curve ends below 100 %.
+            # A request without this time is never counted: the curve then ends below 100 %.
             axes.step([t * 1e3 for t in (times[0], *times)],
                       [i / len(group) for i in range(len(times) + 1)], where='post',
                       color=colors[name])

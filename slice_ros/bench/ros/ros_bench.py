@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""``slice_bench ros``: what callers get over real topics, with the node in a process of its own.
+"""``slice_bench ros``: what callers receive over topics from a node in a process of its own.
 
-This process is the caller: it starts the node as a user would, asks, and holds what comes on the
-token topics against what was promised and what the node says of itself.
+This process is the caller. It starts the node as a user would, sends requests, and compares what
+arrives on the token topics with the objectives and with the node's own diagnostics.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -23,7 +23,7 @@ from slice_ros.bench.ros.ros_floor import floor
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of the subcommand."""
+    """Add the flags of ``slice_bench ros``."""
     parser.add_argument('--streams', type=int, default=8, help='answers that stream at once')
     parser.add_argument('--tokens', type=int, default=6400,
                         help='tokens to deliver in all (default: %(default)s)')
@@ -40,14 +40,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Measure, print, write the JSON; returns the exit status.
+    """Run ``slice_bench ros``.
 
-    Raises ``ValueError`` for options that make no sense, and when the node does not serve.
+    Raises ``ValueError`` for a flag out of range, and when the node does not serve.
     """
     for name in ('streams', 'tokens', 'trials', 'seconds'):
         if not 1 <= getattr(args, name) < 1e9:
             raise ValueError(f'--{name} must be at least 1')
-    # Nobody else's nodes are heard, nobody else hears ours.
+    # A domain of its own: other nodes neither receive nor send anything here.
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
     console = Console()
@@ -85,7 +85,7 @@ def run(args: Namespace) -> int:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable]:
-    """Return what shows a part of the work, with a bar where its extent is known."""
+    """Yield a context manager that shows one part of the work, as a bar if `total` is given."""
     with Progress(TextColumn('{task.description}'), BarColumn(), TimeRemainingColumn(),
                   console=console, transient=True) as progress:
         @contextmanager
@@ -99,7 +99,7 @@ def _progress(console: Console) -> Iterator[Callable]:
 
 
 def table(result: dict[str, dict]) -> Table:
-    """Return the figures beside what they are held to."""
+    """Return the figures beside their bounds."""
     delivery, control = result['delivery'], result['control_under_dialogue']
     paced, clock, energy = result['paced'], result['sim_time'], result['energy']
     bare = result['floor']

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The caller of ``slice_bench ros``: what it hears of a node that runs in a process of its own."""
+"""The caller of ``slice_bench ros``; the node that it calls runs in a process of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,26 +16,26 @@ import time
 from typing import NamedTuple
 
 READY_WITHIN = 300.0     # seconds; the first start on a machine converts and profiles the model
-CLASSES = ('control', 'dialogue')   # whose tokens are heard
-FLOOR = 'slice_bench/tokens'        # where a bare publisher's are heard
+CLASSES = ('control', 'dialogue')   # whose tokens are received
+FLOOR = 'slice_bench/tokens'        # the topic of a bare publisher
 
 
 class Token(NamedTuple):
     """One message on a token topic; times are seconds."""
 
-    at: float          # when it was heard, on a clock that never jumps
-    delay: float       # since the engine was done with it
+    at: float          # when it was received, on the monotonic clock
+    delay: float       # since the engine finished it
     number: int        # its sequence within the request
     finished: bool
 
 
 class Caller:
-    """Everything that is heard, with the time at which it was."""
+    """Sends requests, and keeps all tokens and diagnostics that it receives."""
 
     def __init__(self, ros_node, clients) -> None:
         self.node, self.clients = ros_node, clients
         self.tokens: dict[str, list[Token]] = {}       # by request id
-        self.heard = 0                                 # tokens in all
+        self.received = 0                                 # tokens in all
         self.health: dict[str, dict[str, str]] = {}    # status -> its values
         self._ids = count()
 
@@ -43,14 +43,14 @@ class Caller:
         delay = time.time() - chunk.stamp.sec - chunk.stamp.nanosec / 1e9
         self.tokens.setdefault(chunk.request_id, []).append(
             Token(time.monotonic(), delay, chunk.sequence, chunk.finished))
-        self.heard += 1
+        self.received += 1
 
     def on_health(self, array) -> None:
         self.health = {s.name.rpartition(': ')[2]: {v.key: v.value for v in s.values}
                        for s in array.status}
 
     def get(self, future, timeout: float = 120.0):
-        """Return the result of a future. Raises ``ValueError`` when it does not come."""
+        """Return the result of a future. Raises ``ValueError`` when `timeout` (s) passes."""
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         if not done.wait(timeout):
@@ -71,7 +71,7 @@ class Caller:
             raise ValueError(result.reason)
 
     def send(self, slo_class: str, prompt: str, max_tokens: int):
-        """Send a goal and return its handle."""
+        """Send a goal and return its handle. Raises ``ValueError`` when it is refused."""
         from slice_ros.action import Generate
         goal = Generate.Goal(slo_class=slo_class, prompt=prompt, max_tokens=max_tokens)
         # By the executor: rclpy loses an answer that comes before `send_goal_async` has returned.
@@ -82,9 +82,9 @@ class Caller:
         return handle
 
     def publish(self, prompt: str, **fields) -> str:
-        """Ask for dialogue by topic, as one whose tokens come to this process once; return its id.
+        """Publish a dialogue prompt and return its request id.
 
-        The feedback of goals would come to this process as well.
+        A prompt by topic, since the feedback of a goal would deliver its tokens a second time.
         """
         from slice_ros import msg
         request_id = f'stream {next(self._ids)}'
@@ -114,7 +114,7 @@ class Caller:
 
 @contextmanager
 def calling() -> Iterator[Caller]:
-    """Be the caller until the end of the block."""
+    """Yield a caller that spins its nodes until the end of the block."""
     from diagnostic_msgs.msg import DiagnosticArray
     from rcl_interfaces.srv import SetParameters
     import rclpy
@@ -136,7 +136,7 @@ def calling() -> Iterator[Caller]:
         'clock': node.create_publisher(Clock, '/clock', 10),
         'prompts': node.create_publisher(msg.Prompt, 'slice/dialogue/prompt', 100)})
     node.create_subscription(DiagnosticArray, '/diagnostics', caller.on_health, 10)
-    # An executor looks at all it has before each callback, so tokens are heard by one with little.
+    # An executor polls all its entities before each callback: tokens get one with few of them.
     listener = rclpy.create_node('slice_bench_tokens', enable_rosout=False,
                                  start_parameter_services=False)
     for topic in (*(f'slice/{name}/tokens' for name in CLASSES), FLOOR):

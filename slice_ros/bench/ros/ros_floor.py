@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a bare publisher and a bare subscriber make of bursts: the floor of ``slice_bench ros``.
+"""The delay between a bare publisher and a bare subscriber: the floor of ``slice_bench ros``.
 
-The caller is the subscriber. This module run as a program is the publisher: as many messages at a
-time as a step has tokens, with no node, engine or scheduler around them.
+The caller is the subscriber. This module, run as a program, is the publisher: it sends as many
+messages at a time as a step has tokens, with no node, engine or scheduler around them.
 """
 
 from argparse import ArgumentParser
@@ -24,7 +24,7 @@ ID = 'floor {}'
 def floor(caller: Caller, streams: int, seconds: float) -> dict[str, float]:
     """Measure bursts of `streams` messages, with the cores idle and with a busy loop on each.
 
-    Raises ``ValueError`` when nothing is heard of them.
+    Raises ``ValueError`` when none of them is received.
     """
     result = {}
     for name, loops in (('idle', 0), ('busy', len(os.sched_getaffinity(0)))):

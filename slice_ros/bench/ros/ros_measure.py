@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What ``slice_bench ros`` measures; each function returns its field of the JSON."""
+"""The measurements of ``slice_bench ros``; each function returns its field of the JSON."""
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -20,7 +20,7 @@ DIALOGUES = 12           # goals that stream while control is asked
 PACE = 0.1               # seconds a token where rates are measured
 SETTLE = 1.0             # seconds after a change before anything counts
 CONTROL_EVERY = (0.5, 1.5)   # seconds between two control goals, at random
-NONE = float('inf')      # an objective there is not
+NONE = float('inf')      # no objective
 
 Advance = Callable[[float], None]
 
@@ -30,7 +30,7 @@ def delivery(caller: Caller, streams: int, tokens: int, advance: Advance) -> dic
     length = min(STREAM_TOKENS, math.ceil(tokens / streams))
     ids: list[str] = []
     live: set[str] = set()
-    shares, asked, heard = [], math.ceil(tokens / length), caller.heard
+    shares, asked, received = [], math.ceil(tokens / length), caller.received
     moved = time.monotonic()
     while len(ids) < asked or live:
         while len(ids) < asked and len(live) < streams:
@@ -40,22 +40,22 @@ def delivery(caller: Caller, streams: int, tokens: int, advance: Advance) -> dic
         if len(live) == streams and 'scheduler' in caller.health:
             shares.append(float(caller.health['scheduler']['delivery']))
         live = {i for i in live if not caller.finished(i)}
-        if caller.heard > heard:
+        if caller.received > received:
             moved = time.monotonic()
         elif time.monotonic() - moved > 60:
             break  # last chunks were lost: that is counted below
-        advance(caller.heard - heard)
-        heard = caller.heard
-    received = [caller.tokens.get(i, []) for i in ids]
-    delays = [token.delay for one in received for token in one]
-    numbers = [[token.number for token in one] for one in received]
+        advance(caller.received - received)
+        received = caller.received
+    answers = [caller.tokens.get(i, []) for i in ids]
+    delays = [token.delay for one in answers for token in one]
+    numbers = [[token.number for token in one] for one in answers]
     expected = [max(n, default=length - 1) + 1 for n in numbers]
     return {
         'loop_share': percentile(shares, 0.5),
         'latency_p50_ms': percentile(delays, 0.5) * 1e3,
         'latency_p99_ms': percentile(delays, 0.99) * 1e3,
         'tokens': sum(expected),
-        'lost': sum(n - len(set(heard)) for n, heard in zip(expected, numbers)),
+        'lost': sum(n - len(set(seen)) for n, seen in zip(expected, numbers)),
         'reordered': sum(b <= a for one in numbers for a, b in zip(one, one[1:]))}
 
 
@@ -78,7 +78,7 @@ def paced(caller: Caller, seconds: float, advance: Advance) -> dict[str, float]:
     """Stream one answer after the other at `PACE`; the node has to be in mode paced."""
     ids = caller.stream(1, seconds, PROMPT, advance, max_tokens=STREAM_TOKENS,
                         tpot_ms=PACE * 1e3)
-    # The last, which was cancelled, ended with a chunk that is no token.
+    # The last answer was cancelled: its last chunk is no token.
     times = [[t.at for t in caller.tokens[i]] for i in ids if i in caller.tokens]
     times[-1].pop()
     gaps = [b - a for one in times for a, b in pairwise(one)]
@@ -89,8 +89,8 @@ def paced(caller: Caller, seconds: float, advance: Advance) -> dict[str, float]:
             'tokens': len(gaps) + len(times)}
 
 
-class Simulation:
-    """Publishes /clock every 5 ms, `speed` times as fast as time goes by."""
+class SimulatedClock:
+    """Publishes /clock every 5 ms, `speed` times as fast as real time."""
 
     def __init__(self, publisher) -> None:
         self.speed = 1.0
@@ -114,32 +114,32 @@ class Simulation:
 
 
 def sim_time(caller: Caller, seconds: float, advance: Advance) -> dict[str, float]:
-    """Measure rates under /clock at half and double speed, against that of `PACE`; and stopped.
+    """Measure rates under /clock at half and double speed, as a share of `PACE`; and stopped.
 
     The node has to be in mode paced, and to use simulated time.
     """
-    simulation = Simulation(caller.clients['clock'])
+    simulated = SimulatedClock(caller.clients['clock'])
     ids: list[str] = []
 
     def keep_streaming() -> None:
         ids.extend(caller.stream(1, 2 * seconds + 4 * SETTLE + 2.0, PROMPT,
                                  max_tokens=STREAM_TOKENS, tpot_ms=PACE * 1e3, ttft_ms=NONE))
-    keeper = threading.Thread(target=keep_streaming, daemon=True)
-    keeper.start()
+    streamer = threading.Thread(target=keep_streaming, daemon=True)
+    streamer.start()
     result = {}
     try:
         for name, speed in (('half', 0.5), ('double', 2.0), ('stopped', 0.0)):
-            simulation.speed = speed
+            simulated.speed = speed
             _sleep(SETTLE, advance)
             begin = time.monotonic()
             _sleep(seconds if speed else 1.0, advance)
             answers = [[token.at for token in tuple(one) if begin < token.at]
                        for one in tuple(caller.tokens.values())]
             result[name] = _rate(answers) * PACE if speed else sum(map(len, answers))
-        simulation.speed = 1.0
-        keeper.join(120.0)
+        simulated.speed = 1.0
+        streamer.join(120.0)
     finally:
-        simulation.close()
+        simulated.close()
     return result
 
 
@@ -159,21 +159,21 @@ def _sleep(seconds: float, advance: Advance) -> None:
 
 def energy(caller: Caller, process: subprocess.Popen, streams: int, seconds: float,
            advance: Advance) -> dict[str, float]:
-    """Take the processor time of the node, with `streams` answers at `PACE` and unpaced."""
+    """Measure the processor time of the node, with `streams` answers at `PACE` and unpaced."""
     result = {}
     for mode in ('paced', 'work_conserving'):
         caller.set_parameter('rate_control.mode', mode)
-        before, heard, begin = cpu_seconds(process), caller.heard, time.monotonic()
+        before, received, begin = cpu_seconds(process), caller.received, time.monotonic()
         caller.stream(streams, seconds, PROMPT, advance, max_tokens=STREAM_TOKENS,
                       tpot_ms=PACE * 1e3)
         cpu, wall = cpu_seconds(process) - before, time.monotonic() - begin
-        result[f'{mode}_s_per_token'] = cpu / max(caller.heard - heard, 1)
+        result[f'{mode}_s_per_token'] = cpu / max(caller.received - received, 1)
         result[f'{mode}_cores'] = cpu / wall
     return result
 
 
 def control_under_dialogue(caller: Caller, trials: int, advance: Advance) -> dict[str, int]:
-    """Ask control while `DIALOGUES` dialogues stream all the time."""
+    """Send `trials` control goals while `DIALOGUES` dialogues stream."""
     dialogues: list = []
     over = threading.Event()
 
@@ -184,8 +184,8 @@ def control_under_dialogue(caller: Caller, trials: int, advance: Advance) -> dic
                 handle = caller.send('dialogue', PROMPT, STREAM_TOKENS)
                 dialogues.append((handle, handle.get_result_async()))
             over.wait(0.1)
-    keeper = threading.Thread(target=keep_streaming, daemon=True)
-    keeper.start()
+    streamer = threading.Thread(target=keep_streaming, daemon=True)
+    streamer.start()
     reports: list = []
     try:
         for _ in range(trials):
@@ -195,7 +195,7 @@ def control_under_dialogue(caller: Caller, trials: int, advance: Advance) -> dic
             advance(1)
     finally:
         over.set()
-        keeper.join(30.0)
+        streamer.join(30.0)
         cancels = [handle.cancel_goal_async() for handle, _ in dialogues]
         for cancel in cancels:
             caller.get(cancel)

@@ -1,10 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""``slice_bench admission``: are refusals right? Each is checked by serving the request after all.
+"""``slice_bench admission``: whether refusals are right, by serving refused requests after all.
 
-A run refuses what the selection says cannot be met. A refused request is then replayed into the
-same run, taken in this time: the refusal was wrong if it attains and no more requests of at least
-its utility are lost than are won by the change.
+A run refuses each request whose objectives cannot be met by its prediction. The run is then
+repeated with one refused request admitted. The refusal was wrong if that request attains and the
+change costs no more attained requests of at least its utility than it adds.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -29,22 +29,22 @@ from slice_ros.scheduling.slice.slice_policy import Slice
 
 
 class Refusing(Slice):
-    """`slice` that refuses what cannot be met; `taken` is the id of one it takes in anyway."""
+    """`slice` with admission control; `admitted` is the id of one request it always admits."""
 
-    def __init__(self, capacity: Capacity, taken: str = '') -> None:
+    def __init__(self, capacity: Capacity, admitted: str = '') -> None:
         super().__init__(capacity)
-        self.taken = taken
+        self.admitted = admitted
         self.refused: set[str] = set()
         self._asked: set[str] = set()
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
-        """Drop newcomers that cannot be met before anything else is planned."""
+        """Drop new requests that cannot be met, before anything else is planned."""
         live, drop = [], []
         for request in requests:
             if request.id not in self._asked:
                 self._asked.add(request.id)
                 feasible = predict(self, now, request, live, latency).feasible
-                if not feasible and request.id != self.taken:
+                if not feasible and request.id != self.admitted:
                     self.refused.add(request.id)
                     drop.append(request)
                     continue
@@ -64,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Carry ``slice_bench admission`` out. Raises ``ValueError`` saying what is wrong."""
+    """Run ``slice_bench admission``. Raises ``ValueError`` saying what is wrong."""
     latency = load_profile(config_file('profiles', args.profile))
     capacity = Capacity(max_batch=args.max_batch, slots=args.slots)
     loads = list(draw_loads(args))
@@ -92,7 +92,7 @@ def run(args: Namespace) -> int:
 
 def check(latency: LatencyModel, capacity: Capacity, arrivals: Sequence[Arrival], replays: int,
           seed: int) -> dict[str, int]:
-    """Run one workload refusing, replay up to `replays` of the refusals, and count."""
+    """Run one workload with refusals, replay up to `replays` of them, and return the counts."""
     policy = Refusing(capacity)
     before = _attained(policy, latency, arrivals)
     refused = sorted(policy.refused)
@@ -115,6 +115,6 @@ def _attained(policy: Slice, latency: LatencyModel, arrivals: Sequence[Arrival]
 def _wrong(name: str, before: dict[str, tuple[bool, float]],
            after: dict[str, tuple[bool, float]]) -> bool:
     met, utility = after[name]
-    cost = sum(was - after[other][0] for other, (was, worth) in before.items()
-               if other != name and worth >= utility)
+    cost = sum(was - after[other][0] for other, (was, weight) in before.items()
+               if other != name and weight >= utility)
     return met and cost <= 0

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What no schedule can beat: an optimistic bound on attainment."""
+"""An optimistic bound on attainment that no schedule can exceed."""
 
 from collections.abc import Sequence
 import math
@@ -12,13 +12,13 @@ from slice_ros.scheduling.latency import LatencyModel
 def capacity_bound(workload: Sequence[Arrival], latency: LatencyModel, max_batch: int) -> float:
     """Return the share of `workload` that any schedule could attain, at most.
 
-    Cheapest requests first, each costing its prefill plus its later tokens at the least
-    ``l(b) / b`` over the batch sizes with ``l(b) <= TPOT``, summed within the horizon from the
-    first arrival to the last instant at which any request could still attain.
+    The cheapest requests count, as many as fit the time from the first arrival to the last
+    instant at which any request could still attain. A request costs its prefill plus its later
+    tokens at the least ``l(b) / b`` over the batch sizes with ``l(b) <= TPOT``.
     """
     if not workload:
         return 1.0
-    # One table for all: the context a row reads is added to its share, not to l(b) <= TPOT.
+    # One table for all: the context that a request reads is added to its share, not to l(b).
     times = [latency.decode(batch) for batch in range(1, max_batch + 1)]
     costs = sorted(_cost(a, times, latency) for a in workload)
     left = max(_last_chance(a) for a in workload) - min(a.time for a in workload)
@@ -32,7 +32,7 @@ def capacity_bound(workload: Sequence[Arrival], latency: LatencyModel, max_batch
 
 
 def _cost(a: Arrival, times: Sequence[float], latency: LatencyModel) -> float:
-    """Least seconds of the accelerator that attaining `a` takes; infinite if it cannot be."""
+    """Return the least seconds of accelerator by which `a` attains; infinite if it cannot."""
     shares = [t / batch for batch, t in enumerate(times, 1) if t <= a.slo.tpot]
     # The prefill samples the first token, so that one costs no decode step.
     decodes = min(a.output_tokens, a.max_tokens) - 1
@@ -45,7 +45,7 @@ def _cost(a: Arrival, times: Sequence[float], latency: LatencyModel) -> float:
 
 
 def _last_chance(a: Arrival) -> float:
-    """Last instant at which the last token of `a` could come and still attain."""
+    """Return the latest instant of the last token of `a` at which `a` still attains."""
     tokens = min(a.output_tokens, a.max_tokens)
     paced = a.slo.ttft + (a.slo.tpot * (tokens - 1) if tokens > 1 else 0.0)
     return a.time + min(a.slo.deadline, paced)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How the true step times of a simulation stray from the latency model."""
+"""How the true step times of a simulation deviate from the latency model."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import random
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """How true step times stray from the true model."""
+    """Deviations of the true step times from the true latency model."""
 
     spread: float = 0.0          # each step takes 1 +- spread, uniformly
     burst_every: float = 0.0     # mean seconds between bursts (0 = none)
-    burst_seconds: float = 0.5   # how long one lasts
-    burst_factor: float = 2.0    # how much slower steps are in one
-    # (time, factor) in order of time: from then on steps take `factor` times as long, as measured.
+    burst_seconds: float = 0.5   # seconds that a burst lasts
+    burst_factor: float = 2.0    # factor on step times in a burst
+    # Measured (time, factor), in order of time: from then on steps take `factor` times as long.
     slowness: tuple[tuple[float, float], ...] = ()
 
 

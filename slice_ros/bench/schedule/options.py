@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Flags that the subcommands of `slice_bench` share, and what they ask for."""
+"""Flags that the subcommands of `slice_bench` share, and the workloads and policies of them."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ DEFAULT_POLICIES = sorted(POLICIES, key=lambda name: (name == 'slice', name))
 
 
 def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
-    """Add the flags of what runs a workload; `policies` and their plot are optional."""
+    """Add the flags of a subcommand that runs a workload; `policies` adds theirs and the plot."""
     parser.add_argument('--workload', default='published', metavar='NAME_OR_FILE',
                         help='a name of config/workloads or a YAML file (default: %(default)s)')
     parser.add_argument('--trace', type=Path, metavar='FILE',
@@ -45,7 +45,11 @@ def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
 
 def draw_loads(args: Namespace, slo_scale: float = 1.0, reveal: bool = False
                ) -> Iterable[tuple[float, int, tuple[Arrival, ...]]]:
-    """Yield (rate, seed, arrivals) of every load and seed that the flags ask for."""
+    """Yield (rate, seed, arrivals) of every load and seed of the flags.
+
+    `slo_scale` multiplies all objectives; with `reveal`, ``max_tokens`` is the true length.
+    Raises ``ValueError`` for a workload, trace or mix that cannot be used.
+    """
     if args.trace:
         if args.mix:
             raise ValueError('--mix does not go with --trace: a trace has its own mix')

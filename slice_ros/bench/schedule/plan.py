@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""``slice_bench plan``: what one plan costs, from a handful of live requests to thousands."""
+"""``slice_bench plan``: the time of one plan, with a few live requests to thousands."""
 
 from argparse import ArgumentParser, Namespace
 import json
@@ -16,7 +16,7 @@ from slice_ros.bench.config_files import config_file
 from slice_ros.bench.report import percentile
 from slice_ros.bench.schedule.options import (
     DEFAULT_POLICIES, names, policy_from_spec, positive_int, positive_ints)
-from slice_ros.bench.schedule.simulate import mistaken
+from slice_ros.bench.schedule.simulate import scaled_latency
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Carry ``slice_bench plan`` out. Raises ``ValueError`` saying what is wrong."""
+    """Run ``slice_bench plan``. Raises ``ValueError`` saying what is wrong."""
     latency = load_profile(config_file('profiles', args.profile))
     rows = []
     for policy in args.policies:
@@ -68,17 +68,17 @@ def growth(rows: list[dict], policy: str) -> float:
 
 
 def time_plans(spec: str, live: int, latency, steps: int) -> list[float]:
-    """Return the microseconds of `steps` plans with `live` requests alive in each.
+    """Return the microseconds of each of `steps` plans with `live` requests.
 
-    All three default classes at all stages of progress, room in the KV cache for every other
-    request; who ends or is dropped is replaced by a newcomer, so that arrivals and completions
-    happen as they do. The accelerator is as much faster as there are more than 16 requests: else
-    nearly all of them would be hopeless, and hopeless ones cost a policy nothing.
+    The requests are of all three default classes and at all stages of progress; the KV cache has
+    room for half of them. A new request replaces each that ends or is dropped, so that arrivals
+    and completions occur. The accelerator is faster in proportion to the requests above 16:
+    otherwise nearly all would be out of reach, and these cost a policy no time.
     """
-    latency = mistaken(latency, min(1.0, 16 / live))
+    latency = scaled_latency(latency, min(1.0, 16 / live))
     draw = random.Random(live)
     policy = policy_from_spec(spec, Capacity(slots=max(live // 2, 16)))
-    requests = [_newcomer(draw, i, -draw.uniform(0, .5)) for i in range(live)]
+    requests = [_new_request(draw, i, -draw.uniform(0, .5)) for i in range(live)]
     for request in requests[:min(live, policy.capacity.slots) - 1]:
         for _ in range(draw.randint(1, 8)):
             request.advance(request.pending, request.arrival + .05 + .04 * request.generated)
@@ -102,11 +102,11 @@ def time_plans(spec: str, live: int, latency, steps: int) -> list[float]:
             request.end(State.FINISHED, now)
             requests.remove(request)
             policy.finished(request)
-            requests.append(_newcomer(draw, len(times), now))
+            requests.append(_new_request(draw, len(times), now))
     return times
 
 
-def _newcomer(draw: random.Random, number: int, arrival: float) -> Request:
+def _new_request(draw: random.Random, number: int, arrival: float) -> Request:
     slo = draw.choice(DEFAULT_CLASSES)
     return Request(f'{slo.name}-{number}', slo, arrival, draw.randint(32, 128),
                    draw.choice((25, 60, 160)))

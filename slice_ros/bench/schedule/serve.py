@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``slice_bench serve``: the same policies and workloads on the real engine, in real time.
 
-Each run is also simulated, on the engine's own latency profile as it strayed over the run and the
-same requests, so that the two can be held against each other.
+Each run is also simulated, with the same requests, on the engine's latency profile and the
+deviations from it that were measured during the run, so that the two can be compared.
 """
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -30,8 +30,8 @@ from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.serving import Server, ServerConfig
 
-PUBLISHED_TIGHTNESS = 1.8
-PATIENCE = 300.0   # seconds after the last arrival for what still lives
+PUBLISHED_TIGHTNESS = 1.8   # see `auto_scale`
+PATIENCE = 300.0   # seconds after the last arrival, for the requests that are still live
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Carry ``slice_bench serve`` out. Raises ``ValueError`` saying what is wrong."""
+    """Run ``slice_bench serve``. Raises ``ValueError`` saying what is wrong."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     config = EngineConfig(model=args.model, device=args.device, weights=args.weights,
                           slots=args.slots, max_batch=args.max_batch, threads=args.threads)
@@ -83,7 +83,7 @@ def run(args: Namespace) -> int:
 def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dict]:
     """Serve all cells one after the other behind a progress bar; return their rows.
 
-    Each row also has ``predicted_attainment``, what the simulator makes of the same requests.
+    Each row also has ``predicted_attainment``, the result of simulating the same requests.
     """
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())
@@ -95,7 +95,7 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
             requests, plan_us, learnt, noise = serve_run(
                 engine, cell, lambda: progress.advance(task))
             row = run_row(cell, [request.report() for request in requests], plan_us)
-            # What was generated is the true length, where a stop came before the script's end.
+            # A stop may end an answer before its scripted length: what was generated is true.
             known = tuple(
                 replace(a, output_tokens=r.generated) if r.state is State.FINISHED else a
                 for a, r in zip(cell.arrivals, requests))
@@ -108,12 +108,11 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
 
 def serve_run(engine: Engine, cell: Run, on_end
               ) -> tuple[list[Request], tuple[float, float], LatencyModel, Noise]:
-    """Serve one cell in real time.
+    """Serve one cell in real time; `on_end` is called for each request that ends.
 
-    Return its requests in order of arrival, the median and 99th percentile of planning in
-    microseconds, what steps took: the profile as the run refined it, with the time that the loop
-    spends around a step; and how the steps of the run strayed from that. `on_end` is called for
-    each request that ends.
+    Return its requests in order of arrival, the median and 99th percentile of the plan time in
+    microseconds, the profile as the run refined it (with the time that the loop spends around a
+    step), and the deviations of the steps from that profile.
     """
     scripted = _ScriptedEngine(engine)
     latency = _Recording(**_terms(cell.latency))
@@ -163,7 +162,7 @@ def serve_run(engine: Engine, cell: Run, on_end
 
 @dataclass(slots=True)
 class _Recording(LatencyModel):
-    """A latency model that keeps what it was taught: end, shape and seconds of each step."""
+    """A latency model that records each observed step: its end, shape and seconds."""
 
     steps: list = field(default_factory=list, init=False)
 
@@ -181,9 +180,9 @@ def _terms(latency: LatencyModel) -> dict:
 def auto_scale(arrivals: Sequence[Arrival], latency: LatencyModel) -> float:
     """Return the factor on objectives that makes them as tight as in the published setting.
 
-    There, a decode step of 4 rows and the prefill of a mean prompt take 50 + 40 ms together, 1.8
-    times the tightest TPOT. Contexts are the mean ones of the arrivals. 1 where no class has a
-    TPOT objective.
+    There, a decode step of 4 requests and the prefill of a mean prompt take 50 + 40 ms together,
+    1.8 times the tightest TPOT. Contexts are the mean ones of the arrivals. The factor is 1 if no
+    class has a TPOT objective.
     """
     tightest = min(a.slo.tpot for a in arrivals)
     if tightest == math.inf:
@@ -205,7 +204,7 @@ def saturation(arrivals: Sequence[Arrival], latency: LatencyModel, max_batch: in
 
 
 class _ScriptedEngine:
-    """The engine, with each answer as long as the workload says, while policies see the limit."""
+    """The engine with answers of the workload's lengths, while policies see `max_tokens` alone."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.info = engine, engine.info
@@ -220,7 +219,7 @@ class _ScriptedEngine:
                                 request)
 
     def adopt(self, sequence) -> int:
-        """Take nothing over: each policy gets the same prompts, and none may find them cached."""
+        """Adopt nothing: every policy gets the same prompts, and none may find them cached."""
         return 0
 
 

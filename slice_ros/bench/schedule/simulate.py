@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Discrete-event simulation: the real policies, a latency model for engine, a number for clock.
+"""Discrete-event simulation: the real policies, a latency model as engine, a number as clock.
 
-The true output lengths and the true latency model stay in here: a policy sees requests and its
-own, possibly wrong, latency model. A policy that breaks its contract ends the simulation.
+The true output lengths and the true latency model are not given to a policy: it sees requests and
+its own latency model, which may be wrong. A policy that breaks its contract ends the simulation.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class StepRecord:
 
 @dataclass(slots=True)
 class Result:
-    """What became of a workload; `requests` are in order of arrival, times in seconds."""
+    """The outcome of a workload; `requests` are in order of arrival, times in seconds."""
 
     requests: list[Request]
     steps: int = 0
@@ -48,8 +48,8 @@ class Result:
         return [request.report() for request in self.requests]
 
 
-def mistaken(latency: LatencyModel, factor: float) -> LatencyModel:
-    """Return a copy of a latency model that is wrong by `factor` in every time it gives."""
+def scaled_latency(latency: LatencyModel, factor: float) -> LatencyModel:
+    """Return a copy of a latency model with every time multiplied by `factor`."""
     return replace(
         latency, decode_ms=tuple((batch, ms * factor) for batch, ms in latency.decode_ms),
         decode_context_ms=latency.decode_context_ms * factor,
@@ -61,27 +61,27 @@ def mistaken(latency: LatencyModel, factor: float) -> LatencyModel:
 def simulate(policy: Policy, latency: LatencyModel, workload: Sequence[Arrival], *,
              believed: LatencyModel | None = None, noise: Noise = Noise(), seed: int = 0,
              log: bool = False) -> Result:
-    """Serve `workload` (in order of time) to its end under `policy`, on a number for a clock.
+    """Serve `workload`, which is in order of time, to its end under `policy`.
 
-    `latency` says what steps truly cost, `believed` is the model that the policy is given (a
-    copy of the true one by default); `noise` and its `seed` disturb the true cost. A request that
-    an empty KV cache could not hold is rejected with PROMPT_TOO_LONG, as the server does. Raises
-    `PolicyError` when the policy raises or breaks its contract.
+    `latency` gives the true time of steps, disturbed by `noise` and its `seed`; `believed` is the
+    model that the policy gets (default: a copy of the true one). `log` records every step. A
+    request that does not fit an empty KV cache is rejected with PROMPT_TOO_LONG, as by the
+    server. Raises `PolicyError` when the policy raises or breaks its contract.
     """
-    return _Simulation(policy, latency, workload, believed, noise, seed, log).run()
+    return _Simulator(policy, latency, workload, believed, noise, seed, log).run()
 
 
-class _Simulation:
+class _Simulator:
 
     def __init__(self, policy, latency, workload, believed, noise, seed, log) -> None:
         self.policy, self.truth, self.log = policy, latency, log
-        self.believed = mistaken(latency, 1.0) if believed is None else believed
+        self.believed = scaled_latency(latency, 1.0) if believed is None else believed
         self.disturb = Disturbance(noise, seed)
         self.arrivals = workload
         self.next = 0
         self.now = workload[0].time if workload else 0.0
         self.live: list[Request] = []
-        self.view: tuple[Request, ...] | None = ()  # what policies see; None = live has changed
+        self.view: tuple[Request, ...] | None = ()  # `live` for policies; None = it has changed
         self.lengths: dict[Request, int] = {}       # true length of each live request
         self.running: tuple[Request, ...] = ()      # decoded in the last step
         self.slots = self.tokens = 0                # KV cache in use
@@ -136,7 +136,7 @@ class _Simulation:
 
     def _idle(self, step: Step) -> None:
         if step.drop:
-            return  # that was progress: ask again
+            return  # that was progress: plan again
         upcoming = self.arrivals[self.next].time if self.next < len(self.arrivals) else math.inf
         wake = min(upcoming, math.inf if step.wake_at is None else step.wake_at)
         if not self.now < wake < math.inf:
@@ -178,7 +178,7 @@ class _Simulation:
         self.running = step.decode + tuple(c.request for c in step.prefill)
 
     def _check_capacity(self, step: Step) -> None:
-        """Check the limits that `check_step` cannot know: it does not see who is in the cache."""
+        """Check the limits of the KV cache and of a prefill, which `check_step` leaves out."""
         capacity = self.policy.capacity
         fed = sum(chunk.tokens for chunk in step.prefill)
         slots = self.slots + sum(not chunk.request.cached for chunk in step.prefill)

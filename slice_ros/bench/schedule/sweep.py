@@ -21,7 +21,7 @@ from slice_ros.bench.schedule.capacity_bound import capacity_bound
 from slice_ros.bench.schedule.noise import Noise
 from slice_ros.bench.schedule.options import (
     add_common_arguments, draw_loads, policy_from_spec, positive, positive_int)
-from slice_ros.bench.schedule.simulate import mistaken, Result, simulate
+from slice_ros.bench.schedule.simulate import Result, scaled_latency, simulate
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
@@ -48,7 +48,8 @@ def simulate_run(run: Run, log: bool = False) -> Result:
     """Simulate one cell."""
     return simulate(
         policy_from_spec(run.policy, run.capacity), run.latency, run.arrivals,
-        believed=mistaken(run.latency, run.model_error), noise=run.noise, seed=run.seed, log=log)
+        believed=scaled_latency(run.latency, run.model_error), noise=run.noise, seed=run.seed,
+        log=log)
 
 
 def run_row(run: Run, reports: Sequence[SloReport], plan_us: tuple[float, float]) -> dict:
@@ -68,7 +69,7 @@ def _row(run: Run) -> dict:
 
 
 def sweep(runs: Sequence[Run], jobs: int, console: Console) -> list[dict]:
-    """Run all cells on `jobs` processes behind a progress bar; rows come back in order."""
+    """Run all cells on `jobs` processes with a progress bar; return their rows in order."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())
     rows: list[dict] = [{}] * len(runs)
@@ -110,9 +111,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--slo-scale', type=positive, default=1.0,
                         help='factor on every objective (default: %(default)s)')
     parser.add_argument('--noise', type=positive, default=0.0, metavar='SPREAD',
-                        help='true step times stray by this share, e.g. 0.3')
+                        help='true step times deviate by this share, e.g. 0.3')
     parser.add_argument('--burst-every', type=positive, default=0.0, metavar='SECONDS',
-                        help='mean time between spells of 0.5 s in which steps take twice as long')
+                        help='mean time between bursts of 0.5 s in which steps take twice as long')
     parser.add_argument('--model-error', type=positive, default=1.0, metavar='FACTOR',
                         help="the policies' latency model starts out wrong by this factor")
     parser.add_argument('--reveal-lengths', action='store_true',
@@ -122,7 +123,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Carry ``slice_bench simulate`` out. Raises ``ValueError`` saying what is wrong."""
+    """Run ``slice_bench simulate``. Raises ``ValueError`` saying what is wrong."""
     latency = load_profile(config_file('profiles', args.profile))
     capacity = Capacity(max_batch=args.max_batch, slots=args.slots, kv_tokens=args.kv_tokens,
                         prefill_chunk=args.prefill_chunk)
@@ -142,7 +143,7 @@ def run(args: Namespace) -> int:
 def finish(args: Namespace, rows: list[dict], title: str, console: Console,
            strips: Mapping[str, Result] = MappingProxyType({})) -> None:
     """Write the JSON, print the tables and draw the plot, with `strips` of logged results."""
-    if args.json:  # first: whoever reads the tables may hang up
+    if args.json:  # first: the reader of the tables may close the pipe
         args.json.write_text(json.dumps({'runs': rows}, indent=1, allow_nan=False) + '\n')
     print_runs(rows, console)
     if args.json:

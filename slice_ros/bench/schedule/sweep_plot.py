@@ -18,9 +18,9 @@ WINDOW = 1.5       # seconds of a Gantt strip
 
 
 def draw(runs: Sequence[Mapping], strips: Mapping[str, Result], title: str, path: Path) -> None:
-    """Draw the rows of a sweep, and of `strips` (policy to logged result) who decoded when.
+    """Draw the figures of a sweep and the steps of `strips`, logged results by policy.
 
-    The ending of `path` says the format. Raises ``ValueError`` when matplotlib knows none such.
+    The ending of `path` sets the format. Raises ``ValueError`` when matplotlib does not know it.
     """
     classes = list(runs[0]['classes'])
     policies = list(dict.fromkeys(run['policy'] for run in runs))
@@ -82,7 +82,7 @@ def _by_rate(runs: Sequence[Mapping], figure: Callable) -> list[tuple[float, flo
 
 
 def _draw_strips(rows: Sequence, strips: Mapping[str, Result], classes: Sequence[str]) -> None:
-    """Draw one Gantt strip a policy: rows are requests, boxes the steps they took part in."""
+    """Draw one Gantt strip a policy: a line is a request, a box a step it took part in."""
     if not strips:
         return
     colors = dict(zip(classes, CLASS_COLORS * len(classes)))
@@ -99,7 +99,7 @@ def _draw_strips(rows: Sequence, strips: Mapping[str, Result], classes: Sequence
                              linewidth=.6, facecolor=colors[_class_of(request)])
             axes.broken_barh(prefills.get(request, []), (y - .4, .8), facecolor='#333333',
                              edgecolor='white', linewidth=.6)
-        axes.set(title=f'{policy.replace(":", " ")}: who takes part in which step '
+        axes.set(title=f'{policy.replace(":", " ")}: steps by request '
                        '(a box is a step; black is prefill)',
                  xlim=(0, WINDOW), xlabel='s', ylim=(-.6, max(len(order), 6) - .4))
         axes.set_yticks(range(len(order)), order, fontsize=6)

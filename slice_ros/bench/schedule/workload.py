@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What arrives and when: a mix of classes, and the requests drawn from it by seed."""
+"""Workloads: a mix of classes, and the requests drawn from it by seed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from slice_ros.slo import SloClass
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request of a workload. ``output_tokens`` is its true length, which nobody is told."""
+    """One request of a workload. ``output_tokens`` is its true length, unknown to policies."""
 
     time: float           # seconds from the start
     slo: SloClass
@@ -33,7 +33,7 @@ class ClassMix:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A span of the day: `rate` relative to the mean, and (where set) its own shares."""
+    """A span of time: its `rate` relative to the mean, and its own shares if they are set."""
 
     seconds: float
     rate: float
@@ -88,8 +88,9 @@ def normalised(mix: Mapping[str, float], names: Iterable[str], where: str) -> di
 def generate(workload: Workload, rate: float, requests: int, seed: int) -> list[Arrival]:
     """Draw `requests` Poisson arrivals at `rate` requests a second on average, in order of time.
 
-    The same seed gives the same requests at every rate, only closer together or further apart.
+    The same seed gives the same requests at every rate, closer together or further apart.
     ``max_tokens`` is the upper bound of the class: callers do not know the length beforehand.
+    Raises ``ValueError`` when `rate` is not above 0.
     """
     if not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f'rate must be above 0 requests/s, not {rate}')
@@ -101,9 +102,9 @@ def generate(workload: Workload, rate: float, requests: int, seed: int) -> list[
     for _ in range(requests):
         time, phase = clock.advance(draw.expovariate(1.0) / rate)
         mix = (phase and phase.mix) or steady
-        kind = by_name[draw.choices(list(mix), weights=list(mix.values()))[0]]
-        prompt, output = (draw.randint(*span) for span in (kind.prompt_tokens, kind.output_tokens))
-        arrivals.append(Arrival(time, kind.slo, prompt, output, kind.output_tokens[1]))
+        drawn = by_name[draw.choices(list(mix), weights=list(mix.values()))[0]]
+        prompt, output = draw.randint(*drawn.prompt_tokens), draw.randint(*drawn.output_tokens)
+        arrivals.append(Arrival(time, drawn.slo, prompt, output, drawn.output_tokens[1]))
     return arrivals
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Workload files (YAML) and recorded traces (JSONL), read strictly: a fault is named by field."""
+"""Workload files (YAML) and recorded traces (JSONL); each error names the field at fault."""
 
 from collections.abc import Iterable, Mapping
 import json

@@ -18,7 +18,7 @@ LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
 CROWD = generate(load_workload(config_file('workloads', 'published')), 6.0, 80, 1)
 
 
-def test_nobody_is_refused_alone_and_many_in_a_crowd():
+def test_no_request_is_refused_alone_and_many_in_a_crowd():
     alone, crowd = Refusing(Capacity()), Refusing(Capacity())
     simulate(alone, LATENCY, CROWD[:1])
     result = simulate(crowd, LATENCY, CROWD)
@@ -27,7 +27,7 @@ def test_nobody_is_refused_alone_and_many_in_a_crowd():
     assert ended == crowd.refused
 
 
-def test_the_one_taken_in_is_not_refused():
+def test_the_admitted_request_is_not_refused():
     first = Refusing(Capacity())
     simulate(first, LATENCY, CROWD)
     name = min(first.refused)
@@ -37,7 +37,7 @@ def test_the_one_taken_in_is_not_refused():
     assert next(r for r in result.requests if r.id == name).generated
 
 
-def test_a_refusal_is_wrong_only_if_it_cost_nobody_of_its_worth():
+def test_a_refusal_is_wrong_only_if_it_cost_no_request_of_its_utility():
     before = {'a': (False, 10.0), 'b': (True, 10.0), 'c': (True, 1.0)}
     assert not _wrong('a', before, {'a': (False, 10.0), 'b': (True, 10.0), 'c': (True, 1.0)})
     assert not _wrong('a', before, {'a': (True, 10.0), 'b': (False, 10.0), 'c': (True, 1.0)})

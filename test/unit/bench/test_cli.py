@@ -49,7 +49,7 @@ def test_the_same_flags_give_the_same_figures_on_one_process_and_on_two(tmp_path
     assert once == again
 
 
-def test_flags_change_what_they_say(tmp_path):
+def test_flags_change_the_figures(tmp_path):
     base = ['--rates', '2', '--seeds', '1', '--policies', 'orca']
     (plain,) = simulate(tmp_path, *base)
     (loose,) = simulate(tmp_path, *base, '--slo-scale', '100')
@@ -61,7 +61,7 @@ def test_flags_change_what_they_say(tmp_path):
 
 
 def test_revealed_lengths_reach_the_policy(tmp_path):
-    # A class with a deadline alone is held to deadline / max_tokens: knowing the lengths matters.
+    # A class with a deadline alone is decoded at deadline / max_tokens: the lengths matter.
     flags = ['--rates', '4', '--seeds', '1', '--policies', 'slice_static', '--workload',
              str(tmp_path / 'w.yaml')]
     (tmp_path / 'w.yaml').write_text(
@@ -93,7 +93,7 @@ def test_a_trace_is_replayed(tmp_path):
     (['--trace', '/nonexistent'], '/nonexistent is not a trace'),
     (['--json', '/nonexistent/x.json', '--requests', '5'], '/nonexistent'),
 ])
-def test_what_is_wrong_is_said_in_a_sentence(capsys, flags, sentence):
+def test_a_fault_is_reported_in_a_sentence(capsys, flags, sentence):
     assert main(['simulate', '--rates', '2', '--seeds', '1', '--jobs', '1', '--policies', 'orca',
                  *flags]) == 2
     assert sentence in capsys.readouterr().err

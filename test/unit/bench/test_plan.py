@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""``plan``: what is timed really has that many live requests, and the growth is the one seen."""
+"""``plan``: each timed plan has that many live requests, and the growth is computed from them."""
 
 import json
 
@@ -15,7 +15,7 @@ from slice_ros.scheduling.registry import policy_names
 LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
 
 
-def test_every_plan_sees_as_many_requests_as_it_says(monkeypatch):
+def test_every_plan_has_the_stated_number_of_requests(monkeypatch):
     seen = []
     plan = Orca.plan
     monkeypatch.setattr(Orca, 'plan', lambda self, now, requests, latency: (

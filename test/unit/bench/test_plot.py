@@ -22,7 +22,7 @@ def test_a_picture_with_one_strip_a_policy(tmp_path):
     assert heights[0] > heights[1] > 600
 
 
-def test_a_format_that_cannot_be_drawn_is_said(tmp_path, capsys):
+def test_a_format_that_cannot_be_drawn_is_named(tmp_path, capsys):
     assert main([*FLAGS, '--plot', str(tmp_path / 'out.xyz')]) == 2
     assert 'xyz' in capsys.readouterr().err
 

@@ -74,7 +74,7 @@ def test_every_request_is_served_to_its_scripted_length_that_the_policy_does_not
     times = [at for at, _ in noise.slowness]
     assert times == sorted(times) and times[0] > -.05
     assert len(times) >= 6 and all(factor > 0 for _, factor in noise.slowness)
-    # Requests come when the workload says, and count from then.
+    # Requests arrive at the times of the workload, and count from then.
     gaps = [b.arrival - a.arrival for a, b in zip(requests, requests[1:])]
     assert gaps == pytest.approx([.02] * 5)
     assert all(r.ttft > 0 for r in requests)

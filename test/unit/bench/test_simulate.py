@@ -6,7 +6,7 @@ import math
 
 import pytest
 from slice_ros.bench.schedule.noise import Noise
-from slice_ros.bench.schedule.simulate import mistaken, simulate
+from slice_ros.bench.schedule.simulate import scaled_latency, simulate
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State
@@ -26,7 +26,7 @@ def arrivals(*rows, slo=CONTROL):
 
 
 class Scripted(Policy):
-    """Does what it is told, by default what Orca would."""
+    """Plans what its script returns."""
 
     def __init__(self, script, capacity=Capacity()):
         super().__init__(capacity)
@@ -72,19 +72,19 @@ def test_the_true_length_is_bounded_by_max_tokens():
 
 
 def test_a_policy_sees_no_length_and_its_own_latency_model():
-    told = []
+    seen_times = []
     policy = Scripted(lambda self, now, requests, latency: (
-        told.append(latency.decode(1)), self.orca.plan(now, requests, latency))[1])
-    simulate(policy, LATENCY, arrivals((0.0, 30, 3)), believed=mistaken(LATENCY, 2.0))
+        seen_times.append(latency.decode(1)), self.orca.plan(now, requests, latency))[1])
+    simulate(policy, LATENCY, arrivals((0.0, 30, 3)), believed=scaled_latency(LATENCY, 2.0))
     _, (request,), _ = policy.seen[0]
-    assert told[0] == pytest.approx(.020)
+    assert seen_times[0] == pytest.approx(.020)
     assert request.max_tokens == 20
     fields = {name: getattr(request, name) for name in type(request).__slots__}
     assert not any('output' in name or 'length' in name for name in fields)
 
 
 def test_the_latency_model_of_the_policy_learns_from_the_steps_and_the_true_one_stays():
-    believed = mistaken(LATENCY, 2.0)
+    believed = scaled_latency(LATENCY, 2.0)
     work = arrivals(*[(i * 1.0, 30, 20) for i in range(20)])
     result = simulate(make_policy('orca'), LATENCY, work, believed=believed)
     assert believed.decode(1) == pytest.approx(.010, rel=.1)

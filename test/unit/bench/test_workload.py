@@ -17,7 +17,7 @@ NAMES = ('published', 'realtime_heavy', 'chat_heavy', 'bursts', 'warehouse_day')
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_every_shipped_workload_draws_what_it_says(name):
+def test_every_shipped_workload_draws_from_its_ranges(name):
     workload = load_workload(config_file('workloads', name))
     assert workload.name == name
     assert sum(c.share for c in workload.classes) == pytest.approx(1)
@@ -26,10 +26,10 @@ def test_every_shipped_workload_draws_what_it_says(name):
     assert len(arrivals) / arrivals[-1].time == pytest.approx(2.0, rel=.15)
     spans = {c.slo.name: c for c in workload.classes}
     for a in arrivals:
-        kind = spans[a.slo.name]
-        assert kind.prompt_tokens[0] <= a.prompt_tokens <= kind.prompt_tokens[1]
-        assert kind.output_tokens[0] <= a.output_tokens <= kind.output_tokens[1]
-        assert a.max_tokens == kind.output_tokens[1]
+        mix = spans[a.slo.name]
+        assert mix.prompt_tokens[0] <= a.prompt_tokens <= mix.prompt_tokens[1]
+        assert mix.output_tokens[0] <= a.output_tokens <= mix.output_tokens[1]
+        assert a.max_tokens == mix.output_tokens[1]
 
 
 def test_the_published_mix():
@@ -54,8 +54,8 @@ def test_a_seed_draws_the_same_requests_at_every_rate():
 
 
 def test_phases_change_rate_and_mix():
-    kinds = tuple(ClassMix(slo, .5, (1, 1), (1, 1)) for slo in DEFAULT_CLASSES[:2])
-    workload = Workload('w', kinds, (Phase(10, 1, {'control': 1.0}), Phase(10, 3)))
+    classes = tuple(ClassMix(slo, .5, (1, 1), (1, 1)) for slo in DEFAULT_CLASSES[:2])
+    workload = Workload('w', classes, (Phase(10, 1, {'control': 1.0}), Phase(10, 3)))
     arrivals = generate(workload, 20.0, 4000, seed=1)
     quiet = [a for a in arrivals if a.time % 20 < 10]
     assert {a.slo.name for a in quiet} == {'control'}
@@ -129,7 +129,7 @@ def test_a_good_workload(tmp_path):
     assert (workload.name, workload.classes[0].slo) == ('w', DEFAULT_CLASSES[0])
 
 
-def test_a_missing_file_is_said(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match='neither a file nor one of the workloads: bursts'):
         config_file('workloads', str(tmp_path / 'none'))
     with pytest.raises(ValueError, match='is not a workload'):

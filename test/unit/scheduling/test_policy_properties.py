@@ -11,7 +11,7 @@ import pytest
 from slice_ros.bench.config_files import config_file
 from slice_ros.bench.report import attainment
 from slice_ros.bench.schedule.noise import Noise
-from slice_ros.bench.schedule.simulate import mistaken, simulate
+from slice_ros.bench.schedule.simulate import scaled_latency, simulate
 from slice_ros.bench.schedule.workload import Arrival, generate
 from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.errors import ErrorCode
@@ -64,7 +64,7 @@ def test_the_contract_is_kept_and_every_request_ends(name, workload, capacity, n
     # The simulator raises when a request decodes before its prefill or after its end, when a cap
     # is broken, and when nothing moves.
     result = simulate(Watched(make_policy(name, capacity)), LATENCY, workload, noise=noise,
-                      believed=mistaken(LATENCY, error))
+                      believed=scaled_latency(LATENCY, error))
     assert len(result.requests) == len(workload)
     for request, arrival in zip(result.requests, workload):
         if request.state is State.FINISHED:
@@ -183,7 +183,7 @@ def test_a_burst_of_fifty_of_one_class_is_seen_through(name, slo):
 @pytest.mark.parametrize('rate', [1.0, 2.0, 4.0])
 def test_a_faster_accelerator_never_lowers_attainment(name, rate):
     shares = [fmean(attainment(simulate(
-        make_policy(name, **OPTIONS.get(name, {})), mistaken(LATENCY, factor),
+        make_policy(name, **OPTIONS.get(name, {})), scaled_latency(LATENCY, factor),
         generate(PUBLISHED, rate, 100, seed)).reports) for seed in (1, 2, 3))
         for factor in (1.0, .8, .6)]
     assert shares[1] >= shares[0] - .03

@@ -7,7 +7,7 @@ import random
 
 import pytest
 from slice_ros.bench.config_files import config_file
-from slice_ros.bench.schedule.simulate import mistaken
+from slice_ros.bench.schedule.simulate import scaled_latency
 from slice_ros.scheduling.latency import load_profile
 
 TRUTH = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
@@ -34,18 +34,18 @@ def errors(model):
 @pytest.mark.parametrize('factor', [.33, .5, 2, 3])
 @pytest.mark.parametrize('spread', [0, .3])
 def test_a_factor_is_corrected_within_tens_of_steps(factor, spread):
-    model = run(mistaken(TRUTH, factor), 40, spread)
+    model = run(scaled_latency(TRUTH, factor), 40, spread)
     assert max(errors(model)) < (.25 if spread else .05)
 
 
 @pytest.mark.parametrize('seed', [1, 2, 3])
 def test_noise_and_outliers_do_not_mislead_it(seed):
-    model = run(mistaken(TRUTH, 1.0), 1000, spread=.3, outliers=.05, seed=seed)
+    model = run(scaled_latency(TRUTH, 1.0), 1000, spread=.3, outliers=.05, seed=seed)
     assert max(errors(model)) < .12
 
 
 def test_one_wrong_batch_size_is_learnt():
-    model = mistaken(TRUTH, 1.0)
+    model = scaled_latency(TRUTH, 1.0)
     model.decode_ms = tuple((b, ms * (1.6 if b == 4 else 1.0)) for b, ms in model.decode_ms)
     for _ in range(400):
         model.observe(4, 0, [], TRUTH.decode(4))
@@ -55,7 +55,7 @@ def test_one_wrong_batch_size_is_learnt():
 
 
 def test_its_own_error_is_reported():
-    model = mistaken(TRUTH, 2.0)
+    model = scaled_latency(TRUTH, 2.0)
     assert math.isnan(model.error)
     model.observe(1, 0, [], TRUTH.decode(1))
     assert model.error == pytest.approx(.5)
@@ -65,14 +65,14 @@ def test_its_own_error_is_reported():
 
 @pytest.mark.parametrize('seconds', [0.0, -1.0, math.nan, math.inf])
 def test_times_that_are_none_teach_nothing(seconds):
-    model = mistaken(TRUTH, 1.0)
+    model = scaled_latency(TRUTH, 1.0)
     model.observe(4, 0, [], seconds)
     model.observe(0, 0, [], .1)
     assert model == TRUTH and math.isnan(model.error)
 
 
 def test_a_larger_batch_never_takes_less_time():
-    model = mistaken(TRUTH, 1.0)
+    model = scaled_latency(TRUTH, 1.0)
     for _ in range(500):
         model.observe(8, 0, [], TRUTH.decode(8) / 3)
         model.observe(7, 0, [], TRUTH.decode(7) * 3)
@@ -81,6 +81,6 @@ def test_a_larger_batch_never_takes_less_time():
 
 
 def test_a_refined_model_can_be_saved_and_loaded(tmp_path):
-    model = run(mistaken(TRUTH, 2.0), 50)
+    model = run(scaled_latency(TRUTH, 2.0), 50)
     model.save(tmp_path / 'profile.yaml')
     assert load_profile(tmp_path / 'profile.yaml') == model

@@ -9,7 +9,7 @@ import pytest
 from slice_ros.bench.config_files import config_file
 from slice_ros.bench.report import attainment
 from slice_ros.bench.schedule.noise import Noise
-from slice_ros.bench.schedule.simulate import mistaken, simulate
+from slice_ros.bench.schedule.simulate import scaled_latency, simulate
 from slice_ros.bench.schedule.workload import Arrival, generate
 from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.errors import ErrorCode
@@ -51,7 +51,7 @@ def test_it_attains_more_than_the_published_policy_at_any_ratio(busy, normal):
 
 @pytest.mark.parametrize('factor', [.5, 2.0])
 def test_a_model_wrong_by_two_costs_next_to_nothing(busy, normal, factor):
-    assert share(served(busy, believed=mistaken(LATENCY, factor))) > normal - .05
+    assert share(served(busy, believed=scaled_latency(LATENCY, factor))) > normal - .05
 
 
 def test_noise_with_bursts_costs_little(busy, normal):
