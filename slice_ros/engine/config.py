@@ -103,7 +103,7 @@ class EngineInfo:
 
 
 def no_progress(what: str, share: float) -> None:
-    """Report progress to nobody."""
+    """Ignore progress."""
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:

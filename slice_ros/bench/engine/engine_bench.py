@@ -1,9 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""``slice_bench engine``: how long decode steps and prefills take, and what stands around them.
+"""``slice_bench engine``: times of decode steps and prefills, beside floors and peers.
 
-All cases take turns in every round, those of a peer among them; a case counts with the median of
-its rounds.
+Every round measures each case once, of the engine and of each peer in turn. The result of a case
+is the median of its rounds.
 """
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -64,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Measure, print a table, write the JSON; returns the exit status.
 
-    Raises ``ValueError`` for options that do not fit each other, ``ModelError``.
+    Raises ``ValueError`` for options that exclude each other, ``ModelError``.
     """
     if args.rounds < 1:
         raise ValueError(f'--rounds must be at least 1, not {args.rounds}')
@@ -86,7 +86,7 @@ def run(args: Namespace) -> int:
 
 
 def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) -> dict:
-    def tell(what: str, share: float) -> None:
+    def report(what: str, share: float) -> None:
         bar.update(task, description=what, completed=share)
     batch = max(*args.batches, SHARE_BATCH)
     longest = max(*args.contexts, *args.prefill)
@@ -99,9 +99,9 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
                           slots=max(batch, 2 * SHARE_BATCH), max_batch=batch, max_context=tokens)
     memory = Memory()
     started = time.perf_counter()
-    engine = load_engine(config, tell, tensors)
+    engine = load_engine(config, report, tensors)
     load_s = time.perf_counter() - started
-    held = memory.now()
+    resident = memory.now()
     if longest >= engine.info.max_context:
         raise ValueError(f'this model holds {engine.info.max_context} tokens: '
                          f'{longest} are too many')
@@ -114,8 +114,8 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
     times, peer_ms = measure(engine, peers, cases, args.rounds, lambda: bar.advance(task))
     bandwidth = read_bandwidth(engine.info.device)
     shares = overhead(engine)
-    accuracy = {} if args.shape else _accuracy(engine, config, peers, tell)
-    told = [peer.settings for peer in peers]
+    accuracy = {} if args.shape else _accuracy(engine, config, peers, report)
+    settings = [peer.settings for peer in peers]
     floor = partial(floor_ms, engine, bandwidth)
     return {
         'model': f'{args.shape}, random weights' if args.shape else engine.info.model,
@@ -127,14 +127,15 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
         'prefill': [{'tokens': n} | figures(times, peer_ms, ('prefill', n, 0), floor())
                     for n in args.prefill],
         'perplexity': accuracy.get('perplexity'),
-        'peer_perplexity': min((peer['perplexity'] for peer in told if accuracy), default=None),
+        'peer_perplexity': min((peer['perplexity'] for peer in settings if accuracy),
+                               default=None),
         'first_divergence': accuracy.get('first_divergence'),
-        'peer_first_divergence': max((peer['first_divergence'] for peer in told
+        'peer_first_divergence': max((peer['first_divergence'] for peer in settings
                                       if peer.get('first_divergence') is not None), default=None),
         'divergence_length': LENGTH, **shares, 'path': engine.info.path,
         'kernels': engine.info.kernels, 'load_s': load_s, 'read_gb_per_s': bandwidth / 1e9,
-        'weight_mb': engine.info.weight_bytes / 2**20, **held,
-        'torch': torch.__version__, 'peers': told,
+        'weight_mb': engine.info.weight_bytes / 2**20, **resident,
+        'torch': torch.__version__, 'peers': settings,
     }
 
 
@@ -149,12 +150,12 @@ def _numbers(text: str) -> list[int]:
 
 
 def _accuracy(engine: Engine, config: EngineConfig, peers: list[Peer],
-              tell: Callable[[str, float], None]) -> dict[str, float | None]:
-    """Return perplexity and first divergence; those of the peers go to their settings."""
-    tell('reading a text', 0.0)
+              report: Callable[[str, float], None]) -> dict[str, float | None]:
+    """Return perplexity and first divergence; store those of the peers in their settings."""
+    report('reading a text', 0.0)
     text = text_tokens(engine)
     found = engine_perplexity(engine, text)
-    tell('writing greedy texts', 0.0)
+    report('writing greedy texts', 0.0)
     prompts = correctness_prompts(engine)
     exact = _exact_texts(config, prompts)
     for peer in peers:
@@ -166,7 +167,7 @@ def _accuracy(engine: Engine, config: EngineConfig, peers: list[Peer],
 
 
 def _exact_texts(config: EngineConfig, prompts: list[list[int]]) -> list[list[int]] | None:
-    """Return the greedy texts of the same weights in fp32, None where they do not fit."""
+    """Return the greedy texts of the same weights in fp32, None if they do not fit in memory."""
     slots = len(prompts)
     try:
         exact = load_engine(replace(config, weights='fp32', slots=slots, max_batch=slots))

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What ``slice_bench engine`` measures: steps in turn with the peers, overhead, memory, floors."""
+"""Measurements of ``slice_bench engine``: steps beside peers, overhead, memory, floors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,10 +28,11 @@ _PATIENCE_S = 120.0
 
 def measure(engine: Engine, peers: Sequence[Peer], cases: Sequence[Case], rounds: int,
             done: Callable[[], None]) -> tuple[dict, list[dict]]:
-    """Return ms by case, in order of the rounds: the engine's, and those of each peer.
+    """Return {case: [ms of each round]} of the engine, and of each peer.
 
-    All cases take turns in every round, so that a disturbance of the machine hits them alike. A
-    decode step is measured behind one that is not: what others did to the caches is not its cost.
+    Every round measures each case once, so that a disturbance of the machine affects all alike.
+    Before each measured decode step one is run that is not measured, because other cases have
+    changed the processor's caches.
     """
     with Probe(engine, max([n for kind, n, _ in cases if kind == 'decode'] or [1])) as probe:
         measured = [(timed, {case: [] for case in cases}) for timed in (probe, *peers)]
@@ -61,20 +62,20 @@ def figures(times: dict, peers: list[dict], case: Case, floor: float) -> dict:
 def overhead(engine: Engine) -> dict[str, float]:
     """Return the shares of a decode step at batch 8 that are not the model's forward pass.
 
-    A server serves eight requests under the default policy. 'overhead_share' is all the time from
-    the beginning of one pass to that of the next less the pass itself: planning, bookkeeping,
-    the tokens' text, and handing them to the thread that delivers, which shares the processors
-    with the passes. Of it, 'engine_share' is what `Engine.step` adds to the pass, 'plan_share'
-    the planning. Medians over the steps.
+    A server serves eight requests under the default policy. 'overhead_share' is the time from the
+    start of one pass to the start of the next, less the pass itself: planning, bookkeeping,
+    detokenizing, and delivery to the thread that shares the processors with the passes.
+    'engine_share' is the part of it inside `Engine.step`, 'plan_share' the planning. Medians over
+    the steps; NaN when the model ends its answers at once.
     """
     slo = SloClass('measured')
-    # By what steps are said to cost, the policy should have all take part in each.
+    # Predicted step times with which the policy decodes all requests in each step.
     latency = LatencyModel('any', ((1, 10.0), (2 * SHARE_BATCH, 10.0)), prefill_token_ms=0.1)
     server = Server(engine, latency, ServerConfig(
         classes=(slo,), max_batch=SHARE_BATCH, max_tokens=SHARE_TOKENS))
     ended = threading.Semaphore(0)
 
-    def told(delivery: Delivery) -> None:
+    def on_output(delivery: Delivery) -> None:
         if delivery.finish_reason is not None:
             ended.release()
 
@@ -83,14 +84,14 @@ def overhead(engine: Engine) -> dict[str, float]:
         server.start()
         try:
             for _ in range(SHARE_BATCH):
-                server.submit(slo, prompt, SHARE_TOKENS, Sampling(), told)
+                server.submit(slo, prompt, SHARE_TOKENS, Sampling(), on_output)
             for _ in range(SHARE_BATCH):
                 ended.acquire(timeout=_PATIENCE_S)
             records = [r for r in server._loop.stats.copy().recent if r.tokens == SHARE_BATCH]
         finally:
             server.stop()
     pairs = [(a, b) for a, b in zip(passes, passes[1:]) if a[2] and b[2]]
-    if not pairs:  # the model ends its answers at once
+    if not pairs:
         return {'overhead_share': math.nan, 'engine_share': math.nan, 'plan_share': math.nan}
     whole = median(b[0] - a[0] for a, b in pairs)
     inside = median(a[1] - a[0] for a, _ in pairs)
@@ -101,9 +102,9 @@ def overhead(engine: Engine) -> dict[str, float]:
 
 @contextmanager
 def _timed_passes(runner) -> Iterator[list[tuple[float, float, bool]]]:
-    """Note (begin, end, whether it decodes `SHARE_BATCH` rows) of each forward pass."""
+    """Record (begin, end, whether it decodes `SHARE_BATCH` requests) of each forward pass."""
     passes = []
-    run = runner.greedy  # all of these requests are
+    run = runner.greedy  # all of these requests are greedy
 
     def timed(segments):
         begin = time.perf_counter()
@@ -119,14 +120,14 @@ def _timed_passes(runner) -> Iterator[list[tuple[float, float, bool]]]:
     try:
         yield passes
     finally:
-        del runner.greedy  # what the class has shows again
+        del runner.greedy  # the method of the class is used again
 
 
 def read_bandwidth(device: str) -> float:
-    """Return bytes a second that plain sums read from memory, the best of five."""
+    """Return the bytes per second that a plain sum reads from memory, the best of five."""
     size = _READ_BYTES[torch.device(device).type]
     data = torch.ones(size // 4, device=device)
-    times = 1 if data.device.type == 'cpu' else 4  # a GPU begins while the host asks for more
+    times = 1 if data.device.type == 'cpu' else 4  # a GPU starts while the host queues more
     best = math.inf
     for _ in range(5):
         started = time.perf_counter()
@@ -138,23 +139,23 @@ def read_bandwidth(device: str) -> float:
 
 
 def floor_ms(engine: Engine, bandwidth: float, rows: int = 0, context: int = 0) -> float:
-    """Return ms to read all weights once and `context` cached tokens of each of `rows`."""
+    """Return ms to read the weights once, and `context` cached tokens of `rows` requests."""
     token = engine.info.kv_bytes / engine.info.kv_tokens
     return 1e3 * (engine._runner.info.streamed_bytes + rows * context * token) / bandwidth
 
 
 class Memory:
-    """The memory of this process, in MiB; None where it is not Linux that runs it."""
+    """The memory of this process, in MiB; None except on Linux."""
 
     def __init__(self) -> None:
         try:
-            Path('/proc/self/clear_refs').write_text('5')  # the peak counts from here
+            Path('/proc/self/clear_refs').write_text('5')  # resets the peak
         except OSError:
             pass
         self.before = self._read('VmRSS')
 
     def now(self) -> dict[str, float | None]:
-        """Return what is resident, what was at most, and what was before."""
+        """Return resident memory now, its peak, and that before the engine was loaded."""
         return {'resident_mb': self._read('VmRSS'), 'peak_mb': self._read('VmHWM'),
                 'before_mb': self.before}
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of the engine benchmark: times by case, beside the peer's and the memory floor."""
+"""A plot of the engine benchmark: times by case, beside the peer's and the memory floor."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from slice_ros.bench.plot_style import OURS, STYLE
 
 
 def draw(result: Mapping, path: Path) -> None:
-    """Draw what `run` of the benchmark found; the ending of `path` says the format."""
+    """Draw the results of `run`; the suffix of `path` selects the format."""
     contexts = sorted({row['context'] for row in result['decode']})
     panels = [(f'decode step behind {c} tokens', 'requests in the step',
                [(row['batch'], row) for row in result['decode'] if row['context'] == c])

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What ``slice_bench engine`` prints: a table of 80 columns and a few sentences."""
+"""The output of ``slice_bench engine``: a table of 80 columns and a few sentences."""
 
 from rich.console import Console
 from rich.table import Table
@@ -8,7 +8,7 @@ from slice_ros.bench.engine.engine_measure import SHARE_BATCH
 
 
 def show(console: Console, result: dict) -> None:
-    """Print what the benchmark found, the dictionary that its JSON holds."""
+    """Print the results of the benchmark, the dictionary of its JSON."""
     peers = result['peers']
     table = Table(title=f'{result["model"]}: {result["weights"]} on {result["device"]}, '
                   f'{result["threads"]} threads')

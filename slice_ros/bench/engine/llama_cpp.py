@@ -18,9 +18,9 @@ _FLASH_ATTENTION = {-1: 'auto', 0: 'off', 1: 'on'}
 class LlamaCpp:
     """A GGUF file in llama.cpp, with one sequence for each of `slots` requests.
 
-    With `requantise` it runs the same weights in Q8_0, as its own tool makes them of the file.
-    `settings` says what runs and how. Raises ``ValueError`` when llama-cpp-python is not
-    installed or refuses the file.
+    With `requantise` it runs the same weights in Q8_0, converted by its own tool. `settings`
+    describes what runs and how. Raises ``ValueError`` when llama-cpp-python is not installed or
+    refuses the file.
     """
 
     def __init__(self, path: str, threads: int, slots: int, max_context: int, rows: int,
@@ -38,7 +38,7 @@ class LlamaCpp:
             with tempfile.TemporaryDirectory() as folder:
                 made = str(Path(folder) / 'q8_0.gguf')
                 self._requantise(path, made, threads)
-                self._load(made)  # mapped: the file may go
+                self._load(made)  # mapped: the file may be deleted
         else:
             self._load(path)
         params = api.llama_context_default_params()
@@ -68,12 +68,12 @@ class LlamaCpp:
                                 f'{self.settings["system"]}')
 
     def decode(self, batch: int, context: int) -> float:
-        """Return the seconds of a decode step of `batch` sequences behind `context` tokens."""
+        """Return the seconds of a decode step of `batch` requests with `context` tokens each."""
         self._fill(context)
         return self._run([1] * batch, range(batch), [context] * batch, range(batch))
 
     def prefill(self, tokens: int, context: int = 0) -> float:
-        """Return the seconds of a prefill of `tokens` behind `context` tokens."""
+        """Return the seconds of a prefill of `tokens` after `context` cached tokens."""
         self._fill(context)
         ids = [1 + i % (self._vocab - 1) for i in range(tokens)]
         return self._run(ids, [0] * tokens, range(context, context + tokens), [tokens - 1])
@@ -88,7 +88,7 @@ class LlamaCpp:
         return perplexity(tokens, logits, self._rows)
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
-        """Return the `count` tokens that greedy decoding puts behind a prompt."""
+        """Return the `count` tokens that greedy decoding adds to a prompt."""
         self._fill(0)
         tokens, fed = list(prompt), 0
         while len(tokens) < len(prompt) + count:
@@ -97,7 +97,7 @@ class LlamaCpp:
             fed = len(tokens)
             found = self._api.llama_get_logits_ith(self._context, len(new) - 1)
             tokens.append(int(np.ctypeslib.as_array(found, (self._vocab,)).argmax()))
-        self._filled = -1  # more than any fill knows of
+        self._filled = -1  # the next fill starts again
         return tokens[len(prompt):]
 
     def _requantise(self, path: str, made: str, threads: int) -> None:
@@ -117,7 +117,7 @@ class LlamaCpp:
             raise ValueError(f'llama.cpp cannot load {path}')
 
     def _fill(self, context: int) -> None:
-        # What the last step added is taken away, outside of what is timed.
+        # Not timed: removes what the last step added.
         remove, copy = self._api.llama_memory_seq_rm, self._api.llama_memory_seq_cp
         if context == self._filled:
             for slot in range(self._slots):

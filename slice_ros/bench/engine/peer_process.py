@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""A peer in a process of its own, which stands still except while it answers."""
+"""A peer in a process of its own, which is stopped except while it answers."""
 
 from collections.abc import Callable, Sequence
 import ctypes
@@ -12,15 +12,15 @@ import signal
 from slice_ros.errors import ModelError
 
 _KILL_WITH_PARENT = 1   # PR_SET_PDEATHSIG
-_START_S = 300.0        # to load, and to requantise where that is asked for
+_START_S = 300.0        # to load, and to requantise if asked
 
 
 class Peer:
-    """Another engine in a child process, made there by `make(*options)`; it answers in turn.
+    """Another engine in a child process, where `make(*options)` builds it.
 
-    It has `settings` and the methods below. Its threads wait for each other awake, which is when
-    it is quickest; so that they never do so while others are measured, the child is stopped
-    between the calls. Raises ``ValueError`` as `make` does, and when the process has ended.
+    The engine has `settings` and the methods below. Its threads spin while they wait, which is
+    quickest. So that they do not spin while others are measured, the child is stopped between the
+    calls. Raises ``ValueError`` as `make` does, and when the process has ended.
     """
 
     def __init__(self, name: str, make: Callable, *options: object) -> None:
@@ -29,7 +29,7 @@ class Peer:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, daemon=True, args=(theirs, make, *options))
         before = os.environ.get('OMP_WAIT_POLICY')
-        os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'  # the child takes the environment as it is now
+        os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'  # copied by the child
         try:
             self._process.start()
         finally:
@@ -45,11 +45,11 @@ class Peer:
             raise
 
     def decode(self, batch: int, context: int) -> float:
-        """Return the seconds of a decode step of `batch` sequences behind `context` tokens."""
+        """Return the seconds of a decode step of `batch` requests with `context` tokens each."""
         return self._call('decode', batch, context)
 
     def prefill(self, tokens: int, context: int = 0) -> float:
-        """Return the seconds of a prefill of `tokens` behind `context` tokens."""
+        """Return the seconds of a prefill of `tokens` after `context` cached tokens."""
         return self._call('prefill', tokens, context)
 
     def perplexity(self, tokens: Sequence[int]) -> float:
@@ -57,7 +57,7 @@ class Peer:
         return self._call('perplexity', list(tokens))
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
-        """Return the `count` tokens that greedy decoding puts behind a prompt."""
+        """Return the `count` tokens that greedy decoding adds to a prompt."""
         return self._call('greedy', list(prompt), count)
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class Peer:
 
     def _answer(self, timeout: float | None = None):
         try:
-            if not self._pipe.poll(timeout):  # asleep until there is something
+            if not self._pipe.poll(timeout):  # sleeps until there is an answer
                 raise ValueError(f'{self._name} took too long to load')
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
@@ -95,7 +95,7 @@ class Peer:
 def _serve(pipe: Connection, make: Callable, *options: object) -> None:
     """Answer calls until the other end is closed: the body of the child process."""
     prctl = getattr(ctypes.CDLL(None), 'prctl', None)
-    if prctl is not None:  # Linux: a stopped process would outlive a parent that was killed
+    if prctl is not None:  # Linux: else a stopped child outlives a killed parent
         prctl(_KILL_WITH_PARENT, signal.SIGKILL)
     try:
         engine = make(*options)

@@ -16,10 +16,10 @@ PEERS = ('llama.cpp', 'transformers')
 
 def make_peers(name: str | None, files: Sequence[str], model: str, random: bool, info: EngineInfo,
                slots: int, longest: int, threads: int) -> Iterator[Peer]:
-    """Start what `name`, one of `PEERS`, runs of a `model`, or llama.cpp of `files`.
+    """Start the peers of `name`, one of `PEERS`, on `model`, or llama.cpp on `files`.
 
-    Steps have `slots` rows and `longest` tokens at most. `random` models are of `shapes.write`.
-    Raises ``ValueError`` for what a peer cannot run.
+    Steps have at most `slots` requests and `longest` tokens. A `random` model was made by
+    `shapes.write`. Raises ``ValueError`` for a model that the peer cannot run.
     """
     if name == 'llama.cpp':
         rows = max(longest, CHUNK)
@@ -29,7 +29,7 @@ def make_peers(name: str | None, files: Sequence[str], model: str, random: bool,
                        requantise)
     elif name == 'transformers':
         device = info.device.split(':')[0]
-        # Which is quicker on a CPU is a question of the CPU.
+        # Which of them is quicker depends on the CPU.
         types = ('fp32', 'bf16')
         if device == 'cuda':
             types = (info.weights if info.weights in TYPES else 'bf16',)

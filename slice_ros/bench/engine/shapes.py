@@ -1,8 +1,8 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Models of known shapes with random weights: nothing to download, nothing written but a config.
+"""Models of known shapes with random weights, which are made on demand and not written.
 
-How long a step takes depends on the shape alone.
+The time of a step depends on the shape alone.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from transformers import PreTrainedConfig
 
 _LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500000.0, 'low_freq_factor': 1.0,
            'high_freq_factor': 4.0, 'original_max_position_embeddings': 8192}
-_SPREAD = 0.02   # of weights, as models are initialised before they are trained
+_SPREAD = 0.02   # standard deviation of weights, as before training
 
 
 def _config(model_type: str, vocabulary: int, hidden: int, intermediate: int, layers: int,
@@ -34,7 +34,7 @@ def _config(model_type: str, vocabulary: int, hidden: int, intermediate: int, la
             'eos_token_id': None}
 
 
-# By name: config.json of each.
+# config.json by name.
 SHAPES = {
     'smollm2-135m': _config('llama', 49152, 576, 1536, 30, 9, 3, 8192,
                             {'rope_type': 'default', 'rope_theta': 100000.0}),
@@ -62,9 +62,10 @@ def write(shape: str, folder: Path) -> Path:
 
 
 class RandomTensors:
-    """Stands for the checkpoint of a Llama-like `config`; makes a tensor when it is asked for.
+    """Random tensors for a `config` of the Llama family, in the place of `Tensors`.
 
-    It is the same every time on the same kind of device: bfloat16, norms of ones.
+    A tensor is made when it is asked for, and is the same each time on the same kind of device:
+    bfloat16, norms of ones.
     """
 
     def __init__(self, config: PreTrainedConfig, device: torch.device) -> None:
@@ -96,7 +97,7 @@ class RandomTensors:
         return made.normal_(0.0, _SPREAD, generator=seed).bfloat16()
 
     def rows(self, name: str) -> Bfloats:
-        """Return a matrix as the native kernels pack it."""
+        """Return a matrix in the form that the native runner packs."""
         return Bfloats(self[name].view(torch.int16).numpy().view(np.uint16))
 
 

@@ -20,9 +20,9 @@ class Transformers:
     """A model in transformers, with one static cache for each number of requests in a step.
 
     `path` is a model directory or a .gguf file; with `random` it is a directory of
-    `shapes.write`. On CUDA decode steps are compiled as its `generate` compiles them for static
-    caches, one graph a batch size; prefills run as they are, there as here. `settings` says what
-    runs and how. Raises ``ValueError`` for a model that it does not know.
+    `shapes.write`. On CUDA, decode steps are compiled as `generate` does for static caches, one
+    graph for each batch size; prefills are not compiled. `settings` describes what runs and how.
+    Raises ``ValueError`` for a model that transformers does not know.
     """
 
     def __init__(self, path: str, random: bool, weights: str, device: str, threads: int,
@@ -43,11 +43,11 @@ class Transformers:
                    f'{self._model.config._attn_implementation}, torch {torch.__version__}'}
 
     def decode(self, batch: int, context: int) -> float:
-        """Return the seconds of a decode step of `batch` sequences behind `context` tokens."""
+        """Return the seconds of a decode step of `batch` requests with `context` tokens each."""
         return self._timed(self._step, [[1]] * batch, context)[0]
 
     def prefill(self, tokens: int, context: int = 0) -> float:
-        """Return the seconds of a prefill of `tokens` behind `context` tokens."""
+        """Return the seconds of a prefill of `tokens` after `context` cached tokens."""
         ids = [1 + i % (self._vocab - 1) for i in range(tokens)]
         return self._timed(self._model, [ids], context)[0]
 
@@ -60,7 +60,7 @@ class Transformers:
         return perplexity(tokens, logits, self._model.config.max_position_embeddings)
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
-        """Return the `count` tokens that greedy decoding puts behind a prompt."""
+        """Return the `count` tokens that greedy decoding adds to a prompt."""
         tokens = [self._timed(self._model, [list(prompt)], 0)[1][0]]
         while len(tokens) < count:
             at = len(prompt) + len(tokens) - 1
@@ -69,12 +69,12 @@ class Transformers:
 
     @torch.no_grad()
     def _timed(self, run, rows: list[list[int]], context: int) -> tuple[float, list[int]]:
-        """Feed `rows`, as long as each other, behind `context` tokens.
+        """Feed `rows`, all of one length, after `context` cached tokens.
 
-        Return seconds, up to when the most likely tokens are known, and these.
+        Return the seconds until the most likely next tokens are known, and these tokens.
         """
         cache = self._cache(len(rows))
-        for layer in cache.layers:  # what was fed before is there, or anything else
+        for layer in cache.layers:  # the cached numbers may be any
             layer.cumulative_length.fill_(context)
         started = time.perf_counter()
         ids = torch.tensor(rows, device=self._device)
@@ -90,7 +90,7 @@ class Transformers:
         if batch not in self._caches:
             cache = transformers.StaticCache(config=self._model.config, max_cache_len=self._length)
             self._model(input_ids=torch.ones(batch, 1, dtype=torch.int64, device=self._device),
-                        past_key_values=cache, logits_to_keep=1)  # takes its memory
+                        past_key_values=cache, logits_to_keep=1)  # allocates the cache
             for layer in cache.layers:
                 layer.keys.normal_()
                 layer.values.normal_()

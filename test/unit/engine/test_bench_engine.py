@@ -133,7 +133,7 @@ def test_the_benchmark_runs_on_a_gpu_beside_compiled_transformers(tmp_path):
 
 
 class FakePeer:
-    """Stands for llama.cpp in the child process: says when it ran."""
+    """Stands for llama.cpp in the child process: reports when it ran."""
 
     settings = {'name': 'fake'}
 

@@ -66,9 +66,9 @@ def test_neither_user_nor_model_can_forge_a_turn_of_the_conversation(encoder):
                    extended(encoder, encoder._plain.encode(evil).ids, evil)):
         for special in (START, END):
             assert tokens.count(special) == honest.count(special)
-    said = encoder._backend.decode(extended(encoder, encoder._plain.encode(evil).ids, evil),
-                                   skip_special_tokens=False)
-    assert said.count(evil) == 1
+    answer = encoder._backend.decode(extended(encoder, encoder._plain.encode(evil).ids, evil),
+                                     skip_special_tokens=False)
+    assert answer.count(evil) == 1
 
 
 @pytest.mark.parametrize('change', [
@@ -100,15 +100,15 @@ class Talk:
     def say(self, session_id, text, max_tokens=12):
         """Take a turn; return its report, the answer, and the tokens of prompt and answer."""
         turn = self.server.sessions.begin(session_id, [('user', text)], max_tokens)
-        told, said = Queue(), ''
-        request = self.server.submit(DIALOGUE, turn.tokens, max_tokens, GREEDY, told.put,
+        deliveries, answer = Queue(), ''
+        request = self.server.submit(DIALOGUE, turn.tokens, max_tokens, GREEDY, deliveries.put,
                                      turn=turn)
         while True:
-            delivery = told.get(timeout=60)
-            said += delivery.text
+            delivery = deliveries.get(timeout=60)
+            answer += delivery.text
             if delivery.finish_reason is not None:
                 assert not delivery.error, delivery.message
-                return request.report(), said, self.server.sessions._sessions[session_id].tokens
+                return request.report(), answer, self.server.sessions._sessions[session_id].tokens
 
     def afresh(self, tokens, max_tokens=12):
         """Return what the engine answers to a prompt of which it knows nothing."""
@@ -135,7 +135,7 @@ QUESTIONS = ('My name is Ada. What is a robot arm?', 'And what is a gripper?',
 def test_the_embedded_model_prefills_only_what_is_new(talk):
     spoken, kept, answers = [], [], []
     for text in QUESTIONS:
-        report, said, tokens = talk.say('a', text)
+        report, answer, tokens = talk.say('a', text)
         assert report.session_id == 'a'
         if kept:
             assert tokens[:len(kept) - 1] == kept[:-1]
@@ -143,30 +143,30 @@ def test_the_embedded_model_prefills_only_what_is_new(talk):
             assert report.reused_tokens >= len(kept) - 2  # all that was fed
         spoken.append(('user', text))
         whole = talk.engine.encode_chat(spoken)
-        spoken.append(('assistant', said))
+        spoken.append(('assistant', answer))
         kept = tokens
-        answers.append((said, tokens[:report.prompt_tokens], whole))
+        answers.append((answer, tokens[:report.prompt_tokens], whole))
     assert talk.server.stop()  # the engine is ours now
-    for said, prompt, whole in answers:
+    for answer, prompt, whole in answers:
         assert prompt == whole  # for these texts tokenising again gives the same
-        assert talk.afresh(whole) == said
+        assert talk.afresh(whole) == answer
 
 
 def test_sessions_do_not_mix_and_survive_that_the_cache_forgets_them(talk):
     alone = [talk.say('alone', text, 6)[1] for text in QUESTIONS]
     names = ('a', 'b', 'c')
-    told = {name: [] for name in names}
+    answers = {name: [] for name in names}
     for spoken, text in enumerate(QUESTIONS):
         for name in names:
-            report, said, _ = talk.say(name, text, 6)
-            told[name].append(said)
+            report, answer, _ = talk.say(name, text, 6)
+            answers[name].append(answer)
             if name != 'a':  # the others begin alike, and their slots are there still
                 assert report.reused_tokens > PAGE_TOKENS
             elif spoken:     # it prefills again what was evicted
                 assert report.reused_tokens < report.prompt_tokens - PAGE_TOKENS
         for i in range(12):  # as many as there are slots: others take them all
             talk.say(f'{text} {i}', f'{i} is a number. ' * 4, 2)
-    assert told == {name: alone for name in names}
+    assert answers == {name: alone for name in names}
 
 
 def test_a_full_conversation_goes_on(tiny_directory):

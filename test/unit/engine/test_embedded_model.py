@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded model, for real: its text is transformers' own, whoever shares the step."""
+"""The embedded model, for real: its text is transformers' own, in any company."""
 
 import json
 from pathlib import Path

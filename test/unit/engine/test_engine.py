@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Opening, stepping, evicting and closing; faults leave everybody else as they were."""
+"""Opening, stepping, evicting and closing; a fault leaves all other requests as they were."""
 
 import pytest
 from slice_ros.engine import engine as engine_module, EngineConfig, load_engine, Sampling
@@ -95,7 +95,7 @@ def test_work_that_cannot_be_done_changes_nothing(tiny_engine):
     tiny_engine.step([(s, 1) for s in live[1:]])
 
 
-def test_a_fault_in_the_forward_pass_leaves_everybody_where_they_were(tiny_engine, monkeypatch):
+def test_a_fault_in_the_forward_pass_leaves_every_request_as_it_was(tiny_engine, monkeypatch):
     undisturbed = tiny_engine.open([4, 5, 6], 10, GREEDY)
     finish(tiny_engine, undisturbed)
     tiny_engine.close(undisturbed)
@@ -177,7 +177,7 @@ def test_slots_come_back(tiny_engine):
     assert tiny_engine._slots.free == 4
 
 
-def test_what_a_slot_held_before_is_never_seen(tiny_engine):
+def test_earlier_contents_of_a_slot_are_never_read(tiny_engine):
     first = tiny_engine.open([3, 1, 4], 6, GREEDY)
     finish(tiny_engine, first)
     tiny_engine.close(first)

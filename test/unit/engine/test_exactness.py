@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every precision, bit for bit: what a request says hangs on nothing but its own tokens.
+"""Every precision, bit for bit: the answer of a request depends on its own tokens only.
 
 Requests come, prefill in chunks of any size, decode, are evicted, take over what others have
 computed, and go, in any company. Each step's logits must be those that the same tokens give one
@@ -99,7 +99,7 @@ def walk(engine, prompts, dice, steps, most=5):
             elif dice.random() < 0.06:
                 engine.evict(request)
                 if dice.random() < 0.7:
-                    counts['taken back'] += engine.adopt(request) > 0
+                    counts['adopted again'] += engine.adopt(request) > 0
                 else:
                     while engine._slots._kept:  # others needed the room
                         engine._slots._drop()
@@ -152,7 +152,7 @@ def test_no_company_chunk_or_prefix_changes_a_bit(tmp_path, weights, name, threa
     prompts += [[dice.randrange(250) for _ in range(n)] for n in (40, 96)]
     counts = walk(engine, prompts, dice, 150)
     assert min(counts[what] for what in ('taken over', 'beside a live one', 'in mid-page',
-                                         'taken back', 'computed again')) > 3, counts
+                                         'adopted again', 'computed again')) > 3, counts
     assert recorder.segments['decode'] > 50 and recorder.segments['chunk'] > 50
     assert max(recorder.companies) >= 4
     assert check(recorder, reference) > 100

@@ -177,7 +177,7 @@ def test_an_int8_linear_is_that_of_the_rounded_weights(rows):
         assert (found - wanted).norm() < 0.002 * wanted.norm()
 
 
-def test_a_gpu_without_int8_is_told_of_in_a_sentence(monkeypatch):
+def test_a_gpu_without_int8_is_one_sentence(monkeypatch):
     monkeypatch.setattr(gpu_int8, '_TOLERANCE', -1)
     with pytest.raises(ModelError, match="int8.*other numbers.*'auto'"):
         runners(tiny.llama(), 'int8')
@@ -202,12 +202,12 @@ def test_attention_does_not_depend_on_which_pages_hold_the_keys():
               for _ in range(2)]
     for number, cache in enumerate(caches):
         cache.table[:] = torch.randperm(3 * PAGES).view(3, PAGES)
-        cache.data.fill_(float('nan'))  # nobody's numbers
+        cache.data.fill_(float('nan'))  # pages of no slot
     queries = torch.randn(3, 4, dim, device=DEVICE)
-    held = [torch.randn(length, 4, dim, device=DEVICE) for length in lengths]
+    cached = [torch.randn(length, 4, dim, device=DEVICE) for length in lengths]
     results, wanted = [], []
     for cache in caches:
-        for slot, kv in enumerate(held):
+        for slot, kv in enumerate(cached):
             places = cache.places(slot, torch.arange(len(kv)).numpy())
             cache.write(0, torch.from_numpy(places).to(DEVICE), kv)
         pages = torch.from_numpy(cache.table).to(DEVICE)
@@ -219,7 +219,7 @@ def test_attention_does_not_depend_on_which_pages_hold_the_keys():
                 pages)(0, queries)])
     for kernel, other in zip(*results):
         assert torch.equal(kernel, other)
-    for query, kv in zip(queries, held):
+    for query, kv in zip(queries, cached):
         keys, values = (part.repeat_interleave(2, 1).transpose(0, 1) for part in kv.split(2, 1))
         wanted.append(F.scaled_dot_product_attention(query[:, None], keys, values).view(-1))
     for found in results[0]:

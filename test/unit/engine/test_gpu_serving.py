@@ -51,7 +51,7 @@ def live(engine):
 
 
 def test_a_gpu_with_few_pages_serves_what_the_plain_pass_serves(tmp_path, monkeypatch):
-    """Chunks and rows together, prefixes shared and taken back, pages running out."""
+    """Chunks and rows together, prefixes shared and adopted again, pages running out."""
     tiny.save(tmp_path, tiny.llama(num_hidden_layers=1))
     page = 2 * 2 * 16 * 32 * 4
     weights = sum(f.stat().st_size for f in tmp_path.glob('*.safetensors'))

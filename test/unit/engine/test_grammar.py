@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Answers keep to their response format, whatever the model would rather say."""
+"""Answers keep to their response format, also where the model prefers other tokens."""
 
 import json
 import re

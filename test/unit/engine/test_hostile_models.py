@@ -160,8 +160,8 @@ def test_any_damage_is_a_sentence_or_harmless(copy_of, seed):
     else:
         content[dice.randrange(min(len(content), start + size))] = dice.randrange(256)
     file.write_bytes(content)
-    said = outcome(path)
-    assert not said or str(path) in said
+    sentence = outcome(path)
+    assert not sentence or str(path) in sentence
 
 
 @pytest.fixture

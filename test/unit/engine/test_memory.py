@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is held while a model is converted and loaded, and what measuring leaves behind."""
+"""Peak memory while a model is converted and loaded, and memory that measuring returns."""
 
 from contextlib import contextmanager
 import tracemalloc
@@ -26,8 +26,8 @@ needs_kernels = pytest.mark.skipif(LIBRARY is None, reason='the native kernels a
 
 
 @contextmanager
-def most_held():
-    """Yield a function that returns the most bytes held at once so far (numpy's count)."""
+def peak_memory():
+    """Yield a function that returns the most bytes allocated at once so far (numpy's count)."""
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
@@ -47,9 +47,9 @@ def test_a_conversion_holds_a_piece_at_a_time(model, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf_file, '_PIECE', 1 << 15)
     gguf_files.write(tmp_path / 'model.gguf', 'llama', *model)
     source = GgufFile(tmp_path / 'model.gguf')
-    with most_held() as held:
+    with peak_memory() as peak:
         tensor_files.write(tmp_path / 'model.safetensors', source.tensors(np.float16))
-        assert held() < VOCABULARY * 256 * 2 / 2  # half the embedding in the file
+        assert peak() < VOCABULARY * 256 * 2 / 2  # half the embedding in the file
 
 
 @needs_kernels
@@ -77,10 +77,10 @@ def test_packing_holds_less_than_one_more_copy_of_the_largest_tensor(
     angles = np.ones((64, 32), np.float32)
     # What the model keeps beside its weights comes when these are packed.
     monkeypatch.setattr(build, 'NativeModel', lambda *parts: parts)
-    with most_held() as held:
+    with peak_memory() as peak:
         build.build_model(LIBRARY, shape, config.num_hidden_layers, tensors, kind, angles, angles,
                           table=page_table(1, 64), pages=2, threads=1)
-        assert held() < max(sizes)
+        assert peak() < max(sizes)
 
 
 @needs_kernels

@@ -37,7 +37,7 @@ def drop_all(engine):
 
 
 def fresh(engine, tokens, count=12):
-    """Return what a request says that computes all of its prompt."""
+    """Return the tokens of a request that computes all of its prompt."""
     sequence = engine.open(tokens, count, GREEDY)
     finish(engine, sequence)
     engine.close(sequence)
@@ -151,12 +151,12 @@ def test_memory_bounds_the_tokens_and_prefixes_make_room(tiny_directory, kernels
         done = engine.open([start] * 100, 2, GREEDY)
         finish(engine, done)
         engine.close(done)
-    held = [engine.open([i] * 127, 2, GREEDY) for i in range(3)]
-    engine.step([(s, 127) for s in held])
+    live = [engine.open([i] * 127, 2, GREEDY) for i in range(3)]
+    engine.step([(s, 127) for s in live])
     with pytest.raises(MemoryError, match='full'):
         last = engine.open([9] * 40, 2, GREEDY)
         engine.step([(last, 40)])
-    engine.close(held[0])
+    engine.close(live[0])
     engine.step([(last, 40)])
 
 
@@ -197,9 +197,9 @@ def test_the_second_request_of_a_class_is_served_from_its_new_tokens_on(engine):
     try:
         reports = []
         for prompt in (FIRST, SECOND):
-            told = Queue()
-            request = server.submit(CONTROL, prompt, 4, GREEDY, told.put)
-            while told.get(timeout=20.0).finish_reason is None:
+            deliveries = Queue()
+            request = server.submit(CONTROL, prompt, 4, GREEDY, deliveries.put)
+            while deliveries.get(timeout=20.0).finish_reason is None:
                 pass
             reports.append(request.report())
     finally:

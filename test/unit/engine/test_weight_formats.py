@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fewer bits: as good as the file they come from, the same whoever shares the step, refused."""
+"""Fewer bits: as good as the file they come from, the same in any company, refused."""
 
 from conftest import NATIVE, use_kernels
 import numpy as np

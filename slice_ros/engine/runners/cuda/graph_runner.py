@@ -132,21 +132,21 @@ class GraphRunner(TorchRunner):
         is torch's.
         """
         order = sorted(range(len(segments)), key=lambda i: len(segments[i].ids) > 1)
-        rows = [segments[i] for i in order if len(segments[i].ids) == 1]
-        chunks = [segments[i] for i in order[len(rows):]]
-        *numbers, last = flatten(rows + chunks)
+        decodes = [segments[i] for i in order if len(segments[i].ids) == 1]
+        chunks = [segments[i] for i in order[len(decodes):]]
+        *numbers, last = flatten(decodes + chunks)
         last = [at for _, at in sorted(zip((i for i in order if segments[i].wants_logits), last))]
         # One copy to the device: a later one would wait for the layers in between.
         batch = Batch(self.cache, len(numbers[0]), len(segments), self.device)
-        batch.set(*numbers, last, [s.slot for s in rows + chunks])
-        first, kernels, cache = len(rows), self._kernels, self.cache.data
+        batch.set(*numbers, last, [s.slot for s in decodes + chunks])
+        first, kernels, cache = len(decodes), self._kernels, self.cache.data
         # The splits of recorded steps: other numbers would have to be compiled now.
         splits = self._fitting(first).splits
         attend_chunks = self.attention.prepare(chunks, batch.pages[first:])
 
         def attend(layer: int, queries: torch.Tensor) -> torch.Tensor:
             out = []
-            if rows:
+            if decodes:
                 out.append(kernels.attend(queries[:first], cache[layer], batch.positions[:first],
                                           batch.pages[:first], splits))
             if chunks:
