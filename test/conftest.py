@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-# Before any context exists: nobody else's nodes are heard, and two runs do not hear each other.
+# Before any context exists: no other nodes are discovered, and two runs do not see each other.
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
 os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
 

@@ -96,7 +96,7 @@ def test_a_request_ends_in_a_final_state_only(state):
         make().end(state, 100.3)
 
 
-def test_report_tells_what_was_promised_and_got():
+def test_report_tells_the_objectives_and_what_was_measured():
     request = make()
     request.advance(10, 100.2)
     request.advance(1, 100.25)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a class is promised, and whether it was kept."""
+"""Objectives of a class, and whether they were attained."""
 
 from dataclasses import replace
 import math
