@@ -12,7 +12,7 @@ from slice_ros.engine.kv.slots import Slots
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Runner, Segment
-from slice_ros.engine.sequence import append, Collected, Launched, Output, TokenSequence
+from slice_ros.engine.sequence import append_token, Collected, Launched, Output, TokenSequence
 from slice_ros.engine.text.choice import choose_tokens
 from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.grammar import Grammars
@@ -166,7 +166,7 @@ class Engine:
         for sequence, n in launched.work:
             sequence.request.advance(n, at)
         stops, room = self._stop_tokens, self.info.max_context
-        return Collected(at, [append(sequence, token, stops, room)
+        return Collected(at, [append_token(sequence, token, stops, room)
                               for sequence, token in zip(launched.sampled, tokens)])
 
     def evict(self, sequence: TokenSequence) -> None:

@@ -85,7 +85,7 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
     stop_tokens = hf_directory.stop_tokens(path, model, tokenizer)
     engine = Engine(info, runner, PromptEncoder(tokenizer, max_context),
                     Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
-    memory.give_back()
+    memory.trim_heap()
     return engine
 
 

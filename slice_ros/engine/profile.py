@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 CONTEXTS = (64, 512)             # all batches at the first, the ends at the second
-PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, behind this many cached
+PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, after this many cached
 BUDGET_S = 2.0                   # for all of it
 TRY_S = 0.2                      # to check whether a profile from the cache is still right
 _REPEATS = 3

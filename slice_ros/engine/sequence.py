@@ -105,8 +105,8 @@ class Collected(NamedTuple):
     outputs: list[Output]  # one for each sequence whose last pending token was fed, in order
 
 
-def append(sequence: TokenSequence, token: int, stop_tokens: frozenset[int], max_context: int
-           ) -> Output:
+def append_token(sequence: TokenSequence, token: int, stop_tokens: frozenset[int],
+                 max_context: int) -> Output:
     """Add a sampled token, which the request counts already; return the text that it releases."""
     sequence.tokens.append(token)
     sequence.sampler.accept(token)

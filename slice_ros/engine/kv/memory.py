@@ -47,7 +47,7 @@ def kv_tokens(pages: int, slots: int, max_context: int) -> int:
     return slots * max_context if pages == every else (pages - slots) * PAGE_TOKENS
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system where the C library keeps it (glibc)."""
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:

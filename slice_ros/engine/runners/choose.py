@@ -14,8 +14,8 @@ from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models import llama
+from slice_ros.engine.runners.cuda.gpu_linear import make_gpu_linear
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
-from slice_ros.engine.runners.cuda.linear import make_linear as make_gpu_linear
 from slice_ros.engine.runners.native import Library, load_library, native_runner
 from slice_ros.engine.runners.runner import Runner
 from slice_ros.engine.runners.torch.linear import fp16_kernels

@@ -4,8 +4,8 @@
 
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table
+from slice_ros.engine.runners.cuda.gpu_linear import make_gpu_linear
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
-from slice_ros.engine.runners.cuda.linear import make_linear
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.torch.weights import build_weights
@@ -18,7 +18,7 @@ PAGES = 8  # of a slot
 
 
 def runners(config, weights='fp32', max_batch=4, slots=4, tensors=None,
-            make_linear=make_linear):
+            make_linear=make_gpu_linear):
     """Return the plain and the recorded pass of a random model of that shape.
 
     Every slot has its pages already, in another order in each.

@@ -6,13 +6,12 @@ import json
 import re
 import time
 
+from formats import answer, choice, GREEDY, regex, schema
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, ResponseFormat, Sampling
-from slice_ros.engine.text.schema_limits import check_repeats, read_schema
 from slice_ros.errors import ErrorCode, RequestError
 import tiny
 
-GREEDY = Sampling()
 HOT = [Sampling(temperature=2.0, seed=seed) for seed in range(6)]
 GOAL = {
     'type': 'object', 'additionalProperties': False, 'required': ['frame', 'at', 'tags', 'n'],
@@ -24,30 +23,6 @@ GOAL = {
         'tags': {'type': 'array', 'items': {'enum': ['a', 'b']}, 'maxItems': 3},
         'n': {'type': 'integer', 'minimum': 0, 'maximum': 99},
         'note': {'type': 'string', 'maxLength': 8}}}
-
-
-def choice(*choices):
-    return ResponseFormat('choice', choices)
-
-
-def regex(expression):
-    return ResponseFormat('regex', grammar=expression)
-
-
-def schema(value):
-    return ResponseFormat('json_schema', grammar=json.dumps(value))
-
-
-def answer(engine, wanted, max_tokens=250, sampling=GREEDY, prompt='What now?'):
-    """Return a finished sequence and its last output."""
-    sequence = engine.open(engine.encode(prompt), max_tokens, sampling, (), wanted)
-    text = ''
-    while not sequence.finish_reason:
-        for output in engine.step([(sequence, sequence.pending)]):
-            text += output.text
-    engine.close(sequence)
-    assert text == sequence.text
-    return sequence, output
 
 
 @pytest.fixture(scope='module')
@@ -271,28 +246,3 @@ def test_a_model_without_an_end_token_says_so(byte_engine, monkeypatch):
     assert grammars.compile(ResponseFormat()) is None
     with pytest.raises(RequestError, match='ends an answer'):
         grammars.compile(choice('a'))
-
-
-def test_only_numbers_without_an_end_are_given_one():
-    number = {'type': 'number'}
-    assert read_schema(json.dumps({'items': number}))['items']['multipleOf'] == 1e-6
-    for other in ({'type': 'integer'}, {'type': 'number', 'enum': [1.23456789]},
-                  {'type': 'number', 'multipleOf': 0.5},
-                  {'type': 'number', 'minimum': 0, 'maximum': 1e-7},
-                  {'properties': {'type': {'const': 'number'}}}):
-        assert read_schema(json.dumps(other)) == other
-    both = {'allOf': [number, {'enum': [1.23456789]}]}
-    assert read_schema(json.dumps(both)) == both
-
-
-@pytest.mark.parametrize('expression', [
-    'a{500}', r'(a{20}b){20}', r'\{900\}', '[{900}]', 'a{2}b{400}c{400}', '{', 'a{,}', ')('])
-def test_few_repeats_pass(expression):
-    check_repeats(expression)
-
-
-@pytest.mark.parametrize('expression', [
-    'a{501}', '(a{23}){23}', 'a{0,99999999999999}', '[]a]{501}', '((x)(y{30})z){20}', 'a{600,}'])
-def test_many_repeats_do_not(expression):
-    with pytest.raises(ValueError, match='repeated'):
-        check_repeats(expression)

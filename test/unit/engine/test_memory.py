@@ -15,7 +15,7 @@ from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.profile import Probe
-from slice_ros.engine.runners.native import build, load_library, ModelShape, weights
+from slice_ros.engine.runners.native import build, load_library, ModelShape, packing
 from slice_ros.engine.runners.native.native_runner import StoredWeights
 import tiny
 import torch
@@ -59,7 +59,7 @@ def test_a_conversion_holds_a_piece_at_a_time(model, tmp_path, monkeypatch):
 def test_packing_holds_less_than_one_more_copy_of_the_largest_tensor(
         model, tmp_path, monkeypatch, stored, kind):
     config, state = model
-    monkeypatch.setattr(weights, '_PIECE', 1 << 14)
+    monkeypatch.setattr(packing, '_PIECE', 1 << 14)
     sizes = []
 
     def outgoing(name, values):

@@ -11,7 +11,7 @@ import pytest
 from slice_ros.engine.checkpoints.stored_weights import Codes
 from slice_ros.engine.runners.native import pack
 from slice_ros.engine.runners.native.arena import Arena
-from slice_ros.engine.runners.native.weights import Interleaved
+from slice_ros.engine.runners.native.packing import Interleaved
 
 SHAPES = [(16, 32), (33, 70), (1, 1), (48, 576)]
 

@@ -9,7 +9,7 @@ protocol, imports torch. The C interface is versioned: change it together with `
 
 from slice_ros.engine.runners.native.library import Library, load_library
 from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
-from slice_ros.engine.runners.native.weights import KINDS, pack, Packed
+from slice_ros.engine.runners.native.packing import KINDS, pack, Packed
 
 __all__ = ['KINDS', 'KvPages', 'LayerWeights', 'Library', 'ModelShape', 'NativeModel',
            'Packed', 'load_library', 'pack']

@@ -10,7 +10,7 @@ from slice_ros.engine.models.tensor_names import QKV
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import BEST, Library
 from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
-from slice_ros.engine.runners.native.weights import Interleaved, pack, Packed
+from slice_ros.engine.runners.native.packing import Interleaved, pack, Packed
 
 
 def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mapping[str, Rows],

@@ -10,7 +10,7 @@ import mmap
 
 import numpy as np
 from slice_ros.engine.runners.native.library import BEST, Cache, ERRORS, Layer, Library, Model
-from slice_ros.engine.runners.native.weights import Packed
+from slice_ros.engine.runners.native.packing import Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class LayerWeights:
     qkv: Packed                          # query heads, then key heads, then value heads
     attention_out: Packed
     mlp_norm: np.ndarray                 # [hidden]
-    gate_up: Packed                      # packed from weights.Interleaved
+    gate_up: Packed                      # packed from packing.Interleaved
     down: Packed
     query_norm: np.ndarray | None = None  # [head_dim]
     key_norm: np.ndarray | None = None    # [head_dim]

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class DecoderLayer:
     """Weights of one decoder layer, query-key-value and gate-up fused."""
 
     input_norm: torch.Tensor
@@ -34,11 +34,11 @@ class LlamaWeights:
     intermediate: int
     norm_eps: float
     embedding: torch.Tensor      # [vocab, hidden]
-    layers: tuple[Layer, ...]
+    layers: tuple[DecoderLayer, ...]
     norm: torch.Tensor           # [hidden]
     head: Linear
     cos: torch.Tensor            # [max_context, 1, head_dim]
-    sin: torch.Tensor            # the same, first half negated: see _rotate
+    sin: torch.Tensor            # the same, first half negated: see torch_runner
     linears: str                 # their implementation, in words
     nbytes: int
     streamed_bytes: int          # of these, what each step reads: not the embedding
@@ -72,7 +72,7 @@ def build_weights(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
     layers = []
     for i in range(config.num_hidden_layers):
         at = f'model.layers.{i}.'
-        layers.append(Layer(
+        layers.append(DecoderLayer(
             input_norm=tensor(at + 'input_layernorm.weight'),
             qkv=linear(*(at + part for part in QKV)),
             output=linear(at + 'self_attn.o_proj'),

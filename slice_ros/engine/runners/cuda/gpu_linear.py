@@ -7,8 +7,8 @@ from slice_ros.errors import ModelError
 import torch
 
 
-def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: str,
-                device: torch.device) -> linear.Linear:
+def make_gpu_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: str,
+                    device: torch.device) -> linear.Linear:
     """Return the linear layer of `weight` [out, in] and `bias` [out].
 
     As `torch.linear.make_linear`, with int8 beside its formats. Raises ``ModelError`` when the
