@@ -51,7 +51,7 @@ def test_the_tokens_that_were_sampled_are_kept():
     assert tokens != encoder.encode_chat([*HELLO, ('assistant', 'abc'), *MORE])
 
 
-def test_an_answer_cut_at_a_stop_text_is_what_was_told(encoder):
+def test_an_answer_cut_at_a_stop_text_is_what_was_delivered(encoder):
     tokens = extended(encoder, encoder.ids('Yes. User: and'), 'Yes. ')
     assert tokens == encoder.encode_chat([*HELLO, ('assistant', 'Yes. '), *MORE])
 
