@@ -87,7 +87,7 @@ def test_a_policy_of_another_package_serves(robot):
     assert robot.status().scheduler.policy == 'newest_first'
 
 
-@pytest.mark.parametrize('policy, why', [('raises', 'no idea'), ('nonsense', 'twice')])
+@pytest.mark.parametrize('policy, why', [('raises', 'no idea'), ('nonsense', 'before its prefill')])
 def test_a_fault_of_a_policy_is_named(robot, policy, why):
     """The request fails with the name of the policy, and the node serves on."""
     result = ask(robot, policy)
