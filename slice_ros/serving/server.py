@@ -21,6 +21,7 @@ from slice_ros.serving.server_config import ServerConfig
 from slice_ros.serving.sessions import Sessions, Turn
 from slice_ros.serving.shared_state import SharedState
 from slice_ros.serving.snapshot import Snapshot, take_snapshot
+from slice_ros.serving.stats import StepRecord
 from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
@@ -146,6 +147,11 @@ class Server:
                                      self.latency)
         except PolicyError as error:
             raise RequestError(ErrorCode.ENGINE_FAILURE, f'{error}: see the log') from error
+
+    def recent_steps(self) -> list[StepRecord]:
+        """Return the latest steps, oldest first; as many as are kept."""
+        with self._shared.changed:
+            return list(self._shared.loop_stats.recent)
 
     def snapshot(self) -> Snapshot:
         """Return what the server does now, and how the classes have fared lately."""

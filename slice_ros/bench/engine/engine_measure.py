@@ -87,7 +87,7 @@ def overhead(engine: Engine) -> dict[str, float]:
                 server.submit(slo, prompt, SHARE_TOKENS, Sampling(), on_output)
             for _ in range(SHARE_BATCH):
                 ended.acquire(timeout=_PATIENCE_S)
-            records = [r for r in server._loop.stats.copy().recent if r.tokens == SHARE_BATCH]
+            records = [r for r in server.recent_steps() if r.tokens == SHARE_BATCH]
         finally:
             server.stop()
     pairs = [(a, b) for a, b in zip(passes, passes[1:]) if a[2] and b[2]]
