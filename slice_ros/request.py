@@ -85,7 +85,7 @@ class Request:
         return self.state in ENDED
 
     def advance(self, tokens: int, now: float) -> bool:
-        """Record that `tokens` pending tokens were fed in a step that delivered at `now`.
+        """Record that `tokens` pending tokens were fed in a step that ended at `now`.
 
         Returns whether that sampled a new token. Raises ``ValueError`` when the request has
         ended or `tokens` is not between 1 and ``pending``.

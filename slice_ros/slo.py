@@ -24,7 +24,7 @@ class SloClass:
     name: str
     ttft_ms: float = 0.0      # time to first token
     tpot_ms: float = 0.0      # time per output token after the first
-    deadline_ms: float = 0.0  # request received to last token delivered
+    deadline_ms: float = 0.0  # request received to last token computed
     utility: float = 1.0      # of one attained request, relative to other classes
 
     def __post_init__(self) -> None:

@@ -4,10 +4,9 @@
 
 `main` runs the process and `node` composes the node of its parts: `lifecycle` (with `background`),
 `requests` (with `class_topics`, `calls`, `speech`), `status` (with `diagnostics`) and
-`gate_timer`. They share `host` and `parameters` (with `parameter_specs`), and convert with
-`conversions` and `qos`. Imports go one way, in this order.
+`gate_timer`. They share `host` and `parameters/`, convert messages with `conversions`, and take
+their quality of service from `qos`. Imports go one way, in this order.
 
-To change an interface, touch its part and `conversions`. To add a parameter, touch
-`parameter_specs`, and `parameters` for its field. A part imports no other part: connect them in
+To change an interface, touch its part and `conversions`; to add a parameter, `parameters/`. A part imports no other part: connect them in
 `node`. Nothing here schedules or computes tokens; scheduling belongs to `slice_ros.serving`.
 """

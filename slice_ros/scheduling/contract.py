@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Policy, PrefillChunk, Step
+from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 from slice_ros.scheduling.prediction import Prediction
 
 
@@ -28,12 +28,14 @@ def check_step(policy: Policy, step: Step, requests: Sequence[Request]) -> None:
 
     Raises `PolicyError` when it is no `Step`, names a request that is not live or names one
     twice, decodes one that is not ready, prefills one that is decoding or a number of tokens
-    outside ``1 .. pending``, decodes more than ``max_batch``, or when ``wake_at`` is no number.
+    outside ``1 .. pending``, exceeds the capacity (batch, slots, KV tokens, prefill chunk), does
+    nothing although a request could run, or when ``wake_at`` is no number.
     """
     if not isinstance(step, Step):
         raise PolicyError(f'policy {policy.name} returned {step!r:.80}, which is no Step')
     try:
-        fault = _fault(step, policy.capacity.max_batch, set(requests))
+        fault = (_fault(step, policy.capacity.max_batch, set(requests))
+                 or _over_capacity(step, policy.capacity, requests))
     except (AttributeError, TypeError) as error:
         fault = f'returned a step with a field of the wrong type ({error})'
     if fault:
@@ -89,6 +91,29 @@ def _fault(step: Step, max_batch: int, live: set[Request]) -> str:
     wake_at = step.wake_at
     if wake_at is not None and not (isinstance(wake_at, (int, float)) and wake_at == wake_at):
         return f'returned a step with wake_at={wake_at!r:.80}, which is no number'
+    return ''
+
+
+def _over_capacity(step: Step, capacity: Capacity, requests: Sequence[Request]) -> str:
+    """Return which capacity the step exceeds, or that it is idle for no reason."""
+    cached = [request.cached for request in requests if request.cached]
+    slots, tokens, fed = len(cached), sum(cached), 0
+    for request in step.evict + step.drop:
+        slots -= request.cached > 0
+        tokens -= request.cached
+    for chunk in step.prefill:
+        slots += not chunk.request.cached
+        fed += chunk.tokens
+    tokens += len(step.decode) + fed
+    if fed > capacity.prefill_chunk:
+        return f'prefills {fed} tokens, over {capacity.prefill_chunk}'
+    if slots > capacity.slots:
+        return f'uses {slots} KV slots, over {capacity.slots}'
+    if tokens > capacity.kv_tokens:
+        return f'uses {tokens} tokens of KV cache, over {capacity.kv_tokens}'
+    if (step.idle and step.wake_at is None and not (step.drop or step.evict)
+            and not any(request.gated for request in requests)):
+        return f'does nothing, and {len(requests)} requests wait for it'
     return ''
 
 

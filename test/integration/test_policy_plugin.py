@@ -29,6 +29,16 @@ class Raises(Policy):
         raise KeyError('no idea')
 
 
+class Lazy(Policy):
+    def plan(self, now, requests, latency):
+        return Step()
+
+
+class Greedy(Policy):
+    def plan(self, now, requests, latency):
+        return Step(prefill=tuple(PrefillChunk(r, r.pending) for r in requests))
+
+
 class Nonsense(Policy):
     def plan(self, now, requests, latency):
         return Step(decode=(requests[0], requests[0]))
@@ -37,6 +47,8 @@ ENTRY_POINTS = """[slice_ros.policies]
 newest_first = team_policies:NewestFirst
 raises = team_policies:Raises
 nonsense = team_policies:Nonsense
+greedy = team_policies:Greedy
+lazy = team_policies:Lazy
 absent = no_such_module:Policy
 """
 
@@ -77,7 +89,7 @@ def robot(tmp_path_factory):
 def ask(robot, policy):
     """Return the result of a goal under `policy`."""
     assert robot.put(scheduler__policy=policy).successful
-    _, result = robot.send('navigation', 'Say one word.', 4)
+    _, result = robot.send('navigation', f'Say {policy}. ' * 40, 4)
     return robot.result_of(result).result
 
 
@@ -87,7 +99,9 @@ def test_a_policy_of_another_package_serves(robot):
     assert robot.status().scheduler.policy == 'newest_first'
 
 
-@pytest.mark.parametrize('policy, why', [('raises', 'no idea'), ('nonsense', 'before its prefill')])
+@pytest.mark.parametrize('policy, why', [
+    ('raises', 'no idea'), ('nonsense', 'before its prefill'), ('greedy', 'tokens, over 64'),
+    ('lazy', 'does nothing')])
 def test_a_fault_of_a_policy_is_named(robot, policy, why):
     """The request fails with the name of the policy, and the node serves on."""
     result = ask(robot, policy)

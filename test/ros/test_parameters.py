@@ -218,4 +218,4 @@ def test_the_readme_has_the_table_of_all_parameters():
     """What `parameter_specs.markdown()` returns stands between the marks."""
     readme = (Path(__file__).parents[2] / 'README.md').read_text()
     table = readme.partition('<!-- parameters: begin -->\n')[2]
-    assert table.partition('<!-- parameters: end -->')[0] == markdown()
+    assert table.partition('<!-- parameters: end -->')[0] == markdown(), f'put:\n{markdown()}'

@@ -84,7 +84,6 @@ class _Simulator:
         self.view: tuple[Request, ...] | None = ()  # `live` for policies; None = it has changed
         self.lengths: dict[Request, int] = {}       # true length of each live request
         self.running: tuple[Request, ...] = ()      # decoded in the last step
-        self.slots = self.tokens = 0                # KV cache in use
         self.result = Result([])
 
     def run(self) -> Result:
@@ -100,7 +99,6 @@ class _Simulator:
             for request in step.drop:
                 self._end(request, State.FAILED, ErrorCode.DEADLINE_MISSED)
             for request in step.evict:
-                self._release(request)
                 request.evict()
             if step.idle:
                 self._idle(step)
@@ -148,7 +146,6 @@ class _Simulator:
         self.now = wake
 
     def _run(self, step: Step) -> None:
-        self._check_capacity(step)
         context = sum(request.cached for request in step.decode)
         chunks = [(chunk.tokens, chunk.request.cached) for chunk in step.prefill]
         cost = self.truth.step(len(step.decode), context, chunks)
@@ -166,39 +163,18 @@ class _Simulator:
         for request in self.running:
             request.pause()
         for request in step.decode:
-            self.tokens += 1
             if request.advance(1, end) and request.generated >= self.lengths[request]:
                 self._end(request, State.FINISHED)
         for chunk in step.prefill:
             request = chunk.request
-            self.slots += not request.cached
-            self.tokens += chunk.tokens
             if request.advance(chunk.tokens, end) and request.generated >= self.lengths[request]:
                 self._end(request, State.FINISHED)
         self.running = step.decode + tuple(c.request for c in step.prefill)
 
-    def _check_capacity(self, step: Step) -> None:
-        """Check the limits of the KV cache and of a prefill, which `check_step` leaves out."""
-        capacity = self.policy.capacity
-        fed = sum(chunk.tokens for chunk in step.prefill)
-        slots = self.slots + sum(not chunk.request.cached for chunk in step.prefill)
-        tokens = self.tokens + len(step.decode) + fed
-        if fed > capacity.prefill_chunk:
-            self._breach(f'prefills {fed} tokens, over {capacity.prefill_chunk}')
-        if slots > capacity.slots:
-            self._breach(f'uses {slots} KV slots, over {capacity.slots}')
-        if tokens > capacity.kv_tokens:
-            self._breach(f'uses {tokens} tokens of KV cache, over {capacity.kv_tokens}')
-
     def _breach(self, what: str) -> NoReturn:
         raise PolicyError(f'policy {self.policy.name} {what} (at {self.now:.3f} s)')
 
-    def _release(self, request: Request) -> None:
-        self.slots -= request.cached > 0
-        self.tokens -= request.cached
-
     def _end(self, request: Request, state: State, error: ErrorCode = ErrorCode.NONE) -> None:
-        self._release(request)
         request.end(state, self.now, error)
         del self.lengths[request]
         self.live.remove(request)

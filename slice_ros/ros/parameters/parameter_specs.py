@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from slice_ros.engine.config import WEIGHTS
-from slice_ros.scheduling.registry import policy_names
+from slice_ros.scheduling.registry import POLICIES, policy_names
 from slice_ros.serving import DEFAULT_POLICY
 from slice_ros.serving.rate_control import MODES
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -137,6 +137,8 @@ def markdown() -> str:
         span = ', '.join(spec.choices)
         if spec.low is not None:
             span = f'{spec.low:g} to {spec.high:g}'
+        if spec.name == 'scheduler.policy':   # without those of other packages
+            span = ', '.join(sorted(POLICIES))
         if spec.name == 'scheduler.admission':
             span = 'accept, reject, degrade:CLASS'
         default = ', '.join(spec.default) if spec.kind == 'string[]' else str(spec.default).lower()

@@ -163,7 +163,7 @@ def the_dead(self, now, requests, latency):
     (too_many_tokens, 'feeds 31 of 30 tokens of control-0'),
     (no_tokens, 'feeds 0 of 30 tokens'),
     (twice, 'names a request twice'),
-    (never, 'made no progress'),
+    (never, 'does nothing, and'),
     (asleep, 'made no progress'),
     (decode_as_prefill, 'prefills control-0, which is decoding'),
     (the_dead, r'control-0, which is not live \(finished\)'),

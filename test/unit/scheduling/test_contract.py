@@ -70,3 +70,33 @@ def test_a_step_that_keeps_it_passes(step):
 def test_a_step_that_breaks_it_is_refused_in_a_sentence_with_the_name(step, sentence):
     with pytest.raises(PolicyError, match=f'^policy orca .*{sentence}'):
         check_step(POLICY, step, LIVE)
+
+
+def small(**limits):
+    """Return a policy whose engine has room for what LIVE has cached, and one slot more."""
+    return make_policy('orca', Capacity(**{'max_batch': 4, 'slots': 5, 'kv_tokens': 46,
+                                           'prefill_chunk': 6, **limits}))
+
+
+@pytest.mark.parametrize('limits, step, sentence', [
+    ({}, Step(decode=(ONE,), prefill=(chunk(NEW, 5),)), ''),
+    ({}, Step(decode=(ONE,), prefill=(chunk(NEW, 6),)), 'uses 47 tokens of KV cache, over 46'),
+    ({}, Step(prefill=(chunk(NEW, 7),)), 'prefills 7 tokens, over 6'),
+    ({'slots': 4}, Step(prefill=(chunk(NEW, 5),)), 'uses 5 KV slots, over 4'),
+    ({'slots': 4}, Step(prefill=(chunk(NEW, 5),), evict=(TWO,)), ''),
+    ({'kv_tokens': 40}, Step(decode=(ONE, TWO)), 'uses 42 tokens of KV cache, over 40'),
+    ({'kv_tokens': 40}, Step(decode=(ONE, TWO), drop=(THREE,)), '')])
+def test_a_step_fits_the_capacity(limits, step, sentence):
+    if not sentence:
+        check_step(small(**limits), step, LIVE)
+        return
+    with pytest.raises(PolicyError, match=f'^policy orca {sentence}$'):
+        check_step(small(**limits), step, LIVE)
+
+
+def test_a_policy_that_leaves_everybody_waiting_is_at_fault():
+    """Nothing would wake it: no step ends, no time comes, no gate opens."""
+    with pytest.raises(PolicyError, match='^policy orca does nothing, and 2 requests wait'):
+        check_step(POLICY, Step(), (NEW, ONE))
+    check_step(POLICY, Step(wake_at=2.0), (NEW, ONE))
+    check_step(POLICY, Step(), (NEW, GATED))
