@@ -12,7 +12,7 @@ from statistics import median
 import time
 
 import numpy as np
-from slice_ros.engine.checkpoints.model_cache import cache_root
+from slice_ros.engine.checkpoints.cache_folder import cache_root, keep_file
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.latency_learning import OFF
@@ -26,6 +26,7 @@ PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, after this many ca
 BUDGET_S = 2.0                   # for all of it
 TRY_S = 0.2                      # to check whether a profile from the cache is still right
 _REPEATS = 3
+_UNKEPT = 'the disk does not take the latency profile (%s): every start measures it'
 _QUICKER = math.exp(-OFF)        # share of predicted step times below which a profile is wrong
 
 
@@ -97,8 +98,13 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
     key = hashlib.sha256(repr((
         engine.info, _machine(engine.info.device), torch.__version__, torch.get_num_threads(),
     )).encode()).hexdigest()[:32]
-    path = cache_root() / 'profiles' / f'{key}.yaml'
-    if path.exists():
+    try:
+        path = cache_root() / 'profiles' / f'{key}.yaml'
+        known = path.exists()
+    except OSError as error:
+        path, known = None, False
+        logger.warning(_UNKEPT, error)
+    if known:
         try:
             model = load_profile(path)
             share = _share(engine, model)
@@ -109,13 +115,11 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
         except ValueError as error:
             logger.warning('%s: measured anew', error)
     model = measure(engine, progress)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = path.with_suffix(f'.{time.monotonic_ns()}')
-        model.save(work)
-        work.replace(path)
-    except OSError as error:
-        logger.warning('cannot keep the latency profile (%s): every start measures it', error)
+    if path is not None:
+        try:
+            keep_file(path, model.save)
+        except OSError as error:
+            logger.warning(_UNKEPT, error)
     return model
 
 

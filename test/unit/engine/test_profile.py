@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Profiles: the fit finds what made the numbers, and what is on disk is only trusted if whole."""
 
+import errno
+
 import pytest
 from slice_ros.engine import profile, Sampling
 from slice_ros.scheduling.latency import LatencyModel
@@ -116,3 +118,33 @@ def test_a_slow_machine_spends_the_budget_and_measures_what_is_indispensable(
     assert [b for b, _ in model.decode_ms] == [1, 4]
     assert model.decode(4) > 0
     assert model.prefill(16) > 0
+
+
+def test_a_full_disk_costs_the_profile_only(tiny_engine, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+
+    def full(self, path):
+        path.write_text('name: h')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    with monkeypatch.context() as patch:
+        patch.setattr(profile.LatencyModel, 'save', full)
+        assert tiny_engine.profile().decode(1) > 0
+    warning, = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+    assert 'disk' in warning and 'every start measures it' in warning
+    folder = tmp_path / 'slice_ros' / 'profiles'
+    assert not list(folder.iterdir())
+    tiny_engine.profile()
+    file, = folder.iterdir()
+    file.with_name(f'.new-{file.name}').write_text('of a process that was killed')
+    file.unlink()
+    tiny_engine.profile()
+    assert list(folder.iterdir()) == [file]
+
+
+def test_a_user_without_a_home_directory_does_without_the_cache(tiny_engine, monkeypatch, caplog):
+    def no_home():
+        raise RuntimeError('Could not determine home directory.')
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr(profile.cache_root.__globals__['Path'], 'home', no_home)
+    assert tiny_engine.profile().decode(1) > 0
+    assert caplog.text.count('every start measures it') == 1
