@@ -3,7 +3,6 @@
 """The engine: requests open, take part in steps, and close."""
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 import time
 
 from slice_ros.engine.config import (
@@ -25,7 +24,6 @@ from slice_ros.slo import SloClass
 
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 256
-_TEXTS_KEPT = 1 << 14  # cached texts of single tokens
 _NO_OBJECTIVES = SloClass('none')
 
 
@@ -52,8 +50,6 @@ class Engine:
         self._live: dict[int, TokenSequence] = {}  # by slot
         self._stop_tokens = stop_tokens
         self._grammars = grammars
-        self._decode = encoder.decode
-        self._decode_one = lru_cache(_TEXTS_KEPT)(lambda token: encoder.decode([token]))
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling,
              stop: Iterable[str] = (), response_format: ResponseFormat | None = None,
@@ -83,7 +79,7 @@ class Engine:
         if constraint is not None and stop:
             raise _invalid('stop strings could cut an answer out of its response_format: leave '
                            'either out')
-        detokenizer = Detokenizer(self._decode, stop, self._decode_one, self._encoder.additive)
+        detokenizer = Detokenizer(self._encoder.vocabulary, stop)
         if request is None:
             request = Request('', _NO_OBJECTIVES, 0.0, len(tokens), max_tokens)
         elif request.prompt_tokens != len(tokens):

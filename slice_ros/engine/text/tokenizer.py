@@ -3,13 +3,13 @@
 """Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
 
 from collections.abc import Iterable
-from functools import cached_property, partial
+from functools import cached_property
 import re
 import secrets
 
 from jinja2 import TemplateError
+from slice_ros.engine.text.vocabulary import Vocabulary
 from slice_ros.errors import ErrorCode, RequestError
-from tokenizers.decoders import ByteLevel
 
 ROLES = ('system', 'user', 'assistant')
 _MARK = re.compile('(\x02[0-9a-f]{32}\x03)')   # replaces a text that has special tokens
@@ -27,22 +27,14 @@ class PromptEncoder:
         self._max_context = max_context
         vocabulary = tokenizer.get_vocab()
         self._max_bytes = max_context * max((len(t.encode()) for t in vocabulary), default=1)
-        backend = getattr(tokenizer, 'backend_tokenizer', None)
-        self._special = [t for t in tokenizer.all_special_tokens if t]
-        self._special_ids = frozenset(tokenizer.all_special_ids)
-        self.decode = partial(tokenizer.decode, skip_special_tokens=True,
-                              clean_up_tokenization_spaces=False)
-        self.additive = False  # the text of tokens is the concatenation of their single texts
-        self._backend = backend
-        if backend is not None:
-            backend.no_padding()
-            backend.no_truncation()
-            backend.encode_special_tokens = False
-            added = {i: t for i, t in backend.get_added_tokens_decoder().items() if t.special}
-            self._special = [t.content for t in added.values()]
-            self._special_ids = frozenset(added)
-            self.decode = backend.decode  # leaves special tokens out
-            self.additive = isinstance(backend.decoder, ByteLevel)
+        self.vocabulary = Vocabulary(tokenizer)
+        self._special = list(self.vocabulary.special.values())
+        self._special_ids = frozenset(self.vocabulary.special)
+        self._backend = getattr(tokenizer, 'backend_tokenizer', None)
+        if self._backend is not None:
+            self._backend.no_padding()
+            self._backend.no_truncation()
+            self._backend.encode_special_tokens = False
 
     def encode(self, prompt: str) -> list[int]:
         """Encode a raw prompt; special tokens in it are encoded as special tokens.
@@ -94,7 +86,7 @@ class PromptEncoder:
         """
         if tokens and tokens[-1] in self._special_ids:
             tokens = tokens[:-1]  # the stop token: the template adds its own
-        if self._special_ids.isdisjoint(tokens) and self.decode(tokens) == text:
+        if self._special_ids.isdisjoint(tokens) and self.vocabulary.decode(tokens) == text:
             return tokens
         mark = _mark()
         return self._ids_with_literals(mark, {mark: text}) if text else []
