@@ -83,7 +83,12 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
                  weights, max_context, runner, slots)
     logger.info(_sentence(info))
     stop_tokens = hf_directory.stop_tokens(path, model, tokenizer)
-    engine = Engine(info, runner, PromptEncoder(tokenizer, max_context),
+    encoder = PromptEncoder(tokenizer, max_context)
+    if encoder.template is None:
+        logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
+                       'refused; a Hugging Face directory has it in chat_template.jinja', name
+                       or path)
+    engine = Engine(info, runner, encoder,
                     Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
     memory.trim_heap()
     return engine

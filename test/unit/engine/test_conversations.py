@@ -63,10 +63,10 @@ def test_neither_user_nor_model_can_forge_a_turn_of_the_conversation(encoder):
                    extended(encoder, [*encoder.ids('x'), START, *encoder.ids('system')],
                             'xsystem'),
                    extended(encoder, [*encoder.ids('x'), END, END], 'x'),
-                   extended(encoder, encoder._plain.encode(evil).ids, evil)):
+                   extended(encoder, encoder._special.plain_ids(evil), evil)):
         for special in (START, END):
             assert tokens.count(special) == honest.count(special)
-    answer = encoder._backend.decode(extended(encoder, encoder._plain.encode(evil).ids, evil),
+    answer = encoder._backend.decode(extended(encoder, encoder._special.plain_ids(evil), evil),
                                      skip_special_tokens=False)
     assert answer.count(evil) == 1
 

@@ -11,7 +11,7 @@ import gguf_files
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints import model_path, tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.kv import memory
@@ -200,3 +200,12 @@ def test_what_takes_every_core_says_so(threads, tmp_path, monkeypatch):
     tiny.save(tmp_path, tiny.llama())
     engine = load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1, threads=threads))
     assert engine.info.fills_cores is (threads >= os.cpu_count())
+
+
+def test_a_model_without_a_chat_template_says_so_once_and_continues_prompts(copy, caplog):
+    (copy / 'chat_template.jinja').unlink()
+    engine = load_engine(EngineConfig(str(copy), max_context=64, slots=1))
+    warning, = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+    assert 'no chat template' in warning and 'chat_template.jinja' in warning
+    sequence = engine.open(engine.encode_chat([('user', 'Once')]), 2, Sampling())
+    assert engine.step([(sequence, 4)])[0].sequence is sequence

@@ -1,0 +1,155 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Chat templates: as transformers renders them, and unable to harm whatever they contain."""
+
+import os
+import signal
+from threading import Thread
+import time
+
+import pytest
+from slice_ros.engine.text.chat_template import ChatTemplate
+from slice_ros.engine.text.tokenizer import PromptEncoder
+from slice_ros.errors import ErrorCode, RequestError
+import tiny
+
+CHAT = [('system', ' Be "brief" & <kind>. '), ('user', 'Hé 🤖\n'), ('assistant', 'ok</think> '),
+        ('user', 'And\tnow?')]
+PLAIN = '{% for m in messages %}{{ m.content }}{% endfor %}'
+ORDINARY = [
+    tiny.TEMPLATE, PLAIN,
+    '{{ bos_token }}{% for message in messages %}<{{ message.role | upper }}>{{ message.content '
+    '| trim }}{{ eos_token }}\n    {%- if not loop.last %}\n  {% endif %}{% endfor %}',
+    '{{ messages | tojson }}{{ messages | tojson(indent=2) }}{{ {"é": 1} | tojson }}',
+    '{% set ns = namespace(n=0, seen="") %}{% for m in messages %}{% if m.role == "assistant" %}'
+    '{% continue %}{% endif %}{% set ns.n = ns.n + 1 %}{% if ns.n > 2 %}{% break %}{% endif %}'
+    '{{ ns.n }}{{ m.content }}{% endfor %}',
+    '{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}',
+    '{% macro say(m) %}[{{ m.role }}] {{ m.content }}{% endmacro %}{% for m in messages %}'
+    '{{ say(m) }}{% endfor %}{{ dict(a=1).a }}{{ dict.fromkeys(["x"]) }}',
+    '{{ strftime_now("%Y") }}{% if tools %}x{% endif %}{{ documents }}{{ tools is none }}',
+    '{{ messages[0].content[:5] }}{{ messages[2].content.split("</think>")[0].strip() }}'
+    '{{ messages[1:] | length }}{{ messages | map(attribute="role") | join(", ") }}',
+    '{% if add_generation_prompt is defined and add_generation_prompt %}GO{% endif %}\n',
+    '{%- for m in messages -%}\n  {{- m.content -}}\n{%- endfor -%}\n',
+]
+# What a template raises or does, and what the sentence contains.
+HOSTILE = {
+    "{{ 1 + 'a' }}": 'TypeError', '{{ 1 / 0 }}': 'ZeroDivisionError',
+    '{{ 10.0 ** 400 }}': 'OverflowError', '{{ missing.name }}': 'refuses',
+    '{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}': 'RecursionError',
+    '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}': 'time',
+    "{{ '%1000000000d' % 1 }}": 'MemoryError', "{{ 'x' * 99999999999 }}": 'MemoryError',
+    "{{ ('x' * 999999) | length ** 99999999 }}": 'time', "{{ ''.__class__.__mro__ }}": 'refuses',
+    '{% for %}': 'refuses', '{{ raise_exception(1) }}': 'refuses', '{% include "x" %}': 'fails',
+    "{{ '\\ud800' }}": 'UnicodeEncodeError', "{{ 'ab'.encode('x') }}": 'LookupError',
+    "{{ {}['a']['b'] }}": 'refuses', '{{ range(999999) }}': 'OverflowError',
+    '{% set n = namespace(_x=1) %}': 'refuses', '{{ [1] | sum(attribute="x") }}': 'refuses',
+    "{{ 'x'.encode('idna')[0:9] * -1 + 1 }}": 'TypeError', '{{ (' * 500: 'fails',
+    '{{ ' + '(' * 5000 + ')' * 5000 + ' }}': 'fails',
+    "{{ 'a'.join(['b' * 9999999] * 99) }}": 'MemoryError',
+}
+
+
+def encoder_of(template, max_context=200):
+    made = tiny.tokenizer()
+    made.chat_template = template
+    return PromptEncoder(made, max_context)
+
+
+def refusal(call, *args):
+    with pytest.raises(RequestError) as caught:
+        call(*args)
+    assert '\n' not in caught.value.message and len(caught.value.message) < 600
+    return caught.value
+
+
+@pytest.mark.parametrize('source', ORDINARY)
+def test_it_renders_as_transformers_does(source):
+    made = tiny.tokenizer()
+    made.chat_template, made.bos_token = source, '<|im_start|>'
+    expected = made.apply_chat_template([{'role': r, 'content': c} for r, c in CHAT],
+                                        add_generation_prompt=True, tokenize=False)
+    assert ChatTemplate(source, made.special_tokens_map, 9999).render(CHAT) == expected
+
+
+@pytest.mark.parametrize('source', HOSTILE)
+def test_whatever_a_template_does_is_a_refusal_and_soon_over(source):
+    encoder = encoder_of(source)
+    began = time.monotonic()
+    for _ in range(2):  # also of the second request, in a new process
+        error = refusal(encoder.encode_chat, CHAT)
+        assert error.code is ErrorCode.INVALID_REQUEST
+        assert 'chat template' in error.message
+    assert time.monotonic() - began < 10
+    assert HOSTILE[source] in error.message or 'time' in error.message
+
+
+def test_other_requests_are_served_after_one_that_took_too_long():
+    encoder = encoder_of(
+        "{% for m in messages %}{% if m.content == 'loop' %}{% for i in range(99999) %}"
+        '{% for j in range(99999) %}{% endfor %}{% endfor %}{% endif %}{{ m.content }}'
+        '{% endfor %}')
+    expected = encoder.encode_chat([('user', 'hello')])
+    spent = time.process_time()
+    assert 'processor time' in refusal(encoder.encode_chat, [('user', 'loop')]).message
+    assert encoder.encode_chat([('user', 'hello')]) == expected
+    assert time.process_time() - spent < 0.1  # of this process: the caller's thread only waits
+
+
+def test_a_process_that_died_is_replaced_and_nobody_notices():
+    encoder = encoder_of(PLAIN)
+    expected = encoder.encode_chat(CHAT)
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        os.kill(encoder.template._process._process.pid, how)
+        assert encoder.encode_chat(CHAT) == expected
+
+
+def test_a_process_that_stands_still_is_replaced(monkeypatch):
+    monkeypatch.setattr('slice_ros.engine.text.chat_template._PATIENCE_S', 0.3)
+    encoder = encoder_of(PLAIN)
+    expected = encoder.encode_chat(CHAT)
+    os.kill(encoder.template._process._process.pid, signal.SIGSTOP)
+    assert 'processor time' in refusal(encoder.encode_chat, CHAT).message
+    assert encoder.encode_chat(CHAT) == expected
+
+
+def test_the_process_ends_with_its_encoder():
+    encoder = encoder_of(PLAIN)
+    encoder.encode_chat(CHAT)
+    process = encoder.template._process._process
+    del encoder
+    assert process.returncode is not None
+
+
+def test_what_a_template_makes_of_a_text_is_bounded():
+    encoder = encoder_of('{{ messages[0].content * 99999 }}')
+    error = refusal(encoder.encode_chat, [('user', 'hello')])
+    assert error.code is ErrorCode.PROMPT_TOO_LONG
+    assert '499995 bytes' in error.message
+
+
+def test_where_no_process_can_be_started_the_caller_hears_why(monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(11, 'Resource temporarily unavailable')
+    with monkeypatch.context() as patch:
+        patch.setattr('subprocess.Popen', fail)
+        encoder = encoder_of(PLAIN)
+        error = refusal(encoder.encode_chat, CHAT)
+    assert error.code is ErrorCode.ENGINE_FAILURE
+    assert 'Resource temporarily unavailable' in error.message
+    assert encoder.encode_chat(CHAT)
+
+
+def test_threads_receive_their_own_text():
+    encoder, wrong = encoder_of(PLAIN, 99), []
+
+    def ask(name):
+        expected = encoder.ids(name)
+        wrong.extend(1 for _ in range(100) if encoder.encode_chat([('user', name)]) != expected)
+    threads = [Thread(target=ask, args=(f'robot {n} ' * n,)) for n in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
