@@ -1,10 +1,18 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a request enters the server: size limits, admission, the queue's bound.
+"""How a request enters the server: size limits, admission, a place in the queue.
 
-A refusal is a `RequestError` with a code and a sentence that tells its caller what to change.
+Below `max_queued` waiting requests everyone gets a place. In a full queue
+
+1. a request displaces the least useful waiting one, if its own utility is higher;
+2. otherwise it displaces one of a class that has more than its share of the queue;
+3. a class that has its share gets no further place at the expense of others.
+
+A displaced request ends with QUEUE_FULL, at the latest one whose answer has begun: it waits in the
+queue again where its KV cache was needed. A refusal is a `RequestError` with a code and a sentence that tells its caller what to change.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 import math
 from typing import TYPE_CHECKING
@@ -17,7 +25,7 @@ from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.job import Job
 from slice_ros.serving.server_config import ServerConfig
 from slice_ros.serving.sessions import Turn
-from slice_ros.serving.shared_state import SharedState
+from slice_ros.serving.shared_state import Ending, SharedState
 from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
@@ -50,7 +58,8 @@ class Intake:
         sequence = self._engine.open(tokens, max_tokens, sampling, stop, response_format, request)
         infeasible = self._admit(request, config)
         with shared.changed:
-            error = self._refusal(request) or infeasible
+            error = (self._refusal(request, turn) or infeasible
+                     or _take_place(request, shared))
             if error is None:
                 shared.add(Job(request, sequence, on_output, turn))
                 return request
@@ -72,21 +81,69 @@ class Intake:
             return error
         return None
 
-    def _refusal(self, request: Request) -> RequestError | None:
+    def _refusal(self, request: Request, turn: Turn | None) -> RequestError | None:
         """Return why a request cannot become live; the lock of the shared state is taken."""
         shared = self._shared
+        if turn is not None and turn.abandoned:
+            return RequestError(ErrorCode.CANCELLED, turn.abandoned)
         if request.id in shared.jobs:
             return RequestError(
                 ErrorCode.INVALID_REQUEST,
                 f'a request with the id {request.id!r:.80} is live: choose another id')
         if shared.stop_at < math.inf or not self._accepting():
             return RequestError(ErrorCode.SHUTTING_DOWN, 'the server takes no requests any more')
-        queued = sum(job.request.cached == 0 for job in shared.jobs.values())
-        if queued >= shared.config.max_queued:
-            return RequestError(
-                ErrorCode.QUEUE_FULL,
-                f'{queued} requests wait already: try again later, or raise limits.max_queued')
         return None
+
+
+def _take_place(request: Request, shared: SharedState) -> RequestError | None:
+    """Have `request` find a place in the queue, or return why it has none; `shared` is locked."""
+    config = shared.config
+    waiting = shared.waiting()
+    ending = sum(not job.request.cached for job in shared.jobs.values()) - len(waiting)
+    if len(waiting) < config.max_queued and ending < config.max_queued:
+        return None
+    name, share = request.slo.name, max(int(config.class_share * config.max_queued), 1)
+    places = Counter(job.request.slo.name for job in waiting)
+    victim, why = _to_displace(request.slo, waiting, places, share)
+    if victim is not None and ending < config.max_queued:
+        shared.decide(victim.request.id, Ending(
+            State.FAILED if victim.request.generated else State.REJECTED, ErrorCode.QUEUE_FULL,
+            f'displaced from the full queue by a request of class {name}, {why}: try again '
+            'later, or raise limits.max_queued'))
+        return None
+    if places[name] >= share and len(places) > 1:
+        return RequestError(
+            ErrorCode.QUEUE_FULL, f'{len(waiting)} requests wait already and class {name} has its '
+            f'share, {share} of {config.max_queued} places: try again later, or raise '
+            'limits.max_queued or limits.class_share')
+    return RequestError(
+        ErrorCode.QUEUE_FULL,
+        f'{len(waiting)} requests wait already: try again later, or raise limits.max_queued')
+
+
+def _to_displace(slo: SloClass, waiting: list[Job], places: Counter, share: int
+                 ) -> tuple[Job | None, str]:
+    """Return whom a request of class `slo` displaces from the full queue, if anyone, and why.
+
+    `places` counts `waiting` by class; `share` is how many a class has at most.
+    """
+    has_share = places[slo.name] >= share
+    jobs = [job for job in waiting if not has_share or job.request.slo.name == slo.name]
+    lower = [job for job in jobs if job.request.slo.utility < slo.utility]
+    if lower:
+        return _least_useful(lower), 'which has a higher utility'
+    above = [job for job in jobs if places[job.request.slo.name] > share]
+    if above and not has_share:
+        victim = _least_useful(above)
+        return victim, (f'because class {victim.request.slo.name} has more than its share of it '
+                        '(limits.class_share)')
+    return None, ''
+
+
+def _least_useful(jobs: list[Job]) -> Job:
+    """Return the job of the lowest utility; of several the newest that has had no token."""
+    return min(jobs, key=lambda job: (job.request.slo.utility, job.request.generated > 0,
+                                      -job.request.arrival))
 
 
 def check_size(config: ServerConfig, info: 'EngineInfo', prompt_tokens: int,

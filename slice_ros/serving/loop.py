@@ -16,6 +16,7 @@ It owns the engine, the policy and every live `Request`; other threads reach it 
 """
 
 from collections.abc import Callable
+from functools import partial
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from slice_ros.serving.delivery import Delivery, DeliveryThread
 from slice_ros.serving.job import ComputedStep, Job
 from slice_ros.serving.planning import Planner
 from slice_ros.serving.rate_control import Gate, GateWatch, REMIND
-from slice_ros.serving.shared_state import Changes, SharedState
+from slice_ros.serving.shared_state import Changes, Ending, SharedState
 from slice_ros.serving.stats import StepRecord
 
 if TYPE_CHECKING:
@@ -109,9 +110,8 @@ class Loop:
             for job in jobs.values():
                 job.request.slo = changes.objectives(job.request.slo)
             self.planner.renew(inherit=True)
-        for request_id, why in changes.cancelled.items():
-            if request_id in jobs:
-                self._end(jobs.pop(request_id), State.CANCELLED, ErrorCode.CANCELLED, why)
+        for request_id in changes.decided:
+            self._end(jobs.pop(request_id), Ending(State.CANCELLED, ErrorCode.CANCELLED))
         return jobs
 
     def _gate_open(self, jobs: Jobs, now: float) -> bool:
@@ -140,8 +140,8 @@ class Loop:
         requests = tuple(job.request for job in jobs.values())
         step = self.planner.plan(now, requests, self.latency)
         for request in step.drop:
-            self._end(jobs.pop(request.id), State.FAILED, ErrorCode.DEADLINE_MISSED,
-                      'its objectives were out of reach')
+            self._end(jobs.pop(request.id), Ending(State.FAILED, ErrorCode.DEADLINE_MISSED,
+                                                   'its objectives were out of reach'))
         for request in step.evict:
             self.engine.evict(jobs[request.id].sequence)
             self.prefixes += 1
@@ -185,9 +185,10 @@ class Loop:
                     job.request.pause()
         for job, output in outputs:
             if output.error is not None:
-                self._end(job, State.FAILED, output.error.code, output.error.message, output.text)
+                self._end(job, Ending(State.FAILED, output.error.code, output.error.message),
+                          output.text)
             elif output.finish_reason is not None:
-                self._end(job, State.FINISHED, text=output.text, reason=output.finish_reason)
+                self._end(job, Ending(State.FINISHED), output.text, output.finish_reason)
 
     def _fail(self, work: dict[Job, int], error: Exception) -> None:
         log.exception('a step of %d requests failed', len(work))
@@ -196,7 +197,7 @@ class Loop:
         memory = isinstance(error, MemoryError) or 'OutOfMemory' in type(error).__name__
         code = ErrorCode.OUT_OF_MEMORY if memory else ErrorCode.ENGINE_FAILURE
         for job in work:
-            self._end(job, State.FAILED, code, f'the engine failed: {error!s:.200}')
+            self._end(job, Ending(State.FAILED, code, f'the engine failed: {error!s:.200}'))
 
     # -- deliver -----------------------------------------------------------------------------
 
@@ -220,30 +221,35 @@ class Loop:
             self.shared.loop_stats.step(StepRecord(step.at, step.plan, step.took, deliver,
                                                    predicted, len(step.outputs)))
 
-    def _end(self, job: Job, state: State, error: ErrorCode = ErrorCode.NONE, message: str = '',
-             text: str = '', reason: str = 'error') -> None:
-        """End a request, release all it uses, and deliver its end."""
+    def _end(self, job: Job, ending: Ending, text: str = '', reason: str = 'error') -> None:
+        """End a request, release all it uses, and deliver its end.
+
+        `SharedState.end` says how it ends where another thread has decided that. `text` comes
+        with its last token; `reason` is why the engine ended it.
+        """
         self._deliver()  # its tokens come before its end
         request = job.request
-        if not request.ended:
-            request.end(state, self.clock(), error)
-        try:
-            self.engine.close(job.sequence)
-        except Exception:  # no fault of the engine may withhold a caller's answer
-            log.exception('the engine could not release request %s', request.id)
+        state, error, message = self.shared.end(job, ending, self.clock())
+        for release in (partial(self.engine.close, job.sequence), partial(self._end_turn, job)):
+            try:
+                release()
+            except Exception:  # no fault of these may withhold a caller's answer
+                log.exception('not all of request %s could be released', request.id)
         self.prefixes += 1
         self.gate.forget(request)
-        if job.turn is not None:  # before the caller knows, who may send the next turn at once
-            job.turn.end(job.sequence if state is State.FINISHED else None)
-        self.shared.remove(job)
         self.planner.finished(request)
-        if state is State.CANCELLED:
-            reason = 'cancelled'
+        if error:
+            reason = 'cancelled' if state is State.CANCELLED else 'error'
         self.delivery.put(job.delivery(text, reason, error, message))
 
+    def _end_turn(self, job: Job) -> None:
+        """Extend or free the session before the caller knows, who may continue it at once."""
+        if job.turn is not None:
+            job.turn.end(job.sequence if job.request.state is State.FINISHED else None)
+
     def _end_all(self, error: ErrorCode, message: str) -> None:
-        for job in self.shared.take_all():
-            self._end(job, State.FAILED, error, message)
+        for job in self.shared.live():
+            self._end(job, Ending(State.FAILED, error, message))
 
     def _consumer_failed(self, delivery: Delivery) -> None:
         self.shared.cancel(delivery.request.id, 'its consumer failed')

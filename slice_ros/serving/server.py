@@ -48,8 +48,8 @@ class Server:
         a second while it stays shut, with False when it opens.
         """
         self.engine, self.latency, self.clock = engine, latency, clock
-        self.sessions = Sessions(engine, config.sessions, clock)
         self._shared = SharedState(config)
+        self.sessions = Sessions(engine, config.sessions, clock, self._shared.abandon)
         self._loop = Loop(engine, latency,
                           lambda: configured_policy(self.config, engine.info), clock,
                           self._shared, gate, on_gate)

@@ -22,6 +22,7 @@ class ServerConfig:
     max_batch: int = 16          # requests in one decode step
     prefill_chunk: int = 512     # prompt tokens in one step
     max_queued: int = 64         # live requests without a KV cache
+    class_share: float = 0.5     # of the full queue, that one class has at most
     max_prompt_tokens: int = 0   # 0 = as many as the context has room for
     max_tokens: int = 1024       # most a request may ask for
     window: float = 60.0         # seconds that the figures of a snapshot cover

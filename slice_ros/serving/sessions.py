@@ -4,12 +4,14 @@
 
 The prompt of the next turn begins with exactly the tokens of the last prompt and its answer, so
 that the engine finds them in its KV cache and computes only the rest. A turn that is served to its
-end extends the conversation; one that is refused, cancelled or fails leaves it unchanged.
+end extends the conversation; one that is refused, cancelled or fails leaves it unchanged. A turn
+that resets the session ends the live one, which no longer changes anything.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 import threading
 from typing import TYPE_CHECKING
 
@@ -37,18 +39,20 @@ class _Session:
     messages: Messages = field(default_factory=list)   # the last is an answer
     tokens: list[int] = field(default_factory=list)    # of the last prompt and its answer
     prompt_tokens: int = 0                             # number of these in the prompt
-    busy: bool = False                                 # one of its turns is live
+    turn: 'Turn | None' = None                         # the live one
 
 
 class Turn:
     """One request of a session: its prompt, and the conversation that the answer extends.
 
     `tokens` are the prompt. `end` must be called when the request has ended or was refused.
+    `abandoned` is why its request must not become live, empty while it may.
     """
 
     def __init__(self, tokens: list[int], session_id: str = '', messages: Sequence = (),
                  end: Callable[['Turn', 'TokenSequence | None'], None] | None = None) -> None:
         self.tokens, self.session_id, self.messages = tokens, session_id, messages
+        self.abandoned = ''
         self._end = end
 
     def end(self, answer: 'TokenSequence | None' = None) -> None:
@@ -62,15 +66,17 @@ class Turn:
 
 
 class Sessions:
-    """The conversations of one engine, by session id. Thread-safe; no call waits for a turn."""
+    """The conversations of one engine, by session id. Thread-safe; no call waits for a turn.
 
-    def __init__(self, engine: 'Engine', limits: SessionLimits,
-                 clock: Callable[[], float]) -> None:
+    `abandon` is called with a live turn that is to be ended, and why.
+    """
+
+    def __init__(self, engine: 'Engine', limits: SessionLimits, clock: Callable[[], float],
+                 abandon: Callable[[Turn, str], None] = lambda turn, why: None) -> None:
         self.limits = limits
-        self._engine, self._clock = engine, clock
+        self._engine, self._clock, self._abandon = engine, clock, abandon
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # least recently used first
-        self._busy = 0
 
     def __len__(self) -> int:
         """Return how many conversations are kept."""
@@ -82,27 +88,31 @@ class Sessions:
               reset: bool = False) -> Turn:
         """Return the next turn of a session: `messages`, and an answer of `max_tokens` at most.
 
-        With `reset` the conversation is deleted first, also if the turn is refused. When it does
-        not fit any more, the older half of its turns is deleted, repeatedly if necessary; a
-        leading system message stays. Raises `RequestError`: SESSION_BUSY, PROMPT_TOO_LONG, or
+        With `reset` the conversation is deleted and its live turn abandoned first, also if the new
+        turn is refused. When a conversation does not fit any more, the older half of its turns is
+        deleted, repeatedly if necessary; a leading system message stays. Raises `RequestError`: SESSION_BUSY, PROMPT_TOO_LONG, or
         INVALID_REQUEST for messages that cannot be appended or a `max_tokens` without room.
         """
         longest = self._room(max_tokens)
+        turn = Turn([], session_id)
         with self._lock:
             self._forget()
-            session = self._take(session_id)
-            if reset:
-                session.messages, session.tokens = [], []
+            abandoned = self._reset(session_id) if reset else None
+            session = self._take(turn)
+        turn._end = partial(self._ended, session)
+        if abandoned is not None:
+            self._abandon(abandoned, f'a later request has reset the session {session_id!r:.80}')
         try:
             if any(role == 'system' for role, _ in messages[bool(not session.messages):]):
                 raise RequestError(
                     ErrorCode.INVALID_REQUEST, 'a system message can only be the first of a '
                     'session: leave it out, or set reset_session')
-            earlier, tokens = self._encode(session, messages, longest)
+            earlier, turn.tokens = self._encode(session, messages, longest)
         except BaseException:
-            self._free(session_id, session)
+            turn.end()
             raise
-        return Turn(tokens, session_id, [*earlier, *messages], self._ended)
+        turn.messages = [*earlier, *messages]
+        return turn
 
     def _room(self, max_tokens: int) -> int:
         limits, info = self.limits, self._engine.info
@@ -114,20 +124,26 @@ class Sessions:
                 f'{bound} tokens: choose less, or raise sessions.max_tokens')
         return min(limits.max_prompt_tokens or bound, bound - max_tokens)
 
-    def _take(self, session_id: str) -> _Session:
-        session = self._sessions.get(session_id)
-        if session is not None and session.busy:
+    def _reset(self, session_id: str) -> Turn | None:
+        """Delete a conversation; return its live turn. The lock must be locked."""
+        session = self._sessions.pop(session_id, None)
+        return session.turn if session is not None else None
+
+    def _take(self, turn: Turn) -> _Session:
+        """Return the session of a new turn, which is its live one now; the lock must be locked."""
+        session = self._sessions.get(turn.session_id)
+        if session is not None and session.turn is not None:
             raise RequestError(
-                ErrorCode.SESSION_BUSY, f'the session {session_id!r:.80} answers another request: '
-                'wait until that has ended, or cancel it')
+                ErrorCode.SESSION_BUSY, f'the session {turn.session_id!r:.80} answers another '
+                'request: wait until that has ended, cancel it, or set reset_session')
         if session is None:
-            if self._busy >= self.limits.max_count:
+            busy = sum(s.turn is not None for s in self._sessions.values())
+            if busy >= self.limits.max_count:
                 raise RequestError(
-                    ErrorCode.SESSION_BUSY, f'{self._busy} sessions answer requests: wait until '
+                    ErrorCode.SESSION_BUSY, f'{busy} sessions answer requests: wait until '
                     'one has ended, or raise sessions.max_count')
-            session = self._sessions[session_id] = _Session(self._clock())
-        session.busy = True
-        self._busy += 1
+            session = self._sessions[turn.session_id] = _Session(self._clock())
+        session.turn = turn
         return session
 
     def _encode(self, session: _Session, messages: Messages, longest: int
@@ -156,22 +172,18 @@ class Sessions:
                 raise error
             earlier = shorter
 
-    def _ended(self, turn: Turn, answer: 'TokenSequence | None') -> None:
+    def _ended(self, session: _Session, turn: Turn, answer: 'TokenSequence | None') -> None:
         with self._lock:
-            session = self._sessions[turn.session_id]
-        if answer is not None:
-            session.messages = [*turn.messages, ('assistant', answer.text)]
-            session.tokens, session.prompt_tokens = answer.tokens, answer.prompt_tokens
-        self._free(turn.session_id, session)
-
-    def _free(self, session_id: str, session: _Session) -> None:
-        with self._lock:
-            session.busy = False
-            self._busy -= 1
+            session.turn = None   # first: whatever follows, the session is free
+            if self._sessions.get(turn.session_id) is not session:
+                return   # it was reset meanwhile
+            if answer is not None:
+                session.messages = [*turn.messages, ('assistant', answer.text)]
+                session.tokens, session.prompt_tokens = answer.tokens, answer.prompt_tokens
             session.used = self._clock()
-            self._sessions.move_to_end(session_id)
+            self._sessions.move_to_end(turn.session_id)
             if not session.messages:
-                del self._sessions[session_id]
+                del self._sessions[turn.session_id]
             self._forget()
 
     def _forget(self) -> None:
@@ -182,7 +194,7 @@ class Sessions:
         for session_id, session in list(self._sessions.items()):
             if extra <= 0 and session.used >= expired:
                 return
-            if not session.busy:
+            if session.turn is None:
                 del self._sessions[session_id]
                 extra -= 1
 

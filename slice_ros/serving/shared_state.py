@@ -4,6 +4,10 @@
 
 The lock is taken for table look-ups only. Everything else belongs to one thread: the engine, the
 policy and the progress of live requests to the loop.
+
+Any thread may decide how a live request ends; the loop then ends it before its next step. The
+first decision is the one that counts: a step that would have finished the request meanwhile does
+not change it, and whoever decided later learns that it came too late.
 """
 
 from collections.abc import Callable
@@ -11,10 +15,21 @@ import math
 import threading
 from typing import NamedTuple
 
+from slice_ros.errors import ErrorCode
+from slice_ros.request import State
 from slice_ros.serving.job import Job
 from slice_ros.serving.server_config import ServerConfig
+from slice_ros.serving.sessions import Turn
 from slice_ros.serving.stats import ClassStats, LoopStats
 from slice_ros.slo import SloClass
+
+
+class Ending(NamedTuple):
+    """How a request ends."""
+
+    state: State
+    error: ErrorCode = ErrorCode.NONE
+    message: str = ''
 
 
 class Changes(NamedTuple):
@@ -22,7 +37,7 @@ class Changes(NamedTuple):
 
     version: int                # for `SharedState.wait`
     jobs: dict[str, Job]        # a copy of the live ones, in order of arrival
-    cancelled: dict[str, str]   # request id -> why
+    decided: list[str]          # ids of those that are to be ended at once
     objectives: Callable[[SloClass], SloClass] | None   # new ones for live requests
     stop_at: float              # when all that still live are ended
 
@@ -41,18 +56,18 @@ class SharedState:
         self.stop_at = math.inf                       # finite while draining
         self.class_stats: dict[str, ClassStats] = {}
         self.loop_stats = LoopStats()
-        self._cancelled: dict[str, str] = {}
+        self._endings: dict[str, Ending] = {}         # decided, of live jobs
         self._objectives: Callable[[SloClass], SloClass] | None = None
         self._version = 0                             # counts changes
 
     # -- for the loop ------------------------------------------------------------------------
 
     def take_changes(self) -> Changes:
-        """Return what has changed; each change is returned once."""
+        """Return what has changed."""
         with self.changed:
-            cancelled, self._cancelled = self._cancelled, {}
             objectives, self._objectives = self._objectives, None
-            return Changes(self._version, dict(self.jobs), cancelled, objectives, self.stop_at)
+            return Changes(self._version, dict(self.jobs), list(self._endings), objectives,
+                           self.stop_at)
 
     def wait(self, version: int, until: float, clock: Callable[[], float]) -> None:
         """Wait until something has changed since `version`, or the `clock` reads `until`."""
@@ -63,19 +78,19 @@ class SharedState:
                     return
                 self.changed.wait(None if left == math.inf else left)
 
-    def remove(self, job: Job) -> None:
-        """Take an ended job out and count its end."""
+    def end(self, job: Job, ending: Ending, now: float) -> Ending:
+        """Take a job out and end its request: as was decided, else as `ending` says.
+
+        Returns how it ended. From now on nobody can decide otherwise.
+        """
         request = job.request
         with self.changed:
+            ending = self._endings.pop(request.id, ending)
             self.jobs.pop(request.id, None)
-            self._cancelled.pop(request.id, None)
+            if not request.ended:
+                request.end(ending.state, now, ending.error)
             self.stats_of(request.slo.name).end(request)
-
-    def take_all(self) -> list[Job]:
-        """Return all live jobs, which are to be ended, and drop their cancellations."""
-        with self.changed:
-            self._cancelled.clear()
-            return list(self.jobs.values())
+        return ending
 
     # -- for all threads ---------------------------------------------------------------------
 
@@ -90,14 +105,40 @@ class SharedState:
         self.stats_of(job.request.slo.name).received += 1
         self._notify()
 
-    def cancel(self, request_id: str, why: str) -> bool:
-        """End a request before the next step; return whether it was live until now."""
-        with self.changed:
-            if request_id not in self.jobs or request_id in self._cancelled:
-                return False
-            self._cancelled[request_id] = why
-            self._notify()
+    def waiting(self) -> list[Job]:
+        """Return the jobs that have a place in the queue; `changed` must be locked.
+
+        They wait for a step without a KV cache, and their end is not decided.
+        """
+        return [job for job in self.jobs.values()
+                if not job.request.cached and job.request.id not in self._endings]
+
+    def decide(self, request_id: str, ending: Ending) -> bool:
+        """Have a live request end so; return False if its end is decided already.
+
+        `changed` must be locked. True means that it ends so, whatever the current step brings.
+        """
+        if request_id not in self.jobs or request_id in self._endings:
+            return False
+        self._endings[request_id] = ending
+        self._notify()
         return True
+
+    def cancel(self, request_id: str, why: str) -> bool:
+        """End a request before the next step; return whether this call ends it.
+
+        True means that it ends with CANCELLED, also where the current step would finish it.
+        """
+        with self.changed:
+            return self.decide(request_id, Ending(State.CANCELLED, ErrorCode.CANCELLED, why))
+
+    def abandon(self, turn: Turn, why: str) -> None:
+        """Have the request of a turn end with CANCELLED, or be refused if it is not live yet."""
+        with self.changed:
+            turn.abandoned = why
+            for job in self.jobs.values():
+                if job.turn is turn:
+                    self.decide(job.request.id, Ending(State.CANCELLED, ErrorCode.CANCELLED, why))
 
     def stop(self, at: float) -> None:
         """Accept no more jobs, and have the loop end those that live `at` that time."""

@@ -79,7 +79,7 @@ def take_snapshot(shared: SharedState, planner: 'Planner', gate: GateWatch, sess
         live = tuple(job.request for job in shared.jobs.values())
         stats = {name: shared.stats_of(name).copy() for name in shared.class_names()}
         loop_stats = shared.loop_stats.copy()
-        draining = shared.stop_at < math.inf
+        draining, queued = shared.stop_at < math.inf, len(shared.waiting())
     slos = {slo.name: slo for slo in config.classes}
     classes = {
         name: class_snapshot(slos.get(name) or SloClass(name), stats[name],
@@ -91,7 +91,7 @@ def take_snapshot(shared: SharedState, planner: 'Planner', gate: GateWatch, sess
         capacity_ratio=planner.policy.capacity_ratio, rate_control=gate.mode,
         gate_open=not (live and gate.shut), gate_age=age if age < math.inf else math.nan,
         gated=sum(r.gated for r in live),
-        queued=sum(r.cached == 0 for r in live), slots_used=sum(r.cached > 0 for r in live),
+        queued=queued, slots_used=sum(r.cached > 0 for r in live),
         kv_tokens_used=sum(r.cached for r in live), sessions=sessions,
         policy_failures=planner.failures, draining=draining,
         **loop_figures(loop_stats, now, config.window, started))

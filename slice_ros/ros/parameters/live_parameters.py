@@ -168,7 +168,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         sessions=SessionLimits(values['sessions.max_count'], values['sessions.ttl_s'],
                                values['sessions.max_tokens'], values['limits.max_prompt_tokens']),
         **{name: values[f'limits.{name}']
-           for name in ('max_queued', 'max_prompt_tokens', 'max_tokens')})
+           for name in ('max_queued', 'class_share', 'max_prompt_tokens', 'max_tokens')})
     return Settings(
         engine=engine, server=server, rate_control=rate, classes=classes,
         max_text_bytes=values['limits.max_text_bytes'],

@@ -67,6 +67,8 @@ SPECS = (
          0.05, 60.0),
     Spec('limits.max_queued', 64, 'Requests that may wait for their first step; more get '
          'QUEUE_FULL.', 1, 1 << 16),
+    Spec('limits.class_share', 0.5, 'Share of the full queue that one class has at most while '
+         'others want in.', 0.0, 1.0),
     Spec('limits.max_tokens', 1024, 'Largest max_tokens of a request.', 1, 1 << 20),
     Spec('limits.max_prompt_tokens', 0, 'Tokens of the longest prompt; 0 = what the context '
          'holds.', 0, 1 << 22),
