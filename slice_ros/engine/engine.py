@@ -7,7 +7,7 @@ import time
 
 from slice_ros.engine.config import (
     EngineConfig, EngineInfo, no_progress, Progress, ResponseFormat, Sampling)
-from slice_ros.engine.kv.slots import Slots
+from slice_ros.engine.kv.slots import PAGE_TOKENS, Slots
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Runner, Segment
@@ -31,8 +31,8 @@ class Engine:
     """A loaded model. Made by `load_engine`.
 
     `encode`, `encode_chat`, `extend_chat` and `open` may be called from any thread; `adopt`,
-    `launch`, `collect`, `step`, `evict`, `close` and `profile` from one thread only, the one that
-    runs the loop.
+    `launch`, `collect`, `step`, `evict`, `close`, `pinned`, `unpin` and `profile` from one thread
+    only, the one that runs the loop.
     """
 
     def __init__(self, info: EngineInfo, runner: Runner, encoder: PromptEncoder,
@@ -44,6 +44,7 @@ class Engine:
         self.encode = encoder.encode
         self.encode_chat = encoder.encode_chat
         self.extend_chat = encoder.extend_chat
+        self.pinned, self.unpin = slots.pinned, slots.unpin
         self._check_tokens = encoder.check_tokens
         self._runner = runner
         self._slots = slots
@@ -165,27 +166,32 @@ class Engine:
         return Collected(at, [append_token(sequence, token, stops, room)
                               for sequence, token in zip(launched.sampled, tokens)])
 
-    def evict(self, sequence: TokenSequence) -> None:
+    @property
+    def least_prefix(self) -> int:
+        """Tokens of the shortest prefix that is kept for `adopt`; 0 where none is."""
+        return PAGE_TOKENS if self._runner.info.shares_prefixes else 0
+
+    def evict(self, sequence: TokenSequence, pin: bool = False) -> None:
         """Give up the slot of a sequence; its next step feeds all its tokens again.
 
-        Its keys and values are kept for `adopt` until the room is needed. A sequence whose
-        request has ended gives up its slot too; the counts of the request stay then.
+        Its keys and values are kept for `adopt` until the room is needed, with `pin` longest. A
+        sequence whose request has ended gives up its slot too; its counts stay then.
         """
         slot = sequence.slot
         if slot is None:
             return
         del self._live[slot]
         if self._runner.info.shares_prefixes:
-            self._slots.keep(slot, sequence.tokens[:sequence.cached])
+            self._slots.keep(slot, sequence.tokens[:sequence.cached], pin)
         else:
             self._slots.give(slot)
         self._forget_dropped()
         sequence.slot = None
         sequence.request.evict()
 
-    def close(self, sequence: TokenSequence) -> None:
-        """Release everything of a sequence. Closing twice does nothing."""
-        self.evict(sequence)
+    def close(self, sequence: TokenSequence, pin: bool = False) -> None:
+        """Release everything of a sequence, as `evict` does. Closing twice does nothing."""
+        self.evict(sequence, pin)
         sequence.closed = True
 
     def profile(self, progress: Progress = no_progress) -> LatencyModel:

@@ -8,8 +8,9 @@ Below `max_queued` waiting requests everyone gets a place. In a full queue
 2. otherwise it displaces one of a class that has more than its share of the queue;
 3. a class that has its share gets no further place at the expense of others.
 
-A displaced request ends with QUEUE_FULL, at the latest one whose answer has begun: it waits in the
-queue again where its KV cache was needed. A refusal is a `RequestError` with a code and a sentence that tells its caller what to change.
+A displaced request ends with QUEUE_FULL. One whose answer has begun, and which waits again because
+its KV cache was needed, is displaced last. A refusal is a `RequestError` with a code and a
+sentence that tells its caller what to change.
 """
 
 from collections import Counter

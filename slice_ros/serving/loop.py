@@ -61,6 +61,8 @@ class Loop:
         self.gate = GateWatch(gate, lambda shut: self.delivery.put((self.on_gate, shut)))
         if gate is not None:
             gate.wake = shared.notify
+        # Computes tokens of a prefix that the KV cache shall keep; returns whether one is missing.
+        self.pin: Callable[[int], bool] = lambda tokens: False
         self.prefixes = 0    # counts changes of what the KV cache can share
         self._computed: ComputedStep | None = None   # the last step, until it is delivered
 
@@ -92,7 +94,8 @@ class Loop:
             self._wait(changes, min(stop_at, now + REMIND))
         elif not jobs:
             self.planner.on_idle()
-            self._wait(changes, stop_at)
+            if not self.pin(self.shared.config.prefill_chunk):
+                self._wait(changes, stop_at)
         else:
             self._adopt(jobs)
             step = self._plan(jobs, now)

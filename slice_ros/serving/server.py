@@ -26,6 +26,7 @@ from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, ResponseFormat, Sampling
+    from slice_ros.engine.pinned_prefixes import PinnedPrefixes
 
 
 class Server:
@@ -130,6 +131,11 @@ class Server:
         configured_policy(config, self.engine.info)
         reconfigure(self._shared, config)
         self.sessions.limits = config.sessions
+
+    def keep(self, pinned: 'PinnedPrefixes') -> None:
+        """Compute these prefixes anew whenever requests needed their room and none is live."""
+        self._loop.pin = pinned.compute
+        self._shared.notify()
 
     def check(self, prompt_tokens: int, max_tokens: int) -> None:
         """Raise `RequestError` when no request of this size is ever served."""

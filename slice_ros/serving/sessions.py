@@ -90,8 +90,9 @@ class Sessions:
 
         With `reset` the conversation is deleted and its live turn abandoned first, also if the new
         turn is refused. When a conversation does not fit any more, the older half of its turns is
-        deleted, repeatedly if necessary; a leading system message stays. Raises `RequestError`: SESSION_BUSY, PROMPT_TOO_LONG, or
-        INVALID_REQUEST for messages that cannot be appended or a `max_tokens` without room.
+        deleted, repeatedly if necessary; a leading system message stays. Raises `RequestError`:
+        SESSION_BUSY, PROMPT_TOO_LONG, or INVALID_REQUEST for messages that cannot be appended or a
+        `max_tokens` without room.
         """
         longest = self._room(max_tokens)
         turn = Turn([], session_id)
@@ -101,7 +102,7 @@ class Sessions:
             session = self._take(turn)
         turn._end = partial(self._ended, session)
         if abandoned is not None:
-            self._abandon(abandoned, f'a later request has reset the session {session_id!r:.80}')
+            self._abandon(abandoned, 'a later request has reset its session')
         try:
             if any(role == 'system' for role, _ in messages[bool(not session.messages):]):
                 raise RequestError(
@@ -134,8 +135,8 @@ class Sessions:
         session = self._sessions.get(turn.session_id)
         if session is not None and session.turn is not None:
             raise RequestError(
-                ErrorCode.SESSION_BUSY, f'the session {turn.session_id!r:.80} answers another '
-                'request: wait until that has ended, cancel it, or set reset_session')
+                ErrorCode.SESSION_BUSY, 'this session answers another request: wait until that '
+                'has ended, cancel it, or set reset_session')
         if session is None:
             busy = sum(s.turn is not None for s in self._sessions.values())
             if busy >= self.limits.max_count:

@@ -37,6 +37,7 @@ class Slots:
         self._named = np.zeros(pages, np.int32)   # how many slots name each page
         self._length = [0] * self.count           # pages of each slot
         self._kept: OrderedDict[int, Sequence[int]] = OrderedDict()  # slot -> tokens, oldest first
+        self._pinned: set[int] = set()            # of these, the ones that are dropped last
         self.dropped: list[int] = []              # slots without pages; the runner must forget
 
     @property
@@ -60,12 +61,25 @@ class Slots:
         self._free.append(slot)
         self.dropped.append(slot)
 
-    def keep(self, slot: int, tokens: Sequence[int]) -> None:
-        """Free a slot, but keep its keys and values, of `tokens`, for a later request."""
+    def keep(self, slot: int, tokens: Sequence[int], pin: bool = False) -> None:
+        """Free a slot, but keep its keys and values, of `tokens`, for a later request.
+
+        With `pin` they are dropped after all that are not pinned.
+        """
         if len(tokens) < PAGE_TOKENS:
             self.give(slot)
-        else:
-            self._kept[slot] = tokens
+            return
+        self._kept[slot] = tokens
+        if pin:
+            self._pinned.add(slot)
+
+    def pinned(self, tokens: Sequence[int]) -> bool:
+        """Return whether exactly `tokens` are kept and pinned."""
+        return any(self._kept[slot] == tokens for slot in self._pinned)
+
+    def unpin(self) -> None:
+        """Treat all kept prefixes alike from now on."""
+        self._pinned.clear()
 
     def reserve(self, needs: Iterable[tuple[int, int]]) -> None:
         """Give each (slot, length) the pages of its first `length` positions.
@@ -133,7 +147,9 @@ class Slots:
         self._named[pages] += 1
 
     def _drop(self) -> None:
-        slot, _ = self._kept.popitem(last=False)
+        slot = min(self._kept, key=self._pinned.__contains__)   # the first, the oldest, of several
+        del self._kept[slot]
+        self._pinned.discard(slot)
         self.give(slot)
 
 
