@@ -27,9 +27,10 @@ from rich.live import Live
 from rich.table import Table
 from slice_ros.cli.connection import Connection
 from slice_ros.cli.demo_requests import DemoRequests, DemoScreen
-from slice_ros.cli.robots_minute import SCRIPT
+from slice_ros.cli.robots_minute import preambles, SCRIPT
 from slice_ros.client import SliceError, Unavailable
 from slice_ros.installed import share
+import yaml
 
 READY_TIMEOUT = 600.0   # the first start on a slow machine converts the model
 ANSWER_TIMEOUT = 120.0  # after the last request was sent
@@ -74,9 +75,12 @@ def main(argv: list[str] | None = None) -> int:
 def _node(config: Path, console: Console):
     """Run the node as a process of its own; end it with SIGINT."""
     with tempfile.NamedTemporaryFile('w+', prefix='slice_node_', suffix='.log',
-                                     delete=False) as log:
+                                     delete=False) as log, tempfile.NamedTemporaryFile(
+                                         'w', suffix='.yaml') as beginnings:
+        yaml.safe_dump(preambles(), beginnings)
+        beginnings.flush()
         command = [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', '--params-file',
-                   str(config)]
+                   str(config), '--params-file', beginnings.name]
         console.print(f'starting the node with {config}; its log is {log.name}')
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
                                    start_new_session=True)

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The script of the demo: the requests of a delivery robot in a busy minute.
 
-The pauses between requests are short, so that the three classes overlap.
+The pauses between requests are short, so that the three classes overlap. What the requests of a
+class begin with is a parameter of the node, so that the first of them need not wait for it.
 """
 
 from dataclasses import dataclass
+import json
 
 _CONTROL = (
     ('system', 'Decide for a robot: STOP (blocked or danger), SLOW (people near, slippery) or GO '
@@ -25,6 +27,9 @@ _DIALOGUE = (
      'sentences.'),)
 
 
+_BEFORE = {'control': _CONTROL, 'navigation': _NAVIGATION, 'dialogue': _DIALOGUE}
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One request: when it is sent, in seconds from the start, and what it asks."""
@@ -37,8 +42,15 @@ class Line:
     @property
     def messages(self) -> tuple[tuple[str, str], ...]:
         """Return the conversation as (role, content) pairs."""
-        before = {'control': _CONTROL, 'navigation': _NAVIGATION, 'dialogue': _DIALOGUE}
-        return (*before[self.slo_class], ('user', self.user))
+        return (*_BEFORE[self.slo_class], ('user', self.user))
+
+
+def preambles() -> dict:
+    """Return the content of a parameter file with the preamble of each class."""
+    classes = {name: {'preamble': json.dumps([{'role': role, 'content': text}
+                                              for role, text in messages])}
+               for name, messages in _BEFORE.items()}
+    return {'/**': {'ros__parameters': {'slo': classes}}}
 
 
 SCRIPT = (

@@ -19,7 +19,9 @@ from slice_ros.client.callbacks import Callbacks
 from slice_ros.client.exceptions import Cancelled, SliceError, Timeout, Unavailable
 from slice_ros.client.goal_client import GoalClient
 from slice_ros.client.presence import Presence
-from slice_ros.ros.qos import SERVICES, TOKENS
+from slice_ros.ros.callers.caller_ids import LEASE, lease_topic, new_client, new_request_id
+from slice_ros.ros.qos import NO_EVENTS, SERVICES, TOKENS
+from std_msgs.msg import Empty
 from unique_identifier_msgs.msg import UUID
 
 DISCOVERY = 2.0     # seconds after its creation for which a client waits to discover the node
@@ -38,10 +40,17 @@ class _LiveGoal:
 
 
 class GenerateClient:
-    """The live requests of one client to the node at `target`."""
+    """The live requests of one client to the node at `target`.
+
+    The node knows by a lease that the process of the client runs, and ends its requests if not.
+    """
 
     def __init__(self, callbacks: Callbacks, target: str) -> None:
         self.live: dict[str, _LiveGoal] = {}
+        self._name = new_client()
+        # Before the action's client, so that a node that has a goal has discovered the lease.
+        self._lease = callbacks.node.create_publisher(
+            Empty, lease_topic(target, self._name), LEASE, event_callbacks=NO_EVENTS)
         self.action = GoalClient(
             callbacks.node, Generate, f'{target}/generate', callback_group=callbacks.group,
             goal_service_qos_profile=SERVICES, result_service_qos_profile=SERVICES,
@@ -54,6 +63,10 @@ class GenerateClient:
     def ready(self) -> bool:
         """Whether there is a node to send to."""
         return self.action.server_is_ready() and not self._presence.gone
+
+    def new_request_id(self) -> str:
+        """Return an id that names this client."""
+        return new_request_id(self._name)
 
     def begin(self, buffer: AnswerBuffer, goal: Generate.Goal, timeout: float | None) -> None:
         """Send a goal, which ends within `timeout` seconds from now; any thread may call this."""
@@ -72,6 +85,7 @@ class GenerateClient:
             self._forget(one)
         self.action.destroy()
         self._presence.close()
+        self._callbacks.node.destroy_publisher(self._lease)
         return [one.buffer for one in live]
 
     # -- the course of a goal ------------------------------------------------------------------

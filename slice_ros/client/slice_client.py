@@ -3,7 +3,6 @@
 """`SliceClient`: what planners use to send requests to the slice node."""
 
 import time
-import uuid
 
 from rclpy.node import Node
 from rclpy.task import Future
@@ -137,7 +136,7 @@ class SliceClient:
             self.node.executor.wake()  # resumes the coroutines that read the requests
 
     def _send(self, prompt, slo_class: str, timeout: float | None, fields: dict) -> AnswerBuffer:
-        buffer = AnswerBuffer(str(uuid.uuid4()))
+        buffer = AnswerBuffer(self._generate_client.new_request_id())
         goal, seconds = make_goal(prompt, slo_class, **fields), check_timeout(timeout)
         with self._callbacks.lock:
             if self._callbacks.closed:

@@ -34,6 +34,7 @@ class Call:
                  speaker: Speaker | None = None) -> None:
         self.id, self.slo_class = request_id, slo_class
         self.session_id = ''
+        self.door = 'action' if feedback else 'topic'   # or 'service': how it came in
         self.done: Future = Future()   # completed with None; the answer is in the fields below
         self.text = ''
         self.finish_reason = ''

@@ -26,6 +26,7 @@ from slice_ros.ros.host import Host
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Gate, Server
+from slice_ros.serving.warm.warm_up import warm_up
 
 log = logging.getLogger('slice_ros.ros')
 
@@ -93,8 +94,10 @@ class Lifecycle(ManagedEntity):
         Raises ``RuntimeError`` when the node is not unconfigured.
         """
         self.engine, self._latency = engine, latency
-        if (self._node.trigger_configure() != SUCCESS
-                or self._node.trigger_activate() != SUCCESS):
+        configured = self._node.trigger_configure() == SUCCESS
+        if configured:
+            self._warm_up()
+        if not configured or self._node.trigger_activate() != SUCCESS:
             raise RuntimeError('the node cannot be activated: see the log')
 
     def reconfigure(self, before: Settings, after: Settings) -> None:
@@ -123,6 +126,8 @@ class Lifecycle(ManagedEntity):
         try:
             if name == 'configure' and self._host.server is None:
                 await self._background.run(self._load)
+            elif name == 'activate' and self._host.state == 'inactive':
+                await self._background.run(self._warm_up)
             elif name in ('deactivate', 'shutdown') and self._host.state == 'ready':
                 self._host.state = 'draining'
                 await self._background.run(self._drain)
@@ -159,6 +164,16 @@ class Lifecycle(ManagedEntity):
         except Exception as error:
             self._host.failure = f'{type(error).__name__}: {error!s:.200}; the log says more'
             log.exception('loading failed')
+
+    def _warm_up(self) -> None:
+        """Do what the first requests would have to wait for; without it they are served too."""
+        settings = self._parameters.settings
+        self._node.get_logger().info('computing what requests begin with ...')
+        try:
+            self._host.server.keep(warm_up(self.engine, self._latency, settings.server,
+                                           settings.preambles, self._stopping.is_set))
+        except Exception:
+            log.exception('the warm-up failed: the first requests will be slower')
 
     # -- the transitions as rclpy runs them ----------------------------------------------------
 

@@ -7,6 +7,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from slice_ros.engine import Engine
+from slice_ros.ros.callers.caller_watch import CallerWatch
+from slice_ros.ros.calls import Call
 from slice_ros.ros.gate_timer import GateTimer
 from slice_ros.ros.host import Host
 from slice_ros.ros.lifecycle import Lifecycle
@@ -40,6 +42,8 @@ class SliceNode(LifecycleNodeMixin, Node):
                                  wake_gate=self.gate_timer.wake, wake_executor=self.wake)
         self.lifecycle = Lifecycle(self, self.host, self.live_parameters, self.gate_timer.gate,
                                    on_gate=self.status.gate_changed, wake=self.wake)
+        self.caller_watch = CallerWatch(self, self.live_parameters, group, self._live_calls,
+                                        self._cancel)
         self._status_timer = self.create_timer(
             settings.status_period_s, self._report, callback_group=group,
             clock=Clock(clock_type=ClockType.STEADY_TIME))  # also while the node's clock stops
@@ -50,6 +54,12 @@ class SliceNode(LifecycleNodeMixin, Node):
         self.gate_timer.reconfigure(before, after)
         self.requests.reconfigure(before, after)
         self._status_timer.timer_period_ns = int(after.status_period_s * 1e9)
+
+    def _live_calls(self) -> list[Call]:
+        return [call for call in list(self.requests.calls) if not call.done.done()]
+
+    def _cancel(self, request_id: str, why: str) -> bool:
+        return self.server is not None and self.server.cancel(request_id, why)
 
     def _report(self) -> None:
         self.status.publish()

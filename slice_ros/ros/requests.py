@@ -125,6 +125,7 @@ class Requests:
 
     async def _generate_text(self, request, response):
         call = self._begin(request, request.slo_class, request.request_id)
+        call.door = 'service'
         await self._ended(call)
         return _answer(response, call)
 

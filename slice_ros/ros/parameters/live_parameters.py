@@ -3,7 +3,7 @@
 """The node's live parameters: checked as a whole, read as one typed snapshot."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 import re
 
 from rcl_interfaces.msg import SetParametersResult
@@ -16,6 +16,8 @@ from slice_ros.ros.parameters.parameter_specs import (
 from slice_ros.scheduling.admission import check_rule
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving import RateControl, ServerConfig, SessionLimits
+from slice_ros.serving.sessions import Messages
+from slice_ros.serving.warm.preambles import parse_preamble
 from slice_ros.slo import SloClass
 
 
@@ -27,8 +29,10 @@ class Settings:
     server: ServerConfig
     rate_control: RateControl
     classes: Mapping[str, SloClass]
+    preambles: Mapping[str, Messages]   # by class name
     max_text_bytes: int
     max_messages: int
+    unattended_s: float
     result_timeout_s: int
     status_period_s: float
     drain_s: float
@@ -130,7 +134,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         _check(spec, values[spec.name])
     try:
         classes = {
-            name: SloClass(name, *(values[spec.name] for spec in class_specs(name)))
+            name: SloClass(name, *(values[f'slo.{name}.{f.name}'] for f in fields(SloClass)[1:]))
             for name in names}
     except ValueError as error:
         raise ParameterError(f'slo.classes: {error}') from error
@@ -171,12 +175,25 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
            for name in ('max_queued', 'class_share', 'max_prompt_tokens', 'max_tokens')})
     return Settings(
         engine=engine, server=server, rate_control=rate, classes=classes,
+        preambles={name: _preamble(name, values) for name in names},
         max_text_bytes=values['limits.max_text_bytes'],
         max_messages=values['limits.max_messages'],
+        unattended_s=values['limits.unattended_s'],
         result_timeout_s=values['limits.result_timeout_s'],
         status_period_s=values['status.period_s'], drain_s=values['shutdown.drain_s'],
         language=values['speech.language'],
         autostart=values['autostart'])
+
+
+def _preamble(name: str, values: Mapping[str, object]) -> Messages:
+    text, most = values[f'slo.{name}.preamble'], values['limits.max_text_bytes']
+    if len(text) > most:
+        raise ParameterError(f'slo.{name}.preamble has {len(text)} characters: shorten it to '
+                             f'{most}')
+    try:
+        return parse_preamble(text)
+    except ValueError as error:
+        raise ParameterError(f'slo.{name}.preamble {error}') from error
 
 
 def _check(spec: Spec, value: object) -> None:

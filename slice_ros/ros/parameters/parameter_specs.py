@@ -78,6 +78,9 @@ SPECS = (
     Spec('limits.on_miss', 'continue', 'What happens to a request that has missed an objective: '
          'continue = served as best effort, drop = ends with DEADLINE_MISSED.',
          choices=('continue', 'drop')),
+    Spec('limits.unattended_s', 120.0, 'Time after which a request ends that nobody is there to '
+         'receive: no subscriber of its class, and no client of the action or service that it '
+         'came in by; seconds, 0 = never.', 0.0, 1e6),
     Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
          'client, seconds.', 1, 86400, fixed=True),
     Spec('sessions.max_count', 64, 'Conversations that are kept; the least recently used is '
@@ -113,7 +116,10 @@ def class_specs(name: str) -> tuple[Spec, ...]:
         Spec(f'slo.{name}.deadline_ms', float(slo.deadline_ms), 'Objective: request received to '
              'last token, milliseconds; 0 = none.', 0.0, 1e9),
         Spec(f'slo.{name}.utility', float(slo.utility), 'Utility of one attained request relative '
-             'to other classes.', 1e-9, 1e9))
+             'to other classes.', 1e-9, 1e9),
+        Spec(f'slo.{name}.preamble', '', 'What its requests begin with, computed whenever the '
+             'node is activated and kept in the KV cache: the system message, or a JSON array of '
+             'messages with role and content.'))
 
 
 def descriptor(spec: Spec) -> ParameterDescriptor:

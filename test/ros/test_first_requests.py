@@ -1,0 +1,114 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The first request of each class is as quick as its tenth, in a fresh process."""
+
+import json
+from statistics import median
+
+from conftest import wait_until
+from first_requests import measure, PREAMBLES
+import pytest
+from rclpy.parameter import Parameter
+from slice_ros.errors import ErrorCode
+from slice_ros.ros.node import SliceNode
+from slice_ros.ros.parameters import ParameterError
+
+PROCESSES = 3   # the quickest first request of these counts: the machine may do something else
+WITHIN = 1.2    # of the tenth
+CLOCK_MS = 2.0  # two requests of a few milliseconds differ by a tick of the kernel
+SYSTEM = ('Decide for a robot: STOP where something blocks the way or there is danger, SLOW where '
+          'people are near or the floor is slippery, or GO where the way is free.')
+
+
+def test_the_first_is_as_quick_as_the_tenth():
+    runs = [measure() for _ in range(PROCESSES)]
+    slow = {}
+    for kind in runs[0]:
+        first, tenth = min(r[kind][0] for r in runs), median(r[kind][-1] for r in runs)
+        if first > WITHIN * tenth + CLOCK_MS:
+            slow[kind] = first, tenth
+    assert not slow
+
+
+@pytest.fixture
+def warm(ros, engine, latency, spin):
+    """Return a function that makes a node that serves, with preambles."""
+    nodes = []
+
+    def make(**preambles):
+        node = SliceNode(namespace='warm', parameter_overrides=[
+            Parameter(f'slo.{name}.preamble', value=text) for name, text in preambles.items()])
+        nodes.append((node, spin(node)))
+        node.serve(engine, latency)
+        return node
+    yield make
+    for node, spinning in nodes:
+        assert node.close()
+        spinning.close()
+        node.destroy_node()
+    engine.unpin()
+
+
+def first_report(node, messages, slo_class='control'):
+    """Serve one request and return its report."""
+    from slice_ros.engine import Sampling
+    ended = []
+    request = node.server.submit(
+        node.settings.classes[slo_class], node.engine.encode_chat(messages), 2, Sampling(),
+        lambda delivery: ended.append(delivery) if delivery.finish_reason else None)
+    node.gate_timer.gate.open(1.0)
+    node.executor.create_task(node.gate_timer.wake)
+    node.wake()
+    wait_until(lambda: ended)
+    return request.report()
+
+
+@pytest.mark.parametrize('preamble, messages', [
+    (SYSTEM, [('system', SYSTEM)]),
+    (json.dumps(PREAMBLES['control']), [(m['role'], m['content']) for m in PREAMBLES['control']])])
+def test_a_preamble_is_computed_before_the_node_is_ready(warm, preamble, messages):
+    node = warm(control=preamble)
+    tokens = len(node.engine.encode_chat(messages))
+    report = first_report(node, [*messages, ('user', 'A wall is near.')])
+    assert report.reused_tokens > 0.7 * tokens
+
+
+def test_the_warm_up_is_in_no_figure(warm):
+    node = warm(control=SYSTEM)
+    snapshot = node.server.snapshot()
+    assert snapshot.steps == snapshot.tokens == 0 and not snapshot.requests
+    assert all(c.received == 0 for c in snapshot.classes.values())
+    assert node.state == 'ready'
+
+
+def test_a_preamble_that_lost_its_room_is_computed_anew(warm):
+    """Live requests get every slot, and then the prefix is there again."""
+    from slice_ros.engine import Sampling
+    node = warm(control=SYSTEM)
+    engine, ended = node.engine, []
+    node.executor.create_task(node.gate_timer.wake)
+    node.wake()
+    for number in range(engine.info.slots + 4):
+        node.server.submit(
+            node.settings.classes['dialogue'], engine.encode_chat([('user', f'{number} ' * 40)]),
+            60, Sampling(),
+            lambda delivery: ended.append(delivery) if delivery.finish_reason else None)
+    wait_until(lambda: len(ended) == engine.info.slots + 4, timeout=120)
+    assert all(delivery.error is ErrorCode.NONE for delivery in ended)
+    wait_until(lambda: engine._slots._pinned, what='the prefix is not kept again')
+    report = first_report(node, [('system', SYSTEM), ('user', 'A wall is near.')])
+    assert report.reused_tokens > 30
+
+
+@pytest.mark.parametrize('text', [
+    '[{"role": "system"}]', '[{"role": "cat", "content": ""}]', '[1]', '["a"', '[' * 5000,
+    'x' * 70000])
+def test_a_preamble_that_is_none_is_named(ros, text):
+    with pytest.raises(ParameterError, match=r'slo\.control\.preamble'):
+        SliceNode(parameter_overrides=[Parameter('slo.control.preamble', value=text)])
+
+
+def test_a_preamble_that_the_model_cannot_take_does_not_stop_it(warm):
+    node = warm(control='A very long story. ' * 400)
+    assert node.state == 'ready'
+    assert first_report(node, [('user', 'Hello')]).output_tokens == 2
