@@ -69,6 +69,16 @@ bench: build ## Measure the engine, compare the policies; JSON and plot in out/.
 	$(PY) -m slice_ros.bench engine --json out/engine.json
 	$(PY) -m slice_ros.bench simulate --json out/simulate.json --plot out/simulate.png
 
+.PHONY: abuse
+abuse: build ## Send hostile inputs to the node; fails where another caller has to wait.
+	@mkdir -p out
+	$(PY) -m slice_ros.bench abuse --json out/abuse.json
+
+.PHONY: soak
+soak: build ## Send 10,000 requests with cancels and kills; fails where one is not answered.
+	@mkdir -p out
+	$(PY) -m slice_ros.bench soak --tiny --json out/soak.json
+
 .PHONY: clean
 clean: ## Remove what was built; keep .venv, so that the next build downloads nothing.
 	rm -rf build dist out .pytest_cache .hypothesis slice_ros.egg-info demo_report.json

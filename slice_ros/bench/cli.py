@@ -19,6 +19,8 @@ SUBCOMMANDS = {
     'serve': ('schedule.serve', 'the same on the real engine, in real time'),
     'engine': ('engine.engine_bench', 'decode step and prefill times of the engine'),
     'ros': ('ros.ros_bench', 'delivery and class isolation over real topics'),
+    'abuse': ('ros.abuse', 'what hostile inputs do to the node and to other callers'),
+    'soak': ('ros.soak', 'thousands of mixed requests, cancels and kills'),
     'reports': ('ros.reports', 'figures of recorded slo_reports: a bag or JSON lines'),
 }
 

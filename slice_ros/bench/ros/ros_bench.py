@@ -7,16 +7,13 @@ arrives on the token topics with the objectives and with the node's own diagnost
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 import json
-import os
 from pathlib import Path
-import random
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from slice_ros.bench.processes import own_domain
+from slice_ros.bench.progress import parts
 from slice_ros.bench.ros import ros_measure as measure
 from slice_ros.bench.ros.ros_caller import calling, serving
 from slice_ros.bench.ros.ros_floor import floor
@@ -47,15 +44,13 @@ def run(args: Namespace) -> int:
     for name in ('streams', 'tokens', 'trials', 'seconds'):
         if not 1 <= getattr(args, name) < 1e9:
             raise ValueError(f'--{name} must be at least 1')
-    # A domain of its own: other nodes neither receive nor send anything here.
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
+    own_domain()
     console = Console()
     options = [f'engine.model:={args.model}'] if args.model else []
     options += [f'scheduler.policy:={args.policy}'] if args.policy else []
     seconds = args.seconds
     result = {}
-    with calling() as caller, _progress(console) as part:
+    with calling() as caller, parts(console) as part:
         with part('a bare publisher and subscriber'):
             result['floor'] = floor(caller, args.streams, seconds)
         with part('starting the node'), serving(caller, options) as node:
@@ -81,21 +76,6 @@ def run(args: Namespace) -> int:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n')
     return 0
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable]:
-    """Yield a context manager that shows one part of the work, as a bar if `total` is given."""
-    with Progress(TextColumn('{task.description}'), BarColumn(), TimeRemainingColumn(),
-                  console=console, transient=True) as progress:
-        @contextmanager
-        def part(what: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-            task = progress.add_task(what, total=total)
-            try:
-                yield lambda done: progress.advance(task, done)
-            finally:
-                progress.remove_task(task)
-        yield part
 
 
 def table(result: dict[str, dict]) -> Table:

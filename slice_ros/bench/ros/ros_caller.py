@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from itertools import count
 import os
 from pathlib import Path
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from typing import NamedTuple
+
+from slice_ros.bench.processes import NodeProcess
 
 READY_WITHIN = 300.0     # seconds; the first start on a machine converts and profiles the model
 CLASSES = ('control', 'dialogue')   # whose tokens are received
@@ -168,32 +166,21 @@ def calling() -> Iterator[Caller]:
 
 
 @contextmanager
-def serving(caller: Caller, options: list[str]) -> Iterator[subprocess.Popen]:
+def serving(caller: Caller, options: list[str]) -> Iterator[NodeProcess]:
     """Run the node with parameters NAME:=VALUE until the end of the block."""
-    options = ['status.window_s:=20.0', 'limits.max_tokens:=1024', *options]
-    command = [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args']
-    for option in options:
-        command += ['-p', option]
-    with tempfile.NamedTemporaryFile('w+', prefix='slice_node_', suffix='.log') as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            _wait_until_ready(caller, process, Path(log.name))
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+    node = NodeProcess(['status.window_s:=20.0', 'limits.max_tokens:=1024', *options])
+    try:
+        _wait_until_ready(caller, node)
+        yield node
+    finally:
+        node.close()
 
 
-def _wait_until_ready(caller: Caller, process: subprocess.Popen, log: Path) -> None:
+def _wait_until_ready(caller: Caller, node: NodeProcess) -> None:
     end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end:
-        if process.poll() is not None:
-            raise ValueError('the node ended: ' + '\n'.join(log.read_text().splitlines()[-5:]))
+        if not node.alive:
+            raise ValueError(f'the node ended: {node.end_of_log()}')
         if caller.clients['status'].wait_for_service(0.2):
             if caller.call('status').state == 'ready':
                 if caller.clients['generate'].wait_for_server(10.0):
@@ -202,7 +189,8 @@ def _wait_until_ready(caller: Caller, process: subprocess.Popen, log: Path) -> N
     raise ValueError(f'the node was not ready within {READY_WITHIN:g} s')
 
 
-def cpu_seconds(process: subprocess.Popen) -> float:
-    """Return the processor time that a process has taken so far."""
-    fields = Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
+def cpu_seconds(node: NodeProcess) -> float:
+    """Return the processor time that a node has taken so far."""
+    stat = Path(f'/proc/{node.process.pid}/stat').read_text()
+    fields = stat.rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')

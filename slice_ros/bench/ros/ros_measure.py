@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 import math
 import random
-import subprocess
 import threading
 import time
 
+from slice_ros.bench.processes import NodeProcess
 from slice_ros.bench.ros.ros_caller import Caller, cpu_seconds
 from slice_ros.serving.stats import percentile
 
@@ -157,16 +157,16 @@ def _sleep(seconds: float, advance: Advance) -> None:
         advance(min(left, 0.25))
 
 
-def energy(caller: Caller, process: subprocess.Popen, streams: int, seconds: float,
+def energy(caller: Caller, node: NodeProcess, streams: int, seconds: float,
            advance: Advance) -> dict[str, float]:
     """Measure the processor time of the node, with `streams` answers at `PACE` and unpaced."""
     result = {}
     for mode in ('paced', 'work_conserving'):
         caller.set_parameter('rate_control.mode', mode)
-        before, received, begin = cpu_seconds(process), caller.received, time.monotonic()
+        before, received, begin = cpu_seconds(node), caller.received, time.monotonic()
         caller.stream(streams, seconds, PROMPT, advance, max_tokens=STREAM_TOKENS,
                       tpot_ms=PACE * 1e3)
-        cpu, wall = cpu_seconds(process) - before, time.monotonic() - begin
+        cpu, wall = cpu_seconds(node) - before, time.monotonic() - begin
         result[f'{mode}_s_per_token'] = cpu / max(caller.received - received, 1)
         result[f'{mode}_cores'] = cpu / wall
     return result
