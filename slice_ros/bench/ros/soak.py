@@ -239,6 +239,8 @@ def table(figures: dict) -> Table:
              f'{figures["node_kills"]} kills', '', None),
             ('  cut by a kill of their client', f'{figures["cut_by_client"]} in '
              f'{figures["client_kills"]} kills', '', None)]
+    rows += [(f'unanswered, sent by {way}', str(number), '', None)
+             for way, number in figures['unanswered_ways'].items()]
     rows += [(label, str(figures[name]), '0', not figures[name]) for label, name in (
         ('unanswered', 'unanswered'), ('ended twice', 'ended_twice'), ('chunks lost', 'lost'),
         ('chunks reordered', 'reordered'), ('still live after the end', 'left_live'))]

@@ -54,8 +54,9 @@ class Live:
         lost, reordered = (0, 0)
         if self.goal.streamed and fate == 'ended':
             lost, reordered = chunk_faults(self.numbers, self.last_chunks > 0)
-        return {'number': self.goal.number, 'fate': fate, 'code': self.code, 'lost': lost,
-                'reordered': reordered, 'cancelled': self.cancelled,
+        way = f'{self.goal.way} after a kill of the node' if self.cut else self.goal.way
+        return {'number': self.goal.number, 'way': way, 'fate': fate, 'code': self.code,
+                'lost': lost, 'reordered': reordered, 'cancelled': self.cancelled,
                 'twice': self.last_chunks > 1 or self.answers > 1}
 
 

@@ -103,7 +103,8 @@ class Tally:
     cut_by_client: int = 0      # under way when their client was killed
     node_kills: int = 0
     client_kills: int = 0
-    codes: dict[str, int] = field(default_factory=dict)   # of the answers
+    codes: dict[str, int] = field(default_factory=dict)             # of the answers
+    unanswered_ways: dict[str, int] = field(default_factory=dict)   # how those were sent
 
     @property
     def over(self) -> int:
@@ -124,9 +125,14 @@ class Tally:
         self.reordered += row['reordered']
         if row['fate'] == 'unanswered':
             self.unanswered += 1
+            _count(self.unanswered_ways, row['way'])
         else:
             self.ended += 1
-            self.codes[row['code']] = self.codes.get(row['code'], 0) + 1
+            _count(self.codes, row['code'])
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
 
 
 def warm_and_last(samples: Iterable[tuple[int, int]]) -> tuple[float, float] | None:

@@ -61,8 +61,9 @@ def test_a_request_is_over_with_its_answer_and_its_last_chunk():
     assert one.fate(1.0) == ''
     one.answer('NONE')
     assert one.fate(1.0) == 'ended'
-    assert one.row('ended') == {'number': 7, 'fate': 'ended', 'code': 'NONE', 'lost': 0,
-                                'reordered': 0, 'cancelled': False, 'twice': False}
+    assert one.row('ended') == {
+        'number': 7, 'way': 'action', 'fate': 'ended', 'code': 'NONE', 'lost': 0, 'reordered': 0,
+        'cancelled': False, 'twice': False}
 
 
 def test_a_last_chunk_that_does_not_come_is_lost():
@@ -95,8 +96,8 @@ def test_a_kill_of_the_node_cuts_bare_requests_and_must_be_noticed_by_the_client
 
 
 def row(**changes):
-    return {'number': 1, 'fate': 'ended', 'code': 'NONE', 'lost': 0, 'reordered': 0,
-            'cancelled': False, 'twice': False} | changes
+    return {'number': 1, 'way': 'topic', 'fate': 'ended', 'code': 'NONE', 'lost': 0,
+            'reordered': 0, 'cancelled': False, 'twice': False} | changes
 
 
 def test_rows_are_counted():
@@ -108,7 +109,8 @@ def test_rows_are_counted():
     tally.cut_by_client = 3
     assert tally == Tally(ended=5, unanswered=1, ended_twice=2, lost=2, reordered=1, cancels=1,
                           cut_by_node=1, cut_by_client=3,
-                          codes={'NONE': 3, 'QUEUE_FULL': 1, 'CANCELLED': 1})
+                          codes={'NONE': 3, 'QUEUE_FULL': 1, 'CANCELLED': 1},
+                          unanswered_ways={'topic': 1})
     assert tally.over == 10
 
 
