@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 import math
+import threading
 import time
 
 from rclpy.clock import Clock
@@ -12,7 +13,8 @@ from rclpy.task import Future
 from slice_ros import msg
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
-from slice_ros.ros.conversions import report_message
+from slice_ros.ros.conversions import report_message, session_hash
+from slice_ros.ros.isolation.boundary import logging_faults, refusal
 from slice_ros.ros.speech import Speaker
 from slice_ros.serving import Delivery
 from slice_ros.slo import SloClass
@@ -22,17 +24,19 @@ class Call:
     """Publishes the tokens of one request, and keeps the answer for a coroutine on `done`.
 
     An instance is the `on_output` of its request: the server's delivery thread calls it, and it
-    publishes in that thread. `slo_class` is the requested class. `tokens` and `reports` are
-    publishers; `tokens` is None for an unknown class. `speaker` gets the text. `feedback` is
-    called with (text, number, tokens, predicted completion in ms) for each token. `wake` is
-    called after `done`, since completing a future does not wake an executor in another thread.
+    publishes in that thread. It ends once: with the last delivery or by `refuse`, whichever comes
+    first, and what comes later is ignored. Nothing is published before `publish_on`. `feedback`
+    is called with (text, number, tokens, predicted completion in ms) for each token. `ended` is
+    called once everything is published, `wake` after `done` is complete, since that does not wake
+    an executor in another thread. No fault of any of these withholds the answer.
     """
 
     def __init__(self, request_id: str, slo_class: str, clock: Clock,
-                 tokens: Publisher | None, reports: Publisher, wake: Callable[[], None],
-                 feedback: Callable[[str, int, int, float], None] | None = None,
-                 speaker: Speaker | None = None) -> None:
-        self.id, self.slo_class = request_id, slo_class
+                 wake: Callable[[], None], ended: Callable[['Call'], None],
+                 feedback: Callable[[str, int, int, float], None] | None = None) -> None:
+        self.id, self.slo_class = request_id, slo_class   # the class that was asked for
+        self.slo: SloClass | None = None   # the class with the objectives; None while unknown
+        self.arrival = 0.0                 # when it was received, on the server's clock
         self.session_id = ''
         self.door = 'action' if feedback else 'topic'   # or 'service': how it came in
         self.done: Future = Future()   # completed with None; the answer is in the fields below
@@ -41,15 +45,67 @@ class Call:
         self.error = ErrorCode.NONE
         self.message = ''
         self.report = msg.SloReport(request_id=request_id)
-        self._clock, self._tokens, self._reports = clock, tokens, reports
-        self._wake, self._feedback, self._speaker = wake, feedback, speaker
+        self._clock, self._wake, self._ended, self._feedback = clock, wake, ended, feedback
+        self._tokens: Publisher | None = None
+        self._reports: Publisher | None = None
+        self._speaker: Speaker | None = None
         self._pieces: list[str] = []
         self._chunk = msg.TokenChunk(request_id=request_id)  # reused for each token
         self._received = clock.now().to_msg()
+        self._lock = threading.Lock()   # of what is published, and of the end
+        self._over = False
+
+    def publish_on(self, tokens: Publisher | None, reports: Publisher,
+                   speaker: Speaker | None) -> None:
+        """Publish from now on; `tokens` and `speaker` are None for an unknown class."""
+        self._tokens, self._reports, self._speaker = tokens, reports, speaker
 
     def __call__(self, delivery: Delivery) -> bool:
-        """Publish a delivery; return whether there was a receiver."""
-        request, chunk, received = delivery.request, self._chunk, self._feedback is not None
+        """Publish a delivery; return whether there was a receiver.
+
+        Raises what ends the request when publishing fails, for the server to cancel it.
+        """
+        with self._lock:
+            if self._over:
+                return False
+            received, failure = False, None
+            try:
+                received = self._publish(delivery)
+            except BaseException as error:  # native code may raise more than `Exception`
+                failure = refusal(error, f'publishing the answer {self.id}')
+            if delivery.finish_reason is not None:
+                self._finish(delivery.request, delivery.finish_reason, delivery.error,
+                             delivery.message)
+            elif failure is not None:
+                self._refuse(failure, 'error')
+                raise failure
+            return received
+
+    def refuse(self, error: RequestError, reason: str = 'error') -> None:
+        """End a request that the server has not, or not yet, ended."""
+        with self._lock:
+            if not self._over:
+                self._refuse(error, reason)
+
+    def _refuse(self, error: RequestError, reason: str) -> None:
+        request = None
+        with logging_faults(f'the refusal of {self.id}'):
+            chunk = self._chunk
+            chunk.stamp, chunk.finished, chunk.finish_reason = self._received, True, reason
+            chunk.sequence, chunk.text = len(self._pieces), ''
+            chunk.error_code, chunk.error_msg = int(error.code), error.message
+            if self.slo is not None:
+                cancelled = error.code is ErrorCode.CANCELLED
+                request = Request(
+                    self.id, self.slo, self.arrival, 0, 0, error=error.code,
+                    state=State.CANCELLED if cancelled else State.REJECTED,
+                    ended_at=self.arrival, session_id=self.session_id)
+            if self._tokens is not None:
+                self._tokens.publish(chunk)
+        self._finish(request, reason, error.code, error.message)
+
+    def _publish(self, delivery: Delivery) -> bool:
+        chunk, received = self._chunk, self._feedback is not None
         last = delivery.finish_reason is not None
         self._pieces.append(delivery.text)
         if last:
@@ -70,36 +126,26 @@ class Call:
         if self._feedback is not None and (delivery.text or not delivery.error):
             self._feedback(delivery.text, delivery.number, delivery.tokens,
                            _predicted_completion_ms(delivery))
-        if last:
-            self._finish(request, delivery.finish_reason, delivery.error, delivery.message)
         return received
-
-    def refuse(self, error: RequestError, slo: SloClass | None, arrival: float) -> None:
-        """End a request that was refused; `slo` is None when its class is unknown."""
-        chunk = self._chunk
-        chunk.stamp, chunk.finished, chunk.finish_reason = self._received, True, 'error'
-        chunk.error_code, chunk.error_msg = int(error.code), error.message
-        if self._tokens is not None:
-            self._tokens.publish(chunk)
-        request = None
-        if slo is not None:
-            request = Request(self.id, slo, arrival, 0, 0, error=error.code,
-                              state=State.REJECTED, ended_at=arrival,
-                              session_id=self.session_id)
-        self._finish(request, 'error', error.code, error.message)
 
     def _finish(self, request: Request | None, reason: str, error: ErrorCode,
                 message: str) -> None:
+        """Publish the report and complete `done`; without a request there is no report."""
+        self._over = True
         self.text = ''.join(self._pieces)
         self.finish_reason, self.error, self.message = reason, error, message
-        if request is not None:
-            self.report = report_message(request.report(), self.slo_class, self._received,
-                                         reason, error, message)
-            self._reports.publish(self.report)
-        else:
-            self.report.stamp, self.report.finish_reason = self._received, reason
-            self.report.session_id = self.session_id
-            self.report.error_code, self.report.error_msg = int(error), message
+        with logging_faults(f'the report of {self.id}'):
+            report = self.report
+            report.stamp, report.finish_reason = self._received, reason
+            report.error_code, report.error_msg = int(error), message
+            report.session_id = session_hash(self.session_id)
+            if request is not None:
+                self.report = report_message(request.report(), self.slo_class, self._received,
+                                             reason, error, message)
+                if self._reports is not None:
+                    self._reports.publish(self.report)
+        with logging_faults(f'the end of {self.id}'):
+            self._ended(self)
         self.done.set_result(None)
         self._wake()
 

@@ -2,41 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """ROS messages to core objects and back.
 
-Malformed content of a message raises `RequestError`, and nothing else.
+Malformed content of a message raises `RequestError`, and nothing else. The lengths of a message
+are checked before, by `isolation.bounds`; what takes long for a long text runs in a worker.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2s
 import math
 import resource
+import secrets
 import sys
 
 from builtin_interfaces.msg import Time
-
 from slice_ros import msg
 from slice_ros.engine import EngineInfo, ResponseFormat, Sampling
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
+from slice_ros.ros.isolation.bounds import check_size, invalid, MAX_NAME, MAX_STOP_BYTES
 from slice_ros.ros.parameters import Settings
 from slice_ros.serving import ClassSnapshot, Snapshot
 from slice_ros.slo import SloClass, SloReport
 
 ROLES = (msg.ChatMessage.SYSTEM, msg.ChatMessage.USER, msg.ChatMessage.ASSISTANT)
-MAX_STOPS = 16          # stop strings of a request
-MAX_STOP_BYTES = 256    # the longest of them
-MAX_ID = 128            # characters of a request id or a session id
 MAX_LISTED = 64         # live requests in SchedulerState
-
-
-def _invalid(sentence: str) -> RequestError:
-    return RequestError(ErrorCode.INVALID_REQUEST, sentence)
+HASH_BYTES = 6          # of the hash of a session id
+_HASH_KEY = secrets.token_bytes(16)   # of this process, so that nobody can try out likely ids
 
 
 def slo_class(name: str, goal, settings: Settings) -> SloClass:
     """Return the class `name` with the goal's own objectives where it sets some."""
-    slo = settings.classes.get(name)
+    slo = settings.classes.get(name) if len(name) <= MAX_NAME else None
     if slo is None:
         raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
-                           f'there is no class {name!r:.80}: choose one of '
+                           f'there is no class {name[:MAX_NAME]!r}: choose one of '
                            f'{", ".join(settings.classes)}')
     if not (goal.ttft_ms or goal.tpot_ms or goal.deadline_ms):
         return slo
@@ -44,8 +42,8 @@ def slo_class(name: str, goal, settings: Settings) -> SloClass:
     def objective(field: str) -> float:
         value = getattr(goal, field)
         if math.isnan(value) or value < 0:
-            raise _invalid(f'{field} is {value}: give milliseconds above 0, 0 for the objective '
-                           'of the class, or inf for none')
+            raise invalid(f'{field} is {value}: give milliseconds above 0, 0 for the objective '
+                          'of the class, or inf for none')
         if value == 0:
             return getattr(slo, field)
         return 0.0 if math.isinf(value) else value
@@ -56,29 +54,21 @@ def slo_class(name: str, goal, settings: Settings) -> SloClass:
 def messages(goal, settings: Settings) -> list[tuple[str, str]]:
     """Return the conversation of a goal as (role, content) pairs, oldest first."""
     if goal.prompt and goal.messages:
-        raise _invalid('both prompt and messages are given: give one of them')
-    if len(goal.messages) > settings.max_messages:
-        raise _invalid(f'{len(goal.messages)} messages are too many: give '
-                       f'{settings.max_messages} at most')
-    # Characters first: that is quick, and bytes are never fewer.
-    size = len(goal.prompt) + sum(len(m.content) for m in goal.messages)
-    if size <= settings.max_text_bytes:
-        size = len(goal.prompt.encode(errors='replace')) + sum(
-            len(m.content.encode(errors='replace')) for m in goal.messages)
-    if size > settings.max_text_bytes:
-        raise RequestError(ErrorCode.PROMPT_TOO_LONG,
-                           f'the text has {size} bytes: shorten it to {settings.max_text_bytes}')
+        raise invalid('both prompt and messages are given: give one of them')
+    check_size(len(goal.prompt.encode(errors='replace')) + sum(
+        len(message.content.encode(errors='replace')) for message in goal.messages),
+        settings.max_text_bytes)
     if not goal.messages:
         if not goal.prompt.strip():
-            raise _invalid('the prompt is empty: say something in prompt or messages')
+            raise invalid('the prompt is empty: say something in prompt or messages')
         return [('user', goal.prompt)]
     for number, message in enumerate(goal.messages):
         if message.role not in ROLES:
-            raise _invalid(f'messages[{number}].role is {message.role!r:.80}: choose one of '
-                           f'{", ".join(ROLES)}')
+            raise invalid(f'messages[{number}].role is {message.role!r:.80}: choose one of '
+                          f'{", ".join(ROLES)}')
         if message.role != 'assistant' and not message.content.strip():
-            raise _invalid(f'messages[{number}] ({message.role}) is empty: say something or '
-                           'leave it out')
+            raise invalid(f'messages[{number}] ({message.role}) is empty: say something or '
+                          'leave it out')
     return [(message.role, message.content) for message in goal.messages]
 
 
@@ -90,16 +80,14 @@ def sampling(values: msg.SamplingParams) -> Sampling:
             min_p=values.min_p, repetition_penalty=values.repetition_penalty,
             seed=None if values.seed < 0 else values.seed)
     except ValueError as error:
-        raise _invalid(f'sampling.{error}') from error
+        raise invalid(f'sampling.{error}') from error
 
 
 def stops(values: Sequence[str]) -> tuple[str, ...]:
     """Return the texts that end an answer."""
-    if len(values) > MAX_STOPS:
-        raise _invalid(f'{len(values)} stop texts are too many: give {MAX_STOPS} at most')
     for number, text in enumerate(values):
-        if not text or len(text.encode(errors='replace')) > MAX_STOP_BYTES:
-            raise _invalid(f'stop[{number}] must have 1 to {MAX_STOP_BYTES} bytes')
+        if len(text.encode(errors='replace')) > MAX_STOP_BYTES:
+            raise invalid(f'stop[{number}] must have 1 to {MAX_STOP_BYTES} bytes')
     return tuple(values)
 
 
@@ -108,20 +96,22 @@ def response_format(form: msg.ResponseFormat) -> ResponseFormat:
     return ResponseFormat(form.type, tuple(form.choices), form.grammar)
 
 
-def request_id(text: str) -> str:
-    """Return the request id that a caller chose ('' when the node chooses it)."""
-    if len(text) > MAX_ID or not text.isprintable():
-        raise _invalid(f'request_id must be printable and have {MAX_ID} characters at most')
-    return text
-
-
 def session_id(goal) -> str:
     """Return the id of the conversation of a goal ('' for none)."""
-    if len(goal.session_id) > MAX_ID or not goal.session_id.isprintable():
-        raise _invalid(f'session_id must be printable and have {MAX_ID} characters at most')
     if goal.reset_session and not goal.session_id:
-        raise _invalid('reset_session needs a session_id: give the one to forget')
+        raise invalid('reset_session needs a session_id: give the one to forget')
     return goal.session_id
+
+
+def session_hash(session_id: str) -> str:
+    """Return what is published in place of a session id, which opens the session to everybody.
+
+    It is the same for all requests of a session, until the process ends; '' for none.
+    """
+    if not session_id:
+        return ''
+    return blake2s(session_id.encode(errors='replace'), key=_HASH_KEY,
+                   digest_size=HASH_BYTES).hexdigest()
 
 
 def slo_message(slo: SloClass) -> msg.SloClass:
@@ -134,7 +124,8 @@ def report_message(report: SloReport, requested: str, stamp: Time, reason: str,
                    error: ErrorCode, sentence: str) -> msg.SloReport:
     """Return the report of a request for class `requested` that was received at `stamp`."""
     return msg.SloReport(
-        stamp=stamp, request_id=report.request_id, session_id=report.session_id,
+        stamp=stamp, request_id=report.request_id,
+        session_id=session_hash(report.session_id),
         requested_class=requested,
         slo=slo_message(report.slo), served=report.served, attained=report.attained,
         ttft_met=report.ttft_met, tpot_met=report.tpot_met, deadline_met=report.deadline_met,
@@ -186,7 +177,8 @@ def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.Sched
 
 def _request_message(request: Request, now: float) -> msg.RequestStatus:
     return msg.RequestStatus(
-        request_id=request.id, slo_class=request.slo.name, session_id=request.session_id,
+        request_id=request.id, slo_class=request.slo.name,
+        session_id=session_hash(request.session_id),
         state=request.state.value, gated=request.gated, prompt_tokens=request.prompt_tokens,
         cached_tokens=request.cached,
         output_tokens=request.generated, max_tokens=request.max_tokens,

@@ -9,7 +9,6 @@ idle node is OK.
 from collections.abc import Iterable
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-
 from slice_ros import msg
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

@@ -29,7 +29,10 @@ class Host:
         A node that drains still returns its server, which refuses new requests itself.
         """
         if self.server is None:
-            reasons = {'unconfigured': 'the node is not configured: configure and activate it',
+            if self.state == 'draining':
+                raise RequestError(ErrorCode.SHUTTING_DOWN, 'the node ends: start it again')
+            reasons = {'finalized': 'the node is shut down for good: start it again',
+                       'unconfigured': 'the node is not configured: configure and activate it',
                        'failed': f'the model could not be loaded: {self.failure}'}
             raise RequestError(ErrorCode.NOT_READY, reasons.get(
                 self.state, 'the model is still being loaded: try again when get_status says '

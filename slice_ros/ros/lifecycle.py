@@ -11,7 +11,7 @@ manager's time-out (Nav2's `service_timeout`) must be longer than the model take
 """
 
 from collections.abc import Callable
-import logging
+from functools import wraps
 import threading
 
 from lifecycle_msgs.msg import Transition
@@ -21,14 +21,13 @@ from rclpy.node import Node
 from rclpy.service import Service
 from slice_ros.engine import Engine
 from slice_ros.errors import ModelError
-from slice_ros.ros.background import Background
 from slice_ros.ros.host import Host
+from slice_ros.ros.isolation.background import Background
+from slice_ros.ros.isolation.boundary import logging_faults, refusal
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Gate, Server
 from slice_ros.serving.warm.warm_up import warm_up
-
-log = logging.getLogger('slice_ros.ros')
 
 SUCCESS, FAILURE, ERROR = (TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
                            TransitionCallbackReturn.ERROR)
@@ -36,6 +35,8 @@ NAMES = {
     Transition.TRANSITION_CONFIGURE: 'configure', Transition.TRANSITION_ACTIVATE: 'activate',
     Transition.TRANSITION_DEACTIVATE: 'deactivate',
     Transition.TRANSITION_ACTIVE_SHUTDOWN: 'shutdown'}
+
+MAX_LABEL = 80   # characters of a transition's label that are looked at
 
 
 class _Stopped(Exception):
@@ -52,6 +53,16 @@ def change_state_service(node: Node) -> Service:
         if service.service_name == name:
             return service
     raise RuntimeError(f'rclpy lists no service {name} in Node.services')
+
+
+def _logged(transition: Callable) -> Callable:
+    """Have a transition that raises end in an error; rclpy alone would not log why."""
+    @wraps(transition)
+    def logged(self, state) -> TransitionCallbackReturn:
+        with logging_faults(f'the transition {transition.__name__}'):
+            return transition(self, state)
+        return ERROR
+    return logged
 
 
 class Lifecycle(ManagedEntity):
@@ -81,12 +92,14 @@ class Lifecycle(ManagedEntity):
 
     async def start(self) -> bool:
         """Configure and activate; return whether both succeeded."""
-        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-            response = await self._change_state(
-                ChangeState.Request(transition=Transition(id=transition)), ChangeState.Response())
-            if not response.success:
-                return False
-        return True
+        with logging_faults('starting'):
+            for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+                response = await self._change_state(ChangeState.Request(
+                    transition=Transition(id=transition)), ChangeState.Response())
+                if not response.success:
+                    return False
+            return True
+        return False
 
     def serve(self, engine: Engine, latency: LatencyModel) -> None:
         """Configure with an engine that is loaded already, and activate.
@@ -117,14 +130,15 @@ class Lifecycle(ManagedEntity):
 
     async def _change_state(self, request: ChangeState.Request,
                             response: ChangeState.Response) -> ChangeState.Response:
-        name = request.transition.label or NAMES.get(request.transition.id, '')
+        name = request.transition.label[:MAX_LABEL] or NAMES.get(request.transition.id, '')
         if self._changing:
             self._node.get_logger().warning(f'{name or request.transition.id} is refused: another '
                                             'transition is under way')
             return response
         self._changing = True
         try:
-            if name == 'configure' and self._host.server is None:
+            if (name == 'configure' and self._host.server is None
+                    and self._host.state != 'finalized'):
                 await self._background.run(self._load)
             elif name == 'activate' and self._host.state == 'inactive':
                 await self._background.run(self._warm_up)
@@ -161,9 +175,8 @@ class Lifecycle(ManagedEntity):
         except ModelError as error:
             self._host.failure = str(error)
             self._node.get_logger().fatal(f'the model cannot be loaded: {error}')
-        except Exception as error:
-            self._host.failure = f'{type(error).__name__}: {error!s:.200}; the log says more'
-            log.exception('loading failed')
+        except BaseException as error:   # native code may raise more than `Exception`
+            self._host.failure = refusal(error, 'loading the model').message
 
     def _warm_up(self) -> None:
         """Do what the first requests would have to wait for; without it they are served too."""
@@ -177,6 +190,7 @@ class Lifecycle(ManagedEntity):
 
     # -- the transitions as rclpy runs them ----------------------------------------------------
 
+    @_logged
     def on_configure(self, state) -> TransitionCallbackReturn:
         if self.engine is None:
             self._host.state = 'failed'
@@ -192,6 +206,7 @@ class Lifecycle(ManagedEntity):
             f'{decode(1) * 1e3:.0f} ms for 1 request, {decode(8) * 1e3:.0f} ms for 8')
         return SUCCESS
 
+    @_logged
     def on_activate(self, state) -> TransitionCallbackReturn:
         if self._stopping.is_set():
             return FAILURE
@@ -200,6 +215,7 @@ class Lifecycle(ManagedEntity):
         self._node.get_logger().info('ready: requests are served')
         return SUCCESS
 
+    @_logged
     def on_deactivate(self, state) -> TransitionCallbackReturn:
         # After a service call it is drained already.
         if not self._host.server.stop():
@@ -208,11 +224,13 @@ class Lifecycle(ManagedEntity):
         self._host.state = 'inactive'
         return SUCCESS
 
+    @_logged
     def on_cleanup(self, state) -> TransitionCallbackReturn:
         self._host.server = self.engine = self._latency = None
         self._host.state = 'unconfigured'
         return SUCCESS
 
+    @_logged
     def on_shutdown(self, state) -> TransitionCallbackReturn:
         if self._host.server is not None:
             self._host.server.stop()
@@ -220,5 +238,6 @@ class Lifecycle(ManagedEntity):
         self._host.state = 'finalized'
         return SUCCESS
 
+    @_logged
     def on_error(self, state) -> TransitionCallbackReturn:
         return self.on_cleanup(state)

@@ -19,6 +19,7 @@ ANSWER_TIME = 2.0     # seconds to send the last answers, to end the loader, to 
 FLUSH = 0.3           # seconds for the tasks of rclpy and the middleware that follow an answer
 EXIT_FAILED = 1       # the model cannot be loaded
 EXIT_PARAMETERS = 2   # the parameters cannot be used
+EXIT_ROS = 3          # ROS cannot be started: its arguments, the middleware, its security
 
 
 class _ToRos(logging.Handler):
@@ -50,17 +51,14 @@ def main(args: list[str] | None = None) -> int:
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
-    from slice_ros.ros.node import SliceNode
     from slice_ros.ros.parameters import ParameterError
 
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = SliceNode()
-    except ParameterError as error:
-        rclpy.logging.get_logger('slice').fatal(f'parameters: {error}')
-        rclpy.shutdown()
-        return EXIT_PARAMETERS
+        node = _make_node(args)
+    except (ParameterError, RuntimeError) as error:   # rclpy's own are RuntimeErrors
+        rclpy.logging.get_logger('slice').fatal(_why_not(error))
+        rclpy.try_shutdown()
+        return EXIT_PARAMETERS if isinstance(error, ParameterError) else EXIT_ROS
     logger = logging.getLogger('slice_ros')
     logger.addHandler(_ToRos(node.get_logger()))
     logger.setLevel(logging.INFO)
@@ -101,6 +99,33 @@ def main(args: list[str] | None = None) -> int:
     return code
 
 
+def _make_node(args: list[str] | None):
+    """Start ROS and return the node. Raises what rclpy raises, and `ParameterError`."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    from slice_ros.ros.node import SliceNode
+
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    return SliceNode()
+
+
+def _why_not(error: Exception) -> str:
+    """Return one sentence about why there is no node, with what to change."""
+    from slice_ros.errors import one_line
+    from slice_ros.ros.parameters import ParameterError
+
+    # rcl adds the line of its own source.
+    text = one_line(error).partition(', at /')[0].rstrip('.')
+    if isinstance(error, ParameterError):
+        return f'parameters: {text}'
+    if os.environ.get('ROS_SECURITY_ENABLE') == 'true' and 'secur' in text.lower():
+        return (f'ROS_SECURITY_ENABLE is true, and security cannot be used: {text}. Give '
+                'ROS_SECURITY_KEYSTORE a keystore with an enclave for this node, and use a '
+                'middleware that is built with security, which that of the Python wheels is not; '
+                'or unset ROS_SECURITY_ENABLE (docs/security.md)')
+    return f'ROS cannot be started ({type(error).__name__}): {text}'
+
+
 def _answer_all(node) -> None:
     """Let the executor send the answers of the requests that `close` has ended."""
     end = time.monotonic() + ANSWER_TIME
@@ -117,7 +142,7 @@ def _spin(executor, node) -> None:
             return
         except (ExternalShutdownException, ShutdownException):
             return
-        except Exception:  # one failed callback must not stop the others
+        except BaseException:  # one failed callback must not stop the others
             logging.getLogger('slice_ros.ros').exception('a callback failed')
 
 

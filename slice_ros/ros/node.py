@@ -11,6 +11,8 @@ from slice_ros.ros.callers.caller_watch import CallerWatch
 from slice_ros.ros.calls import Call
 from slice_ros.ros.gate_timer import GateTimer
 from slice_ros.ros.host import Host
+from slice_ros.ros.isolation.boundary import guard_services, logging_faults
+from slice_ros.ros.isolation.workers import Workers
 from slice_ros.ros.lifecycle import Lifecycle
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.ros.requests import Requests
@@ -36,10 +38,12 @@ class SliceNode(LifecycleNodeMixin, Node):
         group = self.group = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=group)
         self.host = Host('loading' if settings.autostart else 'unconfigured')
-        self.gate_timer = GateTimer(self, settings.rate_control, self.host.busy, group)
-        self.status = Status(self, self.host, self.live_parameters, group)
-        self.requests = Requests(self, self.host, self.live_parameters, group,
-                                 wake_gate=self.gate_timer.wake, wake_executor=self.wake)
+        self.gate_timer = GateTimer(self, settings.rate_control, lambda: self.requests.busy, group)
+        self.workers = Workers(wake=self.wake)
+        self.status = Status(self, self.host, self.live_parameters, group, self.workers)
+        self.requests = Requests(
+            self, self.host, self.live_parameters, group, self.workers,
+            wake_gate=self.gate_timer.wake, submitted=self._submitted, wake_executor=self.wake)
         self.lifecycle = Lifecycle(self, self.host, self.live_parameters, self.gate_timer.gate,
                                    on_gate=self.status.gate_changed, wake=self.wake)
         self.caller_watch = CallerWatch(self, self.live_parameters, group, self._live_calls,
@@ -47,6 +51,7 @@ class SliceNode(LifecycleNodeMixin, Node):
         self._status_timer = self.create_timer(
             settings.status_period_s, self._report, callback_group=group,
             clock=Clock(clock_type=ClockType.STEADY_TIME))  # also while the node's clock stops
+        guard_services(self)
 
     def _reconfigure(self, before: Settings, after: Settings) -> None:
         """Pass changed parameters to every part that acts on a change."""
@@ -62,13 +67,22 @@ class SliceNode(LifecycleNodeMixin, Node):
         return self.server is not None and self.server.cancel(request_id, why)
 
     def _report(self) -> None:
-        self.status.publish()
-        self.requests.drop_unused_topics()
+        with logging_faults('publishing the status'):
+            self.status.publish()
+        with logging_faults('destroying the topics of a class'):
+            self.requests.drop_unused_topics()
+
+    def _submitted(self) -> None:
+        """Tick as often as a request needs that has just become live; called by a worker."""
+        executor = self.executor
+        if executor is not None and self.settings.rate_control.mode == 'paced':
+            executor.create_task(self.gate_timer.wake)
 
     def on_activate(self, state) -> TransitionCallbackReturn:
         """Run the transition of `lifecycle`; then publish, so that subscribers know at once."""
         result = super().on_activate(state)
-        self.status.publish()
+        with logging_faults('publishing the status'):
+            self.status.publish()
         return result
 
     def wake(self) -> None:
@@ -117,8 +131,10 @@ class SliceNode(LifecycleNodeMixin, Node):
 
     def close(self) -> bool:
         """End live requests, within `shutdown.drain_s`; return whether the server ended."""
+        self.workers.close()
         return self.lifecycle.close()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for the thread that loads or drains; return whether it has ended."""
-        return self.lifecycle.wait(timeout)
+        """Wait for the threads beside the executor; return whether all have ended."""
+        loaded = self.lifecycle.wait(timeout)
+        return self.workers.wait(timeout) and loaded

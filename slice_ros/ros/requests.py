@@ -1,11 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The three ways in: the action, the service and the prompt topics, each a few lines."""
+"""The ways in: the action, the service and the prompt topics, and ~/cancel, each a few lines."""
 
 from collections.abc import Callable
 from functools import partial
 import uuid
-from weakref import WeakSet
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
@@ -18,38 +17,51 @@ from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
 from slice_ros.ros.class_topics import ClassTopics
 from slice_ros.ros.host import Host
+from slice_ros.ros.isolation import bounds
+from slice_ros.ros.isolation.boundary import answering, logging_faults
+from slice_ros.ros.isolation.workers import Workers
 from slice_ros.ros.parameters import Parameters, Settings
+from slice_ros.ros.preparation import Preparation
 from slice_ros.ros.qos import NO_EVENTS, REPORTS, SERVICES, TOKENS
-from slice_ros.serving import Server
-from slice_ros.slo import SloClass
 
 
 class Requests:
     """Submits requests to the server of `host`, and answers their callers.
 
-    No callback waits: a request is submitted, and its answer is a coroutine that continues when
-    the serving loop has ended the request. One executor thread serves any number of goals.
-    `wake_gate` is called before a request is submitted, `wake_executor` after one has ended.
+    No callback waits: a request is read by one of `workers`, and its answer is a coroutine that
+    continues when it has ended. One executor thread serves any number of goals. `wake_gate` is
+    called before a request is read, `submitted` when it has become live (by a worker),
+    `wake_executor` after one has ended.
     """
 
     def __init__(self, node: Node, host: Host, parameters: Parameters, group: CallbackGroup,
-                 wake_gate: Callable[[], None], wake_executor: Callable[[], None]) -> None:
-        self.waiting = 0                      # callers without an answer yet
-        self.calls: WeakSet[Call] = WeakSet()   # those that may still publish, and a few more
+                 workers: Workers, wake_gate: Callable[[], None],
+                 submitted: Callable[[], None], wake_executor: Callable[[], None]) -> None:
+        self.waiting = 0                   # callers without an answer yet
+        self.live: dict[str, Call] = {}    # calls that have not ended, by request id
+        self.preparation = Preparation(workers, submitted)
         self._node, self._host, self._parameters = node, host, parameters
         self._wake_gate, self._wake_executor = wake_gate, wake_executor
         self._reports = node.create_publisher(msg.SloReport, '~/slo_reports', REPORTS,
                                               event_callbacks=NO_EVENTS)
         self._topics = ClassTopics(node, group, self._on_prompt)
-        self._topics.add(parameters.settings.classes)
-        node.create_service(srv.GenerateText, '~/generate_text', self._generate_text,
-                            qos_profile=SERVICES, callback_group=group)
+        for name in parameters.settings.classes:
+            self._topics.create(name)
+        for kind, name, callback in ((srv.GenerateText, 'generate_text', self._generate_text),
+                                     (srv.CancelRequest, 'cancel', self._cancel)):
+            node.create_service(kind, f'~/{name}', callback, qos_profile=SERVICES,
+                                callback_group=group)
         self._action = ActionServer(
             node, Generate, '~/generate', self._never_called, callback_group=group,
             handle_accepted_callback=self._accepted, cancel_callback=self._cancel_goal,
             goal_service_qos_profile=SERVICES, result_service_qos_profile=SERVICES,
             cancel_service_qos_profile=SERVICES, feedback_pub_qos_profile=TOKENS,
             result_timeout=parameters.settings.result_timeout_s)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being read or served."""
+        return bool(self.preparation) or self._host.busy()
 
     def reconfigure(self, before: Settings, after: Settings) -> None:
         """Create the topics of new classes."""
@@ -60,58 +72,57 @@ class Requests:
 
         Call it periodically; see `ClassTopics.drop_unused`.
         """
-        live = {call.slo_class for call in self.calls if not call.done.done()}
+        live = {call.slo_class for call in list(self.live.values())}
         self._topics.drop_unused(live | self._parameters.settings.classes.keys())
 
-    # -- submitting ----------------------------------------------------------------------------
+    # -- taking in -----------------------------------------------------------------------------
 
     def _begin(self, goal, name: str, request_id: str = '', feedback=None) -> Call:
-        """Submit a request of class `name`; the call returned carries any refusal."""
-        slo = refusal = None
+        """Take in a request of class `name`; the call that is returned carries any refusal."""
+        try:
+            call = Call(request_id if request_id and bounds.is_id(request_id)
+                        else str(uuid.uuid4()), name[:bounds.MAX_NAME], self._node.get_clock(),
+                        self._wake_executor, self._ended, feedback)
+            with answering(partial(self._refuse, call), 'taking in a request'):
+                self._take_in(call, goal, name, request_id)
+        finally:
+            bounds.empty(goal)   # whoever received it may keep it for minutes
+        return call
+
+    def _take_in(self, call: Call, goal, name: str, request_id: str) -> None:
+        """Check what lengths alone tell, and leave the rest to a worker. Raises `RequestError`."""
         settings = self._parameters.settings
-        arrival = self._host.server.clock() if self._host.server else 0.0
-        try:
-            request_id = conversions.request_id(request_id)
-        except RequestError as error:
-            request_id, refusal = '', error
-        call = Call(request_id or str(uuid.uuid4()), name, self._node.get_clock(),
-                    self._topics.tokens.get(name), self._reports, self._wake_executor, feedback,
-                    self._topics.speaker(name, settings.language))
-        self.calls.add(call)
-        try:
-            if refusal:
-                raise refusal
-            server = self._host.serving()
-            slo = conversions.slo_class(name, goal, settings)
-            self._submit(server, goal, slo, call, arrival)
-        except RequestError as error:
+        if call.id in self.live:   # nothing is published under the id of another
+            raise bounds.invalid(f'a request with the id {call.id!r} is live: choose another id')
+        self.live[call.id] = call
+        if name in settings.classes:
+            self._topics.create(name)
+        tokens, speaker = self._topics.publishers(call.slo_class, settings.language)
+        call.publish_on(tokens, self._reports, speaker)
+        bounds.check_id('request_id', request_id)
+        server = self._host.serving()
+        call.arrival = server.clock()
+        call.slo = conversions.slo_class(name, goal, settings)
+        bounds.check_request(goal, settings.max_messages, settings.max_text_bytes)
+        call.session_id = conversions.session_id(goal)
+        server.check(1, goal.max_tokens)
+        self._wake_gate()
+        self.preparation.begin(call, bounds.taken(goal), server, settings)
+
+    def _refuse(self, call: Call, error: RequestError) -> None:
+        with logging_faults('logging a refusal'):
             self._node.get_logger().warning(
                 f'request {call.id} is refused: {error.code.name}: {error.message}',
                 throttle_duration_sec=1.0)
-            call.refuse(error, slo, arrival)
-        return call
+        self.preparation.forget(call)
+        call.refuse(error)
 
-    def _submit(self, server: Server, goal, slo: SloClass, call: Call, arrival: float) -> None:
-        """Convert a goal and submit it. Raises `RequestError`."""
-        response_format = conversions.response_format(goal.response_format)
-        sampling, stop = conversions.sampling(goal.sampling), conversions.stops(goal.stop)
-        server.check(1, goal.max_tokens)
-        messages = conversions.messages(goal, self._parameters.settings)
-        call.session_id = conversions.session_id(goal)
-        turn = server.sessions.begin(call.session_id, messages, goal.max_tokens,
-                                     goal.reset_session) if call.session_id else None
-        tokens = turn.tokens if turn else server.engine.encode_chat(messages)
-        self._wake_gate()
-        try:
-            server.submit(slo, tokens, goal.max_tokens, sampling, call, stop=stop,
-                          response_format=response_format, request_id=call.id, arrival=arrival,
-                          turn=turn)
-        except BaseException:
-            if turn:
-                turn.end()
-            raise
+    def _ended(self, call: Call) -> None:
+        """Free the id of a call; called in the thread that ended it."""
+        if self.live.get(call.id) is call:
+            del self.live[call.id]
 
-    async def _ended(self, call: Call) -> None:
+    async def _end_of(self, call: Call) -> None:
         self.waiting += 1
         try:
             await call.done
@@ -121,52 +132,97 @@ class Requests:
     # -- the prompt topics and the service -----------------------------------------------------
 
     def _on_prompt(self, name: str, prompt: msg.Prompt) -> None:
-        self._begin(prompt, name, prompt.request_id)
+        with logging_faults('taking in a prompt'):
+            self._begin(prompt, name, prompt.request_id)
 
     async def _generate_text(self, request, response):
         call = self._begin(request, request.slo_class, request.request_id)
         call.door = 'service'
-        await self._ended(call)
+        await self._end_of(call)
         return _answer(response, call)
 
     # -- the action ----------------------------------------------------------------------------
 
     def _accepted(self, handle: ServerGoalHandle) -> None:
-        feedback = Generate.Feedback()
-
-        def publish(text: str, number: int, tokens: int, predicted_ms: float) -> None:
-            feedback.text, feedback.sequence, feedback.tokens = text, number, tokens
-            feedback.predicted_completion_ms = predicted_ms
-            handle.publish_feedback(feedback)
-        goal = handle.request
-        call = self._begin(goal, goal.slo_class, _request_id(handle), publish)
-        # rclpy keeps the goal with its result for minutes; its text need not stay in memory.
-        goal.prompt, goal.messages, goal.stop = '', [], []
-        goal.response_format = msg.ResponseFormat()
-        handle.execute(partial(self._execute, call))
+        failed = []
+        with answering(failed.append, 'accepting a goal'):
+            call = self._begin(handle.request, handle.request.slo_class, _request_id(handle),
+                               partial(_publish_feedback, handle, Generate.Feedback()))
+            handle.execute(partial(self._execute, call))
+            return
+        handle.execute(partial(_abort, *failed))
 
     async def _execute(self, call: Call, handle: ServerGoalHandle) -> Generate.Result:
-        await self._ended(call)
-        if call.error is ErrorCode.NONE:
-            handle.succeed()
-        elif call.error is ErrorCode.CANCELLED and handle.is_cancel_requested:
-            handle.canceled()
-        else:
-            handle.abort()
-        return _answer(Generate.Result(), call)
+        failed = []
+        with answering(failed.append, 'answering a goal'):
+            await self._end_of(call)
+            result = _answer(Generate.Result(), call)
+            if call.error is ErrorCode.NONE:
+                handle.succeed()
+            elif call.error is ErrorCode.CANCELLED and handle.is_cancel_requested:
+                handle.canceled()
+            else:
+                handle.abort()
+            return result
+        return await _abort(*failed, handle)
 
     async def _never_called(self, handle: ServerGoalHandle) -> Generate.Result:
         raise AssertionError('every goal is executed by a callback of its own')
 
     def _cancel_goal(self, handle: ServerGoalHandle) -> CancelResponse:
-        server = self._host.server
-        if server is not None and server.cancel(_request_id(handle)):
-            return CancelResponse.ACCEPT
+        with logging_faults('cancelling a goal'):
+            if self._cancelled(_request_id(handle), 'cancelled by its caller'):
+                return CancelResponse.ACCEPT
         return CancelResponse.REJECT  # it has ended already
+
+    # -- ~/cancel ------------------------------------------------------------------------------
+
+    async def _cancel(self, request, response):
+        """End requests, and list those that really ended by it once they have."""
+        server, name = self._host.serving(), request.slo_class
+        if bool(request.request_id) == bool(name):
+            raise bounds.invalid('give exactly one of request_id and slo_class')
+        if name and name not in self._parameters.settings.classes:
+            raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
+                               f'there is no class {name[:bounds.MAX_NAME]!r}')
+        if name:
+            why = 'its class was cancelled through ~/cancel'
+            calls = dict(self.live)   # before: one that ends at once is not in it any more
+            ids = [i for i in self.preparation.of_class(name) if self.preparation.cancel(i, why)]
+            ids += server.cancel_class(name, why)
+        else:
+            bounds.check_id('request_id', request.request_id)
+            calls = dict(self.live)
+            ids = [request.request_id] * self._cancelled(request.request_id,
+                                                         'cancelled through ~/cancel')
+        for call in [calls[i] for i in ids if i in calls]:
+            await call.done
+        response.cancelled = [i for i in dict.fromkeys(ids)
+                              if i not in calls or calls[i].error is ErrorCode.CANCELLED]
+        return response
+
+    def _cancelled(self, request_id: str, why: str) -> bool:
+        """End a request; return whether it was live until now."""
+        server = self._host.server
+        return (self.preparation.cancel(request_id, why)
+                or server is not None and server.cancel(request_id, why))
 
 
 def _request_id(handle: ServerGoalHandle) -> str:
     return str(uuid.UUID(bytes=bytes(handle.goal_id.uuid)))
+
+
+def _publish_feedback(handle: ServerGoalHandle, feedback: Generate.Feedback, text: str,
+                      number: int, tokens: int, predicted_ms: float) -> None:
+    feedback.text, feedback.sequence, feedback.tokens = text, number, tokens
+    feedback.predicted_completion_ms = predicted_ms
+    handle.publish_feedback(feedback)
+
+
+async def _abort(error: RequestError, handle: ServerGoalHandle) -> Generate.Result:
+    """Return the result of a goal that failed outside the server; rclpy aborts it."""
+    return Generate.Result(request_id=_request_id(handle), finish_reason='error',
+                           error_code=int(error.code), error_msg=error.message)
 
 
 def _answer(result, call: Call):

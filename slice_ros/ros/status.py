@@ -8,26 +8,30 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from slice_ros import msg, srv
-from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.diagnostics import Diagnostics
 from slice_ros.ros.host import Host
+from slice_ros.ros.isolation import bounds
+from slice_ros.ros.isolation.workers import Workers
 from slice_ros.ros.parameters import Parameters
 from slice_ros.ros.qos import NO_EVENTS, SERVICES, STATE
+from slice_ros.scheduling.admission import Prediction
 from slice_ros.serving import Server, Snapshot
 
 LOG_EVERY = 10.0   # seconds between two log sentences about the gate
 
 
 class Status:
-    """Answers ~/get_status, ~/check_admission and ~/cancel, and publishes state and diagnostics.
+    """Answers ~/get_status and ~/check_admission, and publishes state and diagnostics.
 
-    `publish` and `gate_changed` may be called from any thread.
+    `publish` and `gate_changed` may be called from any thread. One of `workers` reads the prompts
+    of ~/check_admission.
     """
 
-    def __init__(self, node: Node, host: Host, parameters: Parameters,
-                 group: CallbackGroup) -> None:
+    def __init__(self, node: Node, host: Host, parameters: Parameters, group: CallbackGroup,
+                 workers: Workers) -> None:
+        self._workers = workers
         self._node, self._host, self._parameters = node, host, parameters
         self._version = version()
         self._diagnostics = Diagnostics(node.get_fully_qualified_name().lstrip('/'))
@@ -37,7 +41,6 @@ class Status:
             DiagnosticArray, '/diagnostics', 10, event_callbacks=NO_EVENTS)
         for kind, name, callback in (
                 (srv.CheckAdmission, 'check_admission', self._check_admission),
-                (srv.CancelRequest, 'cancel', self._cancel),
                 (srv.GetStatus, 'get_status', self._get_status)):
             node.create_service(kind, f'~/{name}', callback, qos_profile=SERVICES,
                                 callback_group=group)
@@ -77,41 +80,23 @@ class Status:
             response.scheduler = self._state_message(server.snapshot())
         return response
 
-    def _check_admission(self, request, response):
-        settings = self._parameters.settings
-        try:
-            server = self._host.serving()
-            slo = conversions.slo_class(request.slo_class, request, settings)
-            tokens = request.prompt_tokens
-            if request.prompt or request.messages:
-                tokens = len(server.engine.encode_chat(conversions.messages(request, settings)))
-            prediction = server.predict(slo, tokens, request.max_tokens)
-        except RequestError as error:
-            response.reason = response.error_msg = error.message
-            response.error_code = int(error.code)
-            return response
+    async def _check_admission(self, request, response):
+        settings, server = self._parameters.settings, self._host.serving()
+        slo = conversions.slo_class(request.slo_class, request, settings)
+        bounds.check_texts(request, settings.max_messages, settings.max_text_bytes)
+        asked = bounds.taken(request)
+
+        def predict() -> tuple[Prediction, int]:
+            tokens = asked.prompt_tokens
+            if asked.prompt or asked.messages:
+                tokens = len(server.engine.encode_chat(conversions.messages(asked, settings)))
+            return server.predict(slo, tokens, asked.max_tokens), tokens
+        prediction, response.prompt_tokens = await self._workers.compute(
+            predict, settings.server.max_queued, utility=slo.utility,
+            heavy=bounds.text_length(asked) > bounds.HEAVY)
         response.feasible, response.reason = prediction.feasible, prediction.reason
         response.ttft_ms, response.tpot_ms = prediction.ttft * 1e3, prediction.tpot * 1e3
-        response.completion_ms, response.prompt_tokens = prediction.completion * 1e3, tokens
-        return response
-
-    def _cancel(self, request, response):
-        try:
-            server = self._host.serving()
-            if bool(request.request_id) == bool(request.slo_class):
-                raise RequestError(ErrorCode.INVALID_REQUEST,
-                                   'give exactly one of request_id and slo_class')
-            if request.request_id:
-                done = server.cancel(request.request_id, 'cancelled through ~/cancel')
-                response.cancelled = [request.request_id] if done else []
-            elif request.slo_class not in self._parameters.settings.classes:
-                raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
-                                   f'there is no class {request.slo_class!r:.80}')
-            else:
-                response.cancelled = server.cancel_class(
-                    request.slo_class, 'its class was cancelled through ~/cancel')
-        except RequestError as error:
-            response.error_code, response.error_msg = int(error.code), error.message
+        response.completion_ms = prediction.completion * 1e3
         return response
 
     def _engine_message(self, server: Server) -> msg.EngineStatus:

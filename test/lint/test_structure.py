@@ -30,7 +30,7 @@ LAYERS = (
     ('engine',),
     ('serving',),
     ('ros.qos',),
-    ('ros.parameters',),
+    ('ros.parameters', 'ros.isolation'),
     ('ros',),
     ('client',),
     ('examples',),

@@ -13,7 +13,7 @@ import pytest
 from rclpy.parameter import Parameter
 from slice_ros import srv
 from slice_ros.action import Generate
-from slice_ros.ros.background import Background
+from slice_ros.ros.isolation.background import Background
 from slice_ros.ros.node import SliceNode
 
 CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (

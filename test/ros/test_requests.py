@@ -11,6 +11,7 @@ import pytest
 from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.errors import ErrorCode
+from slice_ros.ros.calls import Call
 
 Result = Generate.Result
 SUCCEEDED, CANCELED, ABORTED = (
@@ -170,7 +171,8 @@ def test_calls_that_are_over_are_forgotten(node, caller):
 
     def forgotten():   # except for the last, to which the delivery thread still refers
         gc.collect()
-        return sum(call.done.done() for call in node.requests.calls) <= 1
+        calls = [each for each in gc.get_objects() if isinstance(each, Call)]
+        return sum(call.done.done() for call in calls) <= 1
     wait_until(forgotten)
 
 

@@ -20,7 +20,8 @@ def clean(text):
 def test_a_session_is_one_conversation_whichever_way_it_comes(node, caller):
     first = caller.ask(session_id='ada', prompt='My name is Ada.', max_tokens=12)[1]
     assert first.error_code == Result.NONE, first.error_msg
-    assert first.report.session_id == 'ada'
+    public = first.report.session_id
+    assert public and public != 'ada'
     second = caller.call(caller.text, session_id='ada', prompt='What is my name?', max_tokens=12,
                          slo_class='control')
     report = second.report
@@ -33,7 +34,7 @@ def test_a_session_is_one_conversation_whichever_way_it_comes(node, caller):
     caller.prompts['dialogue'].publish(msg.Prompt(
         request_id='third', session_id='ada', prompt='Thank you.', max_tokens=4))
     third = caller.report_of('third')
-    assert third.reused_tokens > report.prompt_tokens and third.session_id == 'ada'
+    assert third.reused_tokens > report.prompt_tokens and third.session_id == public
     assert caller.call(caller.status).scheduler.sessions == 1
     fresh = caller.ask(session_id='ada', prompt='Hi', max_tokens=4, reset_session=True)[1]
     assert fresh.report.prompt_tokens < first.report.prompt_tokens
@@ -42,12 +43,12 @@ def test_a_session_is_one_conversation_whichever_way_it_comes(node, caller):
 def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
     before = caller.ask(session_id='bob', prompt='My name is Bob.', max_tokens=8)[1].report
     handle = caller.send(session_id='bob', **STORY)
-    wait_until(lambda: any(r.session_id == 'bob' and r.output_tokens for r in
+    wait_until(lambda: any(r.session_id == before.session_id and r.output_tokens for r in
                            caller.call(caller.status).scheduler.requests))
     for more in ({}, {'reset_session': True}):
         busy = caller.ask(session_id='bob', prompt='Hello?', **more)[1]
-        assert busy.error_code == Result.SESSION_BUSY and 'bob' in busy.error_msg
-        assert busy.report.session_id == 'bob'
+        assert busy.error_code == Result.SESSION_BUSY and 'bob' not in str(busy)
+        assert busy.report.session_id == before.session_id
     assert caller.ask(session_id='eve', prompt='Hello?', max_tokens=2)[1].error_code == 0
     get(handle.cancel_goal_async())
     assert get(handle.get_result_async()).result.error_code == Result.CANCELLED

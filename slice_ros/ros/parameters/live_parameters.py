@@ -11,6 +11,7 @@ from rclpy.exceptions import InvalidParameterValueException, ParameterNotDeclare
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from slice_ros.engine import EngineConfig
+from slice_ros.ros.parameters.overrides import MAX_NAME, MOST, unknown_overrides
 from slice_ros.ros.parameters.parameter_specs import (
     class_specs, CLASSES, descriptor, MAX_CLASSES, Spec, SPECS)
 from slice_ros.scheduling.admission import check_rule
@@ -55,21 +56,31 @@ class Parameters:
                  changed: Callable[[Settings, Settings], None]) -> None:
         """Declare every parameter and read them. Raises `ParameterError`."""
         self._node, self._engine_fixed, self._changed = node, engine_fixed, changed
+        self._declaring = False   # rclpy calls back for each declaration: once for all is enough
+        self._declared: set[str] = set()   # classes that have parameters
         names = self._declare(CLASSES)
         values = {spec.name: self._declare(spec) for spec in SPECS}
-        self._add_classes(names, values)
+        for name in dict.fromkeys(names):
+            values.update({spec.name: self._declare(spec) for spec in class_specs(name)})
+            self._declared.add(name)
         self.settings = settings_from(names, values)
         node.add_pre_set_parameters_callback(self._prepare)
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._apply)
+        for sentence in unknown_overrides(node, names):
+            node.get_logger().warning(sentence)
 
-    def _declare(self, spec: Spec) -> object:
+    def _declare(self, spec: Spec, ignore_override: bool = False) -> object:
         try:
             value = self._node.declare_parameter(
-                spec.name, spec.default, descriptor(spec)).value
+                spec.name, spec.default, descriptor(spec), ignore_override).value
         except InvalidParameterValueException as error:
             raise ParameterError(str(error)) from error
-        _check(spec, value)
+        try:
+            _check(spec, value)
+        except ParameterError:
+            self._node.undeclare_parameter(spec.name)
+            raise
         if type(value) is int and type(spec.default) is float:  # `40` in a file means 40.0
             value = float(value)
             self._node.set_parameters([Parameter(spec.name, value=value)])
@@ -79,16 +90,26 @@ class Parameters:
         """Refuse unknown parameters by name; turn integers into doubles where a double is due."""
         missing = [p.name for p in changes if not self._node.has_parameter(p.name)]
         if missing:
-            raise ParameterNotDeclaredException(missing)
+            raise ParameterNotDeclaredException([name[:MAX_NAME] for name in missing[:MOST]])
         return [Parameter(p.name, value=float(p.value))
                 if type(p.value) is int and type(self._node.get_parameter(p.name).value) is float
                 else p for p in changes]
 
-    def _add_classes(self, names: Iterable[str], values: dict[str, object]) -> None:
-        for name in dict.fromkeys(names):
+    def _follow_classes(self, names: Iterable[str]) -> None:
+        """Declare the parameters of new classes, and undeclare those of removed ones."""
+        node = self._node
+        for name in self._declared - set(names):
             for spec in class_specs(name):
-                if not self._node.has_parameter(spec.name):
-                    values[spec.name] = self._declare(spec)
+                if node.has_parameter(spec.name):
+                    node.undeclare_parameter(spec.name)
+        for spec in [spec for name in names for spec in class_specs(name)]:
+            if not node.has_parameter(spec.name):
+                try:
+                    self._declare(spec)
+                except ParameterError as error:   # an override that is out of range
+                    node.get_logger().error(f'{error}: it has its default')
+                    self._declare(spec, ignore_override=True)
+        self._declared = set(names)
 
     def _next(self, changes: Iterable[Parameter]) -> Settings:
         """Return the snapshot that `changes` lead to. Raises `ParameterError`."""
@@ -108,17 +129,20 @@ class Parameters:
 
     def _check(self, changes: list[Parameter]) -> SetParametersResult:
         try:
-            self._next(changes)
+            if not self._declaring:
+                self._next(changes)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _apply(self, changes: list[Parameter]) -> None:
-        names = self._node.get_parameter(CLASSES.name).value
+        if self._declaring:
+            return
+        self._declaring = True
         try:
-            self._add_classes(names, {})  # each declaration calls this method again
-        except ParameterError as error:   # an override for a class that is new, out of range
-            self._node.get_logger().error(f'{error}: the class has its default')
+            self._follow_classes(self._node.get_parameter(CLASSES.name).value)
+        finally:
+            self._declaring = False
         before, self.settings = self.settings, self._next([])
         if self.settings != before:
             self._changed(before, self.settings)

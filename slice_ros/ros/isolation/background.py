@@ -3,12 +3,10 @@
 """One thread for work that takes longer than a callback may take."""
 
 from collections.abc import Callable
-import logging
 import threading
 
 from rclpy.task import Future
-
-log = logging.getLogger('slice_ros.ros')
+from slice_ros.ros.isolation.boundary import logging_faults
 
 
 class Background:
@@ -27,10 +25,8 @@ class Background:
         done: Future = Future()
 
         def body() -> None:
-            try:
+            with logging_faults('a transition'):  # what awaits it checks what is missing
                 work()
-            except Exception:  # the transition that awaits it checks what is missing
-                log.exception('a transition failed')
             done.set_result(None)
             self._wake()
         with self._starting:

@@ -1,0 +1,104 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Between the arrival of a request and its first moment in the server: read in a worker thread.
+
+The executor only checks lengths. What takes longer the more a caller sends runs in a worker:
+conversion, the chat template, tokenising, and the compilation of a grammar.
+"""
+
+from collections.abc import Callable
+import threading
+
+from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.ros import conversions
+from slice_ros.ros.calls import Call
+from slice_ros.ros.isolation.bounds import is_heavy
+from slice_ros.ros.isolation.workers import Work, Workers
+from slice_ros.ros.parameters import Settings
+from slice_ros.serving import Server
+
+
+class Preparation:
+    """The requests that are being read, by id. `submitted` is called when one has become live.
+
+    A call that is cancelled meanwhile ends at once. Its request never becomes live, or, where the
+    server has it in hand already, is cancelled there.
+    """
+
+    def __init__(self, workers: Workers, submitted: Callable[[], None]) -> None:
+        self._workers, self._submitted = workers, submitted
+        self._lock = threading.Lock()
+        self._works: dict[str, tuple[Call, Work]] = {}   # by request id
+
+    def __len__(self) -> int:
+        """Return how many requests are being read."""
+        return len(self._works)
+
+    def begin(self, call: Call, goal, server: Server, settings: Settings) -> None:
+        """Have a worker submit `goal` for `call`, whose class and arrival are known.
+
+        Raises `RequestError`: QUEUE_FULL, SHUTTING_DOWN.
+        """
+        def run() -> None:
+            if self._knows(call):
+                self._prepare(call, goal, server, settings)
+
+        def refuse(error: RequestError) -> None:
+            self.forget(call)
+            call.refuse(error)
+        work = Work(run, refuse, call.slo.utility, call.session_id, is_heavy(goal))
+        with self._lock:
+            self._works[call.id] = call, work
+        try:
+            self._workers.submit(work, settings.server.max_queued)
+        except BaseException:
+            self.forget(call)
+            raise
+
+    def cancel(self, request_id: str, why: str) -> bool:
+        """End a request that is being read; return whether it was."""
+        with self._lock:
+            call, work = self._works.pop(request_id, (None, None))
+        if call is None:
+            return False
+        self._workers.withdraw(work)
+        call.refuse(RequestError(ErrorCode.CANCELLED, why), 'cancelled')
+        return True
+
+    def of_class(self, name: str) -> list[str]:
+        """Return the ids of the requests of a class that are being read."""
+        with self._lock:
+            return [i for i, (call, _) in self._works.items() if call.slo_class == name]
+
+    def _prepare(self, call: Call, goal, server: Server, settings: Settings) -> None:
+        """Convert a goal and submit it; runs in a worker. Raises `RequestError`."""
+        response_format = conversions.response_format(goal.response_format)
+        sampling, stop = conversions.sampling(goal.sampling), conversions.stops(goal.stop)
+        messages = conversions.messages(goal, settings)
+        turn = server.sessions.begin(call.session_id, messages, goal.max_tokens,
+                                     goal.reset_session) if call.session_id else None
+        try:
+            tokens = turn.tokens if turn else server.engine.encode_chat(messages)
+            if not self._knows(call):
+                raise RequestError(ErrorCode.CANCELLED, 'cancelled by its caller')
+            server.submit(call.slo, tokens, goal.max_tokens, sampling, call, stop=stop,
+                          response_format=response_format, request_id=call.id,
+                          arrival=call.arrival, turn=turn)
+        except BaseException:
+            if turn:
+                turn.end()
+            raise
+        if not self.forget(call):   # cancelled while it was submitted
+            server.cancel(call.id)
+        self._submitted()
+
+    def forget(self, call: Call) -> bool:
+        """Forget a call; return whether it was being read until now."""
+        with self._lock:
+            known = self._knows(call)
+            if known:
+                del self._works[call.id]
+            return known
+
+    def _knows(self, call: Call) -> bool:
+        return self._works.get(call.id, (None,))[0] is call   # another may have the same id
