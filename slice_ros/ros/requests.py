@@ -144,12 +144,14 @@ class Requests:
     # -- the action ----------------------------------------------------------------------------
 
     def _accepted(self, handle: ServerGoalHandle) -> None:
-        failed = []
+        call, failed = None, []
         with answering(failed.append, 'accepting a goal'):
             call = self._begin(handle.request, handle.request.slo_class, _request_id(handle),
                                partial(_publish_feedback, handle, Generate.Feedback()))
             handle.execute(partial(self._execute, call))
             return
+        if call is not None:
+            self._cancelled(call.id, 'its goal cannot be executed')
         handle.execute(partial(_abort, *failed))
 
     async def _execute(self, call: Call, handle: ServerGoalHandle) -> Generate.Result:

@@ -213,6 +213,57 @@ def test_a_manager_that_asks_while_it_drains_is_answered_at_once(managed):
     assert get(deactivated, 10.0).success and manager.label == 'inactive'
 
 
+@pytest.mark.parametrize('where', ['the server', 'a start', 'the loader', 'rclpy'])
+def test_a_transition_that_raises_is_answered_and_logged_and_the_next_one_succeeds(
+        managed, engine, latency, monkeypatch, caplog, where):
+    class Panic(BaseException):
+        """As a native library raises it: no `Exception`."""
+
+    def raising(*arguments, **options):
+        raise Panic('unforeseen')
+    node, manager = managed()
+    if where == 'the loader':
+        monkeypatch.setattr('slice_ros.engine.load_engine', raising)
+    elif where == 'the server':
+        monkeypatch.setattr('slice_ros.ros.lifecycle.Server', raising)
+    elif where == 'a start':
+        assert manager.changed(CONFIGURE)
+        monkeypatch.setattr('slice_ros.serving.Server.start', raising)
+    else:
+        monkeypatch.setattr(node.lifecycle, '_complete', raising)
+    assert not get(manager.change(ACTIVATE if where == 'a start' else CONFIGURE), 20).success
+    assert 'Panic: unforeseen' in caplog.text
+    if where == 'the loader':
+        assert 'Panic' in manager.ask(prompt='Hello')[1].error_msg
+    monkeypatch.undo()
+    monkeypatch.setattr('slice_ros.engine.load_engine', lambda config, progress: engine)
+    monkeypatch.setattr(type(engine), 'profile', lambda self, progress=None: latency)
+    if where == 'rclpy':
+        return
+    assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
+    assert manager.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED
+
+
+@pytest.mark.parametrize('transition', [
+    Transition(id=200), Transition(id=ACTIVATE), Transition(label='nonsense'),
+    Transition(label='x' * 1_000_000), Transition(id=CLEANUP, label='activate')])
+def test_a_transition_that_is_refused_or_unknown_is_answered(managed, transition):
+    node, manager = managed()
+    asked = manager.changer.call_async(ChangeState.Request(transition=transition))
+    assert not get(asked, 20).success and manager.label == 'unconfigured'
+    assert manager.changed(CONFIGURE)
+
+
+def test_a_finalized_node_says_so_and_loads_nothing_more(managed):
+    node, manager = managed()
+    assert manager.changed(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert manager.call(manager.status).state == 'finalized'
+    answer = manager.ask(prompt='Hello')[1]
+    assert answer.error_code == Generate.Result.NOT_READY
+    assert 'shut down' in answer.error_msg and 'loaded' not in answer.error_msg
+    assert not manager.changed(CONFIGURE) and node.engine is None
+
+
 def test_a_stop_while_the_loader_is_being_started_waits_for_it(monkeypatch):
     background = Background(lambda: None)
     starting, waited, start = threading.Event(), [], threading.Thread.start
