@@ -4,8 +4,7 @@
 
 from conftest import get, live, wait_until
 import pytest
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.msg import Parameter as ParameterMessage, ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.action.server import ServerGoalHandle
 from rclpy.parameter import Parameter

@@ -78,3 +78,35 @@ def test_a_file_that_is_no_model_is_named_and_ends_with_1(tmp_path):
     (tmp_path / 'model.gguf').write_bytes(b'no model at all')
     code, output = end(start('-p', f'engine.model:={tmp_path / "model.gguf"}'))
     assert code == 1 and 'model.gguf' in output and 'Traceback' not in output, output
+
+
+@pytest.mark.parametrize('files', [(), (
+    'identity_ca.cert.pem', 'cert.pem', 'key.pem', 'permissions_ca.cert.pem', 'governance.p7s',
+    'permissions.p7s')], ids=['no keystore', 'no plug-ins'])
+def test_security_that_cannot_be_enforced_ends_with_3_and_a_sentence(tmp_path, files):
+    """The middleware of the wheels has no security; one that has refuses these files as well."""
+    for name in files:
+        (tmp_path / 'enclaves').mkdir(exist_ok=True)
+        (tmp_path / 'enclaves' / name).write_text('no certificate')
+    code, output = end(start(ROS_SECURITY_ENABLE='true', ROS_SECURITY_STRATEGY='Enforce',
+                             ROS_SECURITY_KEYSTORE=str(tmp_path)))
+    assert code == 3 and 'Traceback' not in output, output
+    assert 'ROS_SECURITY_ENABLE' in output and 'docs/security.md' in output
+
+
+def test_arguments_that_ros_cannot_use_end_with_3_and_a_sentence(tmp_path):
+    code, output = end(start('--params-file', str(tmp_path / 'none.yaml')))
+    assert code == 3 and 'none.yaml' in output and 'Traceback' not in output, output
+
+
+def test_a_typo_in_a_parameter_file_is_warned_of(tmp_path):
+    file = tmp_path / 'slice.yaml'
+    file.write_text('/**:\n  ros__parameters:\n    limits:\n      max_queud: 3\n')
+    process = start('--params-file', str(file))
+    for line in process.stdout:
+        assert 'ready:' not in line
+        if 'limits.max_queud' in line:
+            assert 'limits.max_queued' in line
+            break
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 0

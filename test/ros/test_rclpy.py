@@ -8,8 +8,10 @@ from conftest import get, Spinning
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from slice_ros.action import Generate
 from slice_ros.client.goal_client import GoalClient
+from slice_ros.ros.isolation.bounds import taken
 from slice_ros.ros.lifecycle import change_state_service
 
 RCLPY = f'rclpy {version("rclpy")}'
@@ -39,6 +41,21 @@ def test_the_callback_of_the_change_state_service_can_be_replaced_by_a_coroutine
     caller.destroy_node()
     assert called and response.success, (
         f'{RCLPY} does not await a replaced `Service.callback`, so that transitions cannot wait')
+
+
+def test_a_node_knows_what_was_given_for_its_parameters(ros):
+    node = Node('given', parameter_overrides=[Parameter('nobody.declares', value=1)])
+    given = getattr(node, '_parameter_overrides', None)
+    node.destroy_node()
+    assert given is not None and 'nobody.declares' in given, (
+        f'{RCLPY} has no `Node._parameter_overrides`, so that typos cannot be warned of')
+
+
+def test_a_message_can_be_copied_and_emptied(ros):
+    goal = Generate.Goal(prompt='Hi', stop=['x'], max_tokens=3)
+    content = taken(goal)
+    assert goal == Generate.Goal() and content.prompt == 'Hi' and content.stop == ['x'], (
+        f'{RCLPY}: a message is not as `copy` and `get_fields_and_field_types` expect')
 
 
 def test_a_goal_leaves_one_future_in_the_action_client(ros):
