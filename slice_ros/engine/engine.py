@@ -156,7 +156,8 @@ class Engine:
 
         `clock` is read once, when the device is done; each request is stamped with that time. An
         output is returned for each sequence whose last pending token was fed, in order. Lets
-        errors of the device through; no request has advanced then.
+        errors of the device through; no request has advanced then. A fault in turning a token
+        into text passes through as well, when all requests of the step have advanced.
         """
         tokens = launched.tokens()
         at = clock()

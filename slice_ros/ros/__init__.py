@@ -9,5 +9,6 @@ with `conversions`, and take their quality of service from `qos`. Imports go one
 order.
 
 To change an interface, touch its part and `conversions`; to add a parameter, `parameters/`. A part
-imports no other part: connect them in `node`. Nothing here schedules or computes tokens; scheduling belongs to `slice_ros.serving`.
+imports no other part: connect them in `node`. Nothing here schedules or computes tokens; that
+belongs to `slice_ros.serving`.
 """

@@ -27,6 +27,7 @@ from slice_ros.ros.isolation.boundary import logging_faults, refusal
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Gate, Server
+from slice_ros.serving.live_config import configured_policy
 from slice_ros.serving.warm.warm_up import warm_up
 
 SUCCESS, FAILURE, ERROR = (TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
@@ -113,6 +114,11 @@ class Lifecycle(ManagedEntity):
         if not configured or self._node.trigger_activate() != SUCCESS:
             raise RuntimeError('the node cannot be activated: see the log')
 
+    def check(self, settings: Settings) -> None:
+        """Raise ``ValueError`` when the loaded engine, if any, cannot serve by `settings`."""
+        if self.engine is not None:
+            configured_policy(settings.server, self.engine.info)
+
     def reconfigure(self, before: Settings, after: Settings) -> None:
         """Pass a change of the scheduling parameters to the server."""
         if self._host.server is not None and after.server != before.server:
@@ -182,11 +188,9 @@ class Lifecycle(ManagedEntity):
         """Do what the first requests would have to wait for; without it they are served too."""
         settings = self._parameters.settings
         self._node.get_logger().info('computing what requests begin with ...')
-        try:
+        with logging_faults('the warm-up, without which the first requests are slower,'):
             self._host.server.keep(warm_up(self.engine, self._latency, settings.server,
                                            settings.preambles, self._stopping.is_set))
-        except Exception:
-            log.exception('the warm-up failed: the first requests will be slower')
 
     # -- the transitions as rclpy runs them ----------------------------------------------------
 

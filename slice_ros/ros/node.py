@@ -32,7 +32,8 @@ class SliceNode(LifecycleNodeMixin, Node):
         """Make the node. Raises `ParameterError` when its parameters cannot be used."""
         Node.__init__(self, name, **options)
         self.live_parameters = Parameters(
-            self, lambda: self.lifecycle.engine_fixed, self._reconfigure)
+            self, lambda: self.lifecycle.engine_fixed,
+            lambda settings: self.lifecycle.check(settings), self._reconfigure)
         settings = self.settings
         # Reentrant: in an exclusive group one pending coroutine would block every other callback.
         group = self.group = ReentrantCallbackGroup()

@@ -7,7 +7,7 @@ import math
 
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
-from slice_ros.scheduling.contract import ask_prediction
+from slice_ros.scheduling.contract import ask_prediction, FAULTS, raised
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy
 from slice_ros.scheduling.prediction import missed_objectives, Prediction
@@ -28,7 +28,11 @@ def predict(policy: Policy, now: float, request: Request, live: Sequence[Request
     prediction = ask_prediction(policy, now, request, live, latency)
     if prediction is not None:
         return prediction
-    served = roll_out(policy.fresh(), now, request, live, latency)
+    try:
+        fresh = policy.fresh()
+    except FAULTS as error:
+        raise raised(policy, error) from error
+    served = roll_out(fresh, now, request, live, latency)
     slo, ttft, tpot = served.slo, served.ttft, served.tpot
     if served.state is not State.FINISHED:
         return Prediction(ttft, tpot, math.nan, f'its answer would not end within {STEPS} steps')

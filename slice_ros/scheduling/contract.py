@@ -3,11 +3,15 @@
 """Call a policy and check its answer, so that a fault of a policy is reported with its name."""
 
 from collections.abc import Sequence
+import math
 
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 from slice_ros.scheduling.prediction import Prediction
+
+# What a policy may raise: `sys.exit` in another package must not end a thread of the node.
+FAULTS = (Exception, SystemExit, GeneratorExit)
 
 
 class PolicyError(Exception):
@@ -19,8 +23,8 @@ def plan_step(policy: Policy, now: float, requests: Sequence[Request],
     """Return what `policy` plans, unchecked. Raises `PolicyError` when the policy raises."""
     try:
         return policy.plan(now, requests, latency)
-    except Exception as error:
-        raise _raised(policy, error) from error
+    except FAULTS as error:
+        raise raised(policy, error) from error
 
 
 def check_step(policy: Policy, step: Step, requests: Sequence[Request]) -> None:
@@ -28,16 +32,26 @@ def check_step(policy: Policy, step: Step, requests: Sequence[Request]) -> None:
 
     Raises `PolicyError` when it is no `Step`, names a request that is not live or names one
     twice, decodes one that is not ready, prefills one that is decoding or a number of tokens
-    outside ``1 .. pending``, exceeds the capacity (batch, slots, KV tokens, prefill chunk), does
-    nothing although a request could run, or when ``wake_at`` is no number.
+    outside ``1 .. pending``, decodes more than ``max_batch``, or when ``wake_at`` is no number.
     """
-    if not isinstance(step, Step):
-        raise PolicyError(f'policy {policy.name} returned {step!r:.80}, which is no Step')
     try:
-        fault = (_fault(step, policy.capacity.max_batch, set(requests))
-                 or _over_capacity(step, policy.capacity, requests))
-    except (AttributeError, TypeError) as error:
-        fault = f'returned a step with a field of the wrong type ({error})'
+        if isinstance(step, Step):
+            fault = _fault(step, policy.capacity.max_batch, set(requests))
+        else:
+            fault = f'returned {step!r:.80}, which is no Step'
+    except FAULTS as error:   # whatever a field of it does when it is looked at
+        fault = f'returned a step with a field of the wrong type ({_text(error)})'
+    if fault:
+        raise PolicyError(f'policy {policy.name} {fault}')
+
+
+def check_capacity(policy: Policy, step: Step, requests: Sequence[Request]) -> None:
+    """Check that a `step` that keeps the contract fits the engine, and does something.
+
+    Raises `PolicyError` when it exceeds the slots, the KV tokens or the prefill chunk, or is idle
+    although nothing but this step could ever change anything for the live `requests`.
+    """
+    fault = _over_capacity(step, policy.capacity, requests)
     if fault:
         raise PolicyError(f'policy {policy.name} {fault}')
 
@@ -50,23 +64,46 @@ def ask_prediction(policy: Policy, now: float, request: Request, live: Sequence[
     """
     try:
         prediction = policy.predict(now, request, live, latency)
-    except Exception as error:
-        raise _raised(policy, error) from error
-    if not (prediction is None or isinstance(prediction, Prediction)):
-        raise PolicyError(
-            f'policy {policy.name} predicted {prediction!r:.80}, which is no Prediction')
-    return prediction
+    except FAULTS as error:
+        raise raised(policy, error) from error
+    if prediction is None or isinstance(prediction, Prediction) and _in_numbers(prediction):
+        return prediction
+    raise PolicyError(f'policy {policy.name} predicted what is no Prediction in numbers')
 
 
-def _raised(policy: Policy, error: Exception) -> PolicyError:
-    return PolicyError(f'policy {policy.name} raised {type(error).__name__}: {error}')
+def capacity_ratio(policy: Policy) -> float:
+    """Return the capacity ratio of a policy; NaN if it has none, or its own raises."""
+    try:
+        return float(policy.capacity_ratio)
+    except FAULTS:
+        return math.nan
+
+
+def raised(policy: Policy, error: BaseException) -> PolicyError:
+    """Return the fault of a policy that raised `error`."""
+    return PolicyError(f'policy {policy.name} raised {type(error).__name__}: {_text(error)}')
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f'{error!s:.200}'
+    except FAULTS:
+        return 'it cannot say what'
+
+
+def _in_numbers(prediction: Prediction) -> bool:
+    return isinstance(prediction.reason, str) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool)
+        for value in (prediction.ttft, prediction.tpot, prediction.completion))
 
 
 def _fault(step: Step, max_batch: int, live: set[Request]) -> str:
     """Return what is wrong with `step`, or an empty string."""
-    decode, prefill, others = step.decode, step.prefill, step.evict + step.drop
-    if not (isinstance(decode, tuple) and isinstance(prefill, tuple)):
-        return 'returned a step whose decode or prefill is not a tuple'
+    decode, prefill = step.decode, step.prefill
+    for part in ('decode', 'prefill', 'evict', 'drop'):
+        if not isinstance(getattr(step, part), tuple):
+            return f'returned a step whose {part} is of the wrong type: not a tuple'
+    others = step.evict + step.drop
     if len(decode) > max_batch:
         return f'decodes {len(decode)} requests, over {max_batch}'
     named = {*decode, *others}

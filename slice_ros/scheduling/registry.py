@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, EntryPoint
 from slice_ros.scheduling.baselines.fastserve import FastServe
 from slice_ros.scheduling.baselines.orca import Orca
 from slice_ros.scheduling.baselines.slice_static import SliceStatic
+from slice_ros.scheduling.contract import FAULTS
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.policy_options import make_options
 from slice_ros.scheduling.slice.slice_policy import Slice
@@ -45,7 +46,7 @@ def policy_class(name: str) -> type[Policy]:
     origin = f'{plug_in.value} of {plug_in.dist.name if plug_in.dist else "an unknown package"}'
     try:
         found = plug_in.load()
-    except Exception as error:  # a module of another package can raise anything
+    except FAULTS as error:  # a module of another package can raise anything
         raise ValueError(f'policy {name} ({origin}) cannot be imported: {_line(error)}') from error
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise ValueError(f'policy {name} ({origin}) is no subclass of slice_ros.scheduling.policy.'
@@ -62,11 +63,13 @@ def make_policy(name: str, capacity: Capacity | None = None, **options) -> Polic
     policy_type = policy_class(name)
     try:
         policy = policy_type(capacity or Capacity(), make_options(name, policy_type, options))
+        policy.name = name
     except ValueError:
         raise
-    except Exception as error:  # so can its constructor
+    except FAULTS as error:  # so can its constructor
         raise ValueError(f'policy {name} cannot be made: {_line(error)}') from error
-    policy.name = name
+    if not isinstance(policy, Policy):
+        raise ValueError(f'policy {name} cannot be made: its class makes something else')
     return policy
 
 
@@ -79,5 +82,5 @@ def _plug_ins() -> dict[str, EntryPoint]:
     return found
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split()):.300}'

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from slice_ros.request import Request, State
-from slice_ros.scheduling.contract import check_step, plan_step
+from slice_ros.scheduling.contract import check_step, FAULTS, plan_step, raised
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import AnswerLengths
 from slice_ros.scheduling.policy import Policy, Step
@@ -23,7 +23,8 @@ def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Reques
     call alone. Raises `PolicyError` when it fails.
     """
     mine = _copy(request)
-    going = [_copy(r) for r in live if not r.ended] + [mine]
+    # Copied first: the loop may end a request between two looks at it.
+    going = [copy for copy in map(_copy, live) if not copy.ended] + [mine]
     lengths = AnswerLengths()
     ends = {r: round(lengths.expected(r.generated, r.max_tokens)) for r in going}
     for _ in range(STEPS):
@@ -42,10 +43,17 @@ def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Reques
         for r, state in over:
             r.end(state, now)
             going.remove(r)
-            policy.finished(r)
+            _finished(policy, r)
         if mine.ended:
             break
     return mine
+
+
+def _finished(policy: Policy, request: Request) -> None:
+    try:
+        policy.finished(request)
+    except FAULTS as error:
+        raise raised(policy, error) from error
 
 
 def _seconds(step: Step, latency: LatencyModel) -> float:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Intake:
     """Checks requests and makes them live; any thread may call it.
 
-    `predict` foretells how a request would be served now; `accepting` tells whether the loop
+    `predict` returns how a request would be served now; `accepting` tells whether the loop
     runs.
     """
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving.server_config import ServerConfig
+from slice_ros.serving.sessions import Sessions
 from slice_ros.serving.shared_state import SharedState
 from slice_ros.slo import SloClass
 
@@ -23,7 +24,7 @@ def configured_policy(config: ServerConfig, info: 'EngineInfo') -> Policy:
     return make_policy(config.policy, capacity, **config.policy_options)
 
 
-def reconfigure(shared: SharedState, config: ServerConfig) -> None:
+def reconfigure(shared: SharedState, sessions: Sessions, config: ServerConfig) -> None:
     """Put `config` in force; live requests have their new objectives from the next plan on.
 
     A live request takes the new objectives of its class where it has the class's own.
@@ -32,7 +33,7 @@ def reconfigure(shared: SharedState, config: ServerConfig) -> None:
         before, names = shared.config, shared.class_names()
         for name in shared.class_stats.keys() - set(names):
             del shared.class_stats[name]   # removed earlier: starts anew if it comes back
-        shared.config = config
+        shared.config, sessions.limits = config, config.sessions
         shared.change_objectives(new_objectives(before.classes, config.classes))
 
 

@@ -75,11 +75,11 @@ class Loop:
             except PolicyError as error:
                 log.exception('the live requests are ended')
                 self._end_all(ErrorCode.ENGINE_FAILURE, f'{error}; the log has the details')
-                self.planner.renew()
+                self.planner.replace()
             except Exception:  # the loop outlives every fault: later requests are served
                 log.exception('the serving loop failed; its live requests are ended')
                 self._end_all(ErrorCode.ENGINE_FAILURE, 'the scheduler failed: see the log')
-                self.planner.renew()
+                self.planner.replace()
 
     def _turn(self) -> bool:
         """Run one step, or wait for a reason to run one; return False once stopped."""
@@ -112,7 +112,7 @@ class Loop:
         if changes.objectives:
             for job in jobs.values():
                 job.request.slo = changes.objectives(job.request.slo)
-            self.planner.renew(inherit=True)
+            self.planner.reconfigure()
         for request_id in changes.decided:
             self._end(jobs.pop(request_id), Ending(State.CANCELLED, ErrorCode.CANCELLED))
         return jobs

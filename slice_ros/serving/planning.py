@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import logging
 
 from slice_ros.request import Request
-from slice_ros.scheduling.contract import check_step, plan_step, PolicyError
+from slice_ros.scheduling.contract import (
+    check_capacity, check_step, FAULTS, plan_step, PolicyError)
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 
@@ -21,11 +22,21 @@ class Planner:
         self.policy = make_policy()
         self.failures = 0
 
-    def renew(self, inherit: bool = False) -> None:
-        """Replace the policy; with `inherit` the new one keeps what the earlier one has learnt."""
-        earlier, self.policy = self.policy, self._make()
-        if inherit:
+    def reconfigure(self) -> None:
+        """Replace the policy by the one that is configured now, which keeps what is learnt."""
+        earlier = self.policy
+        try:
+            self.policy = self._make()
             self.policy.inherit(earlier)
+        except FAULTS:
+            self._count('could not take over; it goes on with what it has')
+
+    def replace(self) -> None:
+        """Replace the policy by a new one of its kind, or keep it if none can be made."""
+        try:
+            self.policy = self.policy.fresh()
+        except FAULTS:
+            self._count('cannot be made anew; it stays')
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
         """Return the next step, checked against the contract of policies.
@@ -36,29 +47,33 @@ class Planner:
         try:
             return self._checked(now, requests, latency)
         except PolicyError:  # its state may be damaged: a new one gets one chance
-            self._failed()
+            self._count('failed; it is replaced by a new one')
+            self.replace()
             return self._checked(now, requests, latency)
 
     def finished(self, request: Request) -> None:
         """Have the policy learn from a request that has ended."""
         try:
             self.policy.finished(request)
-        except Exception:
-            self._failed()
+        except FAULTS:
+            self._count('failed; it is replaced by a new one')
+            self.replace()
 
     def on_idle(self) -> None:
         """Notify the policy that no step follows the last one at once."""
         try:
             self.policy.on_idle()
-        except Exception:
-            self._failed()
+        except FAULTS:
+            self._count('failed; it is replaced by a new one')
+            self.replace()
 
     def _checked(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
         step = plan_step(self.policy, now, requests, latency)
         check_step(self.policy, step, requests)
+        check_capacity(self.policy, step, requests)
         return step
 
-    def _failed(self) -> None:
-        log.exception('policy %s failed; it is replaced by a new one', self.policy.name)
+    def _count(self, what: str) -> None:
+        """Log and count a fault of the policy; called where it is handled."""
+        log.exception('policy %s %s', self.policy.name, what)
         self.failures += 1
-        self.renew()

@@ -129,8 +129,7 @@ class Server:
         constructor does; nothing changes then.
         """
         configured_policy(config, self.engine.info)
-        reconfigure(self._shared, config)
-        self.sessions.limits = config.sessions
+        reconfigure(self._shared, self.sessions, config)
 
     def keep(self, pinned: 'PinnedPrefixes') -> None:
         """Compute these prefixes anew whenever requests needed their room and none is live."""
@@ -142,7 +141,7 @@ class Server:
         check_size(self.config, self.engine.info, prompt_tokens, max_tokens)
 
     def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int) -> admission.Prediction:
-        """Foretell how a request would be served if it came now. Raises as `check` does."""
+        """Predict how a request would be served if it came now. Raises as `check` does."""
         self.check(prompt_tokens, max_tokens)
         return self._predict(Request('', slo, self.clock(), prompt_tokens, max_tokens))
 

@@ -76,7 +76,7 @@ class SharedState:
                 left = until - clock()
                 if left <= 0:
                     return
-                self.changed.wait(None if left == math.inf else left)
+                self.changed.wait(min(left, threading.TIMEOUT_MAX))
 
     def end(self, job: Job, ending: Ending, now: float) -> Ending:
         """Take a job out and end its request: as was decided, else as `ending` says.

@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from slice_ros.request import Request, State
+from slice_ros.scheduling.contract import capacity_ratio
 from slice_ros.serving.rate_control import GateWatch
 from slice_ros.serving.shared_state import SharedState
 from slice_ros.serving.stats import ClassStats, LoopStats, percentile
@@ -88,7 +89,7 @@ def take_snapshot(shared: SharedState, planner: 'Planner', gate: GateWatch, sess
     age = gate.age(now) if live else math.inf
     return Snapshot(
         at=now, policy=config.policy, window=config.window, requests=live, classes=classes,
-        capacity_ratio=planner.policy.capacity_ratio, rate_control=gate.mode,
+        capacity_ratio=capacity_ratio(planner.policy), rate_control=gate.mode,
         gate_open=not (live and gate.shut), gate_age=age if age < math.inf else math.nan,
         gated=sum(r.gated for r in live),
         queued=queued, slots_used=sum(r.cached > 0 for r in live),

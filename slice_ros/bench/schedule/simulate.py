@@ -16,7 +16,7 @@ from slice_ros.bench.schedule.noise import Disturbance, Noise
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
-from slice_ros.scheduling.contract import check_step, plan_step, PolicyError
+from slice_ros.scheduling.contract import check_capacity, check_step, plan_step, PolicyError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.slo import SloReport
@@ -113,6 +113,7 @@ class _Simulator:
             step = plan_step(self.policy, self.now, view, self.believed)
             self.result.plan_us.append((perf_counter_ns() - before) / 1e3)
             check_step(self.policy, step, view)
+            check_capacity(self.policy, step, view)
         except PolicyError as error:
             raise PolicyError(f'{error} (at {self.now:.3f} s)') from error
         return step

@@ -15,11 +15,16 @@ from slice_ros.ros.parameters.overrides import MAX_NAME, MOST, unknown_overrides
 from slice_ros.ros.parameters.parameter_specs import (
     class_specs, CLASSES, descriptor, MAX_CLASSES, Spec, SPECS)
 from slice_ros.scheduling.admission import check_rule
-from slice_ros.scheduling.registry import make_policy
+from slice_ros.scheduling.policy_options import option_types
+from slice_ros.scheduling.registry import make_policy, policy_class
 from slice_ros.serving import RateControl, ServerConfig, SessionLimits
 from slice_ros.serving.sessions import Messages
 from slice_ros.serving.warm.preambles import parse_preamble
 from slice_ros.slo import SloClass
+
+# Option of a policy, the parameter that sets it, and the value that leaves it at its default.
+POLICY_OPTIONS = (('capacity_ratio', 'scheduler.capacity_ratio', 0.0),
+                  ('cycle', 'scheduler.cycle_s', 0.0), ('on_miss', 'limits.on_miss', 'continue'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +53,17 @@ class ParameterError(Exception):
 class Parameters:
     """The live parameters of a node: `settings` is the snapshot in force.
 
-    While `engine_fixed()` is true, no parameter of the engine can change. `changed` is called
-    with the snapshots (before, after) when another one has come into force.
+    While `engine_fixed()` is true, no parameter of the engine can change. `check` raises
+    ``ValueError`` for a snapshot that the loaded engine cannot serve by. `changed` is called with
+    the snapshots (before, after) when another one has come into force.
     """
 
     def __init__(self, node: Node, engine_fixed: Callable[[], bool],
+                 check: Callable[[Settings], None],
                  changed: Callable[[Settings, Settings], None]) -> None:
         """Declare every parameter and read them. Raises `ParameterError`."""
         self._node, self._engine_fixed, self._changed = node, engine_fixed, changed
+        self._check_with_engine = check
         self._declaring = False   # rclpy calls back for each declaration: once for all is enough
         self._declared: set[str] = set()   # classes that have parameters
         names = self._declare(CLASSES)
@@ -125,6 +133,10 @@ class Parameters:
             name = next(name for name in changed if name.startswith('engine.'))
             raise ParameterError(f'{name} can be set while the node is unconfigured only: '
                                  'deactivate it and clean it up first')
+        try:
+            self._check_with_engine(settings)
+        except ValueError as error:
+            raise ParameterError(f'scheduler: {error}') from error
         return settings
 
     def _check(self, changes: list[Parameter]) -> SetParametersResult:
@@ -170,16 +182,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
     if not re.fullmatch('[a-z]{2,3}', language):
         raise ParameterError(f"speech.language must be an ISO 639 code ('en', 'de', ...), "
                              f'not {language!r:.80}')
-    options = {option: values[f'scheduler.{parameter}']
-               for option, parameter in (('capacity_ratio', 'capacity_ratio'),
-                                         ('cycle', 'cycle_s'))
-               if values[f'scheduler.{parameter}']}
-    if values['limits.on_miss'] != 'continue':
-        options['on_miss'] = values['limits.on_miss']
-    try:
-        make_policy(values['scheduler.policy'], **options)
-    except ValueError as error:
-        raise ParameterError(f'scheduler: {error}') from error
+    options = _policy_options(values)
     rate = RateControl(**{name: values[f'rate_control.{name}']
                           for name in ('mode', 'period_s', 'stall_s')})
     if rate.stall_s < 4 * rate.period_s:
@@ -218,6 +221,24 @@ def _preamble(name: str, values: Mapping[str, object]) -> Messages:
         return parse_preamble(text)
     except ValueError as error:
         raise ParameterError(f'slo.{name}.preamble {error}') from error
+
+
+def _policy_options(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of the policy that are not its defaults, once one was made with them."""
+    policy = values['scheduler.policy']
+    given = {option: parameter for option, parameter, default in POLICY_OPTIONS
+             if values[parameter] != default}
+    options = {option: values[parameter] for option, parameter in given.items()}
+    try:
+        known = option_types(policy, policy_class(policy))
+        for option, parameter in given.items():
+            if option not in known:
+                raise ParameterError(f'{parameter} is not for the policy {policy}: set it back to '
+                                     'its default first, or choose another policy')
+        make_policy(policy, **options)
+    except ValueError as error:
+        raise ParameterError(f'scheduler: {error}') from error
+    return options
 
 
 def _check(spec: Spec, value: object) -> None:

@@ -75,8 +75,8 @@ SPECS = (
     Spec('limits.max_text_bytes', 65536, 'Bytes of all texts of a request together.',
          1, 1 << 30),
     Spec('limits.max_messages', 256, 'Messages in a conversation.', 1, 1 << 16),
-    Spec('limits.on_miss', 'continue', 'What happens to a request that has missed an objective: '
-         'continue = served as best effort, drop = ends with DEADLINE_MISSED.',
+    Spec('limits.on_miss', 'continue', 'For slice: what happens to a request that has missed an '
+         'objective: continue = served as best effort, drop = ends with DEADLINE_MISSED.',
          choices=('continue', 'drop')),
     Spec('limits.unattended_s', 120.0, 'Time after which a request ends that nobody is there to '
          'receive: no subscriber of its class, and no client of the action or service that it '

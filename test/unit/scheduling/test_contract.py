@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from slice_ros.request import Request, State
-from slice_ros.scheduling.contract import check_step, PolicyError
+from slice_ros.scheduling.contract import check_capacity, check_step, PolicyError
 from slice_ros.scheduling.policy import Capacity, PrefillChunk, Step
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import SloClass
@@ -88,15 +88,15 @@ def small(**limits):
     ({'kv_tokens': 40}, Step(decode=(ONE, TWO), drop=(THREE,)), '')])
 def test_a_step_fits_the_capacity(limits, step, sentence):
     if not sentence:
-        check_step(small(**limits), step, LIVE)
+        check_capacity(small(**limits), step, LIVE)
         return
     with pytest.raises(PolicyError, match=f'^policy orca {sentence}$'):
-        check_step(small(**limits), step, LIVE)
+        check_capacity(small(**limits), step, LIVE)
 
 
 def test_a_policy_that_leaves_everybody_waiting_is_at_fault():
     """Nothing would wake it: no step ends, no time comes, no gate opens."""
     with pytest.raises(PolicyError, match='^policy orca does nothing, and 2 requests wait'):
-        check_step(POLICY, Step(), (NEW, ONE))
-    check_step(POLICY, Step(wake_at=2.0), (NEW, ONE))
-    check_step(POLICY, Step(), (NEW, GATED))
+        check_capacity(POLICY, Step(), (NEW, ONE))
+    check_capacity(POLICY, Step(wake_at=2.0), (NEW, ONE))
+    check_capacity(POLICY, Step(), (NEW, GATED))
