@@ -18,13 +18,20 @@ WITHIN = 5.0   # seconds after the death of a client
 PAUSE = 0.03   # seconds that each step takes longer: the answers outlive their callers
 LIBRARY = """
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from slice_ros.client import SliceClient
 rclpy.init()
 node = rclpy.create_node('planner')
 client = SliceClient(node)
-stream = client.generate('Tell me a long story about a robot in a warehouse.', max_tokens=400,
-                         session_id='day')
-rclpy.spin(node)
+executor = SingleThreadedExecutor()
+executor.add_node(node)
+async def ask():
+    await client.wait_until_ready(60)
+    async for _ in client.generate('Tell me a long story about a robot in a warehouse.',
+                                   max_tokens=400, session_id='day'):
+        pass
+executor.create_task(ask)
+executor.spin()
 """
 
 
