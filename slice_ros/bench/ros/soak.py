@@ -29,7 +29,7 @@ COLD = 5                # more before them, which do not count
 READY_WITHIN = 300.0    # seconds; the first start on a machine converts and profiles the model
 SAMPLE_EVERY = 0.5      # seconds between two looks at the memory of the node
 POLL = 0.05             # seconds between two looks at what the clients report
-STOP_WITHIN = 120.0     # seconds for the last answers when the time is up
+STOP_WITHIN = 320.0     # seconds for the last answers when the time is up
 # Kept results of goals would count as growth for the five minutes for which they are kept. With
 # short contexts every page of the KV cache is in use by the end of the warm-up.
 OPTIONS = ('limits.result_timeout_s:=10', 'engine.max_context:=512')
@@ -234,6 +234,7 @@ def table(figures: dict) -> Table:
     codes = ', '.join(f'{number} {code}' for code, number in figures['codes'].items())
     rows = [('requests sent', f'{figures["sent"]} in {figures["seconds"]:.0f} s', '', None),
             ('  with an answer', f'{figures["ended"]}: {codes}', '', None),
+            ('  the last answer after', f'{figures["longest_wait_s"]:.1f} s', '', None),
             ('  cancelled by their client', str(figures['cancels']), '', None),
             ('  cut by a kill of the node', f'{figures["cut_by_node"]} in '
              f'{figures["node_kills"]} kills', '', None),

@@ -101,6 +101,7 @@ class Tally:
     cancels: int = 0            # requests that were cancelled while they were under way
     cut_by_node: int = 0        # under way when the node was killed
     cut_by_client: int = 0      # under way when their client was killed
+    longest_wait_s: float = 0.0   # from a request to its answer
     node_kills: int = 0
     client_kills: int = 0
     codes: dict[str, int] = field(default_factory=dict)             # of the answers
@@ -128,6 +129,7 @@ class Tally:
             _count(self.unanswered_ways, row['way'])
         else:
             self.ended += 1
+            self.longest_wait_s = max(self.longest_wait_s, row['wait_s'])
             _count(self.codes, row['code'])
 
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 import pytest
 from slice_ros.bench.cli import main
 from slice_ros.bench.ros.soak import table
-from slice_ros.bench.ros.soak_client import ANSWER_WITHIN, CHUNKS_WITHIN, Live
+from slice_ros.bench.ros.soak_client import (
+    ANSWER_WITHIN, CHUNKS_WITHIN, Live, UNAVAILABLE_WITHIN)
 from slice_ros.bench.ros.soak_plan import (
     CANCEL_WITHIN, chunk_faults, CLASSES, Goal, kill_instants, make_plan, missed_bars, Tally,
     UNKNOWN_CLASS, warm_and_last, WAYS)
@@ -63,7 +64,7 @@ def test_a_request_is_over_with_its_answer_and_its_last_chunk():
     assert one.fate(1.0) == 'ended'
     assert one.row('ended') == {
         'number': 7, 'way': 'action', 'fate': 'ended', 'code': 'NONE', 'lost': 0, 'reordered': 0,
-        'cancelled': False, 'twice': False}
+        'wait_s': one.answered_at, 'cancelled': False, 'twice': False}
 
 
 def test_a_last_chunk_that_does_not_come_is_lost():
@@ -88,27 +89,27 @@ def test_a_request_without_an_answer_and_one_with_two():
 
 def test_a_kill_of_the_node_cuts_bare_requests_and_must_be_noticed_by_the_client_library():
     bare, library = live(), live('client')
-    bare.cut = library.cut = True
+    bare.cut_at = library.cut_at = 0.5
     assert bare.fate(1.0) == 'cut' and library.fate(1.0) == ''
-    assert library.fate(10 * ANSWER_WITHIN) == 'unanswered'
+    assert library.fate(1.0 + UNAVAILABLE_WITHIN) == 'unanswered'
     library.answer('NOT_READY')
     assert library.fate(1.0) == 'cut'
 
 
 def row(**changes):
     return {'number': 1, 'way': 'topic', 'fate': 'ended', 'code': 'NONE', 'lost': 0,
-            'reordered': 0, 'cancelled': False, 'twice': False} | changes
+            'reordered': 0, 'wait_s': 1.0, 'cancelled': False, 'twice': False} | changes
 
 
 def test_rows_are_counted():
     tally = Tally()
-    for one in (row(), row(code='QUEUE_FULL'), row(lost=2, reordered=1), row(twice=True),
-                row(cancelled=True, code='CANCELLED'), row(fate='unanswered'),
-                row(fate='cut', lost=5), {'again': True}):
+    for one in (row(), row(code='QUEUE_FULL'), row(lost=2, reordered=1),
+                row(twice=True, wait_s=7.0), row(cancelled=True, code='CANCELLED'),
+                row(fate='unanswered'), row(fate='cut', lost=5), {'again': True}):
         tally.add(one)
     tally.cut_by_client = 3
     assert tally == Tally(ended=5, unanswered=1, ended_twice=2, lost=2, reordered=1, cancels=1,
-                          cut_by_node=1, cut_by_client=3,
+                          longest_wait_s=7.0, cut_by_node=1, cut_by_client=3,
                           codes={'NONE': 3, 'QUEUE_FULL': 1, 'CANCELLED': 1},
                           unanswered_ways={'topic': 1})
     assert tally.over == 10
