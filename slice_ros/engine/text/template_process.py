@@ -70,7 +70,8 @@ def render(template, messages: list[tuple[str, str]], setup: dict) -> dict[str, 
 def describe(error: Exception) -> dict[str, object]:
     """Return the reason of a refusal, and whether the template gave it on purpose."""
     try:
-        reason = ' '.join(str(error)[:4 * _MAX_REASON].split())[:_MAX_REASON]
+        reason = ''.join(c if c.isprintable() else ' ' for c in str(error)[:4 * _MAX_REASON])
+        reason = ' '.join(reason.split())[:_MAX_REASON]
     except Exception:
         reason = ''
     return {'kind': type(error).__name__, 'reason': reason,

@@ -3,11 +3,15 @@
 """Chat templates: as transformers renders them, and unable to harm whatever they contain."""
 
 import os
+from pathlib import Path
 import signal
+import subprocess
+import sys
 from threading import Thread
 import time
 
 import pytest
+from slice_ros.engine.text import chat_template
 from slice_ros.engine.text.chat_template import ChatTemplate
 from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.errors import ErrorCode, RequestError
@@ -105,13 +109,54 @@ def test_a_process_that_died_is_replaced_and_nobody_notices():
         assert encoder.encode_chat(CHAT) == expected
 
 
-def test_a_process_that_stands_still_is_replaced(monkeypatch):
-    monkeypatch.setattr('slice_ros.engine.text.chat_template._PATIENCE_S', 0.3)
+def test_a_process_that_stands_still_is_replaced():
     encoder = encoder_of(PLAIN)
     expected = encoder.encode_chat(CHAT)
+    encoder.template._process._socket.settimeout(0.3)
     os.kill(encoder.template._process._process.pid, signal.SIGSTOP)
     assert 'processor time' in refusal(encoder.encode_chat, CHAT).message
     assert encoder.encode_chat(CHAT) == expected
+
+
+@pytest.mark.parametrize('what', ['\\ud800', '\\u0000', 'a\\n\\rb', '\\x1b[2J'])
+def test_the_sentence_of_a_template_can_be_printed_and_sent(what):
+    error = refusal(encoder_of("{{ raise_exception('no ' + '" + what + "') }}").encode_chat, CHAT)
+    assert error.message.isprintable() and error.message.encode()
+
+
+# A parent with two templates; the second is rendered until its time is over.
+PARENT = """
+from slice_ros.engine.text.chat_template import ChatTemplate
+one = ChatTemplate('x', {}, 99)
+one.render([('user', 'x')])
+two = ChatTemplate('{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}'
+                   '{% endfor %}', {}, 99)
+print(one._process._process.pid, two._process._process.pid, flush=True)
+two.render([('user', 'x')])
+"""
+
+
+def test_no_process_outlives_a_parent_that_is_killed():
+    root = Path(chat_template.__file__).parents[3]
+    parent = subprocess.Popen([sys.executable, '-c', PARENT], stdout=subprocess.PIPE, text=True,
+                              cwd=root)
+    processes = parent.stdout.readline().split()
+    parent.kill()
+    parent.communicate()
+    assert len(processes) == 2
+    for _ in range(200):
+        live = [process for process in processes if is_live(process)]
+        if not live:
+            break
+        time.sleep(0.1)
+    assert not live
+
+
+def is_live(process):
+    try:
+        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
 
 
 def test_the_process_ends_with_its_encoder():

@@ -110,8 +110,9 @@ def stream(text, stop=()):
 # Text of people and of models: replacement characters, flags, families, marks that combine.
 PARTS = st.one_of(
     st.sampled_from([
-        '\ufffd', '\ufffd\ufffd', '🇫🇷', '🇩🇪', '👩\u200d👩\u200d👧', 'e\u0301', 'a\u0308\u0323', '🤖',
-        ' ', '  ', '\n', 'ab', 'aé', '日本', '🤖!', SPECIAL, "don't", '.', '▁', '<0x41>', '##a']),
+        '\ufffd', '\ufffd\ufffd', '🇫🇷', '🇩🇪', '👩\u200d👩\u200d👧', 'e\u0301', 'a\u0308\u0323',
+        '🤖', ' ', '  ', '\n', 'ab', 'aé', '日本', '🤖!', SPECIAL, "don't", '.', '▁', '<0x41>',
+        '##a']),
     st.text(st.characters(exclude_categories=['Cs']), max_size=5))
 TEXTS = st.lists(PARTS, max_size=12).map(''.join)
 
