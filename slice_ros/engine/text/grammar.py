@@ -19,7 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 import numpy as np
 from slice_ros.engine.config import FORMATS, ResponseFormat
 from slice_ros.engine.text.schema_limits import (
-    check_repeats, MAX_BYTES, MAX_REGEX_BYTES, read_schema)
+    check_regex, MAX_BYTES, MAX_REGEX_BYTES, read_schema)
 from slice_ros.errors import ErrorCode, RequestError
 import torch
 
@@ -64,7 +64,7 @@ class Grammars:
         """
         kind, choices, grammar = wanted.kind, wanted.choices, wanted.grammar
         if kind not in FORMATS:
-            raise _invalid(f'type is {kind!r:.80}: choose one of {", ".join(FORMATS)}')
+            raise _invalid(f'type is {kind[:80]!r}: choose one of {", ".join(FORMATS)}')
         if choices and kind != 'choice':
             raise _invalid(f'choices are given, but the type is {kind}: set the type to choice')
         if grammar and kind not in ('json_schema', 'regex'):
@@ -81,7 +81,7 @@ class Grammars:
                 compiled = LLMatcher.grammar_from_regex('|'.join(map(_literally, choices)))
             elif kind == 'regex':
                 _check_size(grammar, MAX_REGEX_BYTES)
-                check_repeats(grammar)
+                check_regex(grammar)
                 # \d is 0 to 9 alone: few programs can read other Unicode digits.
                 compiled = LLMatcher.grammar_from_lark(f'start: /{regex_to_lark(grammar, "d")}/')
             else:

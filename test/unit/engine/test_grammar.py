@@ -175,6 +175,7 @@ def test_a_step_that_fails_leaves_the_answer_where_it_was(byte_engine, monkeypat
     (regex(''), 'empty'), (regex('(('), 'unclosed group'),
     (regex('(?=a)b'), 'look-around'), (regex(r'(a)\1'), 'backreferences'), (regex('a^b'), 'look'),
     (regex('x' * 5000), '4096'), (regex('a{1000000}'), 'repeated'),
+    (regex('(?x)(a{30}#)\\n){30}'), 'flag x'),
     (regex('((((a{100}){100}){100}){100})'), 'repeated'), (regex(r'[^\s\S]'), 'no answer'),
     (regex('(' * 2000 + 'a' + ')' * 2000), 'nest'),
     (ResponseFormat('json_schema', grammar='{a'), 'double quotes'),
