@@ -12,7 +12,7 @@ import numpy as np
 from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
 from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS
 from slice_ros.engine.checkpoints.tensor_files import Outgoing
-from slice_ros.errors import ModelError
+from slice_ros.errors import ModelError, one_line
 
 _PIECE = 1 << 22  # weights converted at a time
 ARCHITECTURES = {'llama': 'llama', 'mistral': 'mistral', 'qwen2': 'qwen2'}
@@ -139,8 +139,9 @@ class GgufFile:
         try:
             return PreTrainedTokenizerFast.from_pretrained(
                 str(self.path.parent), gguf_file=self.path.name, local_files_only=True)
-        except (ValueError, KeyError, OSError, NotImplementedError) as error:
-            raise ModelError(f'{self.path}: its tokenizer cannot be read ({error})') from error
+        except Exception as error:  # transformers raises many types, tokenizers a bare one
+            raise ModelError(f'{self.path}: its tokenizer cannot be read ({one_line(error)})'
+                             ) from error
 
     def _rope(self) -> dict:
         rope = {'rope_type': 'default', 'rope_theta': self._value('rope.freq_base') or 10000.0}

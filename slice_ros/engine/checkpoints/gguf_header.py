@@ -41,10 +41,7 @@ def read_header(path: Path) -> tuple[dict[str, object], list[StoredTensor]]:
         if not path.stat().st_size:
             raise ValueError('it is empty')
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                return _Reader(data).header()
-            except struct.error:
-                raise ValueError('it was cut short, or is damaged') from None
+            return _Reader(data).header()
 
 
 class _Reader:
@@ -73,17 +70,20 @@ class _Reader:
         data = -(-self._at // alignment) * alignment
         return metadata, [self._tensor(data, *entry) for entry in entries]
 
+    def _skip(self, size: int) -> int:
+        """Step over bytes of the file; return where they begin. All else is read through it."""
+        if size > len(self._data) - self._at:
+            raise ValueError('it was cut short, or is damaged')
+        self._at += size
+        return self._at - size
+
     def _take(self, form: str) -> tuple:
-        values = struct.unpack_from(f'<{form}', self._data, self._at)
-        self._at += struct.calcsize(f'<{form}')
-        return values
+        form = f'<{form}'
+        return struct.unpack_from(form, self._data, self._skip(struct.calcsize(form)))
 
     def _string(self) -> str:
-        length, = self._take('Q')
-        if length > len(self._data) - self._at:
-            raise ValueError('a text in it is longer than the file')
-        self._at += length
-        return self._data[self._at - length:self._at].decode()
+        start = self._skip(self._take('Q')[0])
+        return self._data[start:self._at].decode()
 
     def _value(self, kind: int) -> object | None:
         """Return a number, a text or a tuple of numbers, None for another array."""
@@ -93,13 +93,13 @@ class _Reader:
             return self._take(_number(kind))[0]
         kind, count = self._take('IQ')
         if kind == _STRING:
-            length = struct.Struct('<Q').unpack_from
+            length = struct.Struct('<Q')
             for _ in range(count):
-                self._at += 8 + length(self._data, self._at)[0]
+                self._skip(length.unpack_from(self._data, self._skip(length.size))[0])
         elif count <= _MAX_KEPT:
             return self._take(f'{count}{_number(kind)}')
         else:
-            self._at += count * struct.calcsize(_number(kind))
+            self._skip(count * struct.calcsize(_number(kind)))
         return None
 
     def _entry(self) -> tuple[str, tuple[int, ...], int, int]:

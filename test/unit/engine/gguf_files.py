@@ -6,8 +6,11 @@ import gguf
 import numpy as np
 
 
-def write(path, arch, config, state, rope=(), kv_heads=None):
-    """Write float16 tensors; `kv_heads` may be one number a layer."""
+def write(path, arch, config, state, rope=(), kv_heads=None, describe=None):
+    """Write float16 tensors; `kv_heads` may be one number a layer.
+
+    `describe(writer)` may add metadata.
+    """
     heads = config.num_attention_heads
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH.LLAMA if arch == 'llama' else gguf.MODEL_ARCH.QWEN2,
@@ -21,6 +24,8 @@ def write(path, arch, config, state, rope=(), kv_heads=None):
     writer.add_head_count_kv(kv_heads or config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters['rope_theta'])
+    if describe is not None:
+        describe(writer)
     for name, tensor in state.items():
         if name == 'lm_head.weight' and config.tie_word_embeddings:
             continue

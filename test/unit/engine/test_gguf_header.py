@@ -7,6 +7,7 @@ import struct
 
 import gguf
 import gguf_files
+import mutated_gguf
 import numpy as np
 import pytest
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
@@ -68,16 +69,47 @@ def test_damage_is_read_or_refused_and_never_anything_else(file, tmp_path):
         at = numbers.randrange(2000)
         damaged[at:at + 8] = struct.pack('<Q', numbers.choice((0, 1, 2, 1 << 31, (1 << 64) - 1)))
         (tmp_path / 'damaged.gguf').write_bytes(damaged)
-        try:
-            made = GgufFile(tmp_path / 'damaged.gguf')
-            made.config()
-            made.precision()
-            for tensor in made.tensors(np.float16):
-                for piece in tensor.pieces():
-                    assert piece.size
-        except ModelError:
-            refused += 1
+        refused += bool(outcome(tmp_path / 'damaged.gguf'))
     assert 0 < refused < 400
+
+
+def outcome(path):
+    """Return why a file is refused, '' where all of it can be read."""
+    try:
+        made = GgufFile(path)
+        made.config()
+        made.precision()
+        for tensor in made.tensors(np.float16):
+            for piece in tensor.pieces():
+                assert piece.size
+    except ModelError as error:
+        assert len(str(error)) < 1000
+        return str(error)
+    return ''
+
+
+@pytest.mark.parametrize('start', range(0, 1000, 100))
+def test_any_damage_of_a_header_is_read_or_refused(start, tmp_path):
+    path = tmp_path / 'damaged.gguf'
+    whole, header = mutated_gguf.whole_file(path)
+    assert outcome(path) == ''
+    refused = 0
+    for seed in range(start, start + 100):
+        path.write_bytes(mutated_gguf.mutated(whole, header, seed))
+        refused += bool(outcome(path))
+    assert 50 < refused < 100
+
+
+@pytest.mark.parametrize('length', [1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize('before', [b'slice.long', b'tokenizer.ggml.tokens', b'slice.short'])
+def test_lengths_that_no_file_has_are_refused(before, length, tmp_path):
+    whole, _ = mutated_gguf.whole_file(tmp_path / 'whole.gguf')
+    at = whole.index(before) + len(before) + 8  # after the types of the value and its parts
+    for place in (at, at + 8) if before == b'tokenizer.ggml.tokens' else (at,):
+        damaged = bytearray(whole)
+        damaged[place:place + 8] = struct.pack('<Q', length)
+        (tmp_path / 'damaged.gguf').write_bytes(damaged)
+        assert 'cut short' in outcome(tmp_path / 'damaged.gguf')
 
 
 def test_layers_that_differ_are_refused(tmp_path):
