@@ -51,6 +51,9 @@ OF_GOALS = ((requests, '_request_id'), (ServerGoalHandle, 'execute'),
             (ServerGoalHandle, 'publish_feedback'), (ServerGoalHandle, 'succeed'))
 
 
+EVERY = 1000
+
+
 @pytest.fixture
 def fault(monkeypatch):
     """Return a function that makes calls of one name raise, the next `times` of them."""
@@ -149,7 +152,7 @@ def test_a_fault_in_a_service_is_answered_and_logged(
     client = caller.create_client(kind, f'/slice/{service}')
     assert client.wait_for_service(20)
     if owner:
-        fault(owner, name, FAULTS[len(name) % len(FAULTS)])
+        fault(owner, name, FAULTS[len(name) % len(FAULTS)], EVERY)   # the status timer has some
     response = get(client.call_async(kind.Request(**fields)), 20)
     assert 'log' in error_of(response)
     assert 'Traceback' in caplog.text or 'Error' in caplog.text

@@ -141,11 +141,12 @@ def test_a_full_queue_of_unread_requests_refuses_at_once_but_not_the_more_useful
     urgent = caller.send(**NEIGHBOUR)
     wait_until(lambda: any(each.done() for each in waiting))
     assert [each.result().error_code for each in waiting if each.done()] == [Result.QUEUE_FULL]
+    caller.call(caller.canceller, slo_class='dialogue')
     slow.set()
     assert get(urgent.get_result_async()).status == GoalStatus.STATUS_SUCCEEDED
-    assert {get(each).error_code for each in waiting} <= {Result.NONE, Result.QUEUE_FULL}
-    for handle in blocking:
-        assert get(handle.get_result_async()).status == GoalStatus.STATUS_SUCCEEDED
+    assert {get(each).error_code for each in waiting} == {Result.CANCELLED, Result.QUEUE_FULL}
+    codes = {get(handle.get_result_async()).result.error_code for handle in blocking}
+    assert codes == {Result.CANCELLED}
 
 
 def test_heavy_requests_leave_a_thread_to_the_others(node, caller, slow):

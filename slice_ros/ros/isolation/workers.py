@@ -61,7 +61,7 @@ class Workers:
                         'already: try again later, or raise limits.max_queued')
                 self._waiting.remove(dropped)
             self._waiting.append(work)
-            self._changed.notify_all()
+            self._changed.notify()   # where one thread finds no work that may begin, none does
         if dropped is not None:
             with logging_faults('refusing a request'):
                 dropped.refuse(RequestError(
@@ -119,7 +119,8 @@ class Workers:
                 work.run()
             with self._changed:
                 self._running.remove(work)
-                self._changed.notify_all()
+                if self._waiting:
+                    self._changed.notify_all()
             del work   # so that a thread without work keeps no request
 
     def _take(self) -> Work | None:
