@@ -4,6 +4,7 @@
 
 import gc
 import math
+import uuid
 
 from action_msgs.msg import GoalStatus
 from conftest import CLASSES, get, wait_until
@@ -142,7 +143,7 @@ def test_a_bad_prompt_on_a_topic_is_reported_on_the_tokens_topic(caller):
 def test_a_cancelled_goal_stops_computing_and_ends_canceled(node, caller):
     handle = caller.send(**LONG)
     neighbour = caller.send(**NEIGHBOUR)
-    request_id = next(r.id for r in node.server.snapshot().requests if r.max_tokens == 400)
+    request_id = str(uuid.UUID(bytes=bytes(handle.goal_id.uuid)))
     wait_until(lambda: any(c.request_id == request_id for c in caller.chunks['dialogue']))
     request, = (r for r in node.server.snapshot().requests if r.id == request_id)
     assert len(get(handle.cancel_goal_async()).goals_canceling) == 1
