@@ -243,6 +243,8 @@ def _print_summary(console: Console, result: dict) -> None:
     console.print(f'{len(result["inputs"])} inputs; on an idle node the neighbour waits '
                   f'{idle["median_ms"]:.0f} ms, at most {idle["worst_extra_ms"]:.0f} ms more; '
                   f'worst extra wait {result["worst_extra_ms"]:.0f} ms')
+    if idle['worst_extra_ms'] > result['limit_ms']:
+        console.print('The machine is not idle: stop other programs, these waits say nothing.')
     if after:
         console.print(f'resident memory of the node: {before:.0f} MB, then {after:.0f} MB')
     for sentence in result['missed']:

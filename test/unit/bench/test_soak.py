@@ -8,8 +8,7 @@ from dataclasses import asdict
 import pytest
 from slice_ros.bench.cli import main
 from slice_ros.bench.ros.soak import table
-from slice_ros.bench.ros.soak_client import (
-    ANSWER_WITHIN, CHUNKS_WITHIN, Live, UNAVAILABLE_WITHIN)
+from slice_ros.bench.ros.soak_client import ANSWER_WITHIN, CHUNKS_WITHIN, Live, UNAVAILABLE_WITHIN
 from slice_ros.bench.ros.soak_plan import (
     CANCEL_WITHIN, chunk_faults, CLASSES, Goal, kill_instants, make_plan, missed_bars, Tally,
     UNKNOWN_CLASS, warm_and_last, WAYS)
