@@ -45,10 +45,9 @@ def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
     handle = caller.send(session_id='bob', **STORY)
     wait_until(lambda: any(r.session_id == before.session_id and r.output_tokens for r in
                            caller.call(caller.status).scheduler.requests))
-    for more in ({}, {'reset_session': True}):
-        busy = caller.ask(session_id='bob', prompt='Hello?', **more)[1]
-        assert busy.error_code == Result.SESSION_BUSY and 'bob' not in str(busy)
-        assert busy.report.session_id == before.session_id
+    busy = caller.ask(session_id='bob', prompt='Hello?')[1]
+    assert busy.error_code == Result.SESSION_BUSY and 'reset_session' in busy.error_msg
+    assert busy.report.session_id == before.session_id and 'bob' not in str(busy)
     assert caller.ask(session_id='eve', prompt='Hello?', max_tokens=2)[1].error_code == 0
     get(handle.cancel_goal_async())
     assert get(handle.get_result_async()).result.error_code == Result.CANCELLED
@@ -57,6 +56,17 @@ def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
     kept = before.prompt_tokens + before.output_tokens
     assert kept < after.report.prompt_tokens < kept + 20
     assert after.report.reused_tokens >= kept - 32
+
+
+def test_a_reset_ends_the_live_turn(node, caller):
+    handle = caller.send(session_id='rob', **STORY)
+    wait_until(lambda: any(r.session_id == 'rob' and r.output_tokens for r in
+                           caller.call(caller.status).scheduler.requests))
+    fresh = caller.ask(session_id='rob', prompt='Hello?', max_tokens=4, reset_session=True)[1]
+    assert fresh.error_code == Result.NONE
+    ended = get(handle.get_result_async()).result
+    assert ended.error_code == Result.CANCELLED and 'reset' in ended.error_msg
+    assert caller.ask(session_id='rob', prompt='And?', max_tokens=2)[1].report.reused_tokens
 
 
 @pytest.fixture

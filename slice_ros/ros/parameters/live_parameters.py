@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's live parameters: checked as a whole, read as one typed snapshot."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 import re
 
@@ -67,6 +67,7 @@ class Parameters:
         self._declaring = False   # rclpy calls back for each declaration: once for all is enough
         self._declared: set[str] = set()   # classes that have parameters
         names = self._declare(CLASSES)
+        _check_names(names)
         values = {spec.name: self._declare(spec) for spec in SPECS}
         for name in dict.fromkeys(names):
             values.update({spec.name: self._declare(spec) for spec in class_specs(name)})
@@ -124,6 +125,7 @@ class Parameters:
         node, changed = self._node, {p.name: p.value for p in changes}
         names = changed.get(CLASSES.name, node.get_parameter(CLASSES.name).value)
         _check(CLASSES, names)
+        _check_names(names)   # before anything is made of each
         specs = SPECS + tuple(spec for name in names for spec in class_specs(name))
         values = {
             spec.name: node.get_parameter_or(
@@ -163,9 +165,7 @@ class Parameters:
 def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Settings:
     """Check a whole set of values and make the snapshot. Raises `ParameterError`."""
     names = list(names)
-    if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
-        raise ParameterError(f'slo.classes needs 1 to {MAX_CLASSES} names, each only once, '
-                             f'not {names!s:.200}')
+    _check_names(names)
     for spec in SPECS + tuple(spec for name in names for spec in class_specs(name)):
         _check(spec, values[spec.name])
     try:
@@ -221,6 +221,13 @@ def _preamble(name: str, values: Mapping[str, object]) -> Messages:
         return parse_preamble(text)
     except ValueError as error:
         raise ParameterError(f'slo.{name}.preamble {error}') from error
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise `ParameterError` for too many or too few classes, or one that is given twice."""
+    if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+        raise ParameterError(f'slo.classes needs 1 to {MAX_CLASSES} names, each only once, '
+                             f'not {names!s:.200}')
 
 
 def _policy_options(values: Mapping[str, object]) -> dict[str, object]:
