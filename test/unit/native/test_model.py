@@ -145,7 +145,25 @@ def test_more_rows_than_fit_are_run_in_passes(library):
     model = reference('grouped')
     tokens = tokens_of(4, 100)
     want = logits(native(library, model), tokens)
-    np.testing.assert_array_equal(logits(native(library, model, max_rows=16), tokens), want)
+    ours = native(library, model, max_rows=16)
+    np.testing.assert_array_equal(logits(ours, tokens), want)
+    rows = [99, 0, 16, 15, 31, 50, 16]  # in any order
+    got, best = ours.step(tokens, [1] * 100, range(100), rows)
+    np.testing.assert_array_equal(got, want[rows])
+    np.testing.assert_array_equal(best, want[rows].argmax(1))
+
+
+@pytest.mark.parametrize('change', [
+    {'outputs': [100]}, {'outputs': [3, -1]}, {'outputs': [0, 10 ** 6]},
+    {'outputs': range(101)}, {'slots': [0] * 99}, {'slots': [0] * 101},
+    {'positions': range(101)}, {'positions': range(64)}])
+@pytest.mark.parametrize('max_rows', [10, 16, 100])
+def test_a_step_of_several_passes_is_refused_as_one_of_one_pass(library, change, max_rows):
+    ours = native(library, reference('grouped'), max_rows=max_rows)
+    step = {'tokens': tokens_of(4, 100), 'slots': [0] * 100, 'positions': range(100),
+            'outputs': [99]}
+    with pytest.raises(ValueError, match='100 tokens with|the step was refused'):
+        ours.step(**step | change)
 
 
 @pytest.mark.parametrize('weights', ['fp16', 'int4'])

@@ -94,6 +94,27 @@ def test_nonsense_is_refused(library):
         assert library.slice_unpack_row(ctypes.byref(packed.matrix), index, row.ctypes.data) < 0
 
 
+@pytest.mark.parametrize('kind', range(5))
+def test_the_size_of_a_matrix_is_exact_or_refused(library, kind):
+    most, widest = 2 ** 31 - 1, 1 << 26
+    for outputs, inputs in ((most, 32), (16, most), (most, most), (widest + 1, 1), (0, 1),
+                            (1, -1)):
+        assert library.slice_packed_bytes(kind, outputs, inputs) == -1
+    bits = (32, 16, 16, 8 + 0.5, 4 + 1)[kind]  # of a weight, with its share of scales
+    assert library.slice_packed_bytes(kind, widest, widest) == widest * widest * bits / 8
+
+
+def test_a_matrix_beyond_the_largest_is_not_read(library):
+    packed = pack(library, 'fp16', [np.ones((16, 32), np.float32)])
+    row = np.empty(32, np.float32)
+    for outputs, inputs in ((2 ** 31 - 1, 32), (16, 2 ** 31 - 1), (16, 0)):
+        matrix = type(packed.matrix).from_buffer_copy(packed.matrix)
+        matrix.outputs, matrix.inputs = outputs, inputs
+        assert library.slice_unpack_row(ctypes.byref(matrix), 0, row.ctypes.data) == -1
+        assert library.slice_matmul(-1, ctypes.byref(matrix), 1, row.ctypes.data,
+                                    row.ctypes.data) == -1
+
+
 def test_weights_lie_where_the_system_gives_large_pages():
     # Shared memory is mapped in small pages by default, whatever is asked for.
     taken = Arena(1 << 22).take(1 << 20)

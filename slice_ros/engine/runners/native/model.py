@@ -131,6 +131,11 @@ class NativeModel:
         if len(tokens) <= self.max_rows:
             count = self._pass(tokens, slots, positions, outputs)
             return self._logits[:count], self._best[:count]
+        rows = len(tokens)
+        if not rows == len(slots) == len(positions) or not all(
+                0 <= row < rows for row in outputs):
+            raise ValueError(f'{rows} tokens with {len(slots)} slots, {len(positions)} positions '
+                             f'and the outputs {list(outputs)!r:.80}')
         logits = np.empty((len(outputs), self.shape.vocabulary), np.float32)
         best = np.empty(len(outputs), np.int32)
         for first in range(0, len(tokens), self.max_rows):

@@ -52,7 +52,10 @@ int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token, cons
 int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows, const float* in,
                      float* out) {
   const slice::Kernels* kernels = slice::kernels_for(isa);
-  if (!kernels || !matrix || !matrix->data || rows < 1 || !in || !out) return SLICE_BAD_ARGUMENT;
+  if (!kernels || !matrix || !matrix->data || rows < 1 || !in || !out ||
+      !slice::valid_shape(matrix->kind, matrix->outputs, matrix->inputs)) {
+    return SLICE_BAD_ARGUMENT;
+  }
   const int groups = slice::groups_of(matrix->inputs);
   const int stride = groups * slice::kGroup;
   const size_t size = static_cast<size_t>(rows) * stride;

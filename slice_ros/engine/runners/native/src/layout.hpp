@@ -23,17 +23,25 @@ constexpr int kGroup = 32;  // inputs that share a scale
 constexpr int kQuads = kGroup / 4;
 constexpr int kUnit = 2 * kBlock;  // outputs in a unit, the work item of a thread
 
+// Of a matrix. A side times a block fits an int; no model is a hundredth as wide.
+constexpr int kMaxSide = 1 << 26;
+
 static inline size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+static inline bool valid_shape(int kind, int outputs, int inputs) {
+  return kind >= SLICE_F32 && kind <= SLICE_Q4 && outputs > 0 && outputs <= kMaxSide &&
+         inputs > 0 && inputs <= kMaxSide;
+}
+
 static inline bool is_quantized(int kind) { return kind == SLICE_Q8 || kind == SLICE_Q4; }
 
-static inline int groups_of(int inputs) { return (inputs + kGroup - 1) / kGroup; }
+static inline int groups_of(int inputs) { return inputs / kGroup + (inputs % kGroup != 0); }
 
-static inline int blocks_of(int outputs) { return (outputs + kBlock - 1) / kBlock; }
+static inline int blocks_of(int outputs) { return outputs / kBlock + (outputs % kBlock != 0); }
 
-static inline int units_of(int outputs) { return (outputs + kUnit - 1) / kUnit; }
+static inline int units_of(int outputs) { return outputs / kUnit + (outputs % kUnit != 0); }
 
 // Bytes in front of the codes of a quantised block, a whole number of cache lines.
 static inline size_t scale_bytes(int kind, int inputs) {

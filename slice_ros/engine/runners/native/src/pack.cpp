@@ -98,10 +98,6 @@ float quantized_value(int kind, const uint8_t* block, int inputs, int input, int
          half_to_float(scales[(group * 2 + 1) * kBlock + lane]);
 }
 
-bool valid_shape(int kind, int outputs, int inputs) {
-  return kind >= SLICE_F32 && kind <= SLICE_Q4 && outputs > 0 && inputs > 0;
-}
-
 }  // namespace
 
 void unpack_row(const SliceMatrix& matrix, int row, float* out) {
@@ -170,7 +166,8 @@ int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inputs, const ui
 }
 
 int32_t slice_unpack_row(const SliceMatrix* matrix, int32_t row, float* out) {
-  if (!matrix || !matrix->data || !out || row < 0 || row >= matrix->outputs) {
+  if (!matrix || !matrix->data || !out ||
+      !slice::valid_shape(matrix->kind, matrix->outputs, matrix->inputs) || row < 0 || row >= matrix->outputs) {
     return SLICE_BAD_ARGUMENT;
   }
   slice::unpack_row(*matrix, row, out);

@@ -9,16 +9,16 @@
 namespace slice {
 namespace {
 
-bool valid_matrix(const SliceMatrix& matrix, int outputs, int inputs) {
+bool valid_matrix(const SliceMatrix& matrix, int64_t outputs, int64_t inputs) {
   return matrix.data && reinterpret_cast<uintptr_t>(matrix.data) % 64 == 0 &&
-         matrix.kind >= SLICE_F32 && matrix.kind <= SLICE_Q4 && matrix.outputs == outputs &&
+         valid_shape(matrix.kind, matrix.outputs, matrix.inputs) && matrix.outputs == outputs &&
          matrix.inputs == inputs;
 }
 
 bool valid_layer(const SliceModel& model, const SliceLayer& layer) {
-  const int query_width = model.heads * model.head_dim;
-  const int qkv_width = query_width + 2 * model.kv_heads * model.head_dim;
-  const int gate_up = 2 * static_cast<int>(round_up(model.intermediate, kBlock));
+  const int64_t query_width = int64_t{model.heads} * model.head_dim;
+  const int64_t qkv_width = query_width + int64_t{2} * model.kv_heads * model.head_dim;
+  const int64_t gate_up = 2 * static_cast<int64_t>(round_up(model.intermediate, kBlock));
   return layer.attention_norm && layer.mlp_norm &&
          valid_matrix(layer.qkv, qkv_width, model.hidden) &&
          valid_matrix(layer.attention_out, model.hidden, query_width) &&
@@ -53,7 +53,8 @@ bool valid(const SliceModel& model, const SliceCache& cache) {
   }
   return valid_matrix(model.embedding, model.vocabulary, model.hidden) &&
          valid_matrix(model.head, model.vocabulary, model.hidden) && cache.keys && cache.values &&
-         cache.page_table && cache.slots > 0 && cache.pages_per_slot > 0 && cache.pages > 0;
+         cache.page_table && cache.slots > 0 && cache.pages_per_slot > 0 &&
+         cache.pages_per_slot <= kMaxSide / SLICE_PAGE_TOKENS && cache.pages > 0;
 }
 
 Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& kernels,
