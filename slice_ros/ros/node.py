@@ -8,7 +8,6 @@ from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from slice_ros.engine import Engine
 from slice_ros.ros.callers.caller_watch import CallerWatch
-from slice_ros.ros.calls import Call
 from slice_ros.ros.gate_timer import GateTimer
 from slice_ros.ros.host import Host
 from slice_ros.ros.isolation.boundary import guard_services, logging_faults
@@ -47,8 +46,9 @@ class SliceNode(LifecycleNodeMixin, Node):
             wake_gate=self.gate_timer.wake, submitted=self._submitted, wake_executor=self.wake)
         self.lifecycle = Lifecycle(self, self.host, self.live_parameters, self.gate_timer.gate,
                                    on_gate=self.status.gate_changed, wake=self.wake)
-        self.caller_watch = CallerWatch(self, self.live_parameters, group, self._live_calls,
-                                        self._cancel)
+        self.caller_watch = CallerWatch(self, self.live_parameters, group,
+                                        lambda: list(self.requests.live.values()),
+                                        self.requests.cancel)
         self._status_timer = self.create_timer(
             settings.status_period_s, self._report, callback_group=group,
             clock=Clock(clock_type=ClockType.STEADY_TIME))  # also while the node's clock stops
@@ -60,12 +60,6 @@ class SliceNode(LifecycleNodeMixin, Node):
         self.gate_timer.reconfigure(before, after)
         self.requests.reconfigure(before, after)
         self._status_timer.timer_period_ns = int(after.status_period_s * 1e9)
-
-    def _live_calls(self) -> list[Call]:
-        return [call for call in list(self.requests.calls) if not call.done.done()]
-
-    def _cancel(self, request_id: str, why: str) -> bool:
-        return self.server is not None and self.server.cancel(request_id, why)
 
     def _report(self) -> None:
         with logging_faults('publishing the status'):

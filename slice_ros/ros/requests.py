@@ -151,7 +151,7 @@ class Requests:
             handle.execute(partial(self._execute, call))
             return
         if call is not None:
-            self._cancelled(call.id, 'its goal cannot be executed')
+            self.cancel(call.id, 'its goal cannot be executed')
         handle.execute(partial(_abort, *failed))
 
     async def _execute(self, call: Call, handle: ServerGoalHandle) -> Generate.Result:
@@ -173,7 +173,7 @@ class Requests:
 
     def _cancel_goal(self, handle: ServerGoalHandle) -> CancelResponse:
         with logging_faults('cancelling a goal'):
-            if self._cancelled(_request_id(handle), 'cancelled by its caller'):
+            if self.cancel(_request_id(handle), 'cancelled by its caller'):
                 return CancelResponse.ACCEPT
         return CancelResponse.REJECT  # it has ended already
 
@@ -195,15 +195,15 @@ class Requests:
         else:
             bounds.check_id('request_id', request.request_id)
             calls = dict(self.live)
-            ids = [request.request_id] * self._cancelled(request.request_id,
-                                                         'cancelled through ~/cancel')
+            ids = [request.request_id] * self.cancel(request.request_id,
+                                                     'cancelled through ~/cancel')
         for call in [calls[i] for i in ids if i in calls]:
             await call.done
         response.cancelled = [i for i in dict.fromkeys(ids)
                               if i not in calls or calls[i].error is ErrorCode.CANCELLED]
         return response
 
-    def _cancelled(self, request_id: str, why: str) -> bool:
+    def cancel(self, request_id: str, why: str) -> bool:
         """End a request; return whether it was live until now."""
         server = self._host.server
         return (self.preparation.cancel(request_id, why)

@@ -53,7 +53,7 @@ def put(node, caller):
     ({'limits__max_queued': 0}, ('limits.max_queued', '65536')),
     ({'slo__classes': ['control', 'control']}, ('slo.classes',)),
     ({'slo__classes': ['no spaces please']}, ('slo.classes', 'letter')),
-    ({'scheduler__policy': 'orca', 'limits__on_miss': 'drop'}, ('scheduler', 'on_miss')),
+    ({'scheduler__policy': 'orca', 'limits__on_miss': 'drop'}, ('limits.on_miss', 'orca')),
     ({'slo__control__tpot_ms': 40.0, 'scheduler__policy': 'magic'}, ('scheduler.policy',)),
     ({'slo__control__tpot_ms': 'fast'}, ('slo.control.tpot_ms', 'double')),
     ({'limits__max_queued': 2.5}, ('limits.max_queued', 'integer')),

@@ -31,7 +31,7 @@ def used(observer, name):
     """Return what a node does, as the ROS graph knows it, in the form of `allowed`."""
     def names(what):
         found = getattr(observer, f'get_{what}_names_and_types_by_node')(name, '/')
-        return {each for each, _ in found}
+        return {re.sub('/callers/client_.*', '/callers/*', each) for each, _ in found}
     wait_until(lambda: OF_EVERY_NODE <= names('publisher'))
     actions = {'call': names('client'), 'execute': names('service')}
     for way, services in actions.items():
@@ -63,13 +63,14 @@ def test_a_policy_is_of_the_schema_of_sros2(path):
                 assert set(group.attrib.values()) == {'ALLOW'}
                 assert [each.tag for each in group] == [item] * len(group)
                 texts = [each.text for each in group]
-                assert all(re.fullmatch('(~?/[a-z_]+)(/[a-z_]+)*', text) for text in texts)
+                assert all(re.fullmatch(r'(~?/[a-z_]+)(/[a-z_]+)*(/\*)?', text) for text in texts)
                 assert len(texts) == len(set(texts))
 
 
 def test_the_policy_of_the_node_allows_what_it_does_and_no_more(node, caller):
     ways = used(caller, 'slice')
-    ways['subscribe'].add('/clock')   # with use_sim_time only
+    # The first with use_sim_time only, the second while there are clients.
+    ways['subscribe'] |= {'/clock', '/slice/callers/*'}
     assert ways == allowed('slice')
 
 
@@ -81,4 +82,5 @@ def test_the_policy_of_a_planner_allows_the_client_and_no_control_of_the_node(
     assert '/slice/generate' in graph['call']
     requested = {name.rpartition('/')[2] for name in ways['request']}
     assert requested == {'check_admission', 'generate_text', 'get_status'}
-    assert {f'/slice/{name}/prompt' for name in CLASSES} == ways['publish'] - OF_EVERY_NODE
+    prompts = {f'/slice/{name}/prompt' for name in CLASSES}
+    assert ways['publish'] - OF_EVERY_NODE == prompts | {'/slice/callers/*'}
