@@ -42,7 +42,7 @@ def test_a_session_is_one_conversation_whichever_way_it_comes(node, caller):
 
 def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
     before = caller.ask(session_id='bob', prompt='My name is Bob.', max_tokens=8)[1].report
-    handle = caller.send(session_id='bob', **STORY | {'max_tokens': 420})
+    handle = caller.send(session_id='bob', **STORY | {'max_tokens': 400})
     wait_until(lambda: any(r.session_id == before.session_id and r.output_tokens for r in
                            caller.call(caller.status).scheduler.requests))
     busy = caller.ask(session_id='bob', prompt='Hello?')[1]
@@ -59,7 +59,7 @@ def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
 
 
 def test_a_reset_ends_the_live_turn(node, caller):
-    handle = caller.send(session_id='rob', **STORY | {'max_tokens': 420})
+    handle = caller.send(session_id='rob', **STORY | {'max_tokens': 400})
     wait_until(lambda: any(r.session_id and r.output_tokens for r in
                            caller.call(caller.status).scheduler.requests))
     fresh = caller.ask(session_id='rob', prompt='Hello?', max_tokens=4, reset_session=True)[1]
