@@ -46,8 +46,8 @@ class GgufFile:
 
     def config(self) -> dict:
         """Return the model's ``config.json``."""
-        heads = self._need('attention.head_count')
-        hidden = self._need('embedding_length')
+        heads = self._count('attention.head_count')
+        hidden = self._count('embedding_length')
         embedding = self._tensors.get('token_embd.weight')
         if embedding is None:
             raise ModelError(f'{self.path} holds no token embedding: the file is incomplete')
@@ -60,7 +60,7 @@ class GgufFile:
             'intermediate_size': self._need('feed_forward_length'),
             'num_hidden_layers': self._need('block_count'),
             'num_attention_heads': heads,
-            'num_key_value_heads': self._value('attention.head_count_kv') or heads,
+            'num_key_value_heads': self._count('attention.head_count_kv', heads),
             'head_dim': (self._value('attention.key_length')
                          or self._value('rope.dimension_count') or hidden // heads),
             'rms_norm_eps': self._need('attention.layer_norm_rms_epsilon'),
@@ -124,7 +124,7 @@ class GgufFile:
             if paired:
                 # llama.cpp interleaves the two halves that rotary embedding pairs.
                 key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'
-                heads = self._value(f'attention.{key}') or self._need('attention.head_count')
+                heads = self._count(f'attention.{key}', self._count('attention.head_count'))
                 width = values.size // tensor.shape[0]
                 try:
                     values = values.reshape(heads, -1, 2, width).swapaxes(1, 2)
@@ -174,6 +174,13 @@ class GgufFile:
                 raise ModelError(f'{self.path} has layers that differ in {key}: such models '
                                  'cannot be loaded')
             value = value[0]
+        return value
+
+    def _count(self, key: str, default: int | None = None) -> int:
+        value = self._value(key) or default or self._need(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ModelError(f'{self.path}: {self._arch}.{key} is {value!r:.80}, which must be a '
+                             'whole number of at least 1: the file is damaged')
         return value
 
     def _need(self, key: str):

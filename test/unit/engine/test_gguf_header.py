@@ -100,6 +100,23 @@ def test_any_damage_of_a_header_is_read_or_refused(start, tmp_path):
     assert 50 < refused < 100
 
 
+@pytest.mark.parametrize('key', ['attention.head_count', 'embedding_length',
+                                 'attention.head_count_kv'])
+@pytest.mark.parametrize('value', [0, 2.0, -1, True, 'two', float('nan')])
+def test_counts_that_are_none_are_refused(key, value, file):
+    made = GgufFile(file)
+    made._metadata[f'llama.{key}'] = value
+    if (key, value) == ('attention.head_count_kv', 0):  # as many as there are heads
+        assert made.config()['num_key_value_heads'] == made.config()['num_attention_heads']
+        return
+    with pytest.raises(ModelError, match=key):
+        made.config()
+    if 'head_count' in key:
+        with pytest.raises(ModelError, match=key):
+            for tensor in made.tensors(np.float16):
+                list(tensor.pieces())
+
+
 @pytest.mark.parametrize('length', [1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
 @pytest.mark.parametrize('before', [b'slice.long', b'tokenizer.ggml.tokens', b'slice.short'])
 def test_lengths_that_no_file_has_are_refused(before, length, tmp_path):
