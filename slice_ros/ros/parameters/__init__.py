@@ -5,7 +5,7 @@
 A new parameter is a line in `SPECS` and its place in `settings_from`; no other room declares one.
 """
 
-from slice_ros.ros.parameters.live_parameters import (
-    ParameterError, Parameters, Settings, settings_from)
+from slice_ros.ros.parameters.live_parameters import Parameters
+from slice_ros.ros.parameters.settings import ParameterError, Settings, settings_from
 
 __all__ = ['ParameterError', 'Parameters', 'Settings', 'settings_from']
