@@ -97,27 +97,27 @@ class Spinning:
 
 
 class Caller(Node):
-    """A client of every interface of the node; keeps all messages it has received."""
+    """A client of every interface of a node; keeps all messages it has received."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: str = '/slice') -> None:
         super().__init__('caller')
-        self.generate = ActionClient(self, Generate, '/slice/generate',
+        self.generate = ActionClient(self, Generate, f'{server}/generate',
                                      feedback_sub_qos_profile=TOKENS)
-        self.text = self.create_client(srv.GenerateText, '/slice/generate_text',
+        self.text = self.create_client(srv.GenerateText, f'{server}/generate_text',
                                        qos_profile=SERVICES)
-        self.admission = self.create_client(srv.CheckAdmission, '/slice/check_admission')
-        self.canceller = self.create_client(srv.CancelRequest, '/slice/cancel')
-        self.status = self.create_client(srv.GetStatus, '/slice/get_status')
+        self.admission = self.create_client(srv.CheckAdmission, f'{server}/check_admission')
+        self.canceller = self.create_client(srv.CancelRequest, f'{server}/cancel')
+        self.status = self.create_client(srv.GetStatus, f'{server}/get_status')
         self.chunks: dict[str, list[msg.TokenChunk]] = {name: [] for name in CLASSES}
         self.reports: list[msg.SloReport] = []
         self.states: list[msg.SchedulerState] = []
         self.prompts = {}
         for name in CLASSES:
-            self.create_subscription(msg.TokenChunk, f'/slice/{name}/tokens',
+            self.create_subscription(msg.TokenChunk, f'{server}/{name}/tokens',
                                      self.chunks[name].append, TOKENS)
-            self.prompts[name] = self.create_publisher(msg.Prompt, f'/slice/{name}/prompt', 10)
-        self.create_subscription(msg.SloReport, '/slice/slo_reports', self.reports.append, 100)
-        self.create_subscription(msg.SchedulerState, '/slice/scheduler_state',
+            self.prompts[name] = self.create_publisher(msg.Prompt, f'{server}/{name}/prompt', 10)
+        self.create_subscription(msg.SloReport, f'{server}/slo_reports', self.reports.append, 100)
+        self.create_subscription(msg.SchedulerState, f'{server}/scheduler_state',
                                  self.states.append, 10)
 
     def send(self, feedback=None, **goal):
