@@ -111,6 +111,7 @@ def quiet(node, caller, spin):
     caller.ask(prompt='Hello', max_tokens=4, session_id='visitor')
     assert not caller.ask(prompt='Hello', max_tokens=4, deadline_ms=1e-3)[1].report.attained
     handle = caller.send(prompt='Count from one to one thousand.', max_tokens=400)
+    wait_until(lambda: node.server.busy)
     get(handle.cancel_goal_async())
     get(handle.get_result_async())
     wait_until(lambda: not caller.call(caller.status).scheduler.requests)
