@@ -144,7 +144,7 @@ VALUE = Parameter('limits.max_queued', value=40).to_parameter_msg()
     ('set_parameters', SetParameters, {'parameters': [TYPO]}, None, ''),
     ('set_parameters_atomically', SetParametersAtomically, {'parameters': [TYPO]}, None, ''),
     *(('set_parameters', SetParameters, {'parameters': [VALUE]}, *call)
-      for call in ((live_parameters, 'settings_from'), (live_parameters, '_check'),
+      for call in ((live_parameters, 'settings_from'), (live_parameters, 'check_value'),
                    (Parameters, '_follow_classes')))],
     ids=lambda each: getattr(each, '__name__', None))
 def test_a_fault_in_a_service_is_answered_and_logged(
