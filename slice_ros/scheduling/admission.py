@@ -34,6 +34,8 @@ def predict(policy: Policy, now: float, request: Request, live: Sequence[Request
         raise raised(policy, error) from error
     served = roll_out(fresh, now, request, live, latency)
     slo, ttft, tpot = served.slo, served.ttft, served.tpot
+    if served.state is State.FAILED:
+        return Prediction(ttft, tpot, math.nan, f'{policy.name} would refuse it')
     if served.state is not State.FINISHED:
         return Prediction(ttft, tpot, math.nan, f'its answer would not end within {STEPS} steps')
     completion = served.completion

@@ -8,9 +8,15 @@ one by the entry-point group ``slice_ros.policies``: its name, and ``module:Clas
 
 from importlib.metadata import entry_points, EntryPoint
 
+from slice_ros.scheduling.baselines.density import Density
+from slice_ros.scheduling.baselines.edf import Edf
 from slice_ros.scheduling.baselines.fastserve import FastServe
 from slice_ros.scheduling.baselines.orca import Orca
+from slice_ros.scheduling.baselines.priority import Priority
+from slice_ros.scheduling.baselines.sarathi import Sarathi
+from slice_ros.scheduling.baselines.scorpio import Scorpio
 from slice_ros.scheduling.baselines.slice_static import SliceStatic
+from slice_ros.scheduling.baselines.tempo import Tempo
 from slice_ros.scheduling.contract import FAULTS
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.policy_options import make_options
@@ -19,10 +25,16 @@ from slice_ros.scheduling.slice.slice_policy import Slice
 GROUP = 'slice_ros.policies'
 
 POLICIES: dict[str, type[Policy]] = {
+    'density': Density,
+    'edf': Edf,
     'fastserve': FastServe,
     'orca': Orca,
+    'priority': Priority,
+    'sarathi': Sarathi,
+    'scorpio': Scorpio,
     'slice': Slice,
     'slice_static': SliceStatic,
+    'tempo': Tempo,
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from slice_ros.request import Request
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Policy, PrefillChunk, Step
+from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 
 
 def prefill_in_order(requests: Sequence[Request], budget: int) -> list[PrefillChunk]:
@@ -26,11 +26,15 @@ def prefill_in_order(requests: Sequence[Request], budget: int) -> list[PrefillCh
     return chunks
 
 
+def serve_in_order(capacity: Capacity, ranked: Sequence[Request]) -> Step:
+    """Serve the first ``max_batch`` of `ranked` that are not gated, in one step."""
+    batch = [request for request in ranked if not request.gated][:capacity.max_batch]
+    decode = [request for request in batch if request.ready]
+    return fit_step(capacity, ranked, decode, prefill_in_order(batch, capacity.prefill_chunk))
+
+
 class Orca(Policy):
     """First come, first served; the batch is the oldest ``max_batch`` live requests not gated."""
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
-        batch = [request for request in requests if not request.gated][:self.capacity.max_batch]
-        decode = [request for request in batch if request.ready]
-        chunks = prefill_in_order(batch, self.capacity.prefill_chunk)
-        return fit_step(self.capacity, requests, decode, chunks)
+        return serve_in_order(self.capacity, requests)

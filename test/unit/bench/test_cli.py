@@ -82,7 +82,7 @@ def test_a_trace_is_replayed(tmp_path):
 
 
 @pytest.mark.parametrize('flags, sentence', [
-    (['--policies', 'sjf'], "unknown policy 'sjf': choose one of fastserve, orca"),
+    (['--policies', 'sjf'], "unknown policy 'sjf': choose one of density, edf"),
     (['--policies', 'orca:x=1'], 'policy orca'),
     (['--policies', 'slice_static:0.5'], 'expected option=value'),
     (['--policies', 'slice_static:capacity_ratio=7'], 'capacity_ratio must be in'),

@@ -103,5 +103,5 @@ def test_fastserve_refuses_bad_options(option):
 
 @pytest.mark.parametrize('name', ['', 'Orca', 'x' * 1000])
 def test_unknown_policy_is_refused_with_the_names_there_are(name):
-    with pytest.raises(ValueError, match='choose one of fastserve, orca'):
+    with pytest.raises(ValueError, match='choose one of density, edf, fastserve, orca'):
         make_policy(name)

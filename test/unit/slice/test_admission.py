@@ -12,7 +12,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.admission import admit, predict, Prediction
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity
-from slice_ros.scheduling.registry import make_policy
+from slice_ros.scheduling.registry import make_policy, POLICIES
 from slice_ros.scheduling.slice.slice_policy import Slice
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
@@ -100,7 +100,7 @@ def test_no_objectives_can_always_be_met():
     assert predict(policy, 0.0, Request('r', free, 0.0, 100, 100), (), LATENCY).feasible
 
 
-@pytest.mark.parametrize('name', ['orca', 'fastserve', 'slice_static'])
+@pytest.mark.parametrize('name', sorted({*POLICIES} - {'slice'}))
 def test_a_policy_that_cannot_be_asked_is_rolled_out(name):
     ask = Request('r', CONTROL, 5.0, 40, 25)
     prediction = predict(make_policy(name), 5.0, ask, (), LATENCY)
@@ -119,6 +119,13 @@ def test_orca_lets_control_wait_behind_a_full_batch_where_slice_would_serve_it()
     assert 'time to first token would be' in prediction.reason
     assert predict(Slice(Capacity()), 1.0, ask, live, LATENCY).feasible
     assert all(r.generated == 1 and not r.ended for r in live)
+
+
+def test_a_request_that_the_policy_would_refuse_is_infeasible():
+    # 2000 tokens in four chunks take 4 * 20 + 500 ms, and its first token is due within 500 ms.
+    request = Request('r', CONTROL, 0.0, 2000, 25)
+    prediction = predict(make_policy('scorpio'), 0.0, request, (), LATENCY)
+    assert not prediction.feasible and 'scorpio would refuse it' in prediction.reason
 
 
 def test_a_roll_out_that_does_not_end_is_infeasible():
