@@ -16,7 +16,9 @@ from slice_ros.scheduling.policy_options import parse_options
 from slice_ros.scheduling.registry import make_policy, POLICIES, policy_class
 
 # The policies of this package, the default one last: plots show its decode mask.
-DEFAULT_POLICIES = sorted(POLICIES, key=lambda name: (name == 'slice', name))
+ALL_POLICIES = sorted(POLICIES, key=lambda name: (name == 'slice', name))
+# Without a flag: few, since `serve` runs each of them in real time.
+DEFAULT_POLICIES = ['fastserve', 'orca', 'slice_static', 'slice']
 
 
 def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
@@ -32,9 +34,11 @@ def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
                         help='requests a run (default: %(default)s)')
     parser.add_argument('--seeds', type=integers, default=[1, 2, 3], help='(default: 1,2,3)')
     if policies:
-        parser.add_argument('--policies', default=DEFAULT_POLICIES, type=names,
-                            help='comma-separated, each NAME[:OPTION=VALUE...], e.g. '
-                                 'slice_static:capacity_ratio=0.6 (default: those built in)')
+        parser.add_argument('--policies', default=DEFAULT_POLICIES, type=policy_specs,
+                            metavar='all|NAME[:OPTION=VALUE...],...',
+                            help='all that are built in, or comma-separated ones, e.g. '
+                                 'slice_static:capacity_ratio=0.6 '
+                                 f'(default: {",".join(DEFAULT_POLICIES)})')
         parser.add_argument('--plot', type=Path, metavar='OUT.png', help='draw the figures here')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
     parser.add_argument('--max-batch', type=positive_int, default=16,
@@ -90,6 +94,12 @@ def _revealed(arrivals: list[Arrival], reveal: bool) -> tuple[Arrival, ...]:
 def names(text: str) -> list[str]:
     """Split a comma-separated flag."""
     return [part.strip() for part in text.split(',') if part.strip()]
+
+
+def policy_specs(text: str) -> list[str]:
+    """Split a flag of policies, each once; `all` stands for those that are built in."""
+    return list(dict.fromkeys(spec for part in names(text)
+                              for spec in (ALL_POLICIES if part == 'all' else (part,))))
 
 
 def floats(text: str) -> list[float]:

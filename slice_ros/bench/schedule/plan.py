@@ -15,7 +15,7 @@ from rich.table import Table
 from slice_ros.bench.config_files import config_file
 from slice_ros.bench.report import percentile
 from slice_ros.bench.schedule.options import (
-    DEFAULT_POLICIES, names, policy_from_spec, positive_int, positive_ints)
+    DEFAULT_POLICIES, policy_from_spec, policy_specs, positive_int, positive_ints)
 from slice_ros.bench.schedule.simulate import scaled_latency
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import load_profile
@@ -25,8 +25,9 @@ from slice_ros.slo import DEFAULT_CLASSES
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the flags of ``slice_bench plan``."""
-    parser.add_argument('--policies', type=names, default=DEFAULT_POLICIES,
-                        help='comma-separated, with their options (default: those built in)')
+    parser.add_argument('--policies', type=policy_specs, default=DEFAULT_POLICIES,
+                        help='comma-separated, with their options, or all '
+                             f'(default: {",".join(DEFAULT_POLICIES)})')
     parser.add_argument('--live', type=positive_ints, default=[16, 64, 256, 1024, 4096],
                         help='live requests (default: 16,64,256,1024,4096)')
     parser.add_argument('--steps', type=positive_int, default=300,

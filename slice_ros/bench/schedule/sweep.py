@@ -27,6 +27,7 @@ from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.slo import SloReport
 
+COLUMN = 15   # characters that a figure of a policy takes in a table
 DEFAULT_PROFILE = 'rtx4060ti-chatglm2-6b-int4'
 
 
@@ -133,7 +134,8 @@ def run(args: Namespace) -> int:
     loads = list(draw_loads(args, args.slo_scale, args.reveal_lengths))
     runs = [Run(policy, rate, seed, arrivals, latency, capacity, noise, args.model_error)
             for policy in args.policies for rate, seed, arrivals in loads]
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    width = max(120, COLUMN * (len(args.policies) + 2))
+    console = Console(width=None if sys.stdout.isatty() else width)
     rows = sweep(runs, min(args.jobs, len(runs)), console)
     finish(args, rows, f'{args.workload} on {latency.name}', console,
            logged(runs) if args.plot else {})

@@ -60,6 +60,18 @@ def test_flags_change_the_figures(tmp_path):
     assert list(control['classes']) == ['control']
 
 
+def test_all_policies_are_those_built_in_each_once_and_in_columns_of_one_line(tmp_path, capsys):
+    runs = simulate(tmp_path, '--rates', '2', '--seeds', '1,2', '--policies',
+                    'orca,all,sarathi:order=class')
+    assert [run['policy'] for run in runs[::2]] == [
+        'orca', 'density', 'edf', 'fastserve', 'priority', 'sarathi', 'scorpio', 'slice_static',
+        'tempo', 'slice', 'sarathi:order=class']
+    table = capsys.readouterr().out.partition('mean ± standard deviation')[2]
+    (figures,) = [line for line in table.split('plan, median')[0].splitlines()
+                  if line.startswith('│     2 │')][:1]
+    assert figures.count('±') == 11 + 1   # and the bound
+
+
 def test_revealed_lengths_reach_the_policy(tmp_path):
     # A class with a deadline alone is decoded at deadline / max_tokens: the lengths matter.
     flags = ['--rates', '4', '--seeds', '1', '--policies', 'slice_static', '--workload',
