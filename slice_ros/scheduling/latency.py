@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a step takes: decode as a function of batch and context, prefill of tokens and context.
 
+A step has parts: its decode, and each prefill chunk. What every part costs alone, reading the
+weights most of all, a step of several parts pays once.
+
 All times are seconds. A model is a small table that a profile run measured, or a file of
 `config/profiles/`. Batch sizes between the measured ones are interpolated linearly, those beyond
 are extrapolated. The model is refined by the steps that are run (`observe`) and reports its
@@ -14,7 +17,7 @@ from dataclasses import dataclass, field, fields
 import math
 from pathlib import Path
 
-from slice_ros.scheduling.latency_learning import Learning, REPORT
+from slice_ros.scheduling.latency_learning import Learning, REPORT, SharedLearning
 import yaml
 
 
@@ -32,10 +35,15 @@ class LatencyModel:
     prefill_base_ms: float = 0.0      # per chunk
     prefill_token_ms: float = 0.0     # per token fed
     prefill_context_ms: float = 0.0   # per token fed and cached token it reads
+    shared_ms: float = 0.0            # of each part of a step, paid once for all of them
     # Mean |measured / predicted - 1| of the last steps observed; NaN before the first.
     error: float = field(default=math.nan, init=False, compare=False)
     _decode: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
     _prefill: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
+    # Of steps with several parts: what is shared, and their prefills beyond what that explains.
+    _shared: SharedLearning = field(default_factory=SharedLearning, init=False, repr=False,
+                                    compare=False)
+    _beside: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.decode_ms = tuple((int(b), float(ms)) for b, ms in self.decode_ms)
@@ -45,7 +53,7 @@ class LatencyModel:
                 f'{self.name}: decode_ms needs rising batch sizes from 1, got {batches}')
         numbers = [ms for _, ms in self.decode_ms] + [
             self.decode_context_ms, self.prefill_base_ms, self.prefill_token_ms,
-            self.prefill_context_ms]
+            self.prefill_context_ms, self.shared_ms]
         if not all(math.isfinite(x) and x >= 0 for x in numbers):
             raise ValueError(f'{self.name}: times must be finite and not negative')
 
@@ -73,38 +81,81 @@ class LatencyModel:
                 + self.prefill_context_ms * reads) / 1e3
 
     def step(self, batch: int, context: int, chunks: Iterable[tuple[int, int]] = ()) -> float:
-        """Seconds of a mixed step: `batch` decodes and prefill `chunks` (tokens, context)."""
-        return self.decode(batch, context) + sum(self.prefill(n, c) for n, c in chunks)
+        """Seconds of a step: `batch` decodes and prefill `chunks` (tokens, context).
+
+        Each part but the longest saves what is shared, at most all of its time.
+        """
+        parts = self._parts(batch, context, chunks)
+        return sum(parts) - self._saved(parts)
+
+    def _parts(self, batch: int, context: int, chunks: Iterable[tuple[int, int]]) -> list[float]:
+        """Return the seconds that the decode and each chunk would take alone, without zeros."""
+        parts = [self.decode(batch, context), *[self.prefill(n, c) for n, c in chunks]]
+        return [part for part in parts if part > 0]
+
+    def _saved(self, parts: list[float]) -> float:
+        if not self.shared_ms or len(parts) < 2:
+            return 0.0
+        shared = self.shared_ms / 1e3
+        return sum([min(part, shared) for part in parts]) - min(max(parts), shared)
 
     def observe(self, batch: int, context: int, chunks: Iterable[tuple[int, int]],
                 seconds: float) -> float:
         """Learn from a step that took `seconds`; the other arguments are those of `step`.
 
         Return what `step` predicted before. The terms of the model are corrected in place. A
-        step with decodes and prefills corrects the prefill terms alone: the time of its decode
-        part is taken from the model.
+        step of one part corrects the terms of that part, a step of several parts what they
+        share: their own times are taken from the model.
         """
         chunks = tuple(chunks)
-        decode = self.decode(batch, context)
-        prefill = sum(self.prefill(n, c) for n, c in chunks)
-        predicted = decode + prefill
+        parts = self._parts(batch, context, chunks)
+        predicted = sum(parts) - self._saved(parts)
         if not (0 < seconds < math.inf and predicted > 0):
             return predicted
         wrong = abs(seconds / predicted - 1)
         self.error = (wrong if math.isnan(self.error)
                       else self.error + REPORT * (wrong - self.error))
-        if prefill > 0:
-            # However long the decode part took, some of the time was the prefill's.
-            rest = max(seconds - decode, 0.1 * seconds)
-            self._learn_prefill(chunks, prefill, *self._prefill.correction(rest, prefill))
-        else:
+        decode = self.decode(batch, context)
+        if len(parts) > 1:
+            self._learn_shared(parts, decode, seconds)
+        elif decode > 0:
             factor, exponent = self._decode.correction(seconds, decode)
             self._learn_decode(batch, context, decode, factor, exponent)
-            if factor != 1 and not self._prefill.settled:  # a slow machine is slow at both
-                self.prefill_base_ms *= factor
-                self.prefill_token_ms *= factor
-                self.prefill_context_ms *= factor
+            if factor != 1:  # a slow machine is slow at all
+                self.shared_ms *= factor
+                self._shared.clear()
+                if not self._prefill.settled:
+                    self._scale_prefill(factor, factor, factor)
+        else:
+            factor, exponent = self._prefill.correction(seconds, predicted)
+            self._learn_prefill(chunks, predicted, factor, exponent)
+            if factor != 1:
+                self._shared.clear()
         return predicted
+
+    def _learn_shared(self, parts: list[float], decode: float, seconds: float) -> None:
+        """Correct what `parts` share; where it is at its bounds, scale the prefill terms.
+
+        The bounds are 0 and a decode step of one request.
+        """
+        shared = self.shared_ms / 1e3
+        predicted = sum(parts) - self._saved(parts)
+        error = predicted - seconds
+        shorter = sorted(parts)[:-1]
+        telling = sum([part > shared for part in shorter])  # the others save no more in any case
+        if not telling and error > -sum(shorter) / 2:
+            error = 0.0  # it is as predicted but for noise, of which only one side would count
+        wanted = shared + self._shared.correction(error / max(telling, 1), predicted)
+        new = max(0.0, min(wanted, max(shared, shorter[-1]), self.decode(1)))
+        self.shared_ms = new * 1e3
+        prefill = predicted - decode
+        if prefill <= 0:
+            return
+        # However long the decode part took, some of the time was the prefill's.
+        factor, _ = self._beside.correction(max(seconds - decode, 0.1 * seconds), prefill)
+        if new == shared and (wanted - new) * (1 - factor) > 0:
+            self._scale_prefill(factor, factor, factor)
+            self._shared.clear()
 
     def _learn_decode(self, batch: int, context: int, predicted: float, factor: float,
                       exponent: float) -> None:
@@ -125,8 +176,10 @@ class LatencyModel:
         reads = sum(n * (c + n / 2) for n, c in chunks)
         parts = (self.prefill_base_ms * len(chunks), self.prefill_token_ms * tokens,
                  self.prefill_context_ms * reads)
-        base, token, read = (factor * math.exp(exponent * part / 1e3 / predicted)
-                             for part in parts)
+        self._scale_prefill(*(factor * math.exp(exponent * part / 1e3 / predicted)
+                              for part in parts))
+
+    def _scale_prefill(self, base: float, token: float, read: float) -> None:
         self.prefill_base_ms *= base
         self.prefill_token_ms *= token
         self.prefill_context_ms *= read

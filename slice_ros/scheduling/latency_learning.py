@@ -7,6 +7,10 @@ as long weigh the same. When the median error of the last steps is large, all te
 all for prefill, are scaled at once: a model that is wrong by a factor is right after `ENOUGH`
 steps, and a minority of outliers changes nothing. The remaining error is learnt slowly: each step
 corrects the terms of its prediction in proportion to their share.
+
+What the parts of a step share is a difference of times, and may be 0: it is corrected by adding.
+The spread of its errors is that of whole steps, which may be far longer than what is shared, so
+that a median error counts only when it is clearly beyond that spread.
 """
 
 from collections import deque
@@ -18,6 +22,7 @@ ENOUGH = 13       # of them before the median counts
 OFF = 0.18        # median |log ratio| above which all terms are scaled
 GAIN = 0.04       # share of a step's error by which its terms are corrected
 CLIP = 0.3        # log ratio beyond which a step is an outlier and counts no more than this
+CLEAR = 1.5       # median deviations beyond which a median difference is no accident (1 in 200)
 REPORT = 0.05     # weight of the newest step in the reported error
 
 
@@ -46,3 +51,27 @@ class Learning:
                 self._errors.clear()
                 return math.exp(middle), 0.0
         return 1.0, GAIN * max(-CLIP, min(error, CLIP))
+
+
+class SharedLearning:
+    """Recent errors of what the parts of a step share."""
+
+    __slots__ = ('_errors',)
+
+    def __init__(self) -> None:
+        self._errors: deque[float] = deque(maxlen=WINDOW)
+
+    def clear(self) -> None:
+        """Forget the errors: they were found beside terms that have changed."""
+        self._errors.clear()
+
+    def correction(self, error: float, predicted: float) -> float:
+        """Return the seconds to add after an `error` in a step of `predicted` seconds."""
+        self._errors.append(error)
+        if len(self._errors) >= ENOUGH:
+            middle = median(self._errors)
+            if abs(middle) > CLEAR * median([abs(e - middle) for e in self._errors]):
+                self._errors.clear()
+                return middle
+        most = CLIP * predicted
+        return GAIN * max(-most, min(error, most))

@@ -57,6 +57,12 @@ class Step:
     def idle(self) -> bool:
         return not self.decode and not self.prefill
 
+    @property
+    def shape(self) -> tuple[int, int, list[tuple[int, int]]]:
+        """The batch, its cached tokens and the chunks: arguments of `LatencyModel.step`."""
+        return (len(self.decode), sum([r.cached for r in self.decode]),
+                [(chunk.tokens, chunk.request.cached) for chunk in self.prefill])
+
 
 class Policy(ABC):
     """A scheduling policy. One instance serves one engine.

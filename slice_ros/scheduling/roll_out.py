@@ -9,7 +9,7 @@ from slice_ros.request import Request, State
 from slice_ros.scheduling.contract import check_step, FAULTS, plan_step, raised
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import AnswerLengths
-from slice_ros.scheduling.policy import Policy, Step
+from slice_ros.scheduling.policy import Policy
 
 STEPS = 2000  # steps at most, so that a roll-out takes no more than some hundredths of a second
 
@@ -36,7 +36,7 @@ def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Reques
         over = [(r, State.FAILED) for r in step.drop]
         if step.idle and not over:
             break  # it waits for an event that a roll-out does not have
-        now += _seconds(step, latency)
+        now += latency.step(*step.shape)
         fed = [(r, 1) for r in step.decode] + [(c.request, c.tokens) for c in step.prefill]
         over += [(r, State.FINISHED) for r, tokens in fed
                  if r.advance(tokens, now) and r.generated >= ends[r]]
@@ -54,11 +54,6 @@ def _finished(policy: Policy, request: Request) -> None:
         policy.finished(request)
     except FAULTS as error:
         raise raised(policy, error) from error
-
-
-def _seconds(step: Step, latency: LatencyModel) -> float:
-    return latency.step(len(step.decode), sum(r.cached for r in step.decode),
-                        [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
 
 
 def _copy(request: Request) -> Request:

@@ -166,8 +166,7 @@ class Loop:
     def _run(self, step: Step, jobs: Jobs, begin: float, yielded: float) -> None:
         work = {jobs[r.id]: 1 for r in step.decode}
         work.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
-        shape = (len(step.decode), sum([r.cached for r in step.decode]),
-                 [(chunk.tokens, chunk.request.cached) for chunk in step.prefill])
+        shape = step.shape  # before the engine advances its requests
         planned = self.clock()
         try:
             launched = self.engine.launch([(job.sequence, n) for job, n in work.items()])

@@ -92,8 +92,7 @@ def time_plans(spec: str, live: int, latency, steps: int) -> list[float]:
         times.append((perf_counter_ns() - before) / 1e3)
         for request in step.evict:
             request.evict()
-        chunks = [(chunk.tokens, chunk.request.cached) for chunk in step.prefill]
-        now += latency.step(len(step.decode), 0, chunks) or .01
+        now += latency.step(*step.shape) or .01
         for request in step.decode:
             request.advance(1, now)
         for chunk in step.prefill:

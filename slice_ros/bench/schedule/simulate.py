@@ -55,7 +55,8 @@ def scaled_latency(latency: LatencyModel, factor: float) -> LatencyModel:
         decode_context_ms=latency.decode_context_ms * factor,
         prefill_base_ms=latency.prefill_base_ms * factor,
         prefill_token_ms=latency.prefill_token_ms * factor,
-        prefill_context_ms=latency.prefill_context_ms * factor)
+        prefill_context_ms=latency.prefill_context_ms * factor,
+        shared_ms=latency.shared_ms * factor)
 
 
 def simulate(policy: Policy, latency: LatencyModel, workload: Sequence[Arrival], *,
@@ -147,17 +148,15 @@ class _Simulator:
         self.now = wake
 
     def _run(self, step: Step) -> None:
-        context = sum(request.cached for request in step.decode)
-        chunks = [(chunk.tokens, chunk.request.cached) for chunk in step.prefill]
-        cost = self.truth.step(len(step.decode), context, chunks)
-        measured = self.disturb(self.now, cost)
+        shape = step.shape
+        measured = self.disturb(self.now, self.truth.step(*shape))
         seconds = measured + self.policy.overhead()
         end = self.now + seconds
         if self.log:
             self.result.log.append(StepRecord(
                 self.now, seconds, tuple(r.id for r in step.decode),
                 tuple(c.request.id for c in step.prefill)))
-        self.believed.observe(len(step.decode), context, chunks, measured)
+        self.believed.observe(*shape, measured)
         self.now = end
         self.result.steps += 1
         self.result.busy += seconds
