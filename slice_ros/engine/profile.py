@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 BATCHES = (1, 2, 4, 8, 16, 32)
 CONTEXTS = (64, 512)             # all batches at the first, the ends at the second
 PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, after this many cached
+MIXED_CHUNKS = 2                 # of the prefills, the shortest also run together with decodes
+FORMAT = 2                       # of profiles in the cache: 1 did not know what parts share
 BUDGET_S = 2.0                   # for all of it
 TRY_S = 0.2                      # to check whether a profile from the cache is still right
 _REPEATS = 3
@@ -69,6 +71,16 @@ class Probe:
         self._token_s = seconds / tokens
         return seconds
 
+    def mixed(self, batch: int, context: int, tokens: int) -> float:
+        """Return the seconds of one step that decodes as `decode` and prefills `tokens`.
+
+        The chunk is that of a request more, with nothing cached: `batch` is less than the slots.
+        """
+        self._fill(context)
+        return self._time([*[Segment(slot, context, self._ids[:1], True)
+                             for slot in self._slots[:batch]],
+                           Segment(self._slots[batch], 0, self._ids[:tokens], True)])
+
     def filling(self, context: int) -> float:
         """Return the predicted seconds to cache `context` tokens, from the last prefill."""
         return self._token_s * max(context - self._context, 0)
@@ -96,7 +108,8 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
     slots are free.
     """
     key = hashlib.sha256(repr((
-        engine.info, _machine(engine.info.device), torch.__version__, torch.get_num_threads(),
+        FORMAT, engine.info, _machine(engine.info.device), torch.__version__,
+        torch.get_num_threads(),
     )).encode()).hexdigest()[:32]
     try:
         path = cache_root() / 'profiles' / f'{key}.yaml'
@@ -158,6 +171,10 @@ def measure(engine, progress: Callable[[str, float], None],
     cases = [('prefill', n, c) for n, c in prefills]
     cases += [('decode', b, contexts[0]) for b in batches]
     cases += [('decode', b, contexts[-1]) for b in {1, batches[-1]} if len(contexts) > 1]
+    # The chunk needs a slot beside those of the decodes.
+    few = {batches[0], batches[len(batches) // 2]} - {batches[-1]}
+    chunks = [n for n, cached in prefills if not cached][:MIXED_CHUNKS]
+    cases += [('mixed', b, contexts[0], n) for b in few for n in chunks]
     # Ascending contexts: each is filled once.
     cases.sort(key=lambda case: case[2])
     needed = {('prefill', *prefills[0]), ('decode', 1, contexts[0]),
@@ -174,19 +191,20 @@ def measure(engine, progress: Callable[[str, float], None],
                     continue
                 progress('measuring step times', max(
                     min(spent / budget, 1.0), (turn + done / len(cases)) / (1 + _REPEATS)))
-                run = probe.decode if case[0] == 'decode' else probe.prefill
-                times.setdefault(case, []).append(1e3 * run(*case[1:]))
+                times.setdefault(case, []).append(1e3 * getattr(probe, case[0])(*case[1:]))
     progress('measuring step times', 1.0)
     # The first time is left out: caches were cold, and memory was taken from the system.
     medians = {case: median(ms[1:] or ms) for case, ms in times.items()}
-    return fit(engine.info.model, {c[1:]: ms for c, ms in medians.items() if c[0] == 'decode'},
-               {c[1:]: ms for c, ms in medians.items() if c[0] == 'prefill'})
+    return fit(engine.info.model, *({c[1:]: ms for c, ms in medians.items() if c[0] == kind}
+                                    for kind in ('decode', 'prefill', 'mixed')))
 
 
-def fit(name: str, decode: dict[tuple[int, int], float],
-        prefill: dict[tuple[int, int], float]) -> LatencyModel:
+def fit(name: str, decode: dict[tuple[int, int], float], prefill: dict[tuple[int, int], float],
+        mixed: dict[tuple[int, int, int], float] | None = None) -> LatencyModel:
     """Fit a latency model to ms by (batch, context of each request) and by (tokens, context).
 
+    `mixed` has the ms of steps that decode and prefill, by (batch, context, tokens). What their
+    parts share is the median of the time they saved, where both parts were measured alone too.
     Coefficients minimise the squared relative error, and none is negative. The decode table has
     the times measured at the smallest context, less the share of the context, and never falls
     with the batch.
@@ -203,8 +221,11 @@ def fit(name: str, decode: dict[tuple[int, int], float],
     rows = np.array([[1.0, n, n * (c + n / 2)] for n, c in prefill])
     ms = np.array(list(prefill.values()))
     constant, token, context = _non_negative_fit(rows / ms[:, None], np.ones(len(ms)))
+    saved = [decode[b, c] + prefill[n, 0] - ms for (b, c, n), ms in (mixed or {}).items()
+             if (b, c) in decode and (n, 0) in prefill]
     return LatencyModel(name, tuple(table), decode_context_ms=slope, prefill_base_ms=constant,
-                        prefill_token_ms=token, prefill_context_ms=context)
+                        prefill_token_ms=token, prefill_context_ms=context,
+                        shared_ms=min(max(median(saved), 0.0), table[0][1]) if saved else 0.0)
 
 
 def _non_negative_fit(rows: np.ndarray, wanted: np.ndarray) -> list[float]:

@@ -23,7 +23,7 @@ from slice_ros.bench.engine.accuracy import (
     CHUNK, correctness_prompts, engine_perplexity, first_divergence, greedy_texts, LENGTH,
     text_tokens)
 from slice_ros.bench.engine.engine_measure import (
-    figures, floor_ms, measure, Memory, overhead, read_bandwidth, SHARE_BATCH)
+    figures, floor_ms, measure, Memory, overhead, read_bandwidth, SHARE_BATCH, together)
 from slice_ros.bench.engine.engine_table import show
 from slice_ros.bench.engine.peer_process import Peer
 from slice_ros.bench.engine.peers import make_peers, PEERS
@@ -51,7 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--contexts', type=_numbers, default='64,512',
                         help='cached tokens of each of these requests')
     parser.add_argument('--prefill', type=_numbers, default='16,64,256',
-                        help='tokens of a prefill chunk with nothing cached')
+                        help='tokens of a prefill chunk with nothing cached, alone and in one '
+                        'step with a decode of each batch at the first context')
     parser.add_argument('--rounds', type=int, default=9, help='times that every case is measured')
     parser.add_argument('--peer', choices=PEERS, help='measure it in the same rounds')
     parser.add_argument('--peer-model', action='append', default=[], metavar='GGUF',
@@ -96,7 +97,8 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
         model = str(write(args.shape, Path(stack.enter_context(TemporaryDirectory()))))
         tensors = RandomTensors
     config = EngineConfig(model, args.device, args.weights, threads=args.threads,
-                          slots=max(batch, 2 * SHARE_BATCH), max_batch=batch, max_context=tokens)
+                          slots=max(batch + 1, 2 * SHARE_BATCH), max_batch=batch,
+                          max_context=tokens)
     memory = Memory()
     started = time.perf_counter()
     engine = load_engine(config, report, tensors)
@@ -110,6 +112,8 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
         args.peer, args.peer_model, model, bool(args.shape), engine.info, batch, longest, threads)]
     cases = [('decode', b, c) for c in args.contexts for b in args.batches]
     cases += [('prefill', n, 0) for n in args.prefill]
+    mixed = [(b, args.contexts[0], n) for b in args.batches for n in args.prefill]
+    cases += [('mixed', *case) for case in mixed]
     bar.update(task, description='measuring', total=args.rounds * len(cases), completed=0)
     times, peer_ms = measure(engine, peers, cases, args.rounds, lambda: bar.advance(task))
     bandwidth = read_bandwidth(engine.info.device)
@@ -126,6 +130,7 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
                    for c in args.contexts for b in args.batches],
         'prefill': [{'tokens': n} | figures(times, peer_ms, ('prefill', n, 0), floor())
                     for n in args.prefill],
+        'mixed': [together(times, *case) for case in mixed],
         'perplexity': accuracy.get('perplexity'),
         'peer_perplexity': min((peer['perplexity'] for peer in settings if accuracy),
                                default=None),

@@ -18,7 +18,8 @@ from slice_ros.serving import Delivery, Server, ServerConfig
 from slice_ros.slo import SloClass
 import torch
 
-Case = tuple[str, int, int]  # 'decode', batch, context; or 'prefill', tokens, 0
+# 'decode', batch, context; 'prefill', tokens, 0; both in one step: 'mixed', batch, context, tokens
+Case = tuple[str, int, int] | tuple[str, int, int, int]
 
 SHARE_BATCH = 8
 SHARE_TOKENS = 64
@@ -28,17 +29,18 @@ _PATIENCE_S = 120.0
 
 def measure(engine: Engine, peers: Sequence[Peer], cases: Sequence[Case], rounds: int,
             done: Callable[[], None]) -> tuple[dict, list[dict]]:
-    """Return {case: [ms of each round]} of the engine, and of each peer.
+    """Return {case: [ms of each round]} of the engine, and of each peer, which runs none mixed.
 
     Every round measures each case once, so that a disturbance of the machine affects all alike.
     Before each measured decode step one is run that is not measured, because other cases have
     changed the processor's caches.
     """
-    with Probe(engine, max([n for kind, n, _ in cases if kind == 'decode'] or [1])) as probe:
+    batches = [case[1] + (case[0] == 'mixed') for case in cases if case[0] != 'prefill']
+    with Probe(engine, max(batches or [1])) as probe:
         measured = [(timed, {case: [] for case in cases}) for timed in (probe, *peers)]
         for round_ in range(-1, rounds):
             for kind, *size in cases:
-                for timed, times in measured:
+                for timed, times in measured[:1] if kind == 'mixed' else measured:
                     run = getattr(timed, kind)
                     if kind == 'decode':
                         run(*size)
@@ -57,6 +59,14 @@ def figures(times: dict, peers: list[dict], case: Case, floor: float) -> dict:
     peer = min((median(times[case]) for times in peers), default=None)
     return {'ms': middle, 'low_ms': low, 'high_ms': high, 'floor_ms': floor, 'peer_ms': peer,
             'ratio': None if peer is None else middle / peer}
+
+
+def together(times: dict, batch: int, context: int, tokens: int) -> dict:
+    """Return the median of a mixed step, beside the sum of its decode and its chunk alone."""
+    ms = median(times['mixed', batch, context, tokens])
+    separate = median(times['decode', batch, context]) + median(times['prefill', tokens, 0])
+    return {'batch': batch, 'context': context, 'tokens': tokens, 'separate_ms': separate,
+            'ms': ms, 'ratio': ms / separate}
 
 
 def overhead(engine: Engine) -> dict[str, float]:

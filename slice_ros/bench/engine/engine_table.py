@@ -24,6 +24,7 @@ def show(console: Console, result: dict) -> None:
                         else (f'{1e3 * tokens / row["ms"]:.0f}',)))
     console.print(table)
     console.print('batch: a decode step of so many requests, each behind so many cached tokens')
+    console.print(_together(result['mixed']))
     console.print(f'forward: {result["path"]} ({result["kernels"]})')
     console.print(f'floor: reading the weights once, {_ms(result["floor_ms"])} ms, and what is '
                   f'cached, at {result["read_gb_per_s"]:.1f} GB/s')
@@ -47,6 +48,20 @@ def show(console: Console, result: dict) -> None:
     for p in peers:
         console.print(f'peer: {p["model"]} in {p["package"]}, {p["threads"]} threads, '
                       f'{p["how"]}')
+
+
+def _together(rows: list[dict]) -> Table:
+    """Return the table of decodes and prefill chunks in one step: ms, and the share of both."""
+    chunks = sorted({row['tokens'] for row in rows})
+    table = Table(title='a decode and a prefill chunk in one step: ms (share of both one by one)')
+    table.add_column('decode', no_wrap=True)
+    for tokens in chunks:
+        table.add_column(f'prefill {tokens}', justify='right', no_wrap=True)
+    for batch in sorted({row['batch'] for row in rows}):
+        found = {row['tokens']: row for row in rows if row['batch'] == batch}
+        table.add_row(f'batch {batch}', *(
+            f'{_ms(found[tokens]["ms"])} ({found[tokens]["ratio"]:.2f})' for tokens in chunks))
+    return table
 
 
 def _ms(value: float) -> str:

@@ -39,13 +39,19 @@ def test_the_json_has_every_agreed_field(tiny_directory, tmp_path, capsys):
     for row in found['decode'] + found['prefill']:
         assert 0 < row['low_ms'] <= row['ms'] <= row['high_ms']
         assert row['peer_ms'] is row['ratio'] is None
+    assert [(m['batch'], m['context'], m['tokens']) for m in found['mixed']] == [
+        (1, 8, 16), (3, 8, 16)]
+    for row, decode in zip(found['mixed'], found['decode']):
+        assert row['separate_ms'] == pytest.approx(decode['ms'] + found['prefill'][0]['ms'])
+        assert row['ratio'] == pytest.approx(row['ms'] / row['separate_ms'])
     assert 0 < found['overhead_share'] < 1
     assert found['overhead_share'] >= found['plan_share'] > 0
     assert 0 <= found['first_divergence'] <= found['divergence_length']
     assert found['peak_mb'] >= found['resident_mb'] > 0
     assert found['perplexity'] > 1 and found['peer_perplexity'] is None
     assert (tmp_path / 'engine.png').stat().st_size > 1000
-    assert 'batch 3' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'batch 3' in out and 'in one step' in out
 
 
 @pytest.mark.parametrize('options', [['--batches', '0'], ['--contexts', 'x'], ['--prefill', '']])

@@ -9,17 +9,21 @@ from slice_ros.engine import profile, Sampling
 from slice_ros.scheduling.latency import LatencyModel
 
 TRUE = LatencyModel('true', ((1, 16.0), (4, 18.0), (8, 28.0), (16, 47.0)), decode_context_ms=0.002,
-                    prefill_base_ms=9.0, prefill_token_ms=1.5, prefill_context_ms=0.0004)
+                    prefill_base_ms=9.0, prefill_token_ms=1.5, prefill_context_ms=0.0004,
+                    shared_ms=7.0)
 
 
 def test_the_fit_finds_the_model_that_made_the_numbers():
     decode = {(b, c): 1e3 * TRUE.decode(b, b * c)
               for b, c in [(1, 64), (4, 64), (8, 64), (16, 64), (1, 512), (16, 512)]}
     prefill = {(n, c): 1e3 * TRUE.prefill(n, c) for n, c in profile.PREFILLS}
-    found = profile.fit('true', decode, prefill)
+    mixed = {(b, 64, n): 1e3 * TRUE.step(b, b * 64, [(n, 0)])
+             for b, n in [(1, 16), (4, 16), (4, 64), (4, 17), (2, 16)]}  # two: not measured alone
+    found = profile.fit('true', decode, prefill, mixed)
     for (batch, ms), (b, expected) in zip(found.decode_ms, TRUE.decode_ms):
         assert (batch, ms) == (b, pytest.approx(expected, abs=1e-3))
-    for name in ('decode_context_ms', 'prefill_base_ms', 'prefill_token_ms', 'prefill_context_ms'):
+    for name in ('decode_context_ms', 'prefill_base_ms', 'prefill_token_ms', 'prefill_context_ms',
+                 'shared_ms'):
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-6)
 
 
@@ -29,6 +33,12 @@ def test_noise_gives_no_negative_or_falling_times():
     table = [ms for _, ms in found.decode_ms]
     assert table == sorted(table)
     assert found.prefill(1) > 0
+
+
+@pytest.mark.parametrize('ms, shared', [(60.0, 0.0), (70.0, 0.0), (52.0, 8.0), (10.0, 20.0)])
+def test_what_parts_share_is_at_least_nothing_and_at_most_a_decode(ms, shared):
+    found = profile.fit('x', {(1, 64): 20.0}, {(16, 0): 40.0}, {(1, 64, 16): ms})
+    assert found.shared_ms == pytest.approx(shared)
 
 
 class Clock:
@@ -90,6 +100,40 @@ def test_a_damaged_profile_is_measured_anew(tiny_engine, tmp_path, monkeypatch, 
     assert tiny_engine.profile().decode(1) > 0
     assert 'measured anew' in caplog.text
     assert file.read_text() != content
+
+
+def test_a_profile_has_what_a_mixed_step_saves(tiny_engine, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    now, mixed = [0.0], []
+    greedy = tiny_engine._runner.greedy
+
+    def timed(segments):
+        rows = sum(len(s.ids) for s in segments)
+        now[0] += 5e-3 + 1e-4 * rows  # the weights, and each row
+        if len(segments) > 1 and rows > len(segments):
+            mixed.append((len(segments) - 1, rows - len(segments) + 1,
+                          len({s.slot for s in segments}) == len(segments)))
+        return greedy(segments)
+    monkeypatch.setattr(tiny_engine._runner, 'greedy', timed)
+    monkeypatch.setattr(profile.time, 'perf_counter', lambda: now[0])
+    model = tiny_engine.profile()
+    assert set(mixed) == {(b, n, True) for b in (1, 2) for n in (16, 31)}
+    assert model.shared_ms == pytest.approx(5.0)
+    assert model.step(2, 60, [(30, 0)]) == pytest.approx(5e-3 + 32e-4, rel=.05)
+
+
+def test_a_profile_of_an_older_format_is_measured_anew(tiny_engine, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    clock = Clock(tiny_engine, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(profile, 'FORMAT', 1)
+        tiny_engine.profile()
+    once, clock.steps = clock.steps, 0
+    tiny_engine.profile()
+    assert clock.steps == once
+    clock.steps = 0
+    tiny_engine.profile()
+    assert clock.steps < once
 
 
 def test_profiling_amid_requests_says_what_is_missing(tiny_engine, tmp_path, monkeypatch):
