@@ -70,6 +70,9 @@ def run(args: Namespace) -> int:
     console.print(f'{engine.info.model} on {engine.info.device} ({engine.info.weights}, '
                   f'{engine.info.path}): objectives x {scale:.3f}, saturated at about '
                   f'{full:.2f} requests/s')
+    mixed = mixed_cost(sample, latency)
+    console.print('a decode of {batch} and a prefill of {tokens} tokens in one step: {ms:.0f} ms, '
+                  '{separate_ms:.0f} one by one ({ratio:.2f})'.format(**mixed))
     # Policy by policy at each load: what disturbs the machine disturbs all of them alike.
     runs = [Run(policy, rate, seed, arrivals, latency, capacity)
             for rate, seed, arrivals in draw_loads(args, scale) for policy in args.policies]
@@ -83,7 +86,8 @@ def run(args: Namespace) -> int:
 def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dict]:
     """Serve all cells one after the other behind a progress bar; return their rows.
 
-    Each row also has ``predicted_attainment``, the result of simulating the same requests.
+    Each row also has ``predicted_attainment``, the result of simulating the same requests, and
+    ``mixed``, the cost of a mixed step by the profile as the run refined it.
     """
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())
@@ -102,6 +106,7 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
             row['predicted_attainment'] = attainment(
                 simulate_run(
                     replace(cell, arrivals=known, latency=learnt, noise=noise)).reports)
+            row['mixed'] = mixed_cost(cell.arrivals, learnt)
             rows.append(row)
     return rows
 
@@ -151,9 +156,7 @@ def serve_run(engine: Engine, cell: Run, on_end
     finally:
         server.stop()
     around = snapshot.step[0] * snapshot.overhead / max(1 - snapshot.overhead, .1) * 1e3
-    learnt = LatencyModel(**_terms(latency) | {
-        'prefill_base_ms': latency.prefill_base_ms + around,
-        'decode_ms': tuple((batch, ms + around) for batch, ms in latency.decode_ms)})
+    learnt = with_overhead(latency, around)
     slowness = tuple((ended - seconds - start, (seconds + around / 1e3) / learnt.step(*shape))
                      for ended, shape, seconds in latency.steps)
     return (requests, (snapshot.plan[0] * 1e6, snapshot.plan[1] * 1e6), learnt,
@@ -173,6 +176,13 @@ class _Recording(LatencyModel):
         return LatencyModel.observe(self, batch, context, chunks, seconds)
 
 
+def with_overhead(latency: LatencyModel, ms: float) -> LatencyModel:
+    """Return a latency model whose every step takes `ms` more, however many parts it has."""
+    return LatencyModel(**_terms(latency) | {
+        'prefill_base_ms': latency.prefill_base_ms + ms, 'shared_ms': latency.shared_ms + ms,
+        'decode_ms': tuple((batch, alone + ms) for batch, alone in latency.decode_ms)})
+
+
 def _terms(latency: LatencyModel) -> dict:
     return {f.name: getattr(latency, f.name) for f in fields(LatencyModel) if f.init}
 
@@ -180,17 +190,28 @@ def _terms(latency: LatencyModel) -> dict:
 def auto_scale(arrivals: Sequence[Arrival], latency: LatencyModel) -> float:
     """Return the factor on objectives that makes them as tight as in the published setting.
 
-    There, a decode step of 4 requests and the prefill of a mean prompt take 50 + 40 ms together,
-    1.8 times the tightest TPOT. Contexts are the mean ones of the arrivals. The factor is 1 if no
-    class has a TPOT objective.
+    There, a decode step of 4 requests and the prefill of a mean prompt take 50 + 40 ms, 1.8 times
+    the tightest TPOT. Contexts are the mean ones of the arrivals. The factor is 1 if no class has
+    a TPOT objective.
     """
     tightest = min(a.slo.tpot for a in arrivals)
     if tightest == math.inf:
         return 1.0
+    return mixed_cost(arrivals, latency)['separate_ms'] / (1e3 * PUBLISHED_TIGHTNESS * tightest)
+
+
+def mixed_cost(arrivals: Sequence[Arrival], latency: LatencyModel) -> dict:
+    """Return the ms of a decode of 4 and the prefill of a mean prompt, in one step and in two.
+
+    Contexts are the mean ones of the arrivals.
+    """
     prompt = sum(a.prompt_tokens for a in arrivals) / len(arrivals)
-    context = prompt + sum(a.output_tokens for a in arrivals) / len(arrivals) / 2
-    step = latency.decode(4, int(4 * context)) + latency.prefill(round(prompt))
-    return step / (PUBLISHED_TIGHTNESS * tightest)
+    context = int(4 * (prompt + sum(a.output_tokens for a in arrivals) / len(arrivals) / 2))
+    tokens = round(prompt)
+    separate = latency.decode(4, context) + latency.prefill(tokens)
+    together = latency.step(4, context, [(tokens, 0)])
+    return {'batch': 4, 'context': context, 'tokens': tokens, 'separate_ms': 1e3 * separate,
+            'ms': 1e3 * together, 'ratio': together / separate}
 
 
 def saturation(arrivals: Sequence[Arrival], latency: LatencyModel, max_batch: int) -> float:

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """``serve``: workloads through the real server; the engine is a fake that takes no time."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from slice_ros.bench.schedule.serve import auto_scale, saturation, serve_run
+from slice_ros.bench.schedule.serve import (
+    auto_scale, mixed_cost, saturation, serve_run, with_overhead)
 from slice_ros.bench.schedule.sweep import Run
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import RequestError
@@ -90,6 +92,21 @@ def test_auto_scale_makes_objectives_as_tight_as_the_published_ones():
     # 25 ms and 4 * (90 + 10) tokens of context at 0.01 ms, and a prefill of 90 tokens: 139 ms.
     assert auto_scale(arrivals, LATENCY) == pytest.approx(139 / (1.8 * 50))
     assert auto_scale([Arrival(0, SloClass('free'), 40, 20, 25)], LATENCY) == 1.0
+
+
+def test_the_cost_of_a_mixed_step_is_named_beside_that_of_two():
+    arrivals = [Arrival(0, CONTROL, 40, 20, 25), Arrival(0, DIALOGUE, 140, 20, 25)]
+    found = mixed_cost(arrivals, replace(LATENCY, shared_ms=15))
+    assert found == {'batch': 4, 'context': 400, 'tokens': 90, 'separate_ms': pytest.approx(139),
+                     'ms': pytest.approx(124), 'ratio': pytest.approx(124 / 139)}
+
+
+@pytest.mark.parametrize('shared', [0, 15, 60])
+def test_what_the_loop_spends_around_a_step_is_paid_once(shared):
+    before = replace(LATENCY, shared_ms=shared)
+    after = with_overhead(before, 5.0)
+    for shape in [(4, 100, []), (0, 0, [(30, 0)]), (4, 100, [(30, 0)]), (2, 9, [(9, 0), (80, 9)])]:
+        assert after.step(*shape) == pytest.approx(before.step(*shape) + .005)
 
 
 def test_saturation_is_what_full_batches_carry():
