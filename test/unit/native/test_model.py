@@ -153,6 +153,22 @@ def test_more_rows_than_fit_are_run_in_passes(library):
     np.testing.assert_array_equal(best, want[rows].argmax(1))
 
 
+def test_a_chunk_and_a_decode_of_32_are_one_pass_with_the_same_bits(library, monkeypatch):
+    model = reference('grouped')
+    parts = [(0, 128), (1, 128), (2, 32)]   # slot and rows: as many as 256 tokens and 32 decodes
+    tokens = tokens_of(6, 288)
+    slots = [slot for slot, count in parts for _ in range(count)]
+    positions = [at for _, count in parts for at in range(count)]
+    step = tokens, slots, positions, range(288)
+    want = native(library, model, max_rows=16).step(*step)[0].copy()
+    ours = native(library, model)
+    passes, run = [], type(ours)._pass
+    monkeypatch.setattr(type(ours), '_pass', lambda self, tokens, *rest: (
+        passes.append(len(tokens)), run(self, tokens, *rest))[1])
+    np.testing.assert_array_equal(ours.step(*step)[0], want)
+    assert passes == [288]
+
+
 @pytest.mark.parametrize('change', [
     {'outputs': [100]}, {'outputs': [3, -1]}, {'outputs': [0, 10 ** 6]},
     {'outputs': range(101)}, {'slots': [0] * 99}, {'slots': [0] * 101},

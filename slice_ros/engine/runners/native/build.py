@@ -9,13 +9,14 @@ from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.models.tensor_names import QKV
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import BEST, Library
-from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
+from slice_ros.engine.runners.native.model import (
+    KvPages, LayerWeights, MAX_ROWS, ModelShape, NativeModel)
 from slice_ros.engine.runners.native.packing import Interleaved, pack, Packed
 
 
 def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mapping[str, Rows],
                 weights: str, cos: np.ndarray, sin: np.ndarray, *, table: np.ndarray, pages: int,
-                threads: int, max_rows: int = 256, isa: int = BEST,
+                threads: int, max_rows: int = MAX_ROWS, isa: int = BEST,
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
     """Pack `tensors` (Hugging Face names; arrays, codes or stored rows); return the model.
 

@@ -12,6 +12,10 @@ import numpy as np
 from slice_ros.engine.runners.native.library import BEST, Cache, ERRORS, Layer, Library, Model
 from slice_ros.engine.runners.native.packing import Packed
 
+# Rows of a pass: a chunk of 256 tokens beside 32 decodes takes one, of 512 two. With 256 rows the
+# decodes, which come first, would push the end of a chunk into a pass of its own.
+MAX_ROWS = 288
+
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
@@ -83,7 +87,7 @@ class NativeModel:
 
     def __init__(self, library: Library, shape: ModelShape, layers: Sequence[LayerWeights],
                  final_norm: np.ndarray, embedding: Packed, head: Packed, cos: np.ndarray,
-                 sin: np.ndarray, cache: KvPages, threads: int, max_rows: int = 256,
+                 sin: np.ndarray, cache: KvPages, threads: int, max_rows: int = MAX_ROWS,
                  isa: int = BEST) -> None:
         self._runner = None
         self._library = library
