@@ -134,9 +134,10 @@ class LatencyModel:
         return predicted
 
     def _learn_shared(self, parts: list[float], decode: float, seconds: float) -> None:
-        """Correct what `parts` share; where it is at its bounds, scale the prefill terms.
+        """Correct what `parts` share; where it is at its bounds, scale other terms.
 
-        The bounds are 0 and a decode step of one request.
+        The bounds are 0 and a decode step of one request. The other terms are those for prefill,
+        or, as long as few steps of decodes alone were seen, all: a slow machine is slow at all.
         """
         shared = self.shared_ms / 1e3
         predicted = sum(parts) - self._saved(parts)
@@ -148,14 +149,21 @@ class LatencyModel:
         wanted = shared + self._shared.correction(error / max(telling, 1), predicted)
         new = max(0.0, min(wanted, max(shared, shorter[-1]), self.decode(1)))
         self.shared_ms = new * 1e3
-        prefill = predicted - decode
-        if prefill <= 0:
+        known = decode if self._decode.settled else 0.0
+        if predicted <= known:
             return
         # However long the decode part took, some of the time was the prefill's.
-        factor, _ = self._beside.correction(max(seconds - decode, 0.1 * seconds), prefill)
-        if new == shared and (wanted - new) * (1 - factor) > 0:
-            self._scale_prefill(factor, factor, factor)
-            self._shared.clear()
+        factor, _ = self._beside.correction(max(seconds - known, 0.1 * seconds), predicted - known)
+        if new != shared or (wanted - new) * (1 - factor) <= 0:
+            return
+        self._scale_prefill(factor, factor, factor)
+        self._shared.clear()
+        if self._decode.settled:
+            self._prefill.settled = True
+        else:
+            self._learn_decode(1, 0, 1.0, factor, 0.0)
+            self._decode.clear()
+            self.shared_ms *= factor
 
     def _learn_decode(self, batch: int, context: int, predicted: float, factor: float,
                       exponent: float) -> None:

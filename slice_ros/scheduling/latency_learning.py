@@ -35,6 +35,10 @@ class Learning:
         self._errors: deque[float] = deque(maxlen=WINDOW)
         self.settled = False  # whether `ENOUGH` steps were seen
 
+    def clear(self) -> None:
+        """Forget the errors: they were found with terms that have changed."""
+        self._errors.clear()
+
     def correction(self, measured: float, predicted: float) -> tuple[float, float]:
         """Return the factor for all terms, and the exponent for those of this step.
 

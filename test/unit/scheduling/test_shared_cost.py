@@ -105,11 +105,26 @@ def test_chunks_alone_share_as_well():
 def test_prefill_is_learnt_where_it_never_runs_alone(factor):
     truth = replace(TRUTH, shared_ms=0, prefill_base_ms=40 * factor, prefill_token_ms=factor)
     model = replace(truth, prefill_base_ms=40, prefill_token_ms=1)
+    for _ in range(15):
+        model.observe(4, 0, [], truth.decode(4))
     for n in range(60):
         shape = (4, 0, [(100 + 50 * (n % 5), 0)])
         model.observe(*shape, truth.step(*shape))
     assert model.step(4, 0, [(200, 0)]) == pytest.approx(truth.step(4, 0, [(200, 0)]), rel=.08)
     assert [model.decode(b) for b in (1, 4)] == [truth.decode(b) for b in (1, 4)]
+
+
+@pytest.mark.parametrize('shared', [0, 20])
+@pytest.mark.parametrize('factor', [.4, 2.5])
+def test_a_slow_machine_is_known_by_steps_that_are_all_mixed(factor, shared):
+    truth = replace(TRUTH, shared_ms=shared)
+    model = run(scaled_latency(truth, factor), truth, 100, pure=0)
+    for shape in [(8, 800, [(n, 0)]) for n in (200, 300, 500)]:  # the sizes most steps have
+        assert model.step(*shape) == pytest.approx(truth.step(*shape), rel=.2)
+    for _ in range(15):
+        model.observe(4, 0, [], truth.decode(4))
+    assert run(model, truth, 150).shared_ms == pytest.approx(shared, abs=8)
+    assert max(pure_errors(model)) < .1
 
 
 def test_a_slow_machine_is_slow_at_what_is_shared():
