@@ -53,7 +53,7 @@ def show(console: Console, result: dict) -> None:
 def _together(rows: list[dict]) -> Table:
     """Return the table of decodes and prefill chunks in one step: ms, and the share of both."""
     chunks = sorted({row['tokens'] for row in rows})
-    table = Table(title='a decode and a prefill chunk in one step: ms (share of both one by one)')
+    table = Table(title='both in one step: ms (share of both one by one)')
     table.add_column('decode', no_wrap=True)
     for tokens in chunks:
         table.add_column(f'prefill {tokens}', justify='right', no_wrap=True)
