@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the flags of ``slice_bench admission``."""
     add_common_arguments(parser, policies=False)
     parser.set_defaults(rates=[3.0, 4.0], requests=300)
-    parser.add_argument('--profile', default='rtx4060ti-chatglm2-6b-int4',
+    parser.add_argument('--profile', default='slice-authors-rtx4060ti',
                         metavar='NAME_OR_FILE', help='(default: %(default)s)')
     parser.add_argument('--replays', type=positive_int, default=40,
                         help='refusals checked in each run, drawn at random (default: '

@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help='live requests (default: 16,64,256,1024,4096)')
     parser.add_argument('--steps', type=positive_int, default=300,
                         help='plans timed for each (default: %(default)s)')
-    parser.add_argument('--profile', default='rtx4060ti-chatglm2-6b-int4',
+    parser.add_argument('--profile', default='slice-authors-rtx4060ti',
                         metavar='NAME_OR_FILE', help='(default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
 

@@ -28,7 +28,7 @@ from slice_ros.scheduling.policy import Capacity
 from slice_ros.slo import SloReport
 
 COLUMN = 15   # characters that a figure of a policy takes in a table
-DEFAULT_PROFILE = 'rtx4060ti-chatglm2-6b-int4'
+DEFAULT_PROFILE = 'slice-authors-rtx4060ti'
 
 
 @dataclass(frozen=True, slots=True)

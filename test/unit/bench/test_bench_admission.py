@@ -14,7 +14,7 @@ from slice_ros.errors import ErrorCode
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity
 
-LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+LATENCY = load_profile(config_file('profiles', 'slice-authors-rtx4060ti'))
 CROWD = generate(load_workload(config_file('workloads', 'published')), 6.0, 80, 1)
 
 

@@ -64,7 +64,7 @@ def test_the_first_token_comes_with_the_prefill():
 
 @pytest.mark.parametrize('rate', [1.5, 3, 6])
 def test_no_policy_beats_it(rate):
-    latency = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+    latency = load_profile(config_file('profiles', 'slice-authors-rtx4060ti'))
     published = load_workload(config_file('workloads', 'published'))
     work = generate(published, rate, 150, 5)
     policy = make_policy('slice_static', capacity_ratio=.5)

@@ -22,7 +22,7 @@ def simulate(tmp_path, *flags):
 
 
 def test_json_holds_every_field_of_every_run(tmp_path, capsys):
-    runs = simulate(tmp_path, '--profile', 'rtx4060ti-chatglm2-6b-int4', '--rates', '1,4',
+    runs = simulate(tmp_path, '--profile', 'slice-authors-rtx4060ti', '--rates', '1,4',
                     '--mix', 'control=0.4,navigation=0.3,dialogue=0.3', '--seeds', '1,2',
                     '--policies', 'orca,fastserve,slice_static,slice_static:capacity_ratio=0.5')
     assert len(runs) == 4 * 2 * 2

@@ -12,7 +12,7 @@ from slice_ros.scheduling.baselines.orca import Orca
 from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.registry import policy_names
 
-LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+LATENCY = load_profile(config_file('profiles', 'slice-authors-rtx4060ti'))
 
 
 def test_every_plan_has_the_stated_number_of_requests(monkeypatch):

@@ -13,7 +13,8 @@ from slice_ros.bench.schedule.workload_file import load_trace, load_workload
 from slice_ros.slo import DEFAULT_CLASSES
 import yaml
 
-NAMES = ('published', 'realtime_heavy', 'chat_heavy', 'bursts', 'warehouse_day')
+NAMES = ('published', 'realtime_heavy', 'chat_heavy', 'bursts', 'warehouse_day', 'tpot_only',
+         'deadline_only', 'ttft_only', 'no_objectives', 'equal_utilities', 'long_prompts')
 
 
 @pytest.mark.parametrize('name', NAMES)

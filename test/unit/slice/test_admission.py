@@ -16,7 +16,7 @@ from slice_ros.scheduling.registry import make_policy, POLICIES
 from slice_ros.scheduling.slice.slice_policy import Slice
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
-LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+LATENCY = load_profile(config_file('profiles', 'linear-edge-gpu'))
 PUBLISHED = load_workload(config_file('workloads', 'published'))
 CONTROL, NAVIGATION, DIALOGUE = DEFAULT_CLASSES
 CLASSES = {slo.name: slo for slo in DEFAULT_CLASSES}

@@ -10,7 +10,7 @@ from slice_ros.bench.config_files import config_file
 from slice_ros.bench.schedule.simulate import scaled_latency
 from slice_ros.scheduling.latency import load_profile
 
-TRUTH = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+TRUTH = load_profile(config_file('profiles', 'slice-authors-rtx4060ti'))
 
 
 def run(model, steps, spread=0.0, outliers=0.0, seed=1):

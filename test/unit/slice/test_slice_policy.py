@@ -19,7 +19,7 @@ from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
-LATENCY = load_profile(config_file('profiles', 'rtx4060ti-chatglm2-6b-int4'))
+LATENCY = load_profile(config_file('profiles', 'linear-edge-gpu'))
 PUBLISHED = load_workload(config_file('workloads', 'published'))
 CONTROL, NAVIGATION, DIALOGUE = DEFAULT_CLASSES
 
