@@ -59,9 +59,9 @@ class SloClass:
 
 
 # Three kinds of caller in the setting of SLICE (arXiv 2510.18544): real-time control, whose utility
-# is far above the rest, beside two slower kinds. The utilities 100 and 1 are those of the authors'
-# code, which counts an answer by its TPOT alone (config/workloads/tpot_only.yaml). Ours are 100 and
-# 250 ms a token, every TTFT and deadline, and the utility in the middle. `config/slice.yaml` and
+# is far above the rest, beside two slower kinds. Utilities of 100 and 1 are those of the authors'
+# code, which counts an answer by its TPOT alone (config/workloads/tpot_only.yaml). Ours are 100
+# and 250 ms a token, every TTFT and deadline, and the utility in between. `config/slice.yaml` and
 # the ROS parameters start from these.
 DEFAULT_CLASSES = (
     SloClass('control', ttft_ms=500, tpot_ms=50, deadline_ms=1500, utility=100),

@@ -112,6 +112,13 @@ class Policy(ABC):
         policy.name = self.name
         return policy
 
+    def reveal(self, request: Request, tokens: int) -> None:
+        """Take note that the answer to `request` will have exactly `tokens` tokens.
+
+        Called before the first plan with this request, and only by a simulation that is meant to
+        be clairvoyant; elsewhere no policy knows a length.
+        """
+
     def finished(self, request: Request) -> None:
         """Learn from a request that has just ended, in any final state."""
 

@@ -61,21 +61,22 @@ def scaled_latency(latency: LatencyModel, factor: float) -> LatencyModel:
 
 def simulate(policy: Policy, latency: LatencyModel, workload: Sequence[Arrival], *,
              believed: LatencyModel | None = None, noise: Noise = Noise(), seed: int = 0,
-             log: bool = False) -> Result:
+             log: bool = False, reveal: bool = False) -> Result:
     """Serve `workload`, which is in order of time, to its end under `policy`.
 
     `latency` gives the true time of steps, disturbed by `noise` and its `seed`; `believed` is the
-    model that the policy gets (default: a copy of the true one). `log` records every step. A
-    request that does not fit an empty KV cache is rejected with PROMPT_TOO_LONG, as by the
+    model that the policy gets (default: a copy of the true one). `log` records every step, and
+    `reveal` makes the length of each answer known to the policy (`Policy.reveal`). A request that
+    does not fit an empty KV cache is rejected with PROMPT_TOO_LONG, as by the
     server. Raises `PolicyError` when the policy raises or breaks its contract.
     """
-    return _Simulator(policy, latency, workload, believed, noise, seed, log).run()
+    return _Simulator(policy, latency, workload, believed, noise, seed, log, reveal).run()
 
 
 class _Simulator:
 
-    def __init__(self, policy, latency, workload, believed, noise, seed, log) -> None:
-        self.policy, self.truth, self.log = policy, latency, log
+    def __init__(self, policy, latency, workload, believed, noise, seed, log, reveal) -> None:
+        self.policy, self.truth, self.log, self.reveal = policy, latency, log, reveal
         self.believed = scaled_latency(latency, 1.0) if believed is None else believed
         self.disturb = Disturbance(noise, seed)
         self.arrivals = workload
@@ -132,6 +133,8 @@ class _Simulator:
                 continue
             self.live.append(request)
             self.lengths[request] = min(a.output_tokens, a.max_tokens)
+            if self.reveal:
+                self.policy.reveal(request, self.lengths[request])
             self.view = None
 
     def _idle(self, step: Step) -> None:

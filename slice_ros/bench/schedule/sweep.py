@@ -43,6 +43,7 @@ class Run:
     capacity: Capacity
     noise: Noise = Noise()
     model_error: float = 1.0         # the policy's first latency model is wrong by this factor
+    reveal: bool = False             # the policy knows the length of every answer
 
 
 def simulate_run(run: Run, log: bool = False) -> Result:
@@ -50,7 +51,7 @@ def simulate_run(run: Run, log: bool = False) -> Result:
     return simulate(
         policy_from_spec(run.policy, run.capacity), run.latency, run.arrivals,
         believed=scaled_latency(run.latency, run.model_error), noise=run.noise, seed=run.seed,
-        log=log)
+        log=log, reveal=run.reveal)
 
 
 def run_row(run: Run, reports: Sequence[SloReport], plan_us: tuple[float, float]) -> dict:
@@ -118,7 +119,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--model-error', type=positive, default=1.0, metavar='FACTOR',
                         help="the policies' latency model starts out wrong by this factor")
     parser.add_argument('--reveal-lengths', action='store_true',
-                        help='clairvoyant: max_tokens is the true length of each answer')
+                        help='clairvoyant: policies know the length of each answer, which '
+                             'max_tokens is as well')
     parser.add_argument('--jobs', type=positive_int, default=os.cpu_count() or 1,
                         help='processes (default: one a core)')
 
@@ -132,7 +134,8 @@ def run(args: Namespace) -> int:
         policy_from_spec(spec, capacity)
     noise = Noise(spread=args.noise, burst_every=args.burst_every)
     loads = list(draw_loads(args, args.slo_scale, args.reveal_lengths))
-    runs = [Run(policy, rate, seed, arrivals, latency, capacity, noise, args.model_error)
+    runs = [Run(policy, rate, seed, arrivals, latency, capacity, noise, args.model_error,
+                args.reveal_lengths)
             for policy in args.policies for rate, seed, arrivals in loads]
     width = max(120, COLUMN * (len(args.policies) + 2))
     console = Console(width=None if sys.stdout.isatty() else width)

@@ -7,6 +7,7 @@ import math
 
 import pytest
 from slice_ros.bench.cli import main, SUBCOMMANDS
+from slice_ros.scheduling.baselines.orca import Orca
 
 RUN_KEYS = {'policy', 'rate', 'seed', 'requests', 'attainment', 'utility_attainment',
             'capacity_bound', 'plan_us_p50', 'plan_us_p99', 'classes'}
@@ -82,6 +83,17 @@ def test_revealed_lengths_reach_the_policy(tmp_path):
     (hidden,) = simulate(tmp_path, *flags)
     (shown,) = simulate(tmp_path, *flags, '--reveal-lengths')
     assert hidden['classes'] != shown['classes']
+
+
+def test_revealed_lengths_are_also_passed_to_the_policy(tmp_path, monkeypatch):
+    known = []
+    monkeypatch.setattr(Orca, 'reveal', lambda self, request, tokens: known.append(
+        (tokens, request.max_tokens)))
+    flags = ['--rates', '4', '--seeds', '1', '--policies', 'orca']
+    simulate(tmp_path, *flags)
+    assert not known
+    simulate(tmp_path, *flags, '--reveal-lengths')
+    assert len(known) == 30 and all(tokens == most for tokens, most in known)
 
 
 def test_a_trace_is_replayed(tmp_path):

@@ -83,6 +83,19 @@ def test_a_policy_sees_no_length_and_its_own_latency_model():
     assert not any('output' in name or 'length' in name for name in fields)
 
 
+def test_lengths_are_revealed_before_the_first_plan_and_only_on_demand():
+    class Clairvoyant(Scripted):
+        def reveal(self, request, tokens):
+            self.known[request.id] = tokens, len(self.seen)
+
+    work = arrivals((0.0, 30, 3), (0.055, 10, 99))
+    for reveal, known in ((True, {'control-0': (3, 0), 'control-1': (20, 2)}), (False, {})):
+        policy = Clairvoyant(lambda self, *args: self.orca.plan(*args))
+        policy.known = {}
+        simulate(policy, LATENCY, work, reveal=reveal)
+        assert policy.known == known   # (tokens, plans before); 20 is max_tokens
+
+
 def test_the_latency_model_of_the_policy_learns_from_the_steps_and_the_true_one_stays():
     believed = scaled_latency(LATENCY, 2.0)
     work = arrivals(*[(i * 1.0, 30, 20) for i in range(20)])
