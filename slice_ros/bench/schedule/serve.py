@@ -22,7 +22,7 @@ from slice_ros.bench.report import attainment, load_table
 from slice_ros.bench.schedule.noise import Noise
 from slice_ros.bench.schedule.options import (
     add_common_arguments, draw_loads, policy_from_spec, positive, spec_options)
-from slice_ros.bench.schedule.sweep import finish, Run, run_row, simulate_run
+from slice_ros.bench.schedule.sweep import bound_of, finish, Run, run_row, simulate_run
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling
 from slice_ros.request import Request, State
@@ -92,13 +92,16 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())
     rows = []
+    bounds = {load: bound_of(cell)
+              for load, cell in {(cell.rate, cell.seed): cell for cell in runs}.items()}
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task('serving', total=sum(len(cell.arrivals) for cell in runs))
         for cell in runs:
             progress.update(task, description=f'{cell.policy} at {cell.rate:g}/s')
             requests, plan_us, learnt, noise = serve_run(
                 engine, cell, lambda: progress.advance(task))
-            row = run_row(cell, [request.report() for request in requests], plan_us)
+            row = run_row(cell, [request.report() for request in requests], plan_us,
+                          bounds[cell.rate, cell.seed])
             # A stop may end an answer before its scripted length: what was generated is true.
             known = tuple(
                 replace(a, output_tokens=r.generated) if r.state is State.FINISHED else a

@@ -4,20 +4,18 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from concurrent.futures import as_completed, ProcessPoolExecutor
 from dataclasses import dataclass
 import json
-from multiprocessing import get_context
 import os
 import sys
 from types import MappingProxyType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from slice_ros.bench.config_files import config_file
+from slice_ros.bench.progress import in_parallel
 from slice_ros.bench.report import (
-    attainment, class_summary, percentile, print_runs, utility_attainment)
-from slice_ros.bench.schedule.capacity_bound import capacity_bound
+    attainment, class_summary, percentile, print_runs, share_of, utility_attainment)
+from slice_ros.bench.schedule.lp_bound import Bound, lp_bound
 from slice_ros.bench.schedule.noise import Noise
 from slice_ros.bench.schedule.options import (
     add_common_arguments, draw_loads, policy_from_spec, positive, positive_int)
@@ -54,41 +52,38 @@ def simulate_run(run: Run, log: bool = False) -> Result:
         log=log, reveal=run.reveal)
 
 
-def run_row(run: Run, reports: Sequence[SloReport], plan_us: tuple[float, float]) -> dict:
+def bound_of(run: Run) -> Bound:
+    """Return the bounds of a cell's load: those of every policy on it."""
+    return lp_bound(run.arrivals, run.latency, run.capacity)
+
+
+def run_row(run: Run, reports: Sequence[SloReport], plan_us: tuple[float, float],
+            bound: Bound) -> dict:
     """Return the JSON row of a run, simulated or served; `plan_us` is the p50 and p99."""
+    attained, utility = attainment(reports), utility_attainment(reports)
     return {
         'policy': run.policy, 'rate': run.rate, 'seed': run.seed, 'requests': len(reports),
-        'attainment': attainment(reports), 'utility_attainment': utility_attainment(reports),
-        'capacity_bound': capacity_bound(run.arrivals, run.latency, run.capacity.max_batch),
+        'attainment': attained, 'utility_attainment': utility,
+        'bound': bound.requests, 'utility_bound': bound.utility,
+        'bound_share': share_of(attained, bound.requests),
+        'utility_bound_share': share_of(utility, bound.utility),
         'plan_us_p50': plan_us[0], 'plan_us_p99': plan_us[1],
         'classes': class_summary(reports)}
 
 
-def _row(run: Run) -> dict:
+def _simulated(run: Run) -> tuple[Sequence[SloReport], tuple[float, float]]:
     result = simulate_run(run)
-    return run_row(run, result.reports,
-                   (percentile(result.plan_us, .5), percentile(result.plan_us, .99)))
+    return result.reports, (percentile(result.plan_us, .5), percentile(result.plan_us, .99))
 
 
 def sweep(runs: Sequence[Run], jobs: int, console: Console) -> list[dict]:
     """Run all cells on `jobs` processes with a progress bar; return their rows in order."""
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())
-    rows: list[dict] = [{}] * len(runs)
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task('simulating', total=len(runs))
-        if jobs == 1:
-            for i, run in enumerate(runs):
-                rows[i] = _row(run)
-                progress.advance(task)
-            return rows
-        # Spawned, since forking a process that has threads (the progress bar's) is not safe.
-        with ProcessPoolExecutor(jobs, mp_context=get_context('spawn')) as pool:
-            futures = {pool.submit(_row, run): i for i, run in enumerate(runs)}
-            for future in as_completed(futures):
-                rows[futures[future]] = future.result()
-                progress.advance(task)
-    return rows
+    loads = {(run.rate, run.seed): run for run in runs}
+    done = in_parallel([(bound_of, run) for run in loads.values()]
+                       + [(_simulated, run) for run in runs], jobs, console)
+    bounds = dict(zip(loads, done))
+    return [run_row(run, *simulated, bounds[run.rate, run.seed])
+            for run, simulated in zip(runs, done[len(loads):])]
 
 
 def logged(runs: Sequence[Run]) -> dict[str, Result]:

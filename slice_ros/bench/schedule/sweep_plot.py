@@ -61,9 +61,9 @@ def _draw_lines(axes: Axes, runs: Sequence[Mapping], policies: Sequence[str],
 
 
 def _draw_bound(axes: Axes, runs: Sequence[Mapping]) -> None:
-    points = _by_rate(runs, lambda run: run['capacity_bound'])
+    points = _by_rate(runs, lambda run: run['bound'])
     axes.plot([p[0] for p in points], [p[1] for p in points], color='black', linestyle='--',
-              linewidth=1, label='capacity bound')
+              linewidth=1, label='bound of any schedule')
 
 
 def _draw_percent(axes: Axes, title: str) -> None:

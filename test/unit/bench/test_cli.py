@@ -10,9 +10,10 @@ from slice_ros.bench.cli import main, SUBCOMMANDS
 from slice_ros.scheduling.baselines.orca import Orca
 
 RUN_KEYS = {'policy', 'rate', 'seed', 'requests', 'attainment', 'utility_attainment',
-            'capacity_bound', 'plan_us_p50', 'plan_us_p99', 'classes'}
+            'bound', 'utility_bound', 'bound_share', 'utility_bound_share', 'plan_us_p50',
+            'plan_us_p99', 'classes'}
 CLASS_KEYS = {'requests', 'attainment', 'ttft_p50', 'ttft_p99', 'tpot_p50', 'tpot_p99',
-              'completion_mean', 'completion_p99', 'max_gap_p99'}
+              'completion_mean', 'completion_p99', 'max_gap_p99', 'tardiness_p50', 'tardiness_p99'}
 
 
 def simulate(tmp_path, *flags):
@@ -33,7 +34,11 @@ def test_json_holds_every_field_of_every_run(tmp_path, capsys):
     for run in runs:
         assert RUN_KEYS == set(run)
         assert run['requests'] == 30 == sum(c['requests'] for c in run['classes'].values())
-        assert 0 <= run['attainment'] <= run['capacity_bound'] <= 1
+        assert 0 <= run['attainment'] <= run['bound'] <= 1
+        assert 0 <= run['utility_attainment'] <= run['utility_bound'] <= 1
+        assert run['attainment'] == pytest.approx(run['bound_share'] * run['bound'])
+        assert run['utility_attainment'] == pytest.approx(
+            run['utility_bound_share'] * run['utility_bound'])
         for figures in run['classes'].values():
             assert CLASS_KEYS <= set(figures)
             assert all(math.isfinite(value) for value in figures.values())

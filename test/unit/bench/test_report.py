@@ -7,8 +7,9 @@ import math
 import pytest
 from rich.console import Console
 from slice_ros.bench.report import (
-    attainment, class_summary, class_table, completion, percentile, utility_attainment)
-from slice_ros.slo import DEFAULT_CLASSES, SloReport
+    attainment, class_summary, class_table, completion, load_table, percentile, share_of,
+    tardiness, utility_attainment)
+from slice_ros.slo import DEFAULT_CLASSES, SloClass, SloReport
 
 CONTROL, _, DIALOGUE = DEFAULT_CLASSES
 NAN = math.nan
@@ -42,6 +43,41 @@ def test_an_unserved_request_counts_its_deadline_or_its_end_whichever_is_later(w
     assert completion(what) == seconds
 
 
+FREE = SloClass('free')
+PACED = SloClass('paced', tpot_ms=50)
+
+
+@pytest.mark.parametrize('what, seconds', [
+    (report(), 0.0),
+    (report(ttft=.75), .25),                              # TTFT 0.5 s
+    (report(end=2.0), .5),                                # deadline 1.5 s
+    (report(ttft=.6, end=2.0), .5),                       # the most of both
+    (report(PACED, ttft=.2, tpot=.06, end=1.34), .19),    # due at 0.2 + 19 * 0.05 = 1.15 s
+    (report(PACED, ttft=9.0, tpot=.05, end=9.95), 0.0),   # TPOT counts from the first token on
+    (report(FREE, ttft=50.0, end=99.0), 0.0),
+    (report(FREE, tokens=1, tpot=0.0), 0.0),
+    (UNSERVED, 0.0),                                      # given up before any was exceeded
+    (report(served=False, ttft=NAN, tpot=NAN, end=NAN, tokens=0, elapsed=4.0), 3.5),
+    # Four tokens came: the fifth was due at 0.2 + 4 * 0.05 s, and had not come after 3 s.
+    (report(PACED, served=False, ttft=.2, end=.4, tokens=4, elapsed=3.0), 2.6),
+    (report(served=False, ttft=NAN, tpot=NAN, end=NAN, tokens=0, elapsed=NAN), 0.0),
+])
+def test_tardiness_is_the_time_beyond_the_objective_exceeded_most(what, seconds):
+    assert tardiness(what) == pytest.approx(seconds)
+
+
+def test_shares_of_a_bound():
+    assert share_of(.3, .6) == .5
+    assert share_of(0.0, 0.0) == 1.0
+
+
+def test_a_cell_can_show_two_figures(capsys):
+    runs = [{'policy': 'p', 'rate': 2, 'a': a, 'b': b} for a, b in ((1.0, 5.0), (2.0, None))]
+    Console(width=80).print(load_table(runs, lambda run: run['a'], 'title', 1,
+                                       beside=lambda run: run['b']))
+    assert '1.50 / 5.00' in capsys.readouterr().out
+
+
 def test_attainment_counts_every_request_and_weighs_by_utility():
     reports = [report(), report(ttft=.6), report(DIALOGUE), UNSERVED]
     assert attainment(reports) == .5
@@ -59,6 +95,7 @@ def test_class_summary():
     assert control['completion_mean'] == pytest.approx((1.0 + 2.0 + 1.5) / 3)
     assert control['completion_p99'] == 2.0
     assert control['max_gap_p99'] == .05
+    assert (control['tardiness_p50'], control['tardiness_p99']) == (0.0, pytest.approx(.5))
 
 
 def test_one_token_has_no_tpot():
