@@ -69,6 +69,11 @@ bench: build ## Measure the engine, compare the policies; JSON and plot in out/.
 	$(PY) -m slice_ros.bench engine --json out/engine.json
 	$(PY) -m slice_ros.bench simulate --json out/simulate.json --plot out/simulate.png
 
+.PHONY: regimes
+regimes: build ## Compare the policies in every regime; fails where a line does (REGIMES=flags).
+	@mkdir -p out
+	$(PY) -m slice_ros.bench regimes --json out/regimes.json --plot out/regimes.png $(REGIMES)
+
 .PHONY: abuse
 abuse: build ## Send hostile inputs to the node; fails where another caller has to wait.
 	@mkdir -p out

@@ -12,14 +12,15 @@ def config_file(folder: str, name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    known = _known(folder)
+    known = files_of(folder)
     if name not in known:
         raise ValueError(f'{name!r:.200} is neither a file nor one of the {folder}: '
                          f'{", ".join(sorted(known)) or "none found"}')
     return known[name]
 
 
-def _known(folder: str) -> dict[str, Path]:
+def files_of(folder: str) -> dict[str, Path]:
+    """Return the YAML files of ``config/<folder>/`` by their names without the ending."""
     # From the package upwards: config/ in a checkout, <prefix>/share/slice_ros/config installed.
     for parent in Path(__file__).resolve().parents[1:]:
         for path in (parent / 'config' / folder, parent / 'share/slice_ros/config' / folder):

@@ -36,6 +36,7 @@ LAYERS = (
     ('examples',),
     ('bench',),
     ('bench.engine', 'bench.ros', 'bench.schedule'),
+    ('bench.regimes',),
     ('cli',),
 )
 # Modules that a room may never import, at any depth of its own modules.

@@ -86,6 +86,11 @@ def _most(workload: Sequence[Arrival], latency: LatencyModel, capacity: Capacity
     return np.array(most)
 
 
+def least_work(a: Arrival, latency: LatencyModel, capacity: Capacity) -> float:
+    """Return the least seconds of the engine that a request takes: prefill and decodes."""
+    return sum(job.work for job in _Costs(latency, capacity, True).jobs(0, a))
+
+
 class _Costs:
     """The least work and time of each request on one engine, in seconds."""
 

@@ -71,7 +71,8 @@ def run_row(run: Run, reports: Sequence[SloReport], plan_us: tuple[float, float]
         'classes': class_summary(reports)}
 
 
-def _simulated(run: Run) -> tuple[Sequence[SloReport], tuple[float, float]]:
+def simulated(run: Run) -> tuple[Sequence[SloReport], tuple[float, float]]:
+    """Return the reports of a cell, and the p50 and p99 of its plans in microseconds."""
     result = simulate_run(run)
     return result.reports, (percentile(result.plan_us, .5), percentile(result.plan_us, .99))
 
@@ -80,10 +81,10 @@ def sweep(runs: Sequence[Run], jobs: int, console: Console) -> list[dict]:
     """Run all cells on `jobs` processes with a progress bar; return their rows in order."""
     loads = {(run.rate, run.seed): run for run in runs}
     done = in_parallel([(bound_of, run) for run in loads.values()]
-                       + [(_simulated, run) for run in runs], jobs, console)
+                       + [(simulated, run) for run in runs], jobs, console)
     bounds = dict(zip(loads, done))
-    return [run_row(run, *simulated, bounds[run.rate, run.seed])
-            for run, simulated in zip(runs, done[len(loads):])]
+    return [run_row(run, *outcome, bounds[run.rate, run.seed])
+            for run, outcome in zip(runs, done[len(loads):])]
 
 
 def logged(runs: Sequence[Run]) -> dict[str, Result]:

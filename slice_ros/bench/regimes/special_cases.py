@@ -1,0 +1,165 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cases of a few requests, and figures of the policy itself: their sections."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+import random
+from statistics import fmean
+
+from slice_ros.bench.config_files import config_file
+from slice_ros.bench.regimes.lines import Line, Section
+from slice_ros.bench.regimes.regime import AUTHORS
+from slice_ros.bench.report import percentile
+from slice_ros.bench.schedule.lp_bound import lp_bound
+from slice_ros.bench.schedule.options import policy_from_spec
+from slice_ros.bench.schedule.plan import growth, time_plans
+from slice_ros.bench.schedule.simulate import simulate
+from slice_ros.bench.schedule.workload import Arrival, generate
+from slice_ros.bench.schedule.workload_file import load_workload
+from slice_ros.scheduling.latency import LatencyModel, load_profile
+from slice_ros.scheduling.policy import Capacity
+from slice_ros.slo import DEFAULT_CLASSES, SloClass
+
+# Bursts of nine requests of the published mix within half a second.
+BURST, BURST_SECONDS, BURSTS_A_SEED = 9, .5, 3
+OF_OPTIMUM = .9
+OPTIMUM = 'bursts of nine: 90 % of what whole requests could attain at most'
+
+# A control request that cannot keep its TTFT: 64 tokens at 8 ms are 532 ms.
+SLOW_PREFILL_MS = 8.0
+MISSED = 'a control request that misses its TTFT: first token within its prefill and a step'
+
+# A flood beside five requests that nobody would miss.
+FLOOD, FLOOD_RATE, FLOOD_UTILITY, OTHERS = 600, 8.0, 1e9, 5
+OWED, OWED_FROM = .005, 30.0    # share of the time owed to who waits longest, after seconds
+NEARLY = .9                     # of it, since the flood ends
+STARVATION = 'a flood: 0.5 % of the time for who waits longest, in turn'
+
+PLAN_US = {16: 80.0, 256: 250.0}        # live requests: median microseconds
+N_LOG_N = 4096 * 12 / (1024 * 10)       # t(4096) / t(1024) of n log n
+GROWTH_SLACK = 1.25                     # of a timing on a machine that is not idle
+PLAN_STEPS = 200                        # plans timed for each
+PLAN = 'a plan takes at most its time'
+
+
+def latency_model() -> LatencyModel:
+    """Return the latency model of these cases."""
+    return load_profile(config_file('profiles', AUTHORS))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case: a policy and a seed."""
+
+    policy: str
+    seed: int
+
+
+def burst_section(ours: str, seeds: Sequence[int]) -> Section:
+    """Return the section of bursts against a bound on the optimum of whole requests."""
+    def judge(results: Sequence[tuple[float, float]]) -> list[Line]:
+        share = fmean(found for found, _ in results) / fmean(most for _, most in results)
+        return [Line(OPTIMUM, f'{len(results)} bursts', f'{share:.1%} of the utility, '
+                     f'at least {OF_OPTIMUM:.0%}', share >= OF_OPTIMUM)]
+
+    return Section('bursts', [(burst, Case(ours, seed * BURSTS_A_SEED + i)) for seed in seeds
+                              for i in range(BURSTS_A_SEED)], judge)
+
+
+def burst(case: Case) -> tuple[float, float]:
+    """Return the utility attained in a burst, and the most that whole requests could attain."""
+    draw = random.Random(case.seed)
+    drawn = generate(load_workload(config_file('workloads', 'published')), 1.0, BURST, case.seed)
+    times = sorted(draw.uniform(0, BURST_SECONDS) for _ in drawn)
+    arrivals = [replace(a, time=time) for a, time in zip(drawn, times)]
+    capacity, latency = Capacity(), latency_model()
+    reports = simulate(policy_from_spec(case.policy, capacity), latency, arrivals).reports
+    most = lp_bound(arrivals, latency, capacity, whole=True).utility
+    return (sum(r.slo.utility for r in reports if r.attained),
+            most * sum(a.slo.utility for a in arrivals))
+
+
+def first_token_section(ours: str, seeds: Sequence[int]) -> Section:
+    """Return the section of the control request that must miss its TTFT."""
+    def judge(results: Sequence[float]) -> list[Line]:
+        return [Line(MISSED, f'beside a navigation and a dialogue, {len(results)} times',
+                     f'worst {1e3 * max(results):+.0f} ms beyond it', max(results) <= 1e-9)]
+
+    return Section('first_token', [(late_first_token, Case(ours, seed)) for seed in seeds], judge)
+
+
+def late_first_token(case: Case) -> float:
+    """Return the seconds from prefill and one step to the first token; negative when sooner.
+
+    The step is the longest that begins before it without the request.
+    """
+    draw = random.Random(case.seed)
+    latency = replace(latency_model(), prefill_token_ms=SLOW_PREFILL_MS)
+    control, navigation, dialogue = DEFAULT_CLASSES
+    urgent = Arrival(draw.uniform(0, 3), control, 64, 20, 25)
+    arrivals = [Arrival(0.0, navigation, 64, 50, 60), Arrival(0.0, dialogue, 64, 150, 160), urgent]
+    result = simulate(policy_from_spec(case.policy, Capacity()), latency, arrivals, log=True)
+    request = result.requests[-1]
+    end = request.arrival + request.ttft
+    other = max((step.seconds for step in result.log if step.start < end
+                 and step.start + step.seconds > request.arrival
+                 and request.id not in step.decode + step.prefill), default=0.0)
+    return request.ttft - latency.prefill(64) - other
+
+
+def starvation_section(ours: str, seeds: Sequence[int]) -> Section:
+    """Return the section of the flood."""
+    def judge(results: Sequence[tuple[float, int]]) -> list[Line]:
+        share, moved = fmean(r[0] for r in results), min(r[1] for r in results)
+        return [Line(STARVATION, f'{OTHERS} beside {FLOOD} of utility {FLOOD_UTILITY:g}',
+                     f'{share:.2%} of the time, {moved} of {OTHERS} served',
+                     share >= NEARLY * OWED and moved > 1)]
+
+    return Section('starvation', [(flood, Case(ours, seed)) for seed in seeds], judge)
+
+
+def flood(case: Case) -> tuple[float, int]:
+    """Return the share of the time that the others had in the flood, and how many had any.
+
+    A step counts in equal parts for the requests in it.
+    """
+    draw = random.Random(case.seed)
+    slo = SloClass('flood', ttft_ms=1000, tpot_ms=100, deadline_ms=6000, utility=FLOOD_UTILITY)
+    arrivals = [Arrival(0.0, DEFAULT_CLASSES[2], 64, 300, 300) for _ in range(OTHERS)]
+    time = .001
+    for _ in range(FLOOD):
+        arrivals.append(Arrival(time, slo, draw.randint(64, 160), draw.randint(30, 60), 60))
+        time += draw.expovariate(FLOOD_RATE)
+    last = arrivals[-1].time
+    result = simulate(policy_from_spec(case.policy, Capacity()), latency_model(), arrivals,
+                      log=True)
+    served: dict[str, float] = {}
+    for step in result.log:
+        if OWED_FROM <= step.start < last:
+            members = step.decode + step.prefill
+            for name in members:
+                served[name] = served.get(name, 0.0) + step.seconds / len(members)
+    others = [seconds for name, seconds in served.items() if not name.startswith('flood-')]
+    return sum(others) / (last - OWED_FROM), len(others)
+
+
+def plan_section(ours: str) -> Section:
+    """Return the section of the time of a plan; other processes make it longer."""
+    lives = (*PLAN_US, 1024, 4096)
+
+    def judge(results: Sequence[float]) -> list[Line]:
+        us = dict(zip(lives, results))
+        lines = [Line(PLAN, f'{live} live requests', f'median {us[live]:.0f} us, at most '
+                      f'{most:.0f}', us[live] <= most) for live, most in PLAN_US.items()]
+        rows = [{'policy': ours, 'live': live, 'us_p50': us[live]} for live in (1024, 4096)]
+        lines.append(Line(PLAN, '1024 to 4096 live requests', f'n^{growth(rows, ours):.2f}, at '
+                          'most n log n', us[4096] / us[1024] <= N_LOG_N * GROWTH_SLACK))
+        return lines
+
+    return Section('plan', [(plan_us, (ours, live)) for live in lives], judge)
+
+
+def plan_us(case: tuple[str, int]) -> float:
+    """Return the median microseconds of a plan of (policy, live requests)."""
+    return percentile(time_plans(*case, latency_model(), PLAN_STEPS), .5)
