@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from slice_ros.bench.config_files import config_file
-from slice_ros.bench.regimes.lines import Line, Section
+from slice_ros.bench.regimes.lines import EXACT, Line, Section
 from slice_ros.bench.regimes.regime import AUTHORS
 from slice_ros.bench.report import utility_attainment
 from slice_ros.bench.schedule.options import policy_from_spec
@@ -51,7 +51,7 @@ def loose_section(ours: str, requests: int, seeds: Sequence[int]) -> Section:
             lines += loose_lines(who, early, later)
         return lines
 
-    return Section('max_tokens', [(loosened, case) for case in cases], judge)
+    return Section('loose_limits', [(loosened, case) for case in cases], judge)
 
 
 def loose_lines(who: str, early: Sequence[tuple[float, float]],
@@ -59,8 +59,8 @@ def loose_lines(who: str, early: Sequence[tuple[float, float]],
     """Return the lines of (loose, true) utility attained before and after, by seed."""
     lost = fmean(true - loose for loose, true in later)
     kept = sum(loose for loose, _ in early) / max(sum(true for _, true in early), 1e-9)
-    return [Line(LATER, who, f'{-100 * lost:+.1f} points', lost <= POINTS),
-            Line(SOON, who, f'{kept:.1%}', kept >= EARLY)]
+    return [Line(LATER, who, f'{-100 * lost:+.1f} points', lost <= POINTS + EXACT),
+            Line(SOON, who, f'{kept:.1%}', kept >= EARLY - EXACT)]
 
 
 def loosened(case: Case) -> tuple[tuple[float, float], tuple[float, float]]:

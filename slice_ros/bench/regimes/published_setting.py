@@ -69,7 +69,7 @@ def published_section(ours: str, requests: int, seeds: Sequence[int]) -> Section
             rows.setdefault(key, []).append(run_row(run, *outcome, bounds[id(run.arrivals)]))
         return [*gain_lines(rows, ours), *bound_lines(rows, ours)]
 
-    return Section('published', [(bound_of, run) for run in bounded]
+    return Section('gains', [(bound_of, run) for run in bounded]
                    + [(simulated, run) for run in runs], judge)
 
 

@@ -25,11 +25,12 @@ from slice_ros.bench.schedule.options import (
     DEFAULT_POLICIES, floats, integers, names, policy_from_spec, positive_int)
 from slice_ros.scheduling.policy import Capacity
 
-SECTIONS = ('grid', 'published', 'max_tokens', 'bursts', 'first_token', 'starvation', 'plan')
+SECTIONS = ('grid', 'gains', 'loose_limits', 'nine', 'first_token', 'starvation', 'plan')
 LOADS = [.7, 1.0, 1.5, 2.0]     # of saturation
 SEEDS, REQUESTS = 10, 200       # of a cell of the grid
 LONG = 2                        # times as many requests in the sections of the published mix
 QUICK = {'seeds': [1, 2, 3], 'requests': 80, 'loads': [1.0, 2.0]}
+WIDTH = 160     # columns where the output is no terminal
 TUNED = 'slice_static:capacity_ratio=0.5'
 
 
@@ -49,8 +50,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--loads', type=floats, help='of saturation (default: 0.7,1,1.5,2)')
     parser.add_argument('--seeds', type=integers, help='(default: 1 to 10)')
     parser.add_argument('--requests', type=positive_int,
-                        help=f'requests a run (default: {REQUESTS}; the sections published and '
-                             f'max_tokens take {LONG} times as many)')
+                        help=f'requests a run (default: {REQUESTS}; the sections gains and '
+                             f'loose_limits take {LONG} times as many)')
     parser.add_argument('--quick', action='store_true',
                         help='3 seeds, 80 requests and loads 1,2, unless the flags say otherwise')
     parser.add_argument('--jobs', type=positive_int, default=os.cpu_count() or 1,
@@ -72,7 +73,7 @@ def run(args: Namespace) -> int:
         policy_from_spec(spec, Capacity())
     rows: list[dict] = []
     sections = chosen_sections(args, rows)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     calls = [call for section in sections for call in section.calls]
     results = in_parallel(calls, min(args.jobs, len(calls)), console)
     lines: list[Line] = []
@@ -109,9 +110,9 @@ def chosen_sections(args: Namespace, rows: list[dict]) -> list[Section]:
         'grid': lambda: grid_section(
             cells(regimes, profiles, args.loads, args.requests, args.seeds, policies),
             args.ours, rows),
-        'published': lambda: published_section(args.ours, long, args.seeds),
-        'max_tokens': lambda: loose_section(args.ours, long, args.seeds),
-        'bursts': lambda: burst_section(args.ours, args.seeds),
+        'gains': lambda: published_section(args.ours, long, args.seeds),
+        'loose_limits': lambda: loose_section(args.ours, long, args.seeds),
+        'nine': lambda: burst_section(args.ours, args.seeds),
         'first_token': lambda: first_token_section(args.ours, args.seeds),
         'starvation': lambda: starvation_section(args.ours, args.seeds),
         'plan': lambda: plan_section(args.ours)}
