@@ -21,8 +21,9 @@ from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
-# Bursts of nine requests of the published mix within half a second.
+# Bursts of nine requests of the published classes within half a second, most of them control.
 BURST, BURST_SECONDS, BURSTS_A_SEED = 9, .5, 3
+BURST_MIX = {'control': .6, 'navigation': .3, 'dialogue': .1}
 OF_OPTIMUM = .9
 OPTIMUM = 'bursts of nine: 90 % of what whole requests could attain at most'
 
@@ -72,7 +73,8 @@ def burst_lines(results: Sequence[tuple[float, float]]) -> list[Line]:
 def burst(case: Case) -> tuple[float, float]:
     """Return the utility attained in a burst, and the most that whole requests could attain."""
     draw = random.Random(case.seed)
-    drawn = generate(load_workload(config_file('workloads', 'published')), 1.0, BURST, case.seed)
+    workload = load_workload(config_file('workloads', 'published')).with_mix(BURST_MIX)
+    drawn = generate(workload, 1.0, BURST, case.seed)
     times = sorted(draw.uniform(0, BURST_SECONDS) for _ in drawn)
     arrivals = [replace(a, time=time) for a, time in zip(drawn, times)]
     capacity, latency = Capacity(), latency_model()

@@ -62,18 +62,22 @@ def lp_bound(workload: Sequence[Arrival], latency: LatencyModel, capacity: Capac
     """
     if not workload:
         return Bound(1.0, 1.0)
-    most = sum(_most(workload[i:i + PIECE], latency, capacity, whole)
+    batch = min(capacity.max_batch, len(workload))
+    most = sum(_most(workload[i:i + PIECE], latency, capacity, batch, whole)
                for i in range(0, len(workload), PIECE))
     total = np.array([len(workload), sum(a.slo.utility for a in workload)])
     return Bound(*(float(share) for share in np.minimum(most / total * (1 + TOLERANCE), 1)))
 
 
-def _most(workload: Sequence[Arrival], latency: LatencyModel, capacity: Capacity, whole: bool
-          ) -> np.ndarray:
-    """Return the most requests, and the most utility, that `workload` can attain."""
-    plain = _Costs(latency, capacity, True)
+def _most(workload: Sequence[Arrival], latency: LatencyModel, capacity: Capacity, batch: int,
+          whole: bool) -> np.ndarray:
+    """Return the most requests, and the most utility, that `workload` can attain.
+
+    At most `batch` requests are in a decode step: others could only make it longer.
+    """
+    plain = _Costs(latency, capacity, True, batch)
     able = [owner for owner, a in enumerate(workload) if plain.can_attain(a)]
-    charged = [plain, _Costs(latency, capacity, False)] if latency.shared_ms else [plain]
+    charged = [plain, _Costs(latency, capacity, False, batch)] if latency.shared_ms else [plain]
     jobs = max(([job for owner in able for job in costs.jobs(owner, workload[owner])]
                 for costs in charged), key=lambda jobs: sum(job.work for job in jobs))
     jobs = [job for job in jobs if job.end < math.inf]  # there is time for the others afterwards
@@ -88,21 +92,23 @@ def _most(workload: Sequence[Arrival], latency: LatencyModel, capacity: Capacity
 
 def least_work(a: Arrival, latency: LatencyModel, capacity: Capacity) -> float:
     """Return the least seconds of the engine that a request takes: prefill and decodes."""
-    return sum(job.work for job in _Costs(latency, capacity, True).jobs(0, a))
+    return sum(job.work for job in _Costs(latency, capacity, True, capacity.max_batch).jobs(0, a))
 
 
 class _Costs:
     """The least work and time of each request on one engine, in seconds."""
 
-    def __init__(self, latency: LatencyModel, capacity: Capacity, to_decodes: bool) -> None:
+    def __init__(self, latency: LatencyModel, capacity: Capacity, to_decodes: bool,
+                 batch: int) -> None:
         """`to_decodes` charges what is paid once in a step to its decodes, else to prefills."""
         self.latency, self.chunk = latency, capacity.prefill_chunk
         self.shared = latency.shared_ms / 1e3
-        batches = np.arange(1, capacity.max_batch + 1)
-        self.steps = np.array([latency.decode(int(batch)) for batch in batches])
+        steps = [latency.decode(size) for size in range(1, capacity.max_batch + 1)]
+        # Where a larger batch takes less time, others may fill the step up to it.
+        self.steps = np.minimum.accumulate(steps[::-1])[::-1][:batch]
         self.decodes_pay = to_decodes or not self.shared
         paid = self.steps if self.decodes_pay else np.maximum(self.steps - self.shared, 0)
-        self.shares = paid / batches
+        self.shares = paid / np.arange(1, batch + 1)
         sizes = np.arange(1, self.chunk + 1)
         alone = np.array([latency.prefill(int(n)) for n in sizes])
         # Seconds of a chunk of each size, and the least of them per token up to it.

@@ -57,6 +57,18 @@ def test_the_batch_cap_bounds_the_share():
         1000 / 105, rel=1e-4)
 
 
+def test_a_batch_is_no_larger_than_the_workload():
+    # Two requests: 30 + 10 * 7.5 ms each, 210 ms together.
+    assert requests([at(0.0, deadline_ms=210)] * 2) == pytest.approx(2)
+    assert requests([at(0.0, deadline_ms=200)] * 2) == pytest.approx(200 / 105, rel=1e-4)
+
+
+def test_a_larger_batch_that_takes_less_time_may_be_filled_up():
+    dips = replace(LATENCY, decode_ms=((1, 10), (2, 15), (3, 12)))
+    assert requests([at(0.0, deadline_ms=180)] * 2, dips) == pytest.approx(2)   # 30 + 10 * 6 ms
+    assert requests([at(0.0, deadline_ms=170)] * 2, dips) < 2
+
+
 def test_work_has_to_fit_its_own_window_not_only_the_whole_time():
     # From 2.0 s to 3.0 s and from 10.0 s to 11.0 s, ten requests each, however many there are.
     work = [at(2.0)] * 30 + [at(10.0)] * 5
