@@ -10,6 +10,7 @@ Where both are equal, the optimum is known.
 from collections.abc import Sequence
 import random
 
+from slice_ros.bench.regimes.lines import EXACT
 from slice_ros.bench.schedule.simulate import simulate
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.request import Request
@@ -36,7 +37,7 @@ class InOrder(Policy):
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
         """Prefill the next in order if the running ones can spare the time, else decode."""
-        late = [r for r in requests if self._due(r) < now]
+        late = [r for r in requests if self._missed(r, now, latency)]
         live = sorted((r for r in requests if r not in late), key=self._order) or late
         served = live[:self.width]
         running = sorted((r for r in served if r.decoding), key=lambda r: self._pace(r, now))
@@ -54,6 +55,15 @@ class InOrder(Policy):
 
     def _order(self, request: Request) -> int:
         return self.rank[int(request.id.rpartition('-')[2])]
+
+    def _missed(self, request: Request, now: float, latency: LatencyModel) -> bool:
+        """Return whether a request cannot attain any more, even alone."""
+        first = now + latency.prefill(request.pending)
+        if request.generated:
+            return now + self._left(request) * latency.decode(1) > self._due(request) + EXACT
+        return (first > request.arrival + request.slo.ttft + EXACT
+                or first + (self._left(request) - 1) * latency.decode(1)
+                > request.arrival + request.slo.deadline + EXACT)
 
     def _left(self, request: Request) -> int:
         return self.lengths[request.id] - request.generated

@@ -130,9 +130,9 @@ def test_loose_limits(early, later, holds):
 
 
 def test_the_other_cases():
-    assert [line.holds for line in burst_lines([(90, 100, 100), (1, 1, 2)])] == [True] * 2
-    assert [line.holds for line in burst_lines([(89, 100, 100), (99, 99, 200)])] == [False, True]
-    assert [line.holds for line in burst_lines([(89, 100, 120)])] == [False]
+    assert [line.holds for line in burst_lines([(90, 100, 100), (1, 1, 1.1)])] == [True] * 2
+    assert [line.holds for line in burst_lines([(89, 100, 100), (99, 99, 100)])] == [False, True]
+    assert [line.holds for line in burst_lines([(89, 89, 100)])] == [False]
     assert first_token_lines([-.1, 0.0])[0].holds
     assert not first_token_lines([-.1, .001])[0].holds
     assert starvation_lines([(.0046, 5), (.0045, 5)])[0].holds
