@@ -58,11 +58,11 @@ class SloClass:
         return self.deadline_ms / 1e3 or math.inf
 
 
-# Three kinds of caller in the setting of SLICE (arXiv 2510.18544): real-time control, whose utility
-# is far above the rest, beside two slower kinds. Utilities of 100 and 1 are those of the authors'
-# code, which counts an answer by its TPOT alone (config/workloads/tpot_only.yaml). Ours are 100
-# and 250 ms a token, every TTFT and deadline, and the utility in between. `config/slice.yaml` and
-# the ROS parameters start from these.
+# Three kinds of caller in the setting of SLICE (arXiv 2510.18544): real-time control, whose
+# utility is far above the rest, beside two slower kinds. Utilities of 100 and 1 are those of the
+# authors' code, which counts an answer by its TPOT alone (config/workloads/tpot_only.yaml). Ours
+# are 100 and 250 ms a token, every TTFT and deadline, and the utility in between.
+# `config/slice.yaml` and the ROS parameters start from these.
 DEFAULT_CLASSES = (
     SloClass('control', ttft_ms=500, tpot_ms=50, deadline_ms=1500, utility=100),
     SloClass('navigation', ttft_ms=1000, tpot_ms=100, deadline_ms=6000, utility=10),
