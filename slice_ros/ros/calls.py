@@ -9,12 +9,12 @@ import time
 
 from rclpy.clock import Clock
 from rclpy.publisher import Publisher
-from rclpy.task import Future
 from slice_ros import msg
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.ros.conversions import report_message, session_hash
 from slice_ros.ros.isolation.boundary import logging_faults, refusal
+from slice_ros.ros.isolation.executor import Awaited
 from slice_ros.ros.speech import Speaker
 from slice_ros.serving import Delivery
 from slice_ros.slo import SloClass
@@ -39,7 +39,7 @@ class Call:
         self.arrival = 0.0                 # when it was received, on the server's clock
         self.session_id = ''
         self.door = 'action' if feedback else 'topic'   # or 'service': how it came in
-        self.done: Future = Future()   # completed with None; the answer is in the fields below
+        self.done = Awaited()   # completed with None; the answer is in the fields below
         self.text = ''
         self.finish_reason = ''
         self.error = ErrorCode.NONE

@@ -50,7 +50,7 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(number, lambda number, _: reasons.append(number))
 
     import rclpy
-    from rclpy.executors import SingleThreadedExecutor
+    from slice_ros.ros.isolation.executor import Executor
     from slice_ros.ros.parameters import ParameterError
 
     try:
@@ -64,7 +64,7 @@ def main(args: list[str] | None = None) -> int:
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
-    executor = SingleThreadedExecutor()
+    executor = Executor()
     executor.add_node(node)
     spinner = threading.Thread(target=_spin, args=(executor, node), name='executor', daemon=True)
     spinner.start()

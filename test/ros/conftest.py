@@ -22,6 +22,7 @@ from slice_ros import msg, srv  # noqa: E402
 from slice_ros.action import Generate  # noqa: E402
 from slice_ros.client import SliceClient  # noqa: E402
 from slice_ros.engine import EngineConfig, load_engine  # noqa: E402
+from slice_ros.ros.isolation.executor import Executor  # noqa: E402
 from slice_ros.ros.node import SliceNode  # noqa: E402
 from slice_ros.ros.qos import SERVICES, TOKENS  # noqa: E402
 from slice_ros.scheduling.latency import LatencyModel  # noqa: E402
@@ -78,7 +79,7 @@ class Spinning:
     """Spins nodes in a thread until it is closed."""
 
     def __init__(self, *nodes) -> None:
-        self.executor = SingleThreadedExecutor()
+        self.executor = Executor()
         for node in nodes:
             self.executor.add_node(node)
         self.thread = threading.Thread(target=self._spin, daemon=True)

@@ -7,6 +7,7 @@ import threading
 
 from rclpy.task import Future
 from slice_ros.ros.isolation.boundary import logging_faults
+from slice_ros.ros.isolation.executor import Awaited
 
 
 class Background:
@@ -22,7 +23,7 @@ class Background:
 
     def run(self, work: Callable[[], object]) -> Future:
         """Start `work`; return a future that is completed with None when it has ended."""
-        done: Future = Future()
+        done = Awaited()
 
         def body() -> None:
             with logging_faults('a transition'):  # what awaits it checks what is missing

@@ -13,6 +13,7 @@ import threading
 from rclpy.task import Future
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.ros.isolation.boundary import answering, logging_faults
+from slice_ros.ros.isolation.executor import Awaited
 
 THREADS = 3
 HEAVY_THREADS = THREADS - 1   # of these, for work that is marked as heavy
@@ -73,7 +74,7 @@ class Workers:
 
         It carries a `RequestError` when there is no result. Raises as `submit` does.
         """
-        future: Future = Future()
+        future = Awaited()
 
         def run() -> None:
             future.set_result(function())
