@@ -100,7 +100,7 @@ class DeliveryThread:
             for consumer, delivery in deliveries:
                 try:
                     sent += consumer(delivery) is True
-                except Exception:  # the fault of one caller ends that caller's request only
+                except BaseException:  # the fault of one caller ends that caller's request only
                     if not isinstance(delivery, Delivery):
                         log.exception('a notification failed')
                         continue

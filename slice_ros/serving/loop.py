@@ -76,7 +76,7 @@ class Loop:
                 log.exception('the live requests are ended')
                 self._end_all(ErrorCode.ENGINE_FAILURE, f'{error}; the log has the details')
                 self.planner.replace()
-            except Exception:  # the loop outlives every fault: later requests are served
+            except BaseException:  # native code may raise more than `Exception`; the loop goes on
                 log.exception('the serving loop failed; its live requests are ended')
                 self._end_all(ErrorCode.ENGINE_FAILURE, 'the scheduler failed: see the log')
                 self.planner.replace()
@@ -114,7 +114,7 @@ class Loop:
                 job.request.slo = changes.objectives(job.request.slo)
             self.planner.reconfigure()
         for request_id in changes.decided:
-            self._end(jobs.pop(request_id), Ending(State.CANCELLED, ErrorCode.CANCELLED))
+            self._end(jobs.pop(request_id), None)   # as was decided
         return jobs
 
     def _gate_open(self, jobs: Jobs, now: float) -> bool:
@@ -172,7 +172,7 @@ class Loop:
             launched = self.engine.launch([(job.sequence, n) for job, n in work.items()])
             self._deliver()  # the previous step's: a device that computes by itself is busy again
             at, sampled = self.engine.collect(launched, self.clock)
-        except Exception as error:  # a fault of this step ends its own requests only
+        except BaseException as error:  # a fault of this step ends its own requests only
             self._fail(work, error)
             return
         outputs = [(jobs[output.sequence.request.id], output) for output in sampled]
@@ -192,7 +192,7 @@ class Loop:
             elif output.finish_reason is not None:
                 self._end(job, Ending(State.FINISHED), output.text, output.finish_reason)
 
-    def _fail(self, work: dict[Job, int], error: Exception) -> None:
+    def _fail(self, work: dict[Job, int], error: BaseException) -> None:
         log.exception('a step of %d requests failed', len(work))
         with self.shared.changed:
             self.shared.loop_stats.engine_failures += 1
@@ -214,7 +214,7 @@ class Loop:
             self.delivery.put(*running)
         try:
             predicted = self.latency.observe(*step.shape, step.took)
-        except Exception:  # no request depends on it
+        except BaseException:  # no request depends on it
             log.exception('the latency model could not learn from a step')
             predicted = math.nan
         # What is done while the device computes delays no step.
@@ -223,11 +223,11 @@ class Loop:
             self.shared.loop_stats.step(StepRecord(step.at, step.plan, step.took, deliver,
                                                    predicted, len(step.outputs)))
 
-    def _end(self, job: Job, ending: Ending, text: str = '', reason: str = 'error') -> None:
+    def _end(self, job: Job, ending: Ending | None, text: str = '', reason: str = 'error') -> None:
         """End a request, release all it uses, and deliver its end.
 
-        `SharedState.end` says how it ends where another thread has decided that. `text` comes
-        with its last token; `reason` is why the engine ended it.
+        `SharedState.end` says how it ends where another thread has decided that, which `ending`
+        None relies on. `text` comes with its last token; `reason` is why the engine ended it.
         """
         self._deliver()  # its tokens come before its end
         request = job.request
@@ -235,7 +235,7 @@ class Loop:
         for release in (partial(self.engine.close, job.sequence), partial(self._end_turn, job)):
             try:
                 release()
-            except Exception:  # no fault of these may withhold a caller's answer
+            except BaseException:  # no fault of these may withhold a caller's answer
                 log.exception('not all of request %s could be released', request.id)
         self.prefixes += 1
         self.gate.forget(request)

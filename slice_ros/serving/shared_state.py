@@ -78,10 +78,11 @@ class SharedState:
                     return
                 self.changed.wait(min(left, threading.TIMEOUT_MAX))
 
-    def end(self, job: Job, ending: Ending, now: float) -> Ending:
+    def end(self, job: Job, ending: Ending | None, now: float) -> Ending:
         """Take a job out and end its request: as was decided, else as `ending` says.
 
-        Returns how it ended. From now on nobody can decide otherwise.
+        `ending` may be None where it is decided. Returns how it ended; from now on nobody can
+        decide otherwise.
         """
         request = job.request
         with self.changed:

@@ -9,6 +9,7 @@ import time
 import pytest
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import State
+from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.scheduling.registry import POLICIES
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -142,19 +143,54 @@ def test_running_out_of_memory_has_its_own_code(make_server):
     assert consumer.last.error is ErrorCode.OUT_OF_MEMORY
 
 
-def test_an_engine_that_cannot_even_close_does_not_end_the_loop(make_server):
+class Panic(BaseException):
+    """What pyo3 raises for a panic of Rust code is no `Exception`."""
+
+
+def panics(*given):
+    raise Panic('called `Option::unwrap()` on a `None` value')
+
+
+def test_a_panic_of_a_step_ends_its_requests_only(make_server):
+    def fail(work):
+        if any(sequence.max_tokens == 13 for sequence, _ in work):
+            panics()
+    server = make_server(FakeEngine(fail=fail))
+    _, bad = ask(server, max_tokens=13)
+    assert bad.last.error is ErrorCode.ENGINE_FAILURE and 'unwrap' in bad.last.message
+    assert ask(server)[1].last.finish_reason == 'length' and server.alive
+
+
+def test_a_panic_anywhere_in_the_loop_ends_the_live_requests_and_not_the_loop(make_server):
     engine = FakeEngine()
-    engine.close = lambda sequence: 1 / 0
+    server, adopt = make_server(engine), engine.adopt
+    engine.adopt = panics
+    assert ask(server)[1].last.error is ErrorCode.ENGINE_FAILURE
+    engine.adopt = adopt
+    assert ask(server)[1].last.finish_reason == 'length' and server.alive
+
+
+def test_a_latency_model_that_panics_costs_no_request(make_server, monkeypatch):
+    server = make_server(FakeEngine())
+    monkeypatch.setattr(LatencyModel, 'observe', panics)
+    assert ask(server)[1].last.finish_reason == 'length'
+
+
+@pytest.mark.parametrize('close', [lambda sequence: 1 / 0, panics])
+def test_an_engine_that_cannot_even_close_does_not_end_the_loop(make_server, close):
+    engine = FakeEngine()
+    engine.close = close
     server = make_server(engine)
     for _ in range(3):
         assert ask(server)[1].last.finish_reason == 'length'
 
 
-def test_a_failing_consumer_loses_only_its_own_request(make_server):
+@pytest.mark.parametrize('error', [OSError('nobody is listening'), Panic('no'), SystemExit(1)])
+def test_a_failing_consumer_loses_only_its_own_request(make_server, error):
     server = make_server(FakeEngine(seconds=0.001))
 
     def broken(delivery):
-        raise OSError('nobody is listening')
+        raise error
     request, _ = ask(server, max_tokens=400, on_output=broken)
     assert ask(server, max_tokens=20)[1].last.finish_reason == 'length'
     wait_until(lambda: request.ended)
