@@ -12,6 +12,8 @@ Progress = Callable[[str, float], None]
 WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
 FORMATS = ('text', 'choice', 'json_schema', 'regex')
+MAX_STOPS = 16           # stop texts of a request
+MAX_STOP_BYTES = 256     # the longest of them
 
 
 @dataclass(frozen=True, slots=True)

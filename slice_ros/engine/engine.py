@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 import time
 
 from slice_ros.engine.config import (
-    EngineConfig, EngineInfo, no_progress, Progress, ResponseFormat, Sampling)
+    EngineConfig, EngineInfo, MAX_STOP_BYTES, MAX_STOPS, no_progress, Progress, ResponseFormat,
+    Sampling)
 from slice_ros.engine.kv.slots import PAGE_TOKENS, Slots
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runners.fetch import fetch
@@ -22,8 +23,6 @@ from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.slo import SloClass
 
-_MAX_STOPS = 16
-_MAX_STOP_LENGTH = 256
 _NO_OBJECTIVES = SloClass('none')
 
 
@@ -70,12 +69,12 @@ class Engine:
             raise _invalid(
                 f'max_tokens must be a whole number of at least 1, not {max_tokens!r:.80}')
         stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        if len(stop) > _MAX_STOPS:
-            raise _invalid(f'{len(stop)} stop strings: at most {_MAX_STOPS} are possible')
-        for text in stop:
-            if not isinstance(text, str) or not 0 < len(text) <= _MAX_STOP_LENGTH:
-                raise _invalid(f'a stop string must be 1 to {_MAX_STOP_LENGTH} characters long, '
-                               f'not {text!r:.80}')
+        if len(stop) > MAX_STOPS:
+            raise _invalid(f'{len(stop)} stop texts are too many: give {MAX_STOPS} at most')
+        for number, text in enumerate(stop):
+            if (not isinstance(text, str)
+                    or not 0 < len(text.encode(errors='replace')) <= MAX_STOP_BYTES):
+                raise _invalid(f'stop[{number}] must have 1 to {MAX_STOP_BYTES} bytes')
         constraint = self._grammars.compile(response_format or ResponseFormat())
         if constraint is not None and stop:
             raise _invalid('stop strings could cut an answer out of its response_format: leave '

@@ -6,7 +6,6 @@ Malformed content of a message raises `RequestError`, and nothing else. The leng
 are checked before, by `isolation.bounds`; what takes long for a long text runs in a worker.
 """
 
-from collections.abc import Sequence
 from hashlib import blake2s
 import math
 import resource
@@ -18,7 +17,7 @@ from slice_ros import msg
 from slice_ros.engine import EngineInfo, ResponseFormat, Sampling
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
-from slice_ros.ros.isolation.bounds import check_size, invalid, MAX_NAME, MAX_STOP_BYTES
+from slice_ros.ros.isolation.bounds import check_size, invalid, MAX_NAME
 from slice_ros.ros.parameters import Settings
 from slice_ros.serving import ClassSnapshot, Snapshot
 from slice_ros.slo import SloClass, SloReport
@@ -81,14 +80,6 @@ def sampling(values: msg.SamplingParams) -> Sampling:
             seed=None if values.seed < 0 else values.seed)
     except ValueError as error:
         raise invalid(f'sampling.{error}') from error
-
-
-def stops(values: Sequence[str]) -> tuple[str, ...]:
-    """Return the texts that end an answer."""
-    for number, text in enumerate(values):
-        if len(text.encode(errors='replace')) > MAX_STOP_BYTES:
-            raise invalid(f'stop[{number}] must have 1 to {MAX_STOP_BYTES} bytes')
-    return tuple(values)
 
 
 def response_format(form: msg.ResponseFormat) -> ResponseFormat:

@@ -73,7 +73,7 @@ class Preparation:
     def _prepare(self, call: Call, goal, server: Server, settings: Settings) -> None:
         """Convert a goal and submit it; runs in a worker. Raises `RequestError`."""
         response_format = conversions.response_format(goal.response_format)
-        sampling, stop = conversions.sampling(goal.sampling), conversions.stops(goal.stop)
+        sampling = conversions.sampling(goal.sampling)
         messages = conversions.messages(goal, settings)
         turn = server.sessions.begin(call.session_id, messages, goal.max_tokens,
                                      goal.reset_session) if call.session_id else None
@@ -81,7 +81,7 @@ class Preparation:
             tokens = turn.tokens if turn else server.engine.encode_chat(messages)
             if not self._knows(call):
                 raise RequestError(ErrorCode.CANCELLED, 'cancelled by its caller')
-            server.submit(call.slo, tokens, goal.max_tokens, sampling, call, stop=stop,
+            server.submit(call.slo, tokens, goal.max_tokens, sampling, call, stop=goal.stop,
                           response_format=response_format, request_id=call.id,
                           arrival=call.arrival, turn=turn)
         except BaseException:

@@ -39,7 +39,7 @@ FAULTS = (ValueError('unforeseen'), RecursionError(), OverflowError(), Panic('na
 CALLS = (
     (requests, 'Call'), (Call, 'publish_on'), (Host, 'serving'),
     (conversions, 'slo_class'), (conversions, 'session_id'), (conversions, 'sampling'),
-    (conversions, 'stops'), (conversions, 'messages'), (conversions, 'response_format'),
+    (conversions, 'messages'), (conversions, 'response_format'),
     (bounds, 'check_id'), (bounds, 'check_request'), (bounds, 'taken'), (bounds, 'is_id'),
     (ClassTopics, 'publishers'), (Preparation, 'begin'),
     (preparation, 'is_heavy'), (Workers, 'submit'), (Server, 'check'), (Server, 'submit'),

@@ -8,13 +8,12 @@ without looking at it. Bounds in bytes are checked exactly by `conversions` and 
 
 from copy import copy
 
+from slice_ros.engine.config import MAX_STOP_BYTES, MAX_STOPS
 from slice_ros.errors import ErrorCode, RequestError
 
 MAX_NAME = 63            # characters of the name of an SLO class
 MAX_ID = 128             # characters of a request id or a session id
 MAX_WORD = 32            # characters of a role or the type of a response format
-MAX_STOPS = 16           # stop strings of a request
-MAX_STOP_BYTES = 256     # the longest of them
 MAX_CHOICES = 256        # of a response format
 MAX_FORMAT_BYTES = 32768   # of its choices, or its grammar
 HEAVY = 4096             # characters from which on reading a request takes long
