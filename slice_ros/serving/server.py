@@ -158,6 +158,14 @@ class Server:
         with self._shared.changed:
             return list(self._shared.loop_stats.recent)
 
+    def count_cancelled(self, request: Request) -> None:
+        """Count a request whose caller ended it before it was submitted."""
+        self._shared.count(request)
+
+    def mark(self) -> tuple:
+        """Return what differs from an earlier mark when anything but time has changed."""
+        return len(self.sessions), *self._shared.mark()
+
     def snapshot(self) -> Snapshot:
         """Return what the server does now, and how the classes have fared lately."""
         return take_snapshot(self._shared, self._loop.planner, self._loop.gate,

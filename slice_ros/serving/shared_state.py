@@ -16,7 +16,7 @@ import threading
 from typing import NamedTuple
 
 from slice_ros.errors import ErrorCode
-from slice_ros.request import State
+from slice_ros.request import Request, State
 from slice_ros.serving.job import Job
 from slice_ros.serving.server_config import ServerConfig
 from slice_ros.serving.sessions import Turn
@@ -157,6 +157,19 @@ class SharedState:
         earlier = self._objectives or (lambda slo: slo)
         self._objectives = lambda slo: change(earlier(slo))
         self._notify()
+
+    def count(self, request: Request) -> None:
+        """Count a request that has ended without becoming live."""
+        with self.changed:
+            stats = self.stats_of(request.slo.name)
+            stats.received += 1
+            stats.end(request)
+
+    def mark(self) -> tuple:
+        """Return what differs from an earlier mark when anything but time has changed."""
+        with self.changed:
+            return (self._version, self.loop_stats.steps, set(self.jobs),
+                    [(stats.received, stats.cancelled) for stats in self.class_stats.values()])
 
     def live(self) -> list[Job]:
         """Return the live jobs, in order of arrival."""

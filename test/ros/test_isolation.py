@@ -99,6 +99,7 @@ def test_a_cancel_ends_a_goal_that_is_being_read_at_once(node, caller, slow, fie
 
 
 def test_cancel_lists_what_is_being_read_and_only_what_ends_as_cancelled(node, caller, slow):
+    counted = node.server.snapshot().classes['dialogue'].cancelled
     asked = {name: caller.text.call_async(caller.text.srv_type.Request(
         slo_class='dialogue', request_id=name, prompt=SLOW, max_tokens=4))
         for name in ('one', 'two', 'three')}
@@ -108,6 +109,8 @@ def test_cancel_lists_what_is_being_read_and_only_what_ends_as_cancelled(node, c
     assert sorted(listed) == ['three', 'two']
     assert {get(each).error_code for each in asked.values()} == {Result.CANCELLED}
     assert list(caller.call(caller.canceller, request_id='one').cancelled) == []
+    slow.set()
+    wait_until(lambda: node.server.snapshot().classes['dialogue'].cancelled == counted + 3)
 
 
 def test_every_request_that_cancel_lists_ends_as_cancelled(caller):

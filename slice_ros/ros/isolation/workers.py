@@ -86,11 +86,13 @@ class Workers:
         self.submit(Work(run, refuse, **marks), most)
         return future
 
-    def withdraw(self, work: Work) -> None:
-        """Forget work that still waits; it is neither run nor refused."""
+    def withdraw(self, work: Work) -> bool:
+        """Forget work that still waits: it is neither run nor refused. Return whether it did."""
         with self._changed:
-            if work in self._waiting:
+            waits = work in self._waiting
+            if waits:
                 self._waiting.remove(work)
+            return waits
 
     def close(self) -> None:
         """Refuse all work that waits, and any more."""
