@@ -20,6 +20,7 @@ from slice_ros.scheduling.admission import Prediction
 from slice_ros.serving import Server, Snapshot
 
 LOG_EVERY = 10.0   # seconds between two log sentences about the gate
+FRESH = 0.02       # seconds for which a state is good for other callers, unless it changes
 
 
 class Status:
@@ -32,6 +33,7 @@ class Status:
     def __init__(self, node: Node, host: Host, parameters: Parameters, group: CallbackGroup,
                  workers: Workers) -> None:
         self._workers = workers
+        self._latest: tuple = (None,)   # of ~/get_status: a mark, good until, the answer
         self._node, self._host, self._parameters = node, host, parameters
         self._version = version()
         self._diagnostics = Diagnostics(node.get_fully_qualified_name().lstrip('/'))
@@ -76,8 +78,11 @@ class Status:
         server = self._host.server
         response.state, response.version = self._host.state, self._version
         if server is not None:
-            response.engine = self._engine_message(server)
-            response.scheduler = self._state_message(server.snapshot())
+            found, now = (server, self._parameters.settings, server.mark()), time.monotonic()
+            if found != self._latest[0] or now > self._latest[1]:
+                self._latest = (found, now + FRESH, self._engine_message(server),
+                                self._state_message(server.snapshot()))
+            response.engine, response.scheduler = self._latest[2:]
         return response
 
     async def _check_admission(self, request, response):

@@ -8,6 +8,7 @@ from conftest import CLASSES, get, wait_until
 from rclpy.node import Node
 from slice_ros import msg
 from slice_ros.action import Generate
+from slice_ros.ros import status
 from slice_ros.ros.qos import STATE
 
 Result = Generate.Result
@@ -32,11 +33,11 @@ def test_status_and_scheduler_state_agree_with_what_happened(caller):
     caller.ask(slo_class='navigation', prompt='Left or right?', max_tokens=5)
     handle = caller.send(**LONG)
     wait_until(lambda: caller.call(caller.status).scheduler.slots_used == 1)
-    status = caller.call(caller.status)
-    assert status.state == 'ready' and 'SmolLM2' in status.engine.model
-    assert status.engine.device == 'cpu' and status.engine.weight_bytes > 5e7
-    assert status.engine.resident_bytes > status.engine.weight_bytes
-    state = status.scheduler
+    answer = caller.call(caller.status)
+    assert answer.state == 'ready' and 'SmolLM2' in answer.engine.model
+    assert answer.engine.device == 'cpu' and answer.engine.weight_bytes > 5e7
+    assert answer.engine.resident_bytes > answer.engine.weight_bytes
+    state = answer.scheduler
     assert [c.slo.name for c in state.classes] == list(CLASSES)
     request, = state.requests
     assert (request.slo_class, request.max_tokens) == ('dialogue', 400)
@@ -48,6 +49,23 @@ def test_status_and_scheduler_state_agree_with_what_happened(caller):
     assert caller.states[-1].policy == state.policy
     get(handle.cancel_goal_async())
     get(handle.get_result_async())
+
+
+def test_whoever_asks_soon_after_another_receives_the_same_unless_it_has_changed(
+        caller, monkeypatch):
+    monkeypatch.setattr(status, 'FRESH', 60.0)
+    caller.ask(prompt='Hello', max_tokens=1)
+    first, second = (caller.call(caller.status) for _ in range(2))
+    assert first.scheduler.stamp == second.scheduler.stamp and first.state == 'ready'
+    caller.ask(prompt='Hello', max_tokens=1)
+    third = caller.call(caller.status).scheduler
+    assert third.stamp != first.scheduler.stamp and not third.requests
+    assert third.classes[2].finished == first.scheduler.classes[2].finished + 1
+    handle = caller.send(**LONG)
+    wait_until(lambda: caller.call(caller.status).scheduler.requests)
+    get(handle.cancel_goal_async())
+    get(handle.get_result_async())
+    assert not caller.call(caller.status).scheduler.requests
 
 
 def test_a_second_node_receives_the_latest_state_at_once(node, caller, spin):
