@@ -5,7 +5,8 @@
 Three processes beside this one: the node, the sender of the inputs, and a neighbour that asks for
 four tokens again and again. An input's extra wait is the longest wait of a neighbour's request
 that was under way between the input's first message and its last answer, or sent before the
-neighbour was served once more after it, less the median wait on the idle node.
+neighbour was served once more after it, less the median wait on the idle node. Its floor is what
+rclpy takes to read it, before any code of the node sees it: the bar applies to the rest.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -29,6 +30,7 @@ LIMIT_MS = 100.0        # of the extra wait of a neighbour
 ANSWER_WITHIN = 20.0    # seconds from the last message of an input to its last answer
 RECOVER_WITHIN = 120.0  # seconds in which the neighbour has to be served again
 READY_WITHIN = 300.0    # seconds; the first start on a machine converts and profiles the model
+SETTLE = 2.0            # seconds in which the middleware of the node meets the sender's
 IDLE_WAITS = 50         # requests of the neighbour that give the median on the idle node
 SHOWN = 60              # characters of a sentence in the table
 NOT_SERVED = 'the neighbour was not served'
@@ -46,6 +48,7 @@ class Outcome:
     sent: int            # messages
     answered: int
     extra_ms: float      # worst extra wait of the neighbour
+    floor_ms: float      # processor time in which rclpy reads a message of it
     fault: str           # what is wrong beside a wait; empty = nothing
 
 
@@ -139,6 +142,7 @@ class Stand:
             Worker('slice_ros.bench.ros.abuse_sender', ANSWER_WITHIN))
         if self.sender.line(READY_WITHIN) is None:
             raise ValueError('the sender of hostile inputs does not start')
+        time.sleep(SETTLE)
         self.neighbour.lines()   # its first requests, beside the start of the sender
         self._waits = []
         end = time.monotonic() + RECOVER_WITHIN
@@ -163,7 +167,7 @@ class Stand:
                and not (self._served_since(end) and time.monotonic() > begin + seconds)):
             self._listen()
         reply = reply or {'seconds': end - begin, 'sent': 1, 'answered': 0, 'expected': 1,
-                          'code': '-', 'sentence': ''}
+                          'code': '-', 'sentence': '', 'floor_ms': 0.0}
         waits = overlapping(self._waits, begin)
         fault = fault_of(reply['expected'], reply['answered'], waits)
         if not self.node.alive:
@@ -173,7 +177,7 @@ class Stand:
         longest = max((wait.wait for wait in waits), default=time.monotonic() - begin)
         return Outcome(case.name, case.family, reply['code'], reply['sentence'], reply['seconds'],
                        reply['sent'], reply['answered'],
-                       max(longest - self.idle_s, 0.0) * 1e3, fault)
+                       max(longest - self.idle_s, 0.0) * 1e3, reply['floor_ms'], fault)
 
     def _served_since(self, moment: float) -> bool:
         return bool(self._waits) and self._waits[-1].at >= moment
@@ -204,37 +208,40 @@ def summary(outcomes: Sequence[Outcome], names: Sequence[str], idle: Sequence[fl
             limit_ms: float) -> dict:
     """Return the figures and, as sentences, the bars that are missed."""
     worst = max((outcome.extra_ms for outcome in outcomes), default=0.0)
+    beyond = max((outcome.extra_ms - outcome.floor_ms for outcome in outcomes), default=0.0)
     faults = [f'{outcome.name}: {outcome.fault}' for outcome in outcomes if outcome.fault]
     not_sent = list(names[len(outcomes):])
     missed = list(faults)
-    if worst > limit_ms:
-        missed.append(f'the worst extra wait is {worst:.0f} ms, above {limit_ms:g} ms')
+    if beyond > limit_ms:
+        missed.append(f'the worst extra wait beyond the floor is {beyond:.0f} ms, above '
+                      f'{limit_ms:g} ms')
     if not_sent:
         missed.append(f'{len(not_sent)} inputs were not sent: give more --minutes')
     return {'limit_ms': limit_ms,
             'idle': {'requests': len(idle), 'median_ms': median(idle) * 1e3,
                      'worst_extra_ms': (max(idle) - median(idle)) * 1e3},
-            'worst_extra_ms': worst, 'inputs': [asdict(outcome) for outcome in outcomes],
+            'worst_extra_ms': worst, 'worst_beyond_ms': beyond,
+            'inputs': [asdict(outcome) for outcome in outcomes],
             'not_sent': not_sent, 'missed': missed}
 
 
 def worst_of_families(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Return the worst outcome of each family, the worst of all first."""
     worst: dict[str, Outcome] = {}
-    for outcome in sorted(outcomes, key=lambda o: (not o.fault, -o.extra_ms)):
+    for outcome in sorted(outcomes, key=lambda o: (not o.fault, o.floor_ms - o.extra_ms)):
         worst.setdefault(outcome.family, outcome)
     return list(worst.values())
 
 
 def table(outcomes: Sequence[Outcome], limit_ms: float) -> Table:
     """Return the worst outcome of each family of inputs."""
-    shown = Table('input', 'answer', 'seconds', 'extra wait', '')
+    shown = Table('input', 'answer', 'seconds', 'extra wait', 'floor', '')
     for outcome in worst_of_families(outcomes):
         sentence = outcome.sentence[:SHOWN] + '...' * (len(outcome.sentence) > SHOWN)
-        kept = not outcome.fault and outcome.extra_ms <= limit_ms
+        kept = not outcome.fault and outcome.extra_ms - outcome.floor_ms <= limit_ms
         shown.add_row(outcome.name, f'{outcome.code}  {sentence}'.replace('[', r'\['),
                       f'{outcome.seconds:.2f}', f'{outcome.extra_ms:.0f} ms',
-                      'kept' if kept else outcome.fault or 'MISSED')
+                      f'{outcome.floor_ms:.0f} ms', 'kept' if kept else outcome.fault or 'MISSED')
     return shown
 
 

@@ -9,13 +9,13 @@ from slice_ros.bench.cli import main
 from slice_ros.bench.ros.abuse import (
     fault_of, Outcome, overlapping, summary, table, Wait, worst_of_families)
 from slice_ros.bench.ros.abuse_corpus import CORPUS, growing, nested, one, wide
-from slice_ros.bench.ros.abuse_sender import code_name, DEFAULTS, filled, WAYS
+from slice_ros.bench.ros.abuse_sender import code_name, DEFAULTS, filled, floor_ms, WAYS
 
 FAMILIES = {case.family for case in CORPUS}
 
 
-def outcome(name='a', family='a', extra_ms=1.0, fault=''):
-    return Outcome(name, family, 'NONE', '', 0.1, 1, 1, extra_ms, fault)
+def outcome(name='a', family='a', extra_ms=1.0, fault='', floor_ms=0.0):
+    return Outcome(name, family, 'NONE', '', 0.1, 1, 1, extra_ms, floor_ms, fault)
 
 
 def test_the_corpus_has_names_of_its_own_and_ways_that_exist():
@@ -90,6 +90,9 @@ def test_a_bar_is_missed_by_a_long_wait_by_a_fault_and_by_an_input_that_was_not_
     late = summary([outcome(), outcome('b', extra_ms=100.1)], names, idle, 100.0)
     (sentence,) = late['missed']
     assert '100 ms' in sentence
+    read = summary([outcome(), outcome('b', extra_ms=190.0, floor_ms=90.0)], names, idle, 100.0)
+    assert read['missed'] == []
+    assert (read['worst_extra_ms'], read['worst_beyond_ms']) == (190.0, 100.0)
     fault = summary([outcome(), outcome('b', fault='the node ended')], names, idle, 100.0)
     assert fault['missed'] == ['b: the node ended']
     short = summary([outcome()], names, idle, 100.0)
@@ -99,11 +102,20 @@ def test_a_bar_is_missed_by_a_long_wait_by_a_fault_and_by_an_input_that_was_not_
 
 def test_the_table_has_the_worst_of_each_family_first_faults_before_waits():
     outcomes = [outcome('a, 1', 'a', 10), outcome('a, 2', 'a', 30), outcome('b', 'b', 20),
-                outcome('c, 1', 'c', 1, 'the node ended'), outcome('c, 2', 'c', 99)]
-    assert [o.name for o in worst_of_families(outcomes)] == ['c, 1', 'a, 2', 'b']
+                outcome('c, 1', 'c', 1, 'the node ended'), outcome('c, 2', 'c', 99),
+                outcome('d', 'd', 200, floor_ms=190)]
+    assert [o.name for o in worst_of_families(outcomes)] == ['c, 1', 'a, 2', 'b', 'd']
     shown = table(outcomes, 25.0)
-    assert list(shown.columns[0].cells) == ['c, 1', 'a, 2', 'b']
-    assert list(shown.columns[4].cells) == ['the node ended', 'MISSED', 'kept']
+    assert list(shown.columns[0].cells) == ['c, 1', 'a, 2', 'b', 'd']
+    assert list(shown.columns[5].cells) == ['the node ended', 'MISSED', 'kept', 'kept']
+
+
+def test_the_floor_of_an_input_grows_with_its_list():
+    pytest.importorskip('slice_ros.action')
+    by_name = {case.name: case for case in CORPUS}
+    floors = [floor_ms(by_name[name]) for name in ('messages, 16', 'messages, 65536')]
+    assert 0 < 100 * floors[0] < floors[1]
+    assert floor_ms(by_name['8 MB of prompt']) == floor_ms(by_name['goals, 200 at once']) == 0
 
 
 @pytest.mark.parametrize('flags, word', [
