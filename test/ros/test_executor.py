@@ -4,12 +4,14 @@
 
 import threading
 
-from conftest import get, wait_until
+from conftest import get, live, wait_until
 import pytest
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.task import Future
 from slice_ros.ros.isolation.executor import Awaited, Executor
 
 ROUNDS = 50
+LONG = {'prompt': 'Count from one to one thousand.', 'max_tokens': 400}
 
 
 class Counted(Awaited):
@@ -94,3 +96,21 @@ def test_a_future_of_another_executor_within_a_callback_is_spun_for_as_usual(ros
     assert task.result() == 1
     inner.shutdown()
     outer.shutdown()
+
+
+def test_requests_of_the_node_are_not_run_again_before_they_end(node, caller, monkeypatch):
+    looks = []
+
+    def done(future):
+        looks.append(future)
+        return Future.done(future)
+    monkeypatch.setattr(Awaited, 'done', done)
+    handles = [caller.send(**LONG) for _ in range(3)]
+    caller.text.call_async(caller.text.srv_type.Request(slo_class='dialogue', **LONG))
+    wait_until(lambda: len(live(node)) == 4)
+    for _ in range(20):
+        caller.call(caller.status)
+    assert len(live(node)) == len(looks) == len(set(map(id, looks))) == 4
+    caller.call(caller.canceller, slo_class='dialogue')
+    for handle in handles:
+        assert get(handle.get_result_async()).result.error_code
