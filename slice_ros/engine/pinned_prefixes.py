@@ -36,7 +36,7 @@ class PinnedPrefixes:
             if not self._engine.pinned(prefix):
                 try:
                     self._compute(prefix, max(tokens, self._chunk))
-                except Exception:   # serving does not depend on it
+                except BaseException:   # serving does not depend on it
                     log.exception('a preamble of %d tokens cannot be kept', len(prefix))
                     self._prefixes.remove(prefix)
                 return True

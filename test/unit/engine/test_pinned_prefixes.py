@@ -52,6 +52,15 @@ def test_a_pinned_prefix_is_adopted_and_changes_no_answer(engine):
     assert serve(engine, [*PREFIX, 1, 2]) == (expected, len(PREFIX))
 
 
+@pytest.mark.parametrize('error', [RuntimeError('no'), SystemExit(1), BaseException('a panic')])
+def test_a_prefix_that_cannot_be_computed_is_given_up(engine, monkeypatch, error):
+    def step(work):
+        raise error
+    pinned = PinnedPrefixes(engine, [PREFIX, OTHER])
+    monkeypatch.setattr(engine, 'step', step)
+    assert compute_all(pinned) == 2 and not pinned
+
+
 def test_other_prefixes_are_dropped_first(engine):
     pinned = PinnedPrefixes(engine, [PREFIX, OTHER])
     compute_all(pinned)
