@@ -2,19 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long answers turn out to be, learnt per class from those that ended.
 
-The length of an answer is not known in advance. It is estimated from ``max_tokens`` and from the
-last answers of the same class: for an answer that has k tokens, those longer than k count.
+The length of an answer is not known in advance. It is estimated from the last answers of the same
+class: for an answer that has k tokens, those longer than k count. Until enough have ended, a share
+of ``max_tokens`` is assumed, and no more than the deadline leaves room for: a caller who asks for
+far more tokens than it will use is given the benefit of the doubt.
 """
 
 from bisect import bisect_right
 from collections import deque
+import math
 
-# The prior: an answer uses this share of its ``max_tokens``. It weighs as much as this many
-# finished answers.
-PRIOR_SHARE = 0.65
-PRIOR_WEIGHT = 4
-KEEP = 128        # answers remembered; the oldest makes room for a new one
-LEAST = 8         # answers needed before a lower quantile is used
+PRIOR_SHARE = 0.65   # of ``max_tokens`` that an answer is assumed to use
+PRIOR_WEIGHT = 4     # finished answers that the assumption weighs as much as
+GOES_ON = 1.5        # an answer longer than all others ends at this many times its length so far
+KEEP = 128           # answers remembered; the oldest makes room for a new one
+LEAST = 8            # answers needed before a quantile is used
 
 
 class AnswerLengths:
@@ -32,7 +34,7 @@ class AnswerLengths:
         return len(self._recent)
 
     def learn(self, tokens: int) -> None:
-        """Remember the length of an answer that ran to its own end."""
+        """Remember the length of an answer."""
         self._recent.append(tokens)
         if len(self._recent) > KEEP:
             self._recent.popleft()
@@ -41,26 +43,45 @@ class AnswerLengths:
             tails.append(tails[-1] + length)
         self._known = lengths, tails[::-1]
 
-    def expected(self, generated: int, max_tokens: int) -> float:
+    def expected(self, generated: int, max_tokens: int, reach: float = math.inf) -> float:
         """Return the expected length, in tokens, of an answer that has `generated` so far.
 
-        The mean of the remembered lengths above `generated` and of the prior; at least one more
-        than `generated`, at most `max_tokens`.
+        The mean of the remembered lengths above `generated` and of the assumed one, which is no
+        longer than `reach`; at least one more than `generated`, at most `max_tokens`.
         """
         lengths, tails = self._known
         first = bisect_right(lengths, generated)
         longer = len(lengths) - first
-        prior = max(PRIOR_SHARE * max_tokens, (generated + 1 + max_tokens) / 2)
-        # The prior counts in the same proportion as the remembered answers that are longer.
+        assumed = max(min(PRIOR_SHARE * max_tokens, reach),
+                      min((generated + 1 + max_tokens) / 2, GOES_ON * generated))
+        # It counts in the same proportion as the remembered answers that are longer.
         weight = PRIOR_WEIGHT * (longer + 1) / (len(lengths) + 1)
-        mean = (tails[first] + weight * prior) / (longer + weight)
+        mean = (tails[first] + weight * assumed) / (longer + weight)
         return max(min(mean, max_tokens), generated + 1)
 
-    def least(self, generated: int, max_tokens: int, quantile: float) -> int:
-        """Return the length, in tokens, that all but a `quantile` of such answers reach."""
+    def quantile(self, share: float, generated: int, max_tokens: int) -> int | None:
+        """Return the length, in tokens, that a `share` of such answers does not reach.
+
+        None as long as too few are known.
+        """
         lengths, _ = self._known
         first = bisect_right(lengths, generated)
         longer = len(lengths) - first
-        if longer == 0 or len(lengths) < LEAST:
-            return generated + 1
-        return min(lengths[first + int(quantile * longer)], max(max_tokens, generated + 1))
+        if not longer or len(lengths) < LEAST:
+            return None
+        return min(lengths[first + int(share * longer)], max(max_tokens, generated + 1))
+
+
+class KnownLength:
+    """The length of one answer that is known in advance, in the form of `AnswerLengths`."""
+
+    __slots__ = ('_tokens',)
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+
+    def expected(self, generated: int, max_tokens: int, reach: float = math.inf) -> float:
+        return max(self._tokens, generated + 1)
+
+    def quantile(self, share: float, generated: int, max_tokens: int) -> int:
+        return max(self._tokens, generated + 1)

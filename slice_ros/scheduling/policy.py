@@ -85,7 +85,7 @@ class Policy(ABC):
 
     @property
     def capacity_ratio(self) -> float:
-        """Share of the time that the selection may fill, 0 to 1; NaN if the policy has none."""
+        """Share of a cycle that the selection may fill, 0 to 1; NaN if the policy has none."""
         return math.nan
 
     @abstractmethod

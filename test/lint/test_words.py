@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 # Replaced word -> term of docs/glossary.md.
 REPLACED = {
     r'worth': 'utility, or utility density',
-    r'promis(e|es|ed|ing)': 'objective, predicted step time, calibration',
-    r'flow(s|ed|ing)?': 'inter-token gap control',
+    r'promis(e|es|ed|ing)': 'objective, predicted step time',
+    r'flow(s|ed|ing)?': 'inter-token gap',
     r'held': 'gated, kept, reserved',
     r'(told|heard(?!`|\'| ->)|rested)': 'delivered, received, notified, yielded',
     r'(take_back|takes? back|taken back)': 'readmit',

@@ -3,9 +3,8 @@
 """Best effort: requests whose objectives are missed, absent or out of reach.
 
 They are served in steps in which no selected request decodes, the highest utility density first.
-Gap control bounds the time between their tokens. A started request of the most useful class also
-takes part in steps of selected requests when its gap would grow too long, and no more requests
-are started than gap control can serve.
+One that has missed an objective, and is more useful than all that are selected, goes first in any
+case: as long as the selected ones can spare the time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,43 +13,40 @@ import math
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import PrefillChunk
-from slice_ros.scheduling.slice.demand import ClassRecord, Demand
-from slice_ros.scheduling.slice.rate_allocation import (
-    Candidate, chunk_of, Limits, MAX_GAP, prefill_slack, TPOT_SHARE)
-
-MAX_GAP_BY_PREFILL = 2.5  # TPOTs; a best-effort prefill delays no next token for longer
+from slice_ros.scheduling.slice.demand import Demand
+from slice_ros.scheduling.slice.limits import chunk_of, Limits, MAX_GAP
+from slice_ros.scheduling.slice.rate_allocation import Candidate, prefill_slack
 
 
-def gap_candidate(demand: Demand, now: float, limits: Limits) -> Candidate:
-    """Return the candidate of a missed `demand` under gap control: only its gap limits a step."""
-    request = demand.request
-    slo, tpot = request.slo, request.slo.tpot
-    speed = max(limits.times[0], TPOT_SHARE * tpot)
-    gap = request.last_token_at + MAX_GAP * tpot - now
-    overdue = gap + tpot <= 2 * speed
-    return Candidate(demand, slo.utility, math.inf, math.inf, math.inf, math.inf, gap - speed,
-                     overdue)
+def missed_step(best_effort: Iterable[Demand], selected: Sequence[Demand],
+                candidates: Sequence[Candidate], spare: float, now: float, limits: Limits,
+                latency: LatencyModel, most: int) -> tuple[list[Request], PrefillChunk | None]:
+    """Return the decode, or the prefill, of a missed request that goes before the selected ones.
 
-
-def may_start(request: Request, gap_controlled: Sequence[Demand], records: Iterable[ClassRecord],
-              now: float, since: float) -> bool:
-    """Return whether gap control could serve `request` too, in the time that arrivals leave.
-
-    `gap_controlled` are the started requests under gap control, `since` is when arrivals began to
-    be counted. The first request may start in any case, and so may one of a less useful class,
-    which is not under gap control.
+    It is more useful than every selected request, and the step takes no longer than the `spare`
+    seconds of all of them and than the `candidates` and first tokens can wait.
     """
-    slo = request.slo
-    if not gap_controlled or slo.utility < gap_controlled[0].request.slo.utility:
-        return True
-    load = sum(record.load(now, since) for record in records if record.slo.utility >= slo.utility)
-    return load + sum(d.token_cost / (MAX_GAP * d.request.slo.tpot)
-                      for d in gap_controlled) < 1.0
+    utility = max([d.request.slo.utility for d in selected], default=0.0)
+    room = min([spare, *[c.slack for c in candidates],
+                *[d.first_due - now - d.prefill for d in selected if not d.request.decoding]])
+    for demand in best_effort:
+        request = demand.request
+        if request.gated or not demand.missed or request.slo.utility <= utility:
+            continue
+        if request.decoding:
+            return ([request], None) if limits.times[0] <= room else ([], None)
+        # It is late: no time for the fixed costs of small chunks, if there is room for large ones.
+        for spare_cost in (0.0, math.inf):
+            chunk = chunk_of(request, room, limits, latency, most, spare_cost)
+            if latency.prefill(chunk.tokens, request.cached) <= room:
+                return [], chunk
+        return [], None
+    return [], None
 
 
 def best_effort_step(demands: Iterable[Demand], now: float, limits: Limits, latency: LatencyModel,
                      most: int) -> tuple[list[Request], PrefillChunk | None]:
-    """Return which of `demands` decode in a best-effort step, or the prefill to do instead.
+    """Return which of `demands` decode in a best-effort step, and the prefill of it or before it.
 
     `demands` are in order of utility density. The batch is as large as is efficient, and larger
     where one more request adds little time. The first request that waits for its prefill is
@@ -71,6 +67,6 @@ def best_effort_step(demands: Iterable[Demand], now: float, limits: Limits, late
     chunk = chunk_of(first.request, math.inf, limits, latency, most,
                      math.inf if batch else prefill_slack(first, now))
     end = now + latency.prefill(chunk.tokens, first.request.cached) + latency.decode(len(batch))
-    if any(end > r.last_token_at + MAX_GAP_BY_PREFILL * r.slo.tpot for r in batch):
+    if any(end > r.last_token_at + MAX_GAP * r.slo.tpot for r in batch):
         return batch, None
     return batch, chunk

@@ -1,20 +1,72 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The records of all classes, the limits that they set for a step, and the arrivals to expect."""
+"""The record of each class of requests, and the limits that all of them set for a step."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 import math
 
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.lengths import AnswerLengths
 from slice_ros.scheduling.policy import Capacity
-from slice_ros.scheduling.slice.best_effort import may_start
-from slice_ros.scheduling.slice.demand import ClassRecord, Demand, least_token_cost
-from slice_ros.scheduling.slice.rate_allocation import Limits, limits_of
-from slice_ros.scheduling.slice.selection import Forecast
+from slice_ros.scheduling.slice.limits import Arriving, Limits, limits_of
+from slice_ros.slo import SloClass
 
 REFRESH = 64         # selections after which the limits are computed again: the model learns
 MAX_CLASSES = 64     # classes remembered; the least recently used one makes room
+MANY = 1 << 20       # tokens; where no `max_tokens` bounds an answer
+ARRIVAL_MEMORY = 20.0   # seconds over which arrivals are counted, and forgotten
+
+
+@dataclass(eq=False, slots=True)
+class ClassRecord:
+    """What is known of one class; times are seconds."""
+
+    slo: SloClass
+    lengths: AnswerLengths = field(default_factory=AnswerLengths)
+    token_cost: float = 0.0       # of accelerator per token, nothing cached,
+    lone_token_cost: float = 0.0  # and where a request decodes alone
+    saved: float = 0.0            # that a prefill chunk shares with the decodes of its step
+    reach: float = math.inf       # tokens of an answer that the deadline leaves room for
+    epoch: int = 0                # changes whenever measured demands of the class are out of date
+    work: float = 0.0             # of accelerator that a request brings, running mean
+    count: float = 0.0            # arrivals that are not forgotten yet, at `counted_at`
+    counted_at: float = -math.inf
+    first_at: float = math.inf    # when counting began
+
+    def arrived(self, at: float, work: float) -> None:
+        """Count an arrival and the `work` (seconds) that it is expected to bring."""
+        self.first_at = min(self.first_at, at)
+        self.count = self._count_at(at) + 1
+        self.counted_at = max(at, self.counted_at)
+        self.work += (work - self.work) / min(self.count, ARRIVAL_MEMORY)
+
+    def load(self, now: float) -> float:
+        """Return the seconds of work that arrive each second."""
+        # While young, as if a second's arrivals had come before the first one.
+        counted = 1 - math.exp(-(max(now - self.first_at, 0.0) + 1.0) / ARRIVAL_MEMORY)
+        return self.work * self._count_at(now) / (ARRIVAL_MEMORY * counted)
+
+    @property
+    def due(self) -> float:
+        """Return the seconds from an arrival to its last token's due time."""
+        slo = self.slo
+        length = self.lengths.expected(0, MANY, self.reach)
+        return min(slo.ttft + (length - 1) * slo.tpot, slo.deadline)
+
+    def _count_at(self, now: float) -> float:
+        return self.count * math.exp(min(0.0, self.counted_at - now) / ARRIVAL_MEMORY)
+
+    def set_costs(self, latency: LatencyModel, most: int) -> None:
+        """Compute the costs where up to `most` requests share a step."""
+        slo = self.slo
+        self.token_cost = least_token_cost(latency, most, slo.tpot)
+        self.lone_token_cost = latency.decode(1)
+        self.saved = latency.shared_ms / 1e3 if most > 1 else 0.0
+        # At the pace of TPOT after the latest first token; without TPOT at half the lone pace.
+        start = slo.ttft if slo.ttft < slo.deadline else 0.0
+        pace = slo.tpot if slo.tpot < math.inf else 2 * self.lone_token_cost
+        self.reach = 1 + (slo.deadline - start) / pace if slo.deadline < math.inf else math.inf
 
 
 class Classes:
@@ -24,72 +76,61 @@ class Classes:
         self.limits = Limits(1.0, 1, 1, 1, (1.0,))
         self._capacity = capacity
         self._records: dict[str, ClassRecord] = {}   # the least recently used one first
-        self._since: float | None = None             # first plan
         self._selections = self._most = 0
-
-    @property
-    def top_utility(self) -> float:
-        """The utility of the most useful class."""
-        return max(record.slo.utility for record in self._records.values())
 
     def inherit(self, earlier: 'Classes') -> None:
         """Go on with the records of `earlier`."""
-        self._records, self._since = earlier._records, earlier._since
+        self._records = earlier._records
 
-    def of(self, request: Request, now: float, latency: LatencyModel) -> ClassRecord:
+    def of(self, request: Request, latency: LatencyModel) -> ClassRecord:
         """Return the record of a request's class; it is made if there is none."""
         name = request.slo.name
         record = self._records.pop(name, None)
         if record is None:
-            record = ClassRecord(request.slo, now)
+            record = ClassRecord(request.slo)
             if len(self._records) >= MAX_CLASSES:
                 del self._records[next(iter(self._records))]
         self._records[name] = record  # the last one to be forgotten
         if record.slo != request.slo or not record.token_cost:
             record.slo = request.slo
-            self._set_costs(record, latency)
+            record.set_costs(latency, max(self._most, 1))
             self._most = 0  # other objectives set other limits: compute them again
         return record
 
-    def copy(self, request: Request, now: float, latency: LatencyModel) -> ClassRecord:
+    def copy(self, request: Request, latency: LatencyModel) -> ClassRecord:
         """Return a record for a request that is only predicted. Any thread may call this."""
         known = self._records.get(request.slo.name)
-        record = ClassRecord(request.slo, now)
-        self._set_costs(record, latency)
+        record = ClassRecord(request.slo)
+        record.set_costs(latency, max(self._most, 1))
         if known is not None:
             record.lengths = known.lengths
         return record
 
-    def refresh(self, now: float, live: int, latency: LatencyModel) -> None:
+    def arriving(self, density: float, now: float) -> list[Arriving]:
+        """Return what is expected to arrive with a higher utility `density`."""
+        return [Arriving(record.load(now), record.due)
+                for record in tuple(self._records.values())
+                if record.work and record.slo.utility > density * record.work
+                and record.due < math.inf]
+
+    def refresh(self, live: int, latency: LatencyModel) -> None:
         """Compute the limits of a step and the cost of a token, if `live` or the model changed."""
-        if self._since is None:
-            self._since = now
         self._selections += 1
         if self._most == min(live, self.limits.batch) and self._selections % REFRESH:
             return
         self.limits = limits_of(latency, self._capacity, [r.slo for r in self._records.values()])
         self._most = min(live, self.limits.batch)
         for record in self._records.values():
-            self._set_costs(record, latency)
+            record.set_costs(latency, max(self._most, 1))
             record.epoch += 1
 
-    def _set_costs(self, record: ClassRecord, latency: LatencyModel) -> None:
-        record.token_cost = least_token_cost(latency, max(self._most, 1), record.slo.tpot)
-        record.lone_token_cost = latency.decode(1)
 
-    def forecasts(self, now: float) -> list[Forecast]:
-        """Return the expected arrivals of each class whose lengths are known."""
-        forecasts = []
-        for record in tuple(self._records.values()):
-            slo, work = record.slo, record.work
-            if len(record.lengths):
-                length = record.lengths.expected(0, 1 << 20)
-                delay = min(slo.ttft + length * slo.tpot, slo.deadline)
-                if delay < math.inf and work:
-                    forecasts.append(Forecast(record.load(now, self._since), delay,
-                                              slo.utility / work))
-        return forecasts
-
-    def may_start(self, request: Request, gap_controlled: Sequence[Demand], now: float) -> bool:
-        """Return whether `request` may start as best effort beside those under gap control."""
-        return may_start(request, gap_controlled, self._records.values(), now, self._since)
+def least_token_cost(latency: LatencyModel, most: int, tpot: float) -> float:
+    """Return the least ``l(b) / b`` in seconds over the batches up to `most` that keep `tpot`."""
+    best = latency.decode(1)
+    for batch in range(2, most + 1):
+        seconds = latency.decode(batch)
+        if seconds > tpot:
+            break
+        best = min(best, seconds / batch)
+    return best

@@ -11,166 +11,110 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 import math
 
-from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.policy import Capacity, PrefillChunk
+from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.slo import SloClass
+from slice_ros.scheduling.slice.limits import CHEAP, chunk_of, LEAST_CHUNK, Limits, MAX_GAP
 
-EFFICIENT = 1.05     # a batch is large enough at this many times the least cost per request
-CHEAP = 0.9          # a best-effort batch grows while one more adds less than this of the mean
-PACE_SHARE = 0.8     # share of the time per token that a step may take
-TPOT_SHARE = 0.8     # share of its TPOT that a request is decoded in at the fastest
-MAX_GAP = 2.0        # TPOTs that a request may wait for its next token
-LEAST_CHUNK = 16     # tokens; the smallest prefill chunk, where a chunk has no fixed cost
-FIXED_SHARE = 4      # the tokens of a chunk take at least this many times its fixed cost
-LONGEST_STEP = 1.0   # seconds, where no objective sets less
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a step may be, in seconds, and how large its batch may be.
-
-    `batch` requests fit a step, `efficient_batch` of them make it efficient, and a best-effort
-    step takes `best_effort_batch`. ``times[b - 1]`` is the seconds of a decode step over b
-    requests, for every b up to the largest batch of the engine.
-    """
-
-    step: float
-    batch: int
-    efficient_batch: int
-    best_effort_batch: int
-    times: tuple[float, ...]
+PACE_SHARE = 0.7     # share of the time per token that a step may take,
+BRISK_SHARE = 0.4    # and while all requests can be served, with time to spare
+URGENT_STEPS = 2     # longest steps before its due time at which a first token is urgent
 
 
 @dataclass(eq=False, slots=True)
 class Candidate:
     """A decode candidate: a running request, and for how long its next token may be delayed.
 
-    `slack` is the seconds that it can be left out in all, `pace` the longest that its next step
-    may take, if its answer ends at its milestone; the `likely` ones are no less, and are for an
-    answer of the expected length. `gap` is the seconds that it can be left out at a stretch to
-    stay within its inter-token gap.
+    `slack` is the seconds that it can be left out in all, `gap` those at a stretch to stay within
+    its inter-token gap, and `pace` the time it has for each token.
     """
 
     demand: Demand
-    utility: float
     slack: float
-    likely_slack: float
     pace: float
-    likely_pace: float
     gap: float
-    overdue: bool   # if left out of this step too, it may wait a TPOT longer than MAX_GAP
-
-    def slack_beside(self, other: Demand) -> float:
-        """Return the seconds it may wait for `other`: it takes a small risk for an equal."""
-        return self.likely_slack if other.request.slo.utility >= self.utility else self.slack
 
 
-def pace_beside(candidates: Sequence[Candidate], other: Demand) -> float:
-    """Return how long a step may take, in seconds, that `candidates` share with `other`."""
-    utility = other.request.slo.utility
-    return min([c.likely_pace if utility >= c.utility else c.pace for c in candidates],
-               default=math.inf)
-
-
-def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloClass]) -> Limits:
-    """Return the limits of a step while requests of `classes` may arrive.
-
-    An arrival waits for the running step, which must not cost much of the time to its first
-    token. An efficient batch fits a step in any case, however strict a class is.
-    """
-    step = min((min(slo.ttft / 4, 2 * slo.tpot) for slo in classes), default=LONGEST_STEP)
-    step = min(step, LONGEST_STEP)
-    times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
-    costs = [seconds / batch for batch, seconds in enumerate(times, 1)]
-    enough = EFFICIENT * min(costs)
-    efficient = next(batch for batch, cost in enumerate(costs, 1) if cost <= enough)
-    most = efficient
-    while most < capacity.max_batch and times[most] <= step:
-        most += 1
-    best_effort = efficient
-    while (best_effort < most
-           and times[best_effort] - times[best_effort - 1] < CHEAP * costs[best_effort - 1]):
-        best_effort += 1
-    return Limits(max(step, times[efficient - 1]), most, efficient, best_effort, tuple(times))
+def longest_step(candidates: Iterable[Candidate], share: float, limits: Limits) -> float:
+    """Return how long a step with `candidates` may take, in seconds: a `share` of each pace."""
+    return max(limits.short, share * min([c.pace for c in candidates], default=math.inf))
 
 
 def candidate_of(demand: Demand, rank: int, now: float, limits: Limits) -> Candidate:
-    """Return the candidate of `demand`, the `rank`-th of the running ones by utility density."""
-    request = demand.request
-    slo, tpot = request.slo, request.slo.tpot
+    """Return the candidate of `demand`, the `rank`-th of the running ones by utility density.
+
+    It has to keep two due times: that of its milestone, should the answer end there, and the
+    deadline, should it be a long one.
+    """
+    tpot = demand.request.slo.tpot
     # It would decode beside those before it, and no slower than its own objective asks for.
     speed = min(limits.times[min(rank, limits.efficient_batch) - 1],
-                max(limits.times[0], TPOT_SHARE * tpot))
-    to_milestone, to_finish = demand.milestone - now, demand.finish_due - now
-    expected = max(demand.work / demand.token_cost, 1.0)
-    to_gap = request.last_token_at + MAX_GAP * tpot - now
-    slack, likely_slack = to_milestone - demand.tokens * speed, to_finish - expected * speed
-    pace = PACE_SHARE * to_milestone / demand.tokens
-    likely_pace = PACE_SHARE * to_finish / expected
-    most = max(to_gap, tpot)
-    return Candidate(demand, slo.utility, slack, max(slack, likely_slack),
-                     min(pace, most), min(max(pace, likely_pace), most), to_gap - speed,
-                     to_gap + tpot <= 2 * speed)
+                max(limits.times[0], PACE_SHARE * tpot))
+    to_milestone, to_deadline = demand.milestone - now, demand.deadline - now
+    to_gap = demand.request.last_token_at + MAX_GAP * tpot - now
+    slack = min(to_milestone - demand.tokens * speed, to_deadline - demand.most_tokens * speed)
+    pace = min(to_milestone / demand.tokens, to_deadline / demand.most_tokens)
+    return Candidate(demand, slack, pace, to_gap - speed)
 
 
-def batch_of(candidates: Sequence[Candidate], limits: Limits) -> list[Request]:
-    """Return the batch of the next step: `candidates` in order, while every pace allows it.
+def batch_of(candidates: Sequence[Candidate], limits: Limits, share: float) -> list[Candidate]:
+    """Return the batch of the next step: `candidates` in order, within a `share` of all paces.
 
-    Of the most useful class, those that are overdue come before their equals.
+    The last ones are left out if they can wait and the step is more efficient without them.
     """
-    top = max([c.utility for c in candidates], default=0.0)
-    first = [c for c in candidates if c.overdue and c.utility == top]
-    if first:
-        candidates = first + [c for c in candidates if c not in first]
     batch: list[Candidate] = []
+    times = limits.times
     for candidate in candidates[:limits.batch]:
-        if limits.times[len(batch)] > pace_beside(batch, candidate.demand):
+        if times[len(batch)] > longest_step(batch, share, limits):
             break
         batch.append(candidate)
-    return [candidate.demand.request for candidate in batch]
+    best = len(batch)
+    for size in range(len(batch) - 1, 0, -1):
+        if batch[size].slack <= times[size - 1]:
+            break
+        if times[size - 1] * best < times[best - 1] * size:
+            best = size
+    return batch[:best]
 
 
 def prefill_of(waiting: Sequence[Demand], candidates: Sequence[Candidate], now: float,
-               limits: Limits, latency: LatencyModel, most: int, places: bool = True
-               ) -> PrefillChunk | None:
+               limits: Limits, latency: LatencyModel, most: int) -> PrefillChunk | None:
     """Return the prefill to do before the next decode, of at most `most` tokens, if any.
 
-    `waiting` and `candidates` are in order of utility density. The first waiting request is
-    prefilled once it would decode at its pace, or once its first token is due soon and its equals
-    leave it the time to keep up, if the candidates before it stay on time. Without `places` it
-    waits for neither.
+    `waiting` and `candidates` are in order of utility density. The first waiting request that may
+    start is prefilled, if the candidates before it stay on time.
     """
     candidates = candidates[:limits.batch]  # those behind wait for these, not for a prefill
-    ahead = 0
     for demand in waiting:
-        while ahead < len(candidates) and candidates[ahead].demand.density >= demand.density:
-            ahead += 1
-        left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
-        if left < 0:
-            continue  # its first token would come too late
-        urgent = left < 2 * limits.step or not places
-        if not urgent and ahead >= limits.efficient_batch:
+        before = [c for c in candidates if c.demand.density >= demand.density]
+        room = min([c.slack for c in before], default=math.inf)
+        if demand.prefill > room or not may_start(demand, before, now, limits, latency):
             continue
-        before = candidates[:ahead]
-        room = min((c.slack_beside(demand) for c in before), default=math.inf)
-        if demand.prefill <= room and (_decodes_at_pace(demand, before, latency) or urgent and (
-                not places or _keeps_up(demand, before, now))):
-            gap = min((c.gap for c in before), default=math.inf)
-            chunk = chunk_of(demand.request, min(room, gap), limits, latency, most,
-                             math.inf if before else prefill_slack(demand, now))
-            if not before or latency.prefill(chunk.tokens, chunk.request.cached) <= gap:
-                return chunk
+        gap = min([c.gap for c in before], default=math.inf)
+        chunk = chunk_of(demand.request, min(room, gap), limits, latency, most,
+                         math.inf if before else prefill_slack(demand, now))
+        if not before or latency.prefill(chunk.tokens, demand.cached) - limits.saved <= gap:
+            return chunk
     return None
 
 
-def _decodes_at_pace(demand: Demand, before: Sequence[Candidate], latency: LatencyModel) -> bool:
-    """Return whether `demand` would decode at its pace behind the candidates `before` it.
+def may_start(demand: Demand, before: Sequence[Candidate], now: float, limits: Limits,
+              latency: LatencyModel) -> bool:
+    """Return whether `demand` may have its first token beside the candidates `before` it.
 
-    Its time per token counts from its first token, so that it waits before that one if at all.
+    Its time per token counts from its first token, so that it waits before that one if at all:
+    until it would decode at its pace, or its first token is due soon and its equals leave it the
+    time to keep up.
     """
-    return latency.decode(len(before) + 1) <= pace_beside(before, demand)
+    left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
+    if left < 0:
+        return False  # its first token would come too late
+    pace = longest_step(before, PACE_SHARE, limits)
+    urgent = left < URGENT_STEPS * limits.step
+    if len(before) < limits.efficient_batch or urgent:
+        if len(before) < len(limits.times) and limits.times[len(before)] <= pace:
+            return True
+    return urgent and _keeps_up(demand, before, now)
 
 
 def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:
@@ -180,50 +124,53 @@ def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:
     pace. Only equals count. A request of another utility ends or falls behind by itself, while
     one equal more than fits the cycle would make another one miss its objectives.
     """
-    if all(c.utility != demand.request.slo.utility for c in before):
+    if all(c.demand.request.slo.utility != demand.request.slo.utility for c in before):
         return True
     expected = max((demand.work - demand.prefill) / demand.token_cost, 1.0)
     start = now if demand.generated else demand.first_due
     pace = PACE_SHARE * (demand.finish_due - start) / expected
-    left = 1.0 - sum(c.demand.token_cost / max(pace_beside([c], demand), c.demand.token_cost)
-                     for c in before)
+    left = 1.0 - sum([c.demand.token_cost / max(PACE_SHARE * c.pace, c.demand.token_cost)
+                      for c in before])
     return demand.token_cost <= left * pace
 
 
 def prefill_slack(demand: Demand, now: float) -> float:
-    """Return the seconds that its prefill may lose: 0 if it is late, infinite once it has missed.
+    """Return the seconds that its prefill may lose to chunks: 0 if it is late.
 
     If the longest answer would still keep the deadline, it stays so.
     """
-    if demand.missed:
-        return math.inf
     request = demand.request
     latest = min(demand.expires, demand.finish_due - demand.fastest)
     decodes = request.max_tokens - max(request.generated, 1)
-    full_length = (request.arrival + request.slo.deadline - demand.prefill
-                   - decodes * demand.record.lone_token_cost)
+    full_length = demand.deadline - demand.prefill - decodes * demand.record.lone_token_cost
     if full_length >= now:
         latest = min(latest, full_length)
     return max(latest - now, 0.0)
 
 
-def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyModel,
-             most: int, left: float = math.inf) -> PrefillChunk:
-    """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay.
+def packed(batch: Sequence[Candidate], chunk: PrefillChunk | None, waiting: Iterable[Demand],
+           limits: Limits, latency: LatencyModel, most: int) -> list[PrefillChunk]:
+    """Return the prefill chunks that share the step with `batch`: `chunk` and others `waiting`.
 
-    The fixed costs of all its chunks may add up to `left` seconds more than those of chunks of
-    `most` tokens.
+    As many of at most `most` tokens together as the paces of the batch allow, or as make the step
+    no slower to speak of.
     """
-    tokens = min(request.pending, most)
-    room = min(room, limits.step)
-    chunks = math.ceil(request.pending / most) + left / max(latency.prefill_base_ms / 1e3, 1e-9)
-    least = LEAST_CHUNK
-    if latency.prefill_token_ms:
-        fixed = FIXED_SHARE * latency.prefill_base_ms / latency.prefill_token_ms
-        least = max(least, math.ceil(min(fixed, most)))
-    while tokens > least and latency.prefill(tokens, request.cached) > room:
-        smaller = max(least, tokens // 2)
-        if math.ceil(request.pending / smaller) > chunks:
+    rows, context = len(batch), sum([c.demand.cached for c in batch])
+    longest = max(longest_step(batch, PACE_SHARE, limits), CHEAP * latency.step(rows, context))
+    chunks: list[PrefillChunk] = []
+    parts: list[tuple[int, int]] = []
+    wanted = [chunk] if chunk else []
+    wanted += [PrefillChunk(d.request, d.request.pending) for d in waiting]
+    for part in wanted:
+        request, tokens = part.request, min(part.tokens, most)
+        while tokens > 0 and latency.step(rows, context, parts + [(tokens, request.cached)]
+                                          ) > longest:
+            tokens = tokens // 2 if tokens > LEAST_CHUNK else 0
+        if tokens:
+            chunks.append(PrefillChunk(request, tokens))
+            parts.append((tokens, request.cached))
+            most -= tokens
+        if tokens < request.pending or most < 1:
             break
-        tokens = smaller
-    return PrefillChunk(request, tokens)
+        longest = min(longest, max(limits.step, latency.step(rows, context, parts)))
+    return chunks

@@ -5,45 +5,34 @@
 All work due by an instant must fit the time until then. The due times are visited in order; when
 the work so far does not fit, the request of the least utility density is removed. For equal
 densities this is the rule of Moore and Hodgson for the fewest late jobs (Moore 1968), for equal
-due times the greedy knapsack by utility rate. Work that is expected to arrive counts like a
-request: only requests of a lower density make room for it.
+due times the greedy knapsack by utility rate.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 import math
 
-from slice_ros.scheduling.slice.demand import Demand
+from slice_ros.scheduling.slice.demand import by_density, Demand
+from slice_ros.scheduling.slice.limits import Arriving
 
 MAX_READMITTED = 8  # requests readmitted in one selection; each costs a pass over all due times
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Expected arrivals of one class: `load` seconds of work a second, due `delay` s later."""
+def select(now: float, demands: Iterable[Demand], expected: Sequence[Arriving] = ()) -> float:
+    """Set ``selected`` on each demand; return the seconds that the selected ones can spare.
 
-    load: float
-    delay: float
-    density: float
-
-
-def select(now: float, demands: Iterable[Demand], forecasts: Iterable[Forecast],
-           ratio: float, readmission: bool = True) -> None:
-    """Set ``selected`` on each demand; `ratio` is the share of the time that may be filled.
-
-    With `readmission`, a removed request that fits after all is selected again. O(n log n) for n
-    demands. A request that has not started has two due times, its first token's and its last
-    one's; one without objectives is always selected, since it cannot be late.
+    What is `expected` to arrive has its time first.
+    A removed request that fits after all is selected again. A request that has not started has
+    two due times, its first token's and its last one's; one without objectives is always
+    selected, since it cannot be late. O(n log n) for n demands.
     """
     events = _events(demands)
-    expected = sorted((f for f in forecasts if f.load > 0), key=_density, reverse=True)
     total = 0.0
     counted: dict[int, float] = {}   # number of a demand -> its work counted so far
     heap: list[tuple[float, int, Demand]] = []
-    limits: list[tuple[float, float]] = []   # due time, time that selected work may fill by then
     removed: list[Demand] = []
+    room: list[float] = []           # seconds that are free before each due time
     for due, n, work, demand in events:
         if demand.selected:
             total += work
@@ -53,24 +42,20 @@ def select(now: float, demands: Iterable[Demand], forecasts: Iterable[Forecast],
                 counted[n] = work
                 heappush(heap, (demand.density, n, demand))
         span = due - now
-        available = span * ratio
-        while True:
-            arriving = 0.0
-            for forecast in expected:
-                if span > forecast.delay:
-                    arriving += forecast.load * (span - forecast.delay)
-            if total + arriving <= available or not heap:
-                break
-            if expected and expected[-1].density < heap[0][0]:
-                expected.pop()
-                continue
+        available = span - sum([a.load * max(span - a.delay, 0.0) for a in expected])
+        while total > available and heap:
             _, n, loser = heappop(heap)
             loser.selected = False
             total -= counted[n]
             removed.append(loser)
-        limits.append((due, available - arriving))
-    if removed and readmission:
-        _readmit(events, limits, removed)
+        room.append(available)
+    total = 0.0
+    for i, (_, _, work, demand) in enumerate(events):
+        total += work if demand.selected else 0.0
+        room[i] -= total
+    dues = [event[0] for event in events]
+    _readmit(dues, room, removed)
+    return min(room, default=math.inf)
 
 
 def _events(demands: Iterable[Demand]) -> list[tuple[float, int, float, Demand]]:
@@ -88,18 +73,9 @@ def _events(demands: Iterable[Demand]) -> list[tuple[float, int, float, Demand]]
     return events
 
 
-def _readmit(events: list[tuple[float, int, float, Demand]], limits: list[tuple[float, float]],
-             removed: list[Demand]) -> None:
+def _readmit(dues: list[float], room: list[float], removed: list[Demand]) -> None:
     """Select the `removed` demands that fit after all, since others have been removed too."""
-    total, dues, room, n = 0.0, [], [], 0
-    for due, available in limits:
-        while n < len(events) and events[n][0] <= due:
-            if events[n][3].selected:
-                total += events[n][2]
-            n += 1
-        dues.append(due)
-        room.append(available - total)
-    removed.sort(key=_density, reverse=True)
+    removed.sort(key=by_density, reverse=True)
     readmitted = 0
     least = _least_ahead(room)
     for demand in removed[:4 * MAX_READMITTED]:
@@ -125,7 +101,3 @@ def _least_ahead(room: list[float]) -> list[float]:
 
 def _due(event: tuple) -> float:
     return event[0]
-
-
-def _density(item: Demand | Forecast) -> float:
-    return item.density

@@ -8,27 +8,29 @@ is measured again as it advances: its work, its due times and its utility densit
 that never change, this amounts to the published cycle and decode mask: see docs/scheduling.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 import math
 
+from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.kv_budget import fit_step
 from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.lengths import KnownLength
 from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 from slice_ros.scheduling.prediction import Prediction
-from slice_ros.scheduling.slice.best_effort import best_effort_step, gap_candidate
-from slice_ros.scheduling.slice.calibration import Calibration
+from slice_ros.scheduling.slice.best_effort import best_effort_step, missed_step
 from slice_ros.scheduling.slice.classes import Classes
-from slice_ros.scheduling.slice.demand import Demand, measure
-from slice_ros.scheduling.slice.rate_allocation import batch_of, candidate_of, prefill_of
-from slice_ros.scheduling.slice.selection import Forecast, select
+from slice_ros.scheduling.slice.demand import by_density, Demand, measure
+from slice_ros.scheduling.slice.rate_allocation import (
+    batch_of, BRISK_SHARE, Candidate, candidate_of, may_start, PACE_SHARE, packed, prefill_of,
+    URGENT_STEPS)
+from slice_ros.scheduling.slice.selection import select
 from slice_ros.scheduling.slice.selection_prediction import prediction_of
 from slice_ros.scheduling.slice.starvation import Starvation
 
 RESELECT_AFTER = 0.05   # seconds between selections while the live requests stay the same
-PARTS = frozenset(('lengths', 'forecasts', 'ratio', 'readmission', 'places'))
 
 
 class Slice(Policy):
@@ -36,50 +38,38 @@ class Slice(Policy):
 
     @dataclass(frozen=True, slots=True)
     class Options(Policy.Options):
-        """Raises ``ValueError`` for another `on_miss`, or a part of `without` that is none."""
+        """Raises ``ValueError`` for another `on_miss`."""
 
         # What becomes of a request that has missed an objective. continue: it is served as best
-        # effort, after all that can still be met; drop: it ends with DEADLINE_MISSED.
+        # effort; drop: it ends with DEADLINE_MISSED.
         on_miss: str = 'continue'
-        without: str = ''   # parts to turn off (`PARTS`, joined by ``+``), to measure their gain
 
         def __post_init__(self) -> None:
-            if not self.off <= PARTS:
-                raise ValueError(
-                    f'without takes {", ".join(sorted(PARTS))}, not {self.without!r:.80}')
             if self.on_miss not in ('continue', 'drop'):
                 raise ValueError(f"on_miss must be 'continue' or 'drop', not {self.on_miss!r:.80}")
 
-        @property
-        def off(self) -> frozenset[str]:
-            return frozenset(part for part in self.without.split('+') if part)
-
     def __init__(self, capacity: Capacity, options: Options | None = None) -> None:
         super().__init__(capacity, options)
-        self._off = self.options.off
-        self._calibration = Calibration(tuned='ratio' not in self._off)
         self._live: tuple[Request, ...] = ()
         self._demands: dict[Request, Demand] = {}
+        self._known: dict[Request, KnownLength] = {}
         self._classes = Classes(capacity)
-        self._selected: list[Demand] = []        # selected, with an objective ahead
-        self._gap_controlled: list[Demand] = []  # missed, started, of the most useful class
-        self._best_effort: list[Demand] = []     # all others, the highest utility density first
-        self._ran: list[Demand] = []             # took part in the last step
+        self._selected: list[Demand] = []      # selected, with an objective ahead
+        self._best_effort: list[Demand] = []   # all others, the highest utility density first
+        self._ran: list[Demand] = []           # took part in the last step
+        self._spare = 0.0                      # seconds that the selected ones can do without
+        self._at_ease = False                  # all can be served, with time to spare
         self._starvation = Starvation()
         self._ranked: list[Request] = []
         self._selected_at = -math.inf
-
-    @property
-    def capacity_ratio(self) -> float:
-        return self._calibration.ratio
+        self._begun_at = math.nan              # of the last step; NaN = idle since
 
     def plan(self, now: float, requests: Sequence[Request], latency: LatencyModel) -> Step:
         if not requests:
             self.on_idle()
             return Step()
-        elapsed = self._calibration.observe(now)
-        if elapsed is not None:
-            self._starvation.elapsed(elapsed)
+        if not math.isnan(self._begun_at):
+            self._starvation.elapsed(now - self._begun_at)
         live = tuple(requests)
         if live != self._live or now - self._selected_at >= RESELECT_AFTER:
             self._select(now, live, latency)
@@ -96,68 +86,83 @@ class Slice(Policy):
         demands = self._demands
         self._ran = [demands[r] for r in step.decode]
         self._ran += [demands[chunk.request] for chunk in step.prefill]
-        self._calibration.predict(now, step, live, demands, latency)
+        self._begun_at = now
         return step
 
     def finished(self, request: Request) -> None:
-        """Learn the length of an answer that ran to its own end."""
+        """Learn the length of an answer: at least so far it came, if it was dropped."""
         demand = self._demands.pop(request, None)
-        if (demand is not None and request.state is State.FINISHED and request.generated
-                and 'lengths' not in self._off):
-            demand.record.lengths.learn(request.generated)
-            demand.record.epoch += 1
+        self._known.pop(request, None)
+        if demand is None or not request.generated:
+            return
+        lengths = demand.record.lengths
+        if request.state is State.FINISHED:
+            lengths.learn(request.generated)
+        elif request.error is ErrorCode.DEADLINE_MISSED:
+            lengths.learn(math.ceil(lengths.expected(request.generated, request.max_tokens)))
+        else:
+            return
+        demand.record.epoch += 1
+
+    def reveal(self, request: Request, tokens: int) -> None:
+        self._known[request] = KnownLength(tokens)
 
     def inherit(self, earlier: Policy) -> None:
-        """Take over the records of the classes, and how long steps take."""
+        """Take over the records of the classes."""
         if not isinstance(earlier, Slice):
             return
         self._classes.inherit(earlier._classes)
-        self._demands = earlier._demands
+        self._demands, self._known = earlier._demands, earlier._known
         for demand in self._demands.values():
             demand.record.slo = demand.request.slo
             demand.generated = -1  # measured again: its objectives may have changed
-        self._calibration.inherit(earlier._calibration)
 
     def on_idle(self) -> None:
-        self._calibration.clear()
+        self._begun_at = math.nan
 
     def predict(self, now: float, request: Request, live: Sequence[Request],
                 latency: LatencyModel) -> Prediction:
-        """Predict `request` by a selection among copies of it and of the `live` ones."""
+        """Predict `request` by a selection among copies of it and of the `live` ones.
+
+        What is expected to arrive with a higher utility density takes its share of the time.
+        """
         known = self._demands
         mine = self._copy(now, request, latency)
         others = [replace(known[r]) if r in known else self._copy(now, r, latency)
                   for r in live if not r.ended]
-        viable = [d for d in others + [mine]
-                  if not d.missed and now + d.fastest <= d.finish_due]
-        select(now, viable, self._forecasts(now), self.capacity_ratio)
+        select(now, [d for d in others + [mine]
+                     if not d.missed and now + d.fastest <= d.finish_due],
+               self._classes.arriving(mine.density, now))
         return prediction_of(mine, others, latency, self.capacity.max_batch)
 
     def _copy(self, now: float, request: Request, latency: LatencyModel) -> Demand:
-        demand = Demand(request, self._classes.copy(request, now, latency))
+        record = self._classes.copy(request, latency)
+        demand = Demand(request, record, record.lengths)
         measure(demand, now, latency, self.capacity.prefill_chunk)
         return demand
 
     # -- phase 1: selection ------------------------------------------------------------------
 
     def _select(self, now: float, live: tuple[Request, ...], latency: LatencyModel) -> None:
-        self._classes.refresh(now, len(live), latency)
+        for request in live:  # their objectives count for the limits
+            if request not in self._demands:
+                self._classes.of(request, latency)
+        self._classes.refresh(len(live), latency)
         self._live, self._demands = live, self._measure_all(now, live, latency)
         viable, hopeless = [], []
         for demand in self._demands.values():
-            demand.missed = now > demand.expires
-            if demand.missed or now + demand.fastest > demand.finish_due:
-                demand.selected = False
-                hopeless.append(demand)
-            else:
-                viable.append(demand)
-        select(now, viable, self._forecasts(now), self.capacity_ratio,
-               'readmission' not in self._off)
+            demand.missed, demand.selected = now > demand.expires, False
+            late = demand.missed or now + demand.fastest > demand.finish_due
+            (hopeless if late else viable).append(demand)
+        self._spare = select(now, viable)
+        self._at_ease = (self._spare >= URGENT_STEPS * self._classes.limits.step
+                         and all(d.selected for d in viable))
         self._group(viable, hopeless)
         self._selected_at = now
         self._starvation.update(now, chain(
             (d for d in self._best_effort if not d.request.gated),
-            (d for d in self._selected if not d.request.decoding)))
+            (d for d in self._selected if not d.request.decoding)),
+            {d.request.slo.name for d in self._selected})
 
     def _measure_all(self, now: float, live: tuple[Request, ...], latency: LatencyModel
                      ) -> dict[Request, Demand]:
@@ -166,9 +171,10 @@ class Slice(Policy):
         for request in live:
             demand = known.get(request)
             if demand is None:
-                demand = Demand(request, self._classes.of(request, now, latency))
+                record = self._classes.of(request, latency)
+                demand = Demand(request, record, self._known.get(request, record.lengths))
                 measure(demand, now, latency, chunk)
-                demand.record.arrived(request.arrival, demand.work)
+                record.arrived(request.arrival, demand.work)
             elif (demand.generated != request.generated or demand.cached != request.cached
                   or demand.first_due < demand.due_after + now
                   or demand.epoch != demand.record.epoch and not demand.missed):
@@ -176,83 +182,79 @@ class Slice(Policy):
             demands[request] = demand
         return demands
 
-    def _group(self, viable: list[Demand], hopeless: list[Demand]) -> None:
-        """Sort the demands into those selected, those under gap control, and best effort."""
-        top = self._classes.top_utility
-        gap_controlled, others = [], []
-        for demand in hopeless:
-            started = demand.request.decoding and demand.request.slo.utility == top
-            (gap_controlled if started else others).append(demand)
+    def _group(self, viable: Iterable[Demand], hopeless: list[Demand]) -> None:
+        """Sort the demands into those selected and best effort."""
         selected, unselected = [], []
         for demand in viable:
-            if not demand.selected:
-                unselected.append(demand)
-            elif demand.finish_due == math.inf and (
+            if demand.selected and demand.finish_due == math.inf and (
                     demand.generated or demand.request.slo.ttft == math.inf):
-                unselected.append(demand)  # nothing can make it late: best effort will do
-                demand.selected = False
-            else:
-                selected.append(demand)
-        for group in (selected, gap_controlled, unselected, others):
-            group.sort(key=_density, reverse=True)
-        self._selected, self._gap_controlled = selected, gap_controlled
-        self._best_effort = gap_controlled + unselected + others
+                demand.selected = False  # nothing can make it late: best effort will do
+            (selected if demand.selected else unselected).append(demand)
+        for group in (selected, unselected, hopeless):
+            group.sort(key=by_density, reverse=True)
+        self._selected, self._best_effort = selected, unselected + hopeless
         self._ranked = [d.request for d in chain(selected, self._best_effort)]
-
-    def _forecasts(self, now: float) -> list[Forecast]:
-        return [] if 'forecasts' in self._off else self._classes.forecasts(now)
 
     # -- phase 2: rate allocation ------------------------------------------------------------
 
     def _allocate(self, now: float, latency: LatencyModel) -> Step:
-        """Return the next step: a prefill owed or chosen, else a batch, else best effort."""
+        """Return the next step: what is owed, else what is missed, else the selected ones'."""
         limits, most = self._classes.limits, self.capacity.prefill_chunk
-        running = [d for d in self._selected if d.request.decoding]
-        running.sort(key=_density, reverse=True)
+        selected = sorted(self._selected, key=by_density, reverse=True)
+        running = [d for d in selected if d.request.decoding]
         # Those far behind cannot take part: they need no candidate.
         candidates = [candidate_of(demand, n, now, limits)
                       for n, demand in enumerate(running[:2 * limits.batch], 1)]
         owed = self._starvation.prefill(limits, latency, most)
-        step = self._prefill_step(owed)
-        if step is not None:
+        if owed is not None and (step := self._fit((), (owed,))):
             self._starvation.paid(owed, latency)
+            self._spare -= latency.step(*step.shape)
             return step
-        if len(running) < len(self._selected):
-            waiting = [d for d in self._selected if not d.request.decoding]
-            waiting.sort(key=_density, reverse=True)
-            step = self._prefill_step(prefill_of(waiting, candidates, now, limits, latency, most,
-                                                 'places' not in self._off))
-            if step is not None:
+        if selected and self._spare > 0:
+            decode, chunk = missed_step(self._best_effort, selected, candidates, self._spare, now,
+                                        limits, latency, most)
+            if (decode or chunk) and (step := self._fit(decode, (chunk,) if chunk else ())):
+                self._spare -= latency.step(*step.shape)
                 return step
-        if not candidates:
+        waiting = [d for d in selected if not d.request.decoding]
+        chunk = prefill_of(waiting, candidates, now, limits, latency, most) if waiting else None
+        batch = batch_of([c for c in candidates if c.demand.request.ready], limits,
+                         BRISK_SHARE if self._at_ease else PACE_SHARE)
+        if limits.saved and batch:
+            step = self._mixed_step(batch, chunk, waiting, candidates, now, latency)
+            if step:
+                return step
+        if chunk and (step := self._fit((), (chunk,))):
+            return step
+        if not batch:
             return self._best_effort_step(now, latency)
-        candidates += [gap_candidate(demand, now, limits)
-                       for demand in self._gap_controlled[:limits.batch]]
-        decode = batch_of([c for c in candidates if c.demand.request.ready], limits)
-        if not decode:
-            return self._best_effort_step(now, latency)
+        decode = [c.demand.request for c in batch]
         if len(decode) < self.capacity.max_batch:
             decode += self._starvation.decode(decode, latency)
         return fit_step(self.capacity, self._ranked, decode)
 
-    def _prefill_step(self, chunk: PrefillChunk | None) -> Step | None:
-        """Return the step of one prefill; None if there is none or it finds no room."""
-        if chunk is None:
-            return None
-        step = fit_step(self.capacity, self._ranked, (), (chunk,))
-        return None if step.idle else step
+    def _fit(self, decode: Sequence[Request], chunks: Sequence[PrefillChunk]) -> Step | None:
+        """Return the step as far as it finds room; None if its prefills find none."""
+        step = fit_step(self.capacity, self._ranked, decode, chunks)
+        return step if step.prefill or decode and not chunks and step.decode else None
+
+    def _mixed_step(self, batch: Sequence[Candidate], chunk: PrefillChunk | None,
+                    waiting: Iterable[Demand], candidates: Sequence[Candidate], now: float,
+                    latency: LatencyModel) -> Step | None:
+        """Return a step of `batch` with prefills, `chunk` first; None if none fits beside it."""
+        limits, first = self._classes.limits, chunk.request if chunk else None
+        others = [d for d in waiting if d.request is not first and may_start(
+            d, [c for c in candidates if c.demand.density >= d.density], now, limits, latency)]
+        others += islice((d for d in self._best_effort if not d.request.decoding),
+                         limits.efficient_batch)
+        chunks = packed(batch, chunk, others, limits, latency, self.capacity.prefill_chunk)
+        return self._fit([c.demand.request for c in batch], chunks) if chunks else None
 
     def _best_effort_step(self, now: float, latency: LatencyModel) -> Step:
+        limits = self._classes.limits
         batch, chunk = best_effort_step(
-            chain(self._selected, self._best_effort), now, self._classes.limits, latency,
+            chain(self._selected, self._best_effort), now, limits, latency,
             self.capacity.prefill_chunk)
-        if chunk and (not batch
-                      or self._classes.may_start(chunk.request, self._gap_controlled, now)):
-            step = self._prefill_step(chunk)
-            if step is not None:
-                return step
+        if chunk and (step := self._fit(batch if limits.saved else (), (chunk,))):
+            return step
         return fit_step(self.capacity, self._ranked, batch)
-
-
-def _density(demand: Demand) -> float:
-    return demand.density

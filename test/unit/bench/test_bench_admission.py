@@ -15,7 +15,7 @@ from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity
 
 LATENCY = load_profile(config_file('profiles', 'slice-authors-rtx4060ti'))
-CROWD = generate(load_workload(config_file('workloads', 'published')), 6.0, 80, 1)
+CROWD = generate(load_workload(config_file('workloads', 'published')), 6.0, 160, 1)
 
 
 def test_no_request_is_refused_alone_and_many_in_a_crowd():
@@ -46,8 +46,8 @@ def test_a_refusal_is_wrong_only_if_it_cost_no_request_of_its_utility():
 
 def test_counts_add_up():
     counts = check(LATENCY, Capacity(), CROWD, 3, 1)
-    assert counts['requests'] == 80 and counts['checked'] == 3
-    assert 0 <= counts['wrong'] <= 3 <= counts['refused'] < 80
+    assert counts['requests'] == 160 and counts['checked'] == 3
+    assert 0 <= counts['wrong'] <= 3 <= counts['refused'] < 160
 
 
 def test_json(tmp_path):

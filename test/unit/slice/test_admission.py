@@ -71,7 +71,7 @@ def test_a_request_that_is_refused_could_not_have_been_served():
             if not policy.predictions[request].feasible:
                 refused += 1
                 wrong += request.report().attained
-    assert refused > 100
+    assert refused > 40
     # Some of these were served at the cost of an equal, so that fewer still were wrong.
     assert wrong <= .15 * refused
 

@@ -6,8 +6,15 @@ from statistics import fmean
 
 from hypothesis import given, strategies as st
 import pytest
-from slice_ros.scheduling.lengths import AnswerLengths, KEEP, PRIOR_SHARE
+from slice_ros.errors import ErrorCode
+from slice_ros.request import Request, State
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.lengths import (
+    AnswerLengths, GOES_ON, KEEP, KnownLength, LEAST, PRIOR_SHARE, PRIOR_WEIGHT)
+from slice_ros.scheduling.registry import make_policy
+from slice_ros.slo import SloClass
 
+LATENCY = LatencyModel('even', ((1, 10), (16, 20)), prefill_token_ms=.1)
 LENGTHS = st.lists(st.integers(1, 200), max_size=2 * KEEP)
 
 
@@ -37,12 +44,65 @@ def test_old_habits_are_forgotten():
     assert len(learnt([1] * 3 * KEEP)) == KEEP
 
 
-def test_the_least_length_is_one_that_nearly_all_reach():
+def test_a_quantile_is_a_length_that_a_share_does_not_reach():
     answers = learnt(range(10, 110))
-    assert answers.least(0, 200, .05) == 15
-    assert answers.least(50, 200, .05) == 53
-    assert answers.least(500, 600, .05) == 501  # longer than any before: it may end at once
-    assert learnt([9] * 3).least(0, 200, .05) == 1  # three answers are too few for a quantile
+    assert answers.quantile(.05, 0, 200) == 15     # five of the hundred are shorter
+    assert answers.quantile(.05, 50, 200) == 53    # of 59 longer than 50, two (51, 52) are
+    assert answers.quantile(.9, 0, 200) == 100     # ninety of the hundred are shorter
+    assert answers.quantile(.9, 0, 64) == 64       # none is longer than its limit
+    assert answers.quantile(.9, 70, 64) == 71      # nor shorter than one more token
+
+
+def test_a_quantile_of_too_few_answers_is_none():
+    assert AnswerLengths().quantile(.1, 0, 200) is None
+    assert learnt([9] * (LEAST - 1)).quantile(.1, 0, 200) is None
+    assert learnt([9] * LEAST).quantile(.1, 0, 200) == 9
+    assert learnt(range(10, 110)).quantile(.05, 500, 600) is None  # longer than any before
+
+
+def test_before_anything_is_known_no_more_is_expected_than_the_deadline_leaves_room_for():
+    assert AnswerLengths().expected(0, 1024, 20.0) == pytest.approx(20)
+    assert AnswerLengths().expected(0, 25, 100.0) == pytest.approx(25 * PRIOR_SHARE)
+    # As many answers as the assumption weighs: (4 * 10 + 4 * 20) / 8.
+    assert learnt([10] * PRIOR_WEIGHT).expected(0, 1024, 20.0) == pytest.approx(15)
+    # What has been learnt does not shrink to what the deadline leaves room for.
+    assert learnt([300] * 100).expected(0, 1024, 20.0) == pytest.approx(300, abs=15)
+
+
+def test_an_answer_that_outgrew_all_goes_on_for_a_part_of_its_length():
+    for answers in (AnswerLengths(), learnt([20] * 50)):
+        assert answers.expected(30, 1024, 20.0) == pytest.approx(30 * GOES_ON)
+        assert answers.expected(200, 1024, 20.0) == pytest.approx(200 * GOES_ON)
+    # Close to its limit it ends half way there: (91 + 100) / 2.
+    assert AnswerLengths().expected(90, 100, 20.0) == pytest.approx(95.5)
+
+
+def test_a_known_length_is_what_is_expected_and_every_quantile():
+    known = KnownLength(40)
+    assert known.expected(0, 1024, 5.0) == 40
+    assert [known.quantile(share, 7, 1024) for share in (.1, .9)] == [40, 40]
+    assert known.expected(40, 1024) == known.quantile(.5, 40, 1024) == 41
+
+
+def taught(on_end):
+    """Return what a policy has learnt from an answer of 10 tokens that ended by `on_end`."""
+    policy, request = make_policy('slice'), Request('r', SloClass('free'), 0.0, 8, 100)
+    policy.plan(0.0, (request,), LATENCY)
+    request.advance(8, .1)
+    for _ in range(9):
+        request.advance(1, .2)
+    on_end(request)
+    policy.finished(request)
+    return policy._classes._records['free'].lengths._known[0]
+
+
+def test_an_answer_that_was_dropped_teaches_how_long_it_would_have_been():
+    # Nothing was known: 65 of 100 tokens were expected, and 10 had come.
+    assert taught(lambda r: r.end(State.FAILED, 1.0, ErrorCode.DEADLINE_MISSED)) == [65]
+    assert taught(lambda r: r.end(State.FINISHED, 1.0)) == [10]
+    # Its caller ended it, or the engine: neither says how long it would have been.
+    assert taught(lambda r: r.end(State.CANCELLED, 1.0)) == []
+    assert taught(lambda r: r.end(State.FAILED, 1.0, ErrorCode.ENGINE_FAILURE)) == []
 
 
 @given(LENGTHS, st.integers(0, 250), st.integers(1, 200))
@@ -50,8 +110,9 @@ def test_expectations_lie_between_one_more_token_and_max_tokens(lengths, generat
     answers = learnt(lengths)
     expected = answers.expected(generated, max_tokens)
     assert generated + 1 <= expected <= max(max_tokens, generated + 1)
-    assert generated + 1 <= answers.least(generated, max_tokens, .05) <= max(
-        max_tokens, generated + 1)
+    for share in (.1, .9):
+        length = answers.quantile(share, generated, max_tokens)
+        assert length is None or generated + 1 <= length <= max(max_tokens, generated + 1)
 
 
 @given(st.lists(st.integers(1, 200), min_size=KEEP, max_size=KEEP))

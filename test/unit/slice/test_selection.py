@@ -8,16 +8,16 @@ import math
 from hypothesis import given, strategies as st
 import pytest
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.selection import Forecast, select
+from slice_ros.scheduling.slice.selection import select
 
 
 def demand(work, due, utility=1.0, prefill=0.0, first_due=math.inf):
-    return Demand(None, None, prefill=prefill, work=work, first_due=first_due, finish_due=due,
-                  density=utility / work)
+    return Demand(None, None, None, prefill=prefill, work=work, first_due=first_due,
+                  finish_due=due, density=utility / work)
 
 
-def chosen(demands, now=0.0, forecasts=(), ratio=1.0):
-    select(now, demands, forecasts, ratio)
+def chosen(demands, now=0.0):
+    select(now, demands)
     return [d.selected for d in demands]
 
 
@@ -44,14 +44,14 @@ def test_as_many_equals_as_can_be_done_at_all(demands):
 
 
 @given(st.lists(st.builds(demand, st.floats(.01, 9), st.floats(.1, 30), st.floats(.1, 100)),
-                max_size=30), st.floats(.3, 1))
-def test_what_is_selected_fits_and_what_fits_is_selected(demands, ratio):
-    chosen(demands, ratio=ratio)
+                max_size=30))
+def test_what_is_selected_fits_and_what_fits_is_selected(demands):
+    chosen(demands)
     total = 0.0
     for d in sorted((d for d in demands if d.selected), key=lambda d: d.finish_due):
         total += d.work
-        assert total <= d.finish_due * ratio + 1e-6
-    if sum(d.work for d in demands) <= min((d.finish_due for d in demands), default=0) * ratio:
+        assert total <= d.finish_due + 1e-6
+    if sum(d.work for d in demands) <= min((d.finish_due for d in demands), default=0):
         assert all(d.selected for d in demands)
 
 
@@ -77,13 +77,15 @@ def test_one_that_cannot_be_late_is_always_selected():
     assert chosen([demand(1e6, math.inf)]) == [True]
 
 
-def test_room_is_kept_for_arrivals_of_higher_density_and_not_for_others():
-    low = demand(6, 10, 1)
-    busy = [Forecast(load=.6, delay=1.0, density=10.0)]
-    assert chosen([low], forecasts=busy) == [False]
-    assert chosen([demand(6, 10, 100)], forecasts=busy) == [True]
-    # Arrivals that are due later take no time from what is due now.
-    assert chosen([low], forecasts=[Forecast(.6, 9.0, 10.0)]) == [True]
+def test_it_returns_what_the_selected_ones_can_spare():
+    # By 4 there is 1 to do, by 10 there are 6; the one that is removed counts nowhere.
+    demands = [demand(1, 4, 10), demand(5, 10, 5), demand(20, 12, 1)]
+    assert select(0.0, demands) == pytest.approx(3)
+    assert select(2.0, demands) == pytest.approx(1)
+    # A prefill of 2 within 2.5 is the tightest of all.
+    assert select(0.0, demands[:2] + [
+        demand(3, 9, 2, prefill=2, first_due=2.5)]) == pytest.approx(.5)
+    assert select(0.0, []) == math.inf
 
 
 @pytest.mark.parametrize('now', [0.0, 1e6])

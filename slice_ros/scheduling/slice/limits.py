@@ -1,0 +1,93 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""How long a step may be, how large its batch, and how many tokens a prefill chunk has."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+import math
+
+from slice_ros.request import Request
+from slice_ros.scheduling.latency import LatencyModel
+from slice_ros.scheduling.policy import Capacity, PrefillChunk
+from slice_ros.slo import SloClass
+
+CHEAP = 1.1          # a step that takes less than this many times a shorter one is no slower
+LEAST_CHUNK = 16     # tokens; the smallest prefill chunk, where a chunk has no fixed cost
+FIXED_SHARE = 4      # the tokens of a chunk take at least this many times its fixed cost
+LONGEST_STEP = 1.0   # seconds, where no objective sets less
+ARRIVAL_WAIT = 0.25  # share of its TTFT that an arrival may wait for the running step
+MAX_GAP = 2.0        # TPOTs that a request may wait for its next token at a stretch
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a step may be, in seconds, and how large its batch may be.
+
+    `batch` requests fit a step, `efficient_batch` of them make it efficient, and a best-effort
+    step takes `best_effort_batch`. ``times[b - 1]`` is the seconds of a decode step over b
+    requests, for every b up to the largest batch of the engine. A step of `short` seconds is as
+    good as the shortest. A prefill chunk takes `saved` seconds less in a step with decodes.
+    """
+
+    step: float
+    batch: int
+    efficient_batch: int
+    best_effort_batch: int
+    times: tuple[float, ...]
+    short: float = 0.0
+    saved: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """Expected arrivals of one class: `load` seconds of work a second, due `delay` s later."""
+
+    load: float
+    delay: float
+
+
+def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloClass]) -> Limits:
+    """Return the limits of a step while requests of `classes` may arrive.
+
+    An arrival waits for the running step, which must not cost much of the time to its first
+    token. An efficient batch fits a step in any case, however strict a class is.
+    """
+    step = min([LONGEST_STEP] + [min(ARRIVAL_WAIT * slo.ttft, MAX_GAP * slo.tpot)
+                                 for slo in classes])
+    times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
+    costs = [seconds / batch for batch, seconds in enumerate(times, 1)]
+    enough = CHEAP * min(costs)
+    efficient = next(batch for batch, cost in enumerate(costs, 1) if cost <= enough)
+    most = efficient
+    while most < capacity.max_batch and times[most] <= step:
+        most += 1
+    best_effort = efficient
+    while (best_effort < most
+           and times[best_effort] - times[best_effort - 1] < costs[best_effort - 1]):
+        best_effort += 1
+    short = max(seconds for seconds in times if seconds <= CHEAP * times[0])
+    return Limits(max(step, times[efficient - 1]), most, efficient, best_effort, tuple(times),
+                  short, latency.shared_ms / 1e3)
+
+
+def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyModel,
+             most: int, spare: float = math.inf) -> PrefillChunk:
+    """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay.
+
+    The fixed costs of all its chunks may add up to `spare` seconds more than those of chunks of
+    `most` tokens.
+    """
+    tokens = min(request.pending, most)
+    room = min(room, limits.step) + limits.saved
+    fixed = max(latency.prefill_base_ms / 1e3 - limits.saved, 0.0)
+    chunks = math.ceil(request.pending / most) + (spare / fixed if fixed else math.inf)
+    least = LEAST_CHUNK
+    if fixed and latency.prefill_token_ms:
+        least = max(least, math.ceil(min(FIXED_SHARE * fixed * 1e3 / latency.prefill_token_ms,
+                                         most)))
+    while tokens > least and latency.prefill(tokens, request.cached) > room:
+        smaller = max(least, tokens // 2)
+        if math.ceil(request.pending / smaller) > chunks:
+            break
+        tokens = smaller
+    return PrefillChunk(request, tokens)
