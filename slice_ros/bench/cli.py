@@ -15,6 +15,7 @@ from slice_ros.scheduling.contract import PolicyError
 SUBCOMMANDS = {
     'simulate': ('schedule.sweep', 'policies against workloads on a latency model'),
     'regimes': ('regimes.regimes_bench', 'the default policy against all others, in every regime'),
+    'sensitivity': ('regimes.sensitivity', 'the default policy, each constant halved and doubled'),
     'plan': ('schedule.plan', 'what one plan costs, up to thousands of live requests'),
     'admission': ('schedule.admission_bench', 'whether refusals are right, by replay'),
     'serve': ('schedule.serve', 'the same on the real engine, in real time'),
