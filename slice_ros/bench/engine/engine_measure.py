@@ -55,7 +55,7 @@ def measure(engine: Engine, peers: Sequence[Peer], cases: Sequence[Case], rounds
 def figures(times: dict, peers: list[dict], case: Case, floor: float) -> dict:
     """Return median, quartiles and floor of a case, and the quickest peer's median."""
     ms = times[case]
-    low, middle, high = quantiles(ms, n=4) if len(ms) > 1 else ms * 3
+    low, middle, high = quantiles(ms, n=4, method='inclusive') if len(ms) > 1 else ms * 3
     peer = min((median(times[case]) for times in peers), default=None)
     return {'ms': middle, 'low_ms': low, 'high_ms': high, 'floor_ms': floor, 'peer_ms': peer,
             'ratio': None if peer is None else middle / peer}
