@@ -39,7 +39,7 @@ class ClassRecord:
         self.first_at = min(self.first_at, at)
         self.count = self._count_at(at) + 1
         self.counted_at = max(at, self.counted_at)
-        self.work += (work - self.work) / min(self.count, ARRIVAL_MEMORY)
+        self.work += (work - self.work) / self.count
 
     def load(self, now: float) -> float:
         """Return the seconds of work that arrive each second."""
