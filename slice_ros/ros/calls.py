@@ -37,6 +37,8 @@ class Call:
         self.id, self.slo_class = request_id, slo_class   # the class that was asked for
         self.slo: SloClass | None = None   # the class with the objectives; None while unknown
         self.arrival = 0.0                 # when it was received, on the server's clock
+        self.count: Callable[[Request], None] | None = None   # in its class; known with `slo`
+        self.submitted = False             # the server has it, and counts it
         self.session_id = ''
         self.door = 'action' if feedback else 'topic'   # or 'service': how it came in
         self.done = Awaited()   # completed with None; the answer is in the fields below
@@ -100,6 +102,8 @@ class Call:
                     self.id, self.slo, self.arrival, 0, 0, error=error.code,
                     state=State.CANCELLED if cancelled else State.REJECTED,
                     ended_at=self.arrival, session_id=self.session_id)
+                if not self.submitted:
+                    self.count(request)
             if self._tokens is not None:
                 self._tokens.publish(chunk)
         self._finish(request, reason, error.code, error.message)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import threading
 
 from slice_ros.errors import ErrorCode, RequestError
-from slice_ros.request import Request, State
 from slice_ros.ros import conversions
 from slice_ros.ros.calls import Call
 from slice_ros.ros.isolation.bounds import is_heavy
@@ -29,7 +28,7 @@ class Preparation:
     def __init__(self, workers: Workers, submitted: Callable[[], None]) -> None:
         self._workers, self._submitted = workers, submitted
         self._lock = threading.Lock()
-        self._works: dict[str, tuple[Call, Work, Server]] = {}   # by request id
+        self._works: dict[str, tuple[Call, Work]] = {}   # by request id
 
     def __len__(self) -> int:
         """Return how many requests are being read."""
@@ -43,15 +42,13 @@ class Preparation:
         def run() -> None:
             if self._knows(call):
                 self._prepare(call, goal, server, settings)
-            else:
-                _count(call, server)
 
         def refuse(error: RequestError) -> None:
             self.forget(call)
             call.refuse(error)
         work = Work(run, refuse, call.slo.utility, call.session_id, is_heavy(goal))
         with self._lock:
-            self._works[call.id] = call, work, server
+            self._works[call.id] = call, work
         try:
             self._workers.submit(work, settings.server.max_queued)
         except BaseException:
@@ -61,11 +58,10 @@ class Preparation:
     def cancel(self, request_id: str, why: str) -> bool:
         """End a request that is being read; return whether it was."""
         with self._lock:
-            call, work, server = self._works.pop(request_id, (None, None, None))
+            call, work = self._works.pop(request_id, (None, None))
         if call is None:
             return False
-        if self._workers.withdraw(work):   # else the worker that has it counts it
-            _count(call, server)
+        self._workers.withdraw(work)
         call.refuse(RequestError(ErrorCode.CANCELLED, why), 'cancelled')
         return True
 
@@ -83,8 +79,9 @@ class Preparation:
                                      goal.reset_session) if call.session_id else None
         try:
             tokens = turn.tokens if turn else server.engine.encode_chat(messages)
-            if not self._knows(call):
-                _count(call, server)
+            with self._lock:   # who is cancelled before counts at once, after by the server
+                call.submitted = self._knows(call)
+            if not call.submitted:
                 raise RequestError(ErrorCode.CANCELLED, 'cancelled by its caller')
             server.submit(call.slo, tokens, goal.max_tokens, sampling, call, stop=goal.stop,
                           response_format=response_format, request_id=call.id,
@@ -107,10 +104,3 @@ class Preparation:
 
     def _knows(self, call: Call) -> bool:
         return self._works.get(call.id, (None,))[0] is call   # another may have the same id
-
-
-def _count(call: Call, server: Server) -> None:
-    """Count a request that was cancelled before it became live."""
-    server.count_cancelled(Request(
-        call.id, call.slo, call.arrival, 0, 0, state=State.CANCELLED, ended_at=call.arrival,
-        error=ErrorCode.CANCELLED))

@@ -95,17 +95,19 @@ class Requests:
 
     def _take_in(self, call: Call, goal, name: str, request_id: str) -> None:
         """Check what lengths alone tell, and leave the rest to a worker. Raises `RequestError`."""
-        settings = self._parameters.settings
-        if call.id in self.live:   # nothing is published under the id of another
-            raise bounds.invalid(f'a request with the id {call.id!r} is live: choose another id')
-        self.live[call.id] = call
-        if name in settings.classes:
-            self._topics.create(name)
-        tokens, speaker = self._topics.publishers(call.slo_class, settings.language)
-        call.publish_on(tokens, self._reports, speaker)
-        bounds.check_id('request_id', request_id)
+        settings, live = self._parameters.settings, call.id in self.live
+        if not live:   # else nothing is published, under the id of another
+            self.live[call.id] = call
+            if name in settings.classes:
+                self._topics.create(name)
+            tokens, speaker = self._topics.publishers(call.slo_class, settings.language)
+            call.publish_on(tokens, self._reports, speaker)
         server = self._host.serving()
-        call.arrival = server.clock()
+        call.arrival, call.count = server.clock(), server.count
+        call.slo = settings.classes.get(name)   # from now on a refusal counts
+        if live:
+            raise bounds.invalid(f'a request with the id {call.id!r} is live: choose another id')
+        bounds.check_id('request_id', request_id)
         call.slo = conversions.slo_class(name, goal, settings)
         bounds.check_request(goal, settings.max_messages, settings.max_text_bytes)
         call.session_id = conversions.session_id(goal)

@@ -50,25 +50,36 @@ class Intake:
                on_output: Callable[[Delivery], bool | None], *, stop: Iterable[str],
                response_format: 'ResponseFormat | None', request_id: str,
                arrival: float | None, turn: Turn | None) -> Request:
-        """Make a request live and return it. Raises as `Server.submit` does."""
+        """Make a request live and return it. Raises as `Server.submit` does.
+
+        A request that is refused, for whatever reason, counts in its class.
+        """
         request = Request(request_id or str(uuid.uuid4()), slo,
                           self._clock() if arrival is None else arrival, len(tokens), max_tokens,
                           session_id=turn.session_id if turn else '')
-        shared, config = self._shared, self._shared.config
-        check_size(config, self._engine.info, request.prompt_tokens, max_tokens)
-        sequence = self._engine.open(tokens, max_tokens, sampling, stop, response_format, request)
-        infeasible = self._admit(request, config)
+        try:
+            check_size(self._shared.config, self._engine.info, len(tokens), max_tokens)
+            sequence = self._engine.open(tokens, max_tokens, sampling, stop, response_format,
+                                         request)
+            self._make_live(Job(request, sequence, on_output, turn))
+        except BaseException as error:   # native code may raise more than `Exception`
+            code = error.code if isinstance(error, RequestError) else ErrorCode.ENGINE_FAILURE
+            request.end(State.CANCELLED if code is ErrorCode.CANCELLED else State.REJECTED,
+                        self._clock(), code)
+            self._shared.count(request)
+            raise
+        return request
+
+    def _make_live(self, job: Job) -> None:
+        shared, request = self._shared, job.request
+        infeasible = self._admit(request, shared.config)
         with shared.changed:
-            error = (self._refusal(request, turn) or infeasible
+            error = (self._refusal(request, job.turn) or infeasible
                      or _take_place(request, shared))
             if error is None:
-                shared.add(Job(request, sequence, on_output, turn))
-                return request
-            if error.code is not ErrorCode.INVALID_REQUEST:
-                request.end(State.REJECTED, self._clock(), error.code)
-                shared.stats_of(slo.name).received += 1
-                shared.stats_of(slo.name).end(request)
-        self._engine.close(sequence)
+                shared.add(job)
+                return
+        self._engine.close(job.sequence)
         raise error
 
     def _admit(self, request: Request, config: ServerConfig) -> RequestError | None:

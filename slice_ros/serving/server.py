@@ -105,8 +105,8 @@ class Server:
         """Accept a request and return it; its tokens come through `on_output`.
 
         `arrival` is when it was received, on the server's clock (now by default); `turn` is ended
-        with the request. Raises `RequestError` when it cannot be served; `on_output` is never
-        called then, and the caller has to end the turn.
+        with the request. Raises `RequestError` when it cannot be served, and counts that in its
+        class; `on_output` is never called then, and the caller has to end the turn.
         """
         return self._intake.submit(
             slo, tokens, max_tokens, sampling, on_output, stop=stop,
@@ -132,7 +132,7 @@ class Server:
         reconfigure(self._shared, self.sessions, config)
 
     def keep(self, pinned: 'PinnedPrefixes') -> None:
-        """Compute these prefixes anew whenever requests needed their room and none is live."""
+        """Compute what is missing of these prefixes, and no others, while no request is live."""
         self._loop.pin = pinned.compute
         self._shared.notify()
 
@@ -158,8 +158,8 @@ class Server:
         with self._shared.changed:
             return list(self._shared.loop_stats.recent)
 
-    def count_cancelled(self, request: Request) -> None:
-        """Count a request whose caller ended it before it was submitted."""
+    def count(self, request: Request) -> None:
+        """Count a request that has ended before it was submitted."""
         self._shared.count(request)
 
     def mark(self) -> tuple:

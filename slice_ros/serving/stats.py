@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 import math
 from typing import NamedTuple
 
+from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 
 _ENDS_KEPT = 1000   # requests a class remembers at most, however long the window
 _STEPS_KEPT = 2000  # the same for steps
+# Refusals of what a caller sent: no measure of how well its class is served.
+_OF_ITS_CALLER = (ErrorCode.INVALID_REQUEST, ErrorCode.PROMPT_TOO_LONG, ErrorCode.SESSION_BUSY)
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -27,7 +30,10 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 @dataclass(slots=True)
 class ClassStats:
-    """One class: counters since start, and the reports of the latest ends."""
+    """One class: counters since start, and the reports of the latest ends.
+
+    What was received has finished, was cancelled, failed or was rejected, or is live.
+    """
 
     received: int = 0
     finished: int = 0
@@ -54,7 +60,8 @@ class ClassStats:
         else:
             self.cancelled += 1
             return  # its caller ended it: no measure of how well it was served
-        self.ends.append((request.ended_at, report))
+        if request.error not in _OF_ITS_CALLER:
+            self.ends.append((request.ended_at, report))
 
 
 class StepRecord(NamedTuple):

@@ -60,7 +60,21 @@ def test_sizes_that_are_never_served_are_refused(engine, make_server, size, code
     with pytest.raises(RequestError) as refusal:
         ask(server, **size)
     assert refusal.value.code is code
-    assert not engine.steps and server.snapshot().classes['dialogue'].received == 0
+    dialogue = server.snapshot().classes['dialogue']
+    assert not engine.steps and (dialogue.received, dialogue.rejected) == (1, 1)
+    assert dialogue.window_requests == 0   # its caller's fault: no measure of the service
+
+
+@pytest.mark.parametrize('error', [RuntimeError('unforeseen'), BaseException('a panic'),
+                                   RequestError(ErrorCode.INVALID_REQUEST, 'no such schema')])
+def test_what_the_engine_does_not_open_counts_as_rejected(engine, make_server, error):
+    def fail(*arguments):
+        raise error
+    server, engine.open = make_server(engine), fail
+    with pytest.raises(type(error)):
+        ask(server)
+    dialogue = server.snapshot().classes['dialogue']
+    assert (dialogue.received, dialogue.rejected) == (1, 1)
 
 
 def test_the_queue_is_bounded_and_a_refusal_counts_against_the_class(make_server):
@@ -85,6 +99,7 @@ def test_a_live_id_is_not_taken_twice(make_server):
     with pytest.raises(RequestError) as refusal:
         ask(server, request_id='a')
     assert refusal.value.code is ErrorCode.INVALID_REQUEST
+    assert server.snapshot().classes['dialogue'].rejected == 1
     server.cancel('a')
     first.wait()
     assert ask(server, request_id='a')[1].last.finish_reason == 'length'
