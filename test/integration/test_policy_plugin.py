@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from robot import Robot, start
+from site_folder import install
 from slice_ros.action import Generate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,11 +60,7 @@ pytestmark = pytest.mark.timeout(300)
 def robot(tmp_path_factory):
     """A robot at a node in whose Python path the package of the team is installed."""
     site = tmp_path_factory.mktemp('site')
-    (site / 'team_policies.py').write_text(POLICIES)
-    info = site / 'team_policies-1.0.dist-info'
-    info.mkdir()
-    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: team-policies\nVersion: 1.0\n')
-    (info / 'entry_points.txt').write_text(ENTRY_POINTS)
+    install(site, 'team-policies', {'team_policies': POLICIES}, ENTRY_POINTS)
     log = site / 'log.txt'
     before = os.environ.get('PYTHONPATH')
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (str(site), before)))

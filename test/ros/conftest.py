@@ -5,6 +5,7 @@
 Both spin in threads of their own, on a ROS domain that no other process uses.
 """
 
+from contextlib import contextmanager
 import os
 import threading
 import time
@@ -97,6 +98,18 @@ class Spinning:
         assert not self.thread.is_alive()
 
 
+@contextmanager
+def serving(engine, latency, **options):
+    """Make a node with these options of `SliceNode` that serves, and end it."""
+    node = SliceNode(**options)
+    spinning = Spinning(node)
+    node.serve(engine, latency)
+    yield node
+    assert node.close()
+    spinning.close()
+    node.destroy_node()
+
+
 class Caller(Node):
     """A client of every interface of a node; keeps all messages it has received."""
 
@@ -174,15 +187,10 @@ def ros():
 @pytest.fixture(scope='module')
 def node(ros, engine, latency):
     """A node that serves."""
-    node = SliceNode(parameter_overrides=[
-        Parameter('limits.max_queued', value=40), Parameter('limits.max_tokens', value=400),
-        Parameter('status.period_s', value=0.2)])
-    spinning = Spinning(node)
-    node.serve(engine, latency)
-    yield node
-    assert node.close()
-    spinning.close()
-    node.destroy_node()
+    with serving(engine, latency, parameter_overrides=[
+            Parameter('limits.max_queued', value=40), Parameter('limits.max_tokens', value=400),
+            Parameter('status.period_s', value=0.2)]) as node:
+        yield node
 
 
 @pytest.fixture(scope='module')

@@ -5,13 +5,12 @@
 import math
 
 from action_msgs.msg import GoalStatus
-from conftest import get, Spinning, wait_until
+from conftest import get, serving, wait_until
 import pytest
 from rclpy.parameter import Parameter
 from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.engine import EngineConfig, load_engine
-from slice_ros.ros.node import SliceNode
 
 SLOTS = 2
 # More useful than the waiting requests, never late, and paced: they run until cancelled.
@@ -23,14 +22,10 @@ HOLDER = {'slo_class': 'control', 'prompt': 'Count from one to one thousand.', '
 def node(ros, latency):
     """A node with two slots, in place of the one with sixteen."""
     engine = load_engine(EngineConfig(max_context=512, slots=SLOTS, max_batch=SLOTS, threads=2))
-    node = SliceNode(parameter_overrides=[
-        Parameter('rate_control.mode', value='paced'), Parameter('status.period_s', value=0.2)])
-    spinning = Spinning(node)
-    node.serve(engine, latency)
-    yield node
-    assert node.close()
-    spinning.close()
-    node.destroy_node()
+    with serving(engine, latency, parameter_overrides=[
+            Parameter('rate_control.mode', value='paced'),
+            Parameter('status.period_s', value=0.2)]) as node:
+        yield node
 
 
 @pytest.fixture

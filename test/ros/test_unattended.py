@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from conftest import live, Spinning, subscribers, wait_until
+from conftest import live, serving, subscribers, wait_until
 import pytest
 from rclpy.action import ActionClient
 from rclpy.node import Node
@@ -14,7 +14,6 @@ from rclpy.parameter import Parameter
 from slice_ros import msg, srv
 from slice_ros.action import Generate
 from slice_ros.errors import ErrorCode
-from slice_ros.ros.node import SliceNode
 from slice_ros.ros.qos import TOKENS
 
 STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
@@ -41,13 +40,8 @@ except rclpy.executors.ExternalShutdownException:
 @pytest.fixture(scope='module')
 def node(ros, engine, latency):
     """A node under a name that no other test has asked."""
-    node = SliceNode(namespace='alone')
-    spinning = Spinning(node)
-    node.serve(engine, latency)
-    yield node
-    assert node.close()
-    spinning.close()
-    node.destroy_node()
+    with serving(engine, latency, namespace='alone') as node:
+        yield node
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from site_folder import install
 from slice_ros.bench.schedule.simulate import simulate
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.request import Request, State
@@ -84,15 +85,12 @@ orca = their_policies:Newest
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     """Install a distribution into a folder of `sys.path`; return the folder."""
-    (tmp_path / 'their_policies.py').write_text(MODULE)
-    (tmp_path / 'their_broken.py').write_text('raise RuntimeError("not on this robot")')
-    info = tmp_path / 'their_robot-1.0.dist-info'
-    info.mkdir()
-    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: their-robot\nVersion: 1.0\n')
-    (info / 'entry_points.txt').write_text(POINTS)
+    modules = {'their_policies': MODULE,
+               'their_broken': 'raise RuntimeError("not on this robot")'}
+    install(tmp_path, 'their-robot', modules, POINTS)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    for name in ('their_policies', 'their_broken'):
+    for name in modules:
         sys.modules.pop(name, None)
 
 
