@@ -15,8 +15,9 @@ class PinnedPrefixes:
     """Keeps `prefixes` (token ids) in the KV cache of `engine`, as long as requests leave room.
 
     Requests need no room less than without: a pinned prefix is dropped when they need its slot or
-    its pages, after all others, and computed anew when no request is live. Use it in the thread
-    that runs the engine. Prefixes that are too short to be shared are left out.
+    its pages, after all others, and computed anew when no request is live. Prefixes that are too
+    short to be shared are left out. Any thread may make one; the first `compute`, which belongs to
+    the thread that runs the engine, gives up what was kept before.
     """
 
     def __init__(self, engine: Engine, prefixes: Iterable[list[int]] = ()) -> None:
@@ -24,7 +25,7 @@ class PinnedPrefixes:
         self._engine = engine
         self._prefixes = [p for p in prefixes if least and len(p) >= least]
         self._chunk = max(least, 1)
-        engine.unpin()
+        self._begun = False
 
     def __len__(self) -> int:
         """Return how many are kept or are to be computed."""
@@ -32,6 +33,9 @@ class PinnedPrefixes:
 
     def compute(self, tokens: int) -> bool:
         """Compute at most about `tokens` of what is missing; return False if nothing is."""
+        if not self._begun:
+            self._begun = True
+            self._engine.unpin()
         for prefix in self._prefixes:
             if not self._engine.pinned(prefix):
                 try:

@@ -12,6 +12,7 @@ manager's time-out (Nav2's `service_timeout`) must be longer than the model take
 
 from collections.abc import Callable
 from functools import wraps
+import math
 import threading
 
 from lifecycle_msgs.msg import Transition
@@ -24,11 +25,12 @@ from slice_ros.errors import ModelError
 from slice_ros.ros.host import Host
 from slice_ros.ros.isolation.background import Background
 from slice_ros.ros.isolation.boundary import logging_faults, refusal
+from slice_ros.ros.isolation.workers import Work, Workers
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Gate, Server
 from slice_ros.serving.live_config import configured_policy
-from slice_ros.serving.warm.warm_up import warm_up
+from slice_ros.serving.warm.warm_up import pinned_preambles, warm_up
 
 SUCCESS, FAILURE, ERROR = (TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE,
                            TransitionCallbackReturn.ERROR)
@@ -69,19 +71,20 @@ def _logged(transition: Callable) -> Callable:
 class Lifecycle(ManagedEntity):
     """Loads the engine, owns the server from configure to cleanup, and runs the transitions.
 
-    Writes `host`. The server gets `gate` and `on_gate`; `wake` wakes the node's executor.
+    Writes `host`. The server gets `gate` and `on_gate`; `wake` wakes the node's executor;
+    `workers` read the preambles that are set while there is a server.
     """
 
     def __init__(self, node: LifecycleNodeMixin, host: Host, parameters: Parameters,
                  gate: Gate, on_gate: Callable[[bool], None],
-                 wake: Callable[[], None]) -> None:
+                 wake: Callable[[], None], workers: Workers) -> None:
         self.engine: Engine | None = None
         self._node, self._host, self._parameters = node, host, parameters
         self._gate, self._on_gate = gate, on_gate
-        self._background = Background(wake)
+        self._background, self._workers = Background(wake), workers
         self._latency: LatencyModel | None = None
-        self._changing = False
-        self._stopping = threading.Event()
+        self._keeping = threading.Lock()   # so that the latest preambles are kept last
+        self._changing, self._stopping = False, threading.Event()
         service = change_state_service(node)
         self._complete, service.callback = service.callback, self._change_state
         node.add_managed_entity(self)
@@ -120,9 +123,13 @@ class Lifecycle(ManagedEntity):
             configured_policy(settings.server, self.engine.info)
 
     def reconfigure(self, before: Settings, after: Settings) -> None:
-        """Pass a change of the scheduling parameters to the server."""
-        if self._host.server is not None and after.server != before.server:
-            self._host.server.reconfigure(after.server)
+        """Pass a change of the scheduling parameters and of the preambles to the server."""
+        server = self._host.server
+        if server is not None and after.server != before.server:
+            server.reconfigure(after.server)
+        if server is not None and after.preambles != before.preambles:
+            self._workers.submit(Work(self._keep_preambles, lambda error: None, math.inf,
+                                      heavy=True), most=math.inf)
 
     def close(self) -> bool:
         """End live requests, within `shutdown.drain_s`; return whether the server ended."""
@@ -191,6 +198,14 @@ class Lifecycle(ManagedEntity):
         with logging_faults('the warm-up, without which the first requests are slower,'):
             self._host.server.keep(warm_up(self.engine, self._latency, settings.server,
                                            settings.preambles, self._stopping.is_set))
+            if self._parameters.settings.preambles != settings.preambles:
+                self._keep_preambles()   # they have changed meanwhile
+
+    def _keep_preambles(self) -> None:
+        """Have the server compute the preambles that are in force while no request is live."""
+        with self._keeping:
+            if (server := self._host.server) is not None:
+                server.keep(pinned_preambles(server.engine, self._parameters.settings.preambles))
 
     # -- the transitions as rclpy runs them ----------------------------------------------------
 
@@ -234,6 +249,8 @@ class Lifecycle(ManagedEntity):
         self._host.state = 'unconfigured'
         return SUCCESS
 
+    on_error = on_cleanup
+
     @_logged
     def on_shutdown(self, state) -> TransitionCallbackReturn:
         if self._host.server is not None:
@@ -241,7 +258,3 @@ class Lifecycle(ManagedEntity):
         self.on_cleanup(state)
         self._host.state = 'finalized'
         return SUCCESS
-
-    @_logged
-    def on_error(self, state) -> TransitionCallbackReturn:
-        return self.on_cleanup(state)

@@ -45,7 +45,8 @@ class SliceNode(LifecycleNodeMixin, Node):
             self, self.host, self.live_parameters, group, self.workers,
             wake_gate=self.gate_timer.wake, submitted=self._submitted, wake_executor=self.wake)
         self.lifecycle = Lifecycle(self, self.host, self.live_parameters, self.gate_timer.gate,
-                                   on_gate=self.status.gate_changed, wake=self.wake)
+                                   on_gate=self.status.gate_changed, wake=self.wake,
+                                   workers=self.workers)
         self.caller_watch = CallerWatch(self, self.live_parameters, group,
                                         lambda: list(self.requests.live.values()),
                                         self.requests.cancel)

@@ -2,16 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first request of each class is as quick as its tenth, in a fresh process."""
 
+from contextlib import ExitStack
 import json
 from statistics import median
+import threading
 
-from conftest import wait_until
+from conftest import serving, wait_until
 from first_requests import measure, PREAMBLES
 import pytest
 from rclpy.parameter import Parameter
+from slice_ros.engine import Sampling
 from slice_ros.errors import ErrorCode
+from slice_ros.ros import lifecycle
 from slice_ros.ros.node import SliceNode
 from slice_ros.ros.parameters import ParameterError
+from slice_ros.serving.warm.preambles import prefix_of
+from slice_ros.serving.warm.warm_up import warm_up
 
 PROCESSES = 3   # the quickest first request of these counts: the machine may do something else
 LAST = 3        # requests of each process whose median stands for the tenth
@@ -19,6 +25,9 @@ WITHIN = 1.2    # of the tenth
 CLOCK_MS = 2.0  # two requests of a few milliseconds differ by a tick of the kernel
 SYSTEM = ('Decide for a robot: STOP where something blocks the way or there is danger, SLOW where '
           'people are near or the floor is slippery, or GO where the way is free.')
+LATER = ('You guide visitors through a museum of trains. Name the hall, the floor and one thing '
+         'to see there, in two short sentences. Never send anyone through a closed door.')
+COUNT = 'Count from one to one thousand.'
 
 
 def test_the_first_is_as_quick_as_the_tenth():
@@ -33,27 +42,18 @@ def test_the_first_is_as_quick_as_the_tenth():
 
 
 @pytest.fixture
-def warm(ros, engine, latency, spin):
+def warm(ros, engine, latency):
     """Return a function that makes a node that serves, with preambles."""
-    nodes = []
-
-    def make(**preambles):
-        node = SliceNode(namespace='warm', parameter_overrides=[
-            Parameter(f'slo.{name}.preamble', value=text) for name, text in preambles.items()])
-        nodes.append((node, spin(node)))
-        node.serve(engine, latency)
-        return node
-    yield make
-    for node, spinning in nodes:
-        assert node.close()
-        spinning.close()
-        node.destroy_node()
+    with ExitStack() as stack:
+        yield lambda **preambles: stack.enter_context(serving(
+            engine, latency, namespace='warm', parameter_overrides=[
+                Parameter(f'slo.{name}.preamble', value=text)
+                for name, text in preambles.items()]))
     engine.unpin()
 
 
 def first_report(node, messages, slo_class='control'):
     """Serve one request and return its report."""
-    from slice_ros.engine import Sampling
     ended = []
     request = node.server.submit(
         node.settings.classes[slo_class], node.engine.encode_chat(messages), 2, Sampling(),
@@ -85,7 +85,6 @@ def test_the_warm_up_is_in_no_figure(warm):
 
 def test_a_preamble_that_lost_its_room_is_computed_anew(warm):
     """Live requests get every slot, and then the prefix is there again."""
-    from slice_ros.engine import Sampling
     node = warm(control=SYSTEM)
     engine, ended = node.engine, []
     node.executor.create_task(node.gate_timer.wake)
@@ -100,6 +99,84 @@ def test_a_preamble_that_lost_its_room_is_computed_anew(warm):
     wait_until(lambda: engine._slots._pinned, what='the prefix is not kept again')
     report = first_report(node, [('system', SYSTEM), ('user', 'A wall is near.')])
     assert report.reused_tokens > 30
+
+
+def prefix(node, text):
+    return prefix_of(node.engine, [('system', text)])
+
+
+def kept(node):
+    """Return the prefixes that the server of a node is to keep."""
+    return node.server._loop.pin.__self__._prefixes
+
+
+def put(node, **values):
+    assert node.set_parameters([Parameter(name.replace('__', '.'), value=value)
+                                for name, value in values.items()])[0].successful
+
+
+def reused(node, slo_class, text):
+    report = first_report(node, [('system', text), ('user', 'A wall is near.')], slo_class)
+    return report.reused_tokens == len(prefix(node, text)) > 30
+
+
+def test_a_preamble_that_is_set_later_is_there_for_the_first_request(warm, monkeypatch):
+    node = warm(control=SYSTEM)
+    encode, threads = node.engine.encode_chat, set()
+
+    def encoded(messages):
+        threads.add(threading.current_thread().name)
+        return encode(messages)
+    monkeypatch.setattr(node.engine, 'encode_chat', encoded)
+    put(node, slo__control__preamble=LATER)
+    put(node, slo__navigation__preamble=SYSTEM)
+    wait_until(lambda: threads == {'worker'})
+    monkeypatch.undo()
+    for text in (LATER, SYSTEM):
+        wait_until(lambda: node.engine.pinned(prefix(node, text)))
+    assert reused(node, 'control', LATER) and reused(node, 'navigation', SYSTEM)
+    assert node.server.snapshot().classes['control'].received == 1
+    put(node, slo__control__preamble='')
+    wait_until(lambda: not node.engine.pinned(prefix(node, LATER)))
+    wait_until(lambda: node.engine.pinned(prefix(node, SYSTEM)))
+
+
+def test_the_preamble_of_a_class_that_is_added_is_there_for_its_first_request(warm):
+    node = warm(guide=LATER)   # an override of a class that does not exist yet
+    assert not node.engine.pinned(prefix(node, LATER))
+    put(node, slo__classes=['control', 'navigation', 'dialogue', 'guide'])
+    wait_until(lambda: node.engine.pinned(prefix(node, LATER)))
+    assert reused(node, 'guide', LATER)
+
+
+def test_a_preamble_that_is_set_while_requests_live_waits_for_their_end(warm):
+    node, ended = warm(), []
+    node.server.submit(
+        node.settings.classes['dialogue'], node.engine.encode_chat([('user', COUNT)]), 300,
+        Sampling(), lambda delivery: ended.append(delivery) if delivery.finish_reason else None)
+    node.executor.create_task(node.gate_timer.wake)
+    node.wake()
+    put(node, slo__control__preamble=LATER)
+    wait_until(lambda: kept(node) == [prefix(node, LATER)])
+    assert not ended and not node.engine.pinned(prefix(node, LATER)) and not ended
+    wait_until(lambda: ended)
+    wait_until(lambda: node.engine.pinned(prefix(node, LATER)))
+
+
+def test_a_preamble_that_changes_during_the_warm_up_is_kept(warm, monkeypatch):
+    node = warm(control=SYSTEM)
+
+    def changed(*arguments):
+        pinned = warm_up(*arguments)
+        put(node, slo__control__preamble=LATER)
+        wait_until(lambda: kept(node) == [prefix(node, LATER)])
+        return pinned
+    monkeypatch.setattr(lifecycle, 'warm_up', changed)
+    node.trigger_deactivate()
+    node.lifecycle._warm_up()
+    node.trigger_activate()
+    wait_until(lambda: node.engine.pinned(prefix(node, LATER)))
+    assert not node.engine.pinned(prefix(node, SYSTEM))
 
 
 @pytest.mark.parametrize('text', [

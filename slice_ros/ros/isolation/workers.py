@@ -44,7 +44,7 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._closed = False
 
-    def submit(self, work: Work, most: int) -> None:
+    def submit(self, work: Work, most: float) -> None:
         """Queue `work`, where `most` may wait; a full queue drops its least useful work for it.
 
         Raises `RequestError`: QUEUE_FULL when nothing that waits is less useful, SHUTTING_DOWN.

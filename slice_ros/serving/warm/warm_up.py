@@ -38,13 +38,7 @@ def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
     `preambles` are by class name. A server of its own is used: the real one has no figures of it,
     and learns nothing from the first, slow steps. Nothing here keeps the node from serving.
     """
-    prefixes = []
-    for name, messages in preambles.items():
-        try:
-            prefixes += [prefix_of(engine, messages)] if messages else []
-        except RequestError as error:
-            log.warning('slo.%s.preamble is not used: %s', name, error.message)
-    pinned = PinnedPrefixes(engine, prefixes)
+    pinned = pinned_preambles(engine, preambles)
     while not stopping() and pinned.compute(config.prefill_chunk):
         pass
     splitter = SentenceSplitter()
@@ -62,6 +56,17 @@ def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
     while not stopping() and pinned.compute(config.prefill_chunk):
         pass   # those that the requests had no room for
     return pinned
+
+
+def pinned_preambles(engine: Engine, preambles: Mapping[str, Messages]) -> PinnedPrefixes:
+    """Return the preambles, by class name, as prefixes that are yet to be computed."""
+    prefixes = []
+    for name, messages in preambles.items():
+        try:
+            prefixes += [prefix_of(engine, messages)] if messages else []
+        except RequestError as error:
+            log.warning('slo.%s.preamble is not used: %s', name, error.message)
+    return PinnedPrefixes(engine, prefixes)
 
 
 def _requests(server: Server, config: ServerConfig, preambles: Mapping[str, Messages]
