@@ -4,19 +4,32 @@
 
 from pathlib import Path
 
+from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription
-from launch.actions import RegisterEventHandler
+from launch.actions import DeclareLaunchArgument, EmitEvent, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
-from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from slice_ros.cli.robots_minute import preambles
 
 
 def generate_launch_description():
     """Start the node and the demo that asks it; both end with the demo."""
-    slice_launch = Path(__file__).with_name('slice.launch.py')
+    config = Path(get_package_share_directory('slice_ros')) / 'config' / 'slice.yaml'
+    # As texts: launch reads others as YAML, and these look like it.
+    parameters = {name: ParameterValue(value, value_type=str) for name, value in (
+        ('engine.model', LaunchConfiguration('model')), *preambles().items())}
+    node = Node(
+        package='slice_ros',
+        executable='slice_node',
+        name='slice',
+        namespace=LaunchConfiguration('namespace'),
+        parameters=[str(config), parameters],
+        output='both',
+        emulate_tty=True,
+    )
     demo = Node(
         package='slice_ros',
         executable='slice_demo',
@@ -35,11 +48,7 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'report', default_value='demo_report.json',
             description='File that the figures are written to.'),
-        IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(str(slice_launch)),
-            launch_arguments={
-                'namespace': LaunchConfiguration('namespace'),
-                'model': LaunchConfiguration('model')}.items()),
+        node,
         demo,
         RegisterEventHandler(OnProcessExit(
             target_action=demo,

@@ -77,7 +77,7 @@ def _node(config: Path, console: Console):
     with tempfile.NamedTemporaryFile('w+', prefix='slice_node_', suffix='.log',
                                      delete=False) as log, tempfile.NamedTemporaryFile(
                                          'w', suffix='.yaml') as beginnings:
-        yaml.safe_dump(preambles(), beginnings)
+        yaml.safe_dump({'/**': {'ros__parameters': preambles()}}, beginnings)
         beginnings.flush()
         command = [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', '--params-file',
                    str(config), '--params-file', beginnings.name]

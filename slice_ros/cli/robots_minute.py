@@ -45,12 +45,11 @@ class Line:
         return (*_BEFORE[self.slo_class], ('user', self.user))
 
 
-def preambles() -> dict:
-    """Return the content of a parameter file with the preamble of each class."""
-    classes = {name: {'preamble': json.dumps([{'role': role, 'content': text}
-                                              for role, text in messages])}
-               for name, messages in _BEFORE.items()}
-    return {'/**': {'ros__parameters': {'slo': classes}}}
+def preambles() -> dict[str, str]:
+    """Return the parameters that name what the requests of each class begin with."""
+    return {f'slo.{name}.preamble': json.dumps([{'role': role, 'content': text}
+                                                for role, text in messages])
+            for name, messages in _BEFORE.items()}
 
 
 SCRIPT = (
