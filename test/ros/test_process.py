@@ -10,6 +10,7 @@ import time
 
 import pytest
 from slice_ros.engine.checkpoints.model_cache import cache_root
+from slice_ros.ros.isolation.executor import Executor
 
 
 def start(*arguments, **env):
@@ -24,6 +25,26 @@ def end(process):
     finally:
         process.kill()
     return process.returncode, output
+
+
+# Ends the process as soon as it spins.
+SPINS = """
+import os, signal, sys
+from slice_ros.ros import main
+spin = main._spin
+def spun(executor, node):
+    print('SPUN', type(executor).__module__, node.executor is executor, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    spin(executor, node)
+main._spin = spun
+sys.exit(main.main(['--ros-args', '-p', 'autostart:=false']))
+"""
+
+
+def test_the_node_is_spun_by_its_own_executor():
+    done = subprocess.run([sys.executable, '-c', SPINS], capture_output=True, text=True,
+                          timeout=60)
+    assert f'SPUN {Executor.__module__} True' in done.stdout and done.returncode == 0
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
