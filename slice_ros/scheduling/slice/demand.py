@@ -32,10 +32,10 @@ class Demand:
     prefill: float = 0.0       # seconds of prefill still ahead
     token_cost: float = 0.0    # seconds of accelerator per decoded token
     work: float = 0.0          # seconds of accelerator to the expected end
-    tokens: int = 0            # decodes until it may first end
-    milestone: float = 0.0     # when those must be done to keep the mean TPOT and the deadline
-    most_tokens: int = 0       # decodes to the end of a long answer
-    deadline: float = 0.0      # when even those must be done
+    least: int = 0             # tokens at which its answer may first end
+    milestone: float = 0.0     # when those must be there to keep the mean TPOT and the deadline
+    longest: int = 0           # tokens of a long answer
+    deadline: float = 0.0      # when even those must be there
     first_due: float = 0.0     # latest first token; infinite once it is out
     finish_due: float = 0.0    # latest last token, if the answer has its expected length
     fastest: float = 0.0       # seconds to the expected end if it ran alone
@@ -82,7 +82,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
              or max(generated + 1, int(length / 2)))  # unknown: half as long at least
     longest = lengths.quantile(1 - UNLIKELY, generated, most) or math.ceil(length)
     done = max(generated, 1)   # the prefill brings the first token
-    left, demand.most_tokens = length - done, max(longest - done, 1)
+    left, demand.least, demand.longest = length - done, least, longest
     demand.prefill = (0.0 if request.decoding
                       else prefill_seconds(latency, request, chunk, record.saved))
     if generated:
@@ -92,14 +92,14 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     else:
         # With a deadline alone, the first token may be as late as still leaves time for the rest.
         start = min(request.arrival + ttft,
-                    deadline - demand.most_tokens * record.lone_token_cost)
+                    deadline - max(longest - done, 1) * record.lone_token_cost)
         expires = min(request.arrival + ttft, deadline)
         if start == math.inf:
             start, demand.due_after = max(now, request.arrival) + SOON, SOON
         demand.first_due = start
     demand.finish_due = min(start + (length - 1) * tpot, deadline) if length > 1 else start
     demand.milestone = min(start + (least - 1) * tpot, deadline) if least > 1 else start
-    demand.tokens, demand.token_cost, demand.deadline = max(least - done, 1), token_cost, deadline
+    demand.token_cost, demand.deadline = token_cost, deadline
     demand.work = max(demand.prefill + left * token_cost, LEAST_SECONDS)
     demand.fastest = demand.prefill + left * (record.lone_token_cost + reads)
     demand.density = slo.utility / demand.work

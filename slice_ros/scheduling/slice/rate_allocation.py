@@ -52,8 +52,10 @@ def candidate_of(demand: Demand, rank: int, now: float, limits: Limits) -> Candi
                 max(limits.times[0], PACE_SHARE * tpot))
     to_milestone, to_deadline = demand.milestone - now, demand.deadline - now
     to_gap = demand.request.last_token_at + MAX_GAP * tpot - now
-    slack = min(to_milestone - demand.tokens * speed, to_deadline - demand.most_tokens * speed)
-    pace = min(to_milestone / demand.tokens, to_deadline / demand.most_tokens)
+    generated = demand.request.generated   # some may be new since the last measure
+    tokens, most = max(demand.least - generated, 1), max(demand.longest - generated, 1)
+    slack = min(to_milestone - tokens * speed, to_deadline - most * speed)
+    pace = min(to_milestone / tokens, to_deadline / most)
     return Candidate(demand, slack, pace, to_gap - speed)
 
 

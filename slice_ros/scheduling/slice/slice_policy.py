@@ -56,7 +56,7 @@ class Slice(Policy):
         self._classes = Classes(capacity)
         self._selected: list[Demand] = []      # selected, with an objective ahead
         self._best_effort: list[Demand] = []   # all others, the highest utility density first
-        self._ran: list[Demand] = []           # took part in the last step
+        self._fed: list[Demand] = []           # prefilled in the last step
         self._spare = 0.0                      # seconds that the selected ones can do without
         self._at_ease = False                  # all can be served, with time to spare
         self._starvation = Starvation()
@@ -74,7 +74,7 @@ class Slice(Policy):
         if live != self._live or now - self._selected_at >= RESELECT_AFTER:
             self._select(now, live, latency)
         else:
-            for demand in self._ran:
+            for demand in self._fed:
                 if demand.selected:  # of the others only the order counts, which is kept
                     measure(demand, now, latency, self.capacity.prefill_chunk)
         if self.options.on_miss == 'drop':
@@ -83,9 +83,7 @@ class Slice(Policy):
                 self.on_idle()
                 return Step(drop=missed)
         step = self._allocate(now, latency)
-        demands = self._demands
-        self._ran = [demands[r] for r in step.decode]
-        self._ran += [demands[chunk.request] for chunk in step.prefill]
+        self._fed = [self._demands[chunk.request] for chunk in step.prefill]
         self._begun_at = now
         return step
 
@@ -200,7 +198,7 @@ class Slice(Policy):
     def _allocate(self, now: float, latency: LatencyModel) -> Step:
         """Return the next step: what is owed, else what is missed, else the selected ones'."""
         limits, most = self._classes.limits, self.capacity.prefill_chunk
-        selected = sorted(self._selected, key=by_density, reverse=True)
+        selected = self._selected
         running = [d for d in selected if d.request.decoding]
         # Those far behind cannot take part: they need no candidate.
         candidates = [candidate_of(demand, n, now, limits)
