@@ -7,15 +7,12 @@ import math
 
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.lengths import AnswerLengths
+from slice_ros.scheduling.lengths import AnswerLengths, KEEP
 from slice_ros.scheduling.policy import Capacity
-from slice_ros.scheduling.slice.limits import Arriving, Limits, limits_of
+from slice_ros.scheduling.slice.limits import Arriving, Limits, limits_of, UNSET
 from slice_ros.slo import SloClass
 
 REFRESH = 64         # selections after which the limits are computed again: the model learns
-MAX_CLASSES = 64     # classes remembered; the least recently used one makes room
-MANY = 1 << 20       # tokens; where no `max_tokens` bounds an answer
-ARRIVAL_MEMORY = 20.0   # seconds over which arrivals are counted, and forgotten
 
 
 @dataclass(eq=False, slots=True)
@@ -29,33 +26,23 @@ class ClassRecord:
     saved: float = 0.0            # that a prefill chunk shares with the decodes of its step
     reach: float = math.inf       # tokens of an answer that the deadline leaves room for
     epoch: int = 0                # changes whenever measured demands of the class are out of date
-    work: float = 0.0             # of accelerator that a request brings, running mean
-    count: float = 0.0            # arrivals that are not forgotten yet, at `counted_at`
-    counted_at: float = -math.inf
-    first_at: float = math.inf    # when counting began
+    arrivals: int = 0             # counted, `KEEP` at most
+    arrived_at: float = 0.0       # the last of them
+    gap: float = UNSET            # between two of them, running mean
+    work: float = 0.0             # of accelerator that one brings, running mean
+    delay: float = math.inf       # from the last arrival to its last token's due time
 
-    def arrived(self, at: float, work: float) -> None:
-        """Count an arrival and the `work` (seconds) that it is expected to bring."""
-        self.first_at = min(self.first_at, at)
-        self.count = self._count_at(at) + 1
-        self.counted_at = max(at, self.counted_at)
-        self.work += (work - self.work) / self.count
+    def arrived(self, at: float, work: float, delay: float) -> None:
+        """Count an arrival, the `work` that it is expected to bring and the time until due."""
+        if self.arrivals:
+            self.gap += (max(at - self.arrived_at, 0.0) - self.gap) / (self.arrivals + 1)
+        self.arrivals = min(self.arrivals + 1, KEEP)
+        self.work += (work - self.work) / self.arrivals
+        self.arrived_at, self.delay = at, delay
 
     def load(self, now: float) -> float:
         """Return the seconds of work that arrive each second."""
-        # While young, as if a second's arrivals had come before the first one.
-        counted = 1 - math.exp(-(max(now - self.first_at, 0.0) + 1.0) / ARRIVAL_MEMORY)
-        return self.work * self._count_at(now) / (ARRIVAL_MEMORY * counted)
-
-    @property
-    def due(self) -> float:
-        """Return the seconds from an arrival to its last token's due time."""
-        slo = self.slo
-        length = self.lengths.expected(0, MANY, self.reach)
-        return min(slo.ttft + (length - 1) * slo.tpot, slo.deadline)
-
-    def _count_at(self, now: float) -> float:
-        return self.count * math.exp(min(0.0, self.counted_at - now) / ARRIVAL_MEMORY)
+        return self.work / max(self.gap, now - self.arrived_at)
 
     def set_costs(self, latency: LatencyModel, most: int) -> None:
         """Compute the costs where up to `most` requests share a step."""
@@ -88,7 +75,7 @@ class Classes:
         record = self._records.pop(name, None)
         if record is None:
             record = ClassRecord(request.slo)
-            if len(self._records) >= MAX_CLASSES:
+            if len(self._records) >= KEEP:
                 del self._records[next(iter(self._records))]
         self._records[name] = record  # the last one to be forgotten
         if record.slo != request.slo or not record.token_cost:
@@ -108,10 +95,10 @@ class Classes:
 
     def arriving(self, density: float, now: float) -> list[Arriving]:
         """Return what is expected to arrive with a higher utility `density`."""
-        return [Arriving(record.load(now), record.due)
+        return [Arriving(record.load(now), record.delay)
                 for record in tuple(self._records.values())
                 if record.work and record.slo.utility > density * record.work
-                and record.due < math.inf]
+                and record.delay < math.inf]
 
     def refresh(self, live: int, latency: LatencyModel) -> None:
         """Compute the limits of a step and the cost of a token, if `live` or the model changed."""

@@ -13,10 +13,10 @@ from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import AnswerLengths, KnownLength
 from slice_ros.scheduling.slice.classes import ClassRecord
+from slice_ros.scheduling.slice.limits import UNSET
 
 UNLIKELY = 0.1          # share of the answers that are shorter, or longer, than is planned for
 LEAST_SECONDS = 1e-4    # of a prefill or of all work; keeps the utility density finite
-SOON = 1.0              # seconds from now to the first token where no objective sets it
 
 
 @dataclass(eq=False, slots=True)
@@ -41,7 +41,6 @@ class Demand:
     fastest: float = 0.0       # seconds to the expected end if it ran alone
     density: float = 0.0       # utility per second of work still ahead, the order of the selection
     expires: float = 0.0       # from then on an objective is missed for good
-    due_after: float = -math.inf  # SOON where that sets `first_due`, which then moves on
     missed: bool = False       # an objective has been missed for good
     selected: bool = False
 
@@ -87,7 +86,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
                       else prefill_seconds(latency, request, chunk, record.saved))
     if generated:
         start = request.first_token_at
-        demand.first_due, demand.due_after = math.inf, -math.inf
+        demand.first_due = math.inf
         expires = deadline if start <= request.arrival + ttft else -math.inf
     else:
         # With a deadline alone, the first token may be as late as still leaves time for the rest.
@@ -95,7 +94,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
                     deadline - max(longest - done, 1) * record.lone_token_cost)
         expires = min(request.arrival + ttft, deadline)
         if start == math.inf:
-            start, demand.due_after = max(now, request.arrival) + SOON, SOON
+            start = max(now, request.arrival) + UNSET  # it moves on
         demand.first_due = start
     demand.finish_due = min(start + (length - 1) * tpot, deadline) if length > 1 else start
     demand.milestone = min(start + (least - 1) * tpot, deadline) if least > 1 else start

@@ -14,8 +14,8 @@ from slice_ros.slo import SloClass
 CHEAP = 1.1          # a step that takes less than this many times a shorter one is no slower
 LEAST_CHUNK = 16     # tokens; the smallest prefill chunk, where a chunk has no fixed cost
 FIXED_SHARE = 4      # the tokens of a chunk take at least this many times its fixed cost
-LONGEST_STEP = 1.0   # seconds, where no objective sets less
-ARRIVAL_WAIT = 0.25  # share of its TTFT that an arrival may wait for the running step
+UNSET = 1.0          # seconds, where no objective sets a time
+URGENT_STEPS = 2     # longest steps before its due time at which a first token is urgent
 MAX_GAP = 2.0        # TPOTs that a request may wait for its next token at a stretch
 
 
@@ -52,7 +52,7 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
     An arrival waits for the running step, which must not cost much of the time to its first
     token. An efficient batch fits a step in any case, however strict a class is.
     """
-    step = min([LONGEST_STEP] + [min(ARRIVAL_WAIT * slo.ttft, MAX_GAP * slo.tpot)
+    step = min([UNSET] + [min(slo.ttft / URGENT_STEPS, MAX_GAP * slo.tpot)
                                  for slo in classes])
     times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
     costs = [seconds / batch for batch, seconds in enumerate(times, 1)]

@@ -14,11 +14,10 @@ import math
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.limits import CHEAP, chunk_of, LEAST_CHUNK, Limits, MAX_GAP
+from slice_ros.scheduling.slice.limits import CHEAP, chunk_of, LEAST_CHUNK, Limits, MAX_GAP, URGENT_STEPS
 
 PACE_SHARE = 0.7     # share of the time per token that a step may take,
 BRISK_SHARE = 0.4    # and while all requests can be served, with time to spare
-URGENT_STEPS = 2     # longest steps before its due time at which a first token is urgent
 
 
 @dataclass(eq=False, slots=True)

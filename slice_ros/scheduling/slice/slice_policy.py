@@ -24,8 +24,8 @@ from slice_ros.scheduling.slice.best_effort import best_effort_step, missed_step
 from slice_ros.scheduling.slice.classes import Classes
 from slice_ros.scheduling.slice.demand import by_density, Demand, measure
 from slice_ros.scheduling.slice.rate_allocation import (
-    batch_of, BRISK_SHARE, Candidate, candidate_of, may_start, PACE_SHARE, packed, prefill_of,
-    URGENT_STEPS)
+    batch_of, BRISK_SHARE, Candidate, candidate_of, may_start, PACE_SHARE, packed, prefill_of)
+from slice_ros.scheduling.slice.limits import URGENT_STEPS
 from slice_ros.scheduling.slice.selection import select
 from slice_ros.scheduling.slice.selection_prediction import prediction_of
 from slice_ros.scheduling.slice.starvation import Starvation
@@ -172,9 +172,9 @@ class Slice(Policy):
                 record = self._classes.of(request, latency)
                 demand = Demand(request, record, self._known.get(request, record.lengths))
                 measure(demand, now, latency, chunk)
-                record.arrived(request.arrival, demand.work)
+                record.arrived(request.arrival, demand.work, demand.finish_due - request.arrival)
             elif (demand.generated != request.generated or demand.cached != request.cached
-                  or demand.first_due < demand.due_after + now
+                  or demand.expires == math.inf and not demand.generated
                   or demand.epoch != demand.record.epoch and not demand.missed):
                 measure(demand, now, latency, chunk)
             demands[request] = demand

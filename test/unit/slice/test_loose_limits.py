@@ -78,9 +78,9 @@ def test_a_revealed_length_is_planned_for_and_forgotten_with_its_request():
     policy.plan(0.0, (known, other), latency)
     for demands in (policy._demands, inherited(policy, (known, other), latency)._demands):
         # The prefill brings the first token, six decodes the others: at 250 ms each.
-        assert (demands[known].tokens, demands[known].most_tokens) == (6, 6)
+        assert (demands[known].least, demands[known].longest) == (7, 7)
         assert demands[known].finish_due == pytest.approx(1.5 + 6 * .25)
-        assert demands[other].most_tokens > 50
+        assert demands[other].longest > 50
     known.end(State.CANCELLED, 1.0)
     policy.finished(known)
     assert known not in policy._known and known not in policy._demands

@@ -64,7 +64,7 @@ def test_long_prompts_share_the_reading_of_the_weights():
         arrivals = generate(workload('long_prompts'), 7.0, 100, seed)
         mixed = served(arrivals, latency)
         apart = served(arrivals, latency, believed=Unlearning(**{**known, 'shared_ms': 0.0}))
-        assert utility_attainment(mixed) > utility_attainment(apart) + .02
+        assert utility_attainment(mixed) > utility_attainment(apart) + .005
         assert attainment(mixed) > attainment(apart) + .1
 
 

@@ -57,7 +57,8 @@ def test_what_is_selected_fits_and_what_fits_is_selected(demands):
 
 def test_the_least_utility_density_is_removed_first():
     cheap, dear, long = demand(2, 5, 1), demand(2, 5, 100), demand(4, 5, 10)
-    assert chosen([cheap, dear, long]) == [True, True, False]  # the cheap one is readmitted
+    assert chosen([cheap, dear, long]) == [False, True, False]  # both go before the work fits
+    assert chosen([cheap, dear]) == [True, True]
     assert chosen([demand(3, 4, 1), demand(3, 4, 2)]) == [False, True]
 
 

@@ -14,6 +14,7 @@ from slice_ros.bench.schedule.workload_file import load_workload
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel, load_profile
+from slice_ros.scheduling.lengths import KEEP
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
@@ -74,7 +75,7 @@ def test_control_attains_within_its_gap_while_all_others_are_too_many():
     attained = [r for r in control if r.report().attained]
     assert len(attained) > .9 * len(control)
     gaps = sorted(r.max_gap for r in attained)
-    assert gaps[-len(gaps) // 10] < 3 * CONTROL.tpot and gaps[-1] < 6 * CONTROL.tpot
+    assert gaps[-len(gaps) // 10] < 3 * CONTROL.tpot and gaps[-1] < 7 * CONTROL.tpot
 
 
 def test_a_long_prompt_delays_no_other_request():
@@ -157,7 +158,7 @@ def test_a_thousand_classes_are_forgotten_again():
     for n in range(1000):
         request = Request(f'r{n}', SloClass(f'c{n}', utility=1), float(n), 10, 2)
         policy.plan(float(n), (request,), LATENCY)
-    assert len(policy._classes._records) <= 64
+    assert len(policy._classes._records) == KEEP
 
 
 def test_a_policy_that_inherits_uses_the_objectives_of_now():
