@@ -11,47 +11,46 @@ from collections.abc import Iterable, Sequence
 import math
 
 from slice_ros.request import Request
-from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.limits import chunk_of, Limits, MAX_GAP
+from slice_ros.scheduling.slice.limits import chunk_of, MAX_GAP, Moment
 from slice_ros.scheduling.slice.rate_allocation import Candidate, prefill_slack
 
 
 def missed_step(best_effort: Iterable[Demand], selected: Sequence[Demand],
-                candidates: Sequence[Candidate], spare: float, now: float, limits: Limits,
-                latency: LatencyModel, most: int) -> tuple[list[Request], PrefillChunk | None]:
-    """Return the decode, or the prefill, of a missed request that goes before the selected ones.
+                candidates: Sequence[Candidate], spare: float, at: Moment
+                ) -> tuple[list[Request], list[PrefillChunk]]:
+    """Return the decode and the prefills, one in all, of a missed request that goes first.
 
     It is more useful than every selected request, and the step takes no longer than the `spare`
     seconds of all of them and than the `candidates` and first tokens can wait.
     """
     utility = max([d.request.slo.utility for d in selected], default=0.0)
     room = min([spare, *[c.slack for c in candidates],
-                *[d.first_due - now - d.prefill for d in selected if not d.request.decoding]])
+                *[d.first_due - at.now - d.prefill for d in selected if not d.request.decoding]])
     for demand in best_effort:
         request = demand.request
         if request.gated or not demand.missed or request.slo.utility <= utility:
             continue
         if request.decoding:
-            return ([request], None) if limits.times[0] <= room else ([], None)
+            return [request] if at.limits.times[0] <= room else [], []
         # It is late: no time for the fixed costs of small chunks, if there is room for large ones.
         for spare_cost in (0.0, math.inf):
-            chunk = chunk_of(request, room, limits, latency, most, spare_cost)
-            if latency.prefill(chunk.tokens, request.cached) <= room:
-                return [], chunk
-        return [], None
-    return [], None
+            chunk = chunk_of(request, room, at, spare_cost)
+            if at.latency.prefill(chunk.tokens, request.cached) <= room:
+                return [], [chunk]
+        return [], []
+    return [], []
 
 
-def best_effort_step(demands: Iterable[Demand], now: float, limits: Limits, latency: LatencyModel,
-                     most: int) -> tuple[list[Request], PrefillChunk | None]:
-    """Return which of `demands` decode in a best-effort step, and the prefill of it or before it.
+def best_effort_step(demands: Iterable[Demand], at: Moment
+                     ) -> tuple[list[Request], list[PrefillChunk]]:
+    """Return which of `demands` decode in a best-effort step, and the prefill beside or before it.
 
     `demands` are in order of utility density. The batch is as large as is efficient, and larger
     where one more request adds little time. The first request that waits for its prefill is
-    prefilled if it comes before the last of the batch, by at most `most` tokens, unless that
-    would make the gap of a started request too long.
+    prefilled if it comes before the last of the batch, unless that would make the gap of a
+    started request too long.
     """
     batch: list[Request] = []
     first = None
@@ -60,13 +59,13 @@ def best_effort_step(demands: Iterable[Demand], now: float, limits: Limits, late
             batch.append(demand.request)
         elif first is None and not demand.request.decoding:
             first = demand
-        if len(batch) == limits.best_effort_batch:
+        if len(batch) == at.limits.best_effort_batch:
             break
     if first is None:
-        return batch, None
-    chunk = chunk_of(first.request, math.inf, limits, latency, most,
-                     math.inf if batch else prefill_slack(first, now))
-    end = now + latency.prefill(chunk.tokens, first.request.cached) + latency.decode(len(batch))
-    if any(end > r.last_token_at + MAX_GAP * r.slo.tpot for r in batch):
-        return batch, None
-    return batch, chunk
+        return batch, []
+    chunk = chunk_of(first.request, math.inf, at,
+                     math.inf if batch else prefill_slack(first, at.now))
+    end = at.now + at.latency.prefill(chunk.tokens, first.request.cached)
+    end += at.latency.decode(len(batch))
+    late = any(end > r.last_token_at + MAX_GAP * r.slo.tpot for r in batch)
+    return batch, [] if late else [chunk]

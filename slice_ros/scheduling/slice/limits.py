@@ -52,8 +52,7 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
     An arrival waits for the running step, which must not cost much of the time to its first
     token. An efficient batch fits a step in any case, however strict a class is.
     """
-    step = min([UNSET] + [min(slo.ttft / URGENT_STEPS, MAX_GAP * slo.tpot)
-                                 for slo in classes])
+    step = min([min(slo.ttft / URGENT_STEPS, MAX_GAP * slo.tpot) for slo in classes] + [UNSET])
     times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
     costs = [seconds / batch for batch, seconds in enumerate(times, 1)]
     enough = CHEAP * min(costs)
@@ -70,13 +69,23 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
                   short, latency.shared_ms / 1e3)
 
 
-def chunk_of(request: Request, room: float, limits: Limits, latency: LatencyModel,
-             most: int, spare: float = math.inf) -> PrefillChunk:
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What all parts of a plan go by; the largest prefill chunk has `most` tokens."""
+
+    now: float
+    latency: LatencyModel
+    limits: Limits
+    most: int
+
+
+def chunk_of(request: Request, room: float, at: Moment, spare: float = math.inf) -> PrefillChunk:
     """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay.
 
-    The fixed costs of all its chunks may add up to `spare` seconds more than those of chunks of
-    `most` tokens.
+    The fixed costs of all its chunks may add up to `spare` seconds more than those of the largest
+    chunks.
     """
+    latency, limits, most = at.latency, at.limits, at.most
     tokens = min(request.pending, most)
     room = min(room, limits.step) + limits.saved
     fixed = max(latency.prefill_base_ms / 1e3 - limits.saved, 0.0)

@@ -7,14 +7,14 @@ in the decode mask (arXiv 2510.18544). A step may take as long as the pace of ev
 it allows; candidates join in order of utility density while it does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import math
 
-from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.limits import CHEAP, chunk_of, LEAST_CHUNK, Limits, MAX_GAP, URGENT_STEPS
+from slice_ros.scheduling.slice.limits import (
+    CHEAP, chunk_of, LEAST_CHUNK, Limits, MAX_GAP, Moment, URGENT_STEPS)
 
 PACE_SHARE = 0.7     # share of the time per token that a step may take,
 BRISK_SHARE = 0.4    # and while all requests can be served, with time to spare
@@ -34,28 +34,28 @@ class Candidate:
     gap: float
 
 
-def longest_step(candidates: Iterable[Candidate], share: float, limits: Limits) -> float:
-    """Return how long a step with `candidates` may take, in seconds: a `share` of each pace."""
-    return max(limits.short, share * min([c.pace for c in candidates], default=math.inf))
+def longest_step(pace: float, limits: Limits, share: float = PACE_SHARE) -> float:
+    """Return how long a step may take, in seconds, where the least `pace` is given."""
+    return max(limits.short, share * pace)
 
 
-def candidate_of(demand: Demand, rank: int, now: float, limits: Limits) -> Candidate:
+def candidate_of(demand: Demand, rank: int, at: Moment) -> Candidate:
     """Return the candidate of `demand`, the `rank`-th of the running ones by utility density.
 
     It has to keep two due times: that of its milestone, should the answer end there, and the
     deadline, should it be a long one.
     """
-    tpot = demand.request.slo.tpot
+    request, limits = demand.request, at.limits
+    tpot, generated = request.slo.tpot, request.generated
     # It would decode beside those before it, and no slower than its own objective asks for.
     speed = min(limits.times[min(rank, limits.efficient_batch) - 1],
                 max(limits.times[0], PACE_SHARE * tpot))
-    to_milestone, to_deadline = demand.milestone - now, demand.deadline - now
-    to_gap = demand.request.last_token_at + MAX_GAP * tpot - now
-    generated = demand.request.generated   # some may be new since the last measure
+    to_milestone, to_deadline = demand.milestone - at.now, demand.deadline - at.now
     tokens, most = max(demand.least - generated, 1), max(demand.longest - generated, 1)
-    slack = min(to_milestone - tokens * speed, to_deadline - most * speed)
-    pace = min(to_milestone / tokens, to_deadline / most)
-    return Candidate(demand, slack, pace, to_gap - speed)
+    return Candidate(
+        demand, slack=min(to_milestone - tokens * speed, to_deadline - most * speed),
+        pace=min(to_milestone / tokens, to_deadline / most),
+        gap=request.last_token_at + MAX_GAP * tpot - at.now - speed)
 
 
 def batch_of(candidates: Sequence[Candidate], limits: Limits, share: float) -> list[Candidate]:
@@ -64,11 +64,12 @@ def batch_of(candidates: Sequence[Candidate], limits: Limits, share: float) -> l
     The last ones are left out if they can wait and the step is more efficient without them.
     """
     batch: list[Candidate] = []
-    times = limits.times
-    for candidate in candidates[:limits.batch]:
-        if times[len(batch)] > longest_step(batch, share, limits):
+    times, pace = limits.times, math.inf
+    for candidate in candidates:
+        if times[len(batch)] > longest_step(pace, limits, share):
             break
         batch.append(candidate)
+        pace = min(pace, candidate.pace)
     best = len(batch)
     for size in range(len(batch) - 1, 0, -1):
         if batch[size].slack <= times[size - 1]:
@@ -78,44 +79,47 @@ def batch_of(candidates: Sequence[Candidate], limits: Limits, share: float) -> l
     return batch[:best]
 
 
-def prefill_of(waiting: Sequence[Demand], candidates: Sequence[Candidate], now: float,
-               limits: Limits, latency: LatencyModel, most: int) -> PrefillChunk | None:
-    """Return the prefill to do before the next decode, of at most `most` tokens, if any.
+def startable(waiting: Iterable[Demand], candidates: Sequence[Candidate], at: Moment
+              ) -> Iterator[tuple[Demand, float, float]]:
+    """Yield the `waiting` ones that may have their first token beside the candidates before them.
 
-    `waiting` and `candidates` are in order of utility density. The first waiting request that may
-    start is prefilled, if the candidates before it stay on time.
+    Both are in order of utility density. With each come the least slack and the least gap of
+    those before it. Its time per token counts from its first token, so that it waits before that
+    one if at all: until it would decode at its pace, or its first token is due soon and its
+    equals leave it the time to keep up.
     """
-    candidates = candidates[:limits.batch]  # those behind wait for these, not for a prefill
+    limits, before = at.limits, 0
+    slack = gap = pace = math.inf
     for demand in waiting:
-        before = [c for c in candidates if c.demand.density >= demand.density]
-        room = min([c.slack for c in before], default=math.inf)
-        if demand.prefill > room or not may_start(demand, before, now, limits, latency):
+        while before < len(candidates) and candidates[before].demand.density >= demand.density:
+            last = candidates[before]
+            slack, gap, pace = min(slack, last.slack), min(gap, last.gap), min(pace, last.pace)
+            before += 1
+        left = 0.0 if demand.generated else demand.first_due - at.now - demand.prefill
+        if left < 0:
+            continue  # its first token would come too late
+        urgent = left < URGENT_STEPS * limits.step
+        fits = (before < len(limits.times)
+                and limits.times[before] <= longest_step(pace, limits))
+        if (fits and (urgent or before < limits.efficient_batch)
+                or urgent and _keeps_up(demand, candidates[:before], at.now)):
+            yield demand, slack, gap
+
+
+def prefill_of(waiting: Iterable[Demand], candidates: Sequence[Candidate], at: Moment
+               ) -> PrefillChunk | None:
+    """Return the prefill to do before the next decode, if any.
+
+    The first request that may start is prefilled, if the candidates before it stay on time.
+    """
+    for demand, slack, gap in startable(waiting, candidates, at):
+        if demand.prefill > slack:
             continue
-        gap = min([c.gap for c in before], default=math.inf)
-        chunk = chunk_of(demand.request, min(room, gap), limits, latency, most,
-                         math.inf if before else prefill_slack(demand, now))
-        if not before or latency.prefill(chunk.tokens, demand.cached) - limits.saved <= gap:
+        chunk = chunk_of(demand.request, min(slack, gap), at,
+                         prefill_slack(demand, at.now) if gap == math.inf else math.inf)
+        if at.latency.prefill(chunk.tokens, demand.cached) - at.limits.saved <= gap:
             return chunk
     return None
-
-
-def may_start(demand: Demand, before: Sequence[Candidate], now: float, limits: Limits,
-              latency: LatencyModel) -> bool:
-    """Return whether `demand` may have its first token beside the candidates `before` it.
-
-    Its time per token counts from its first token, so that it waits before that one if at all:
-    until it would decode at its pace, or its first token is due soon and its equals leave it the
-    time to keep up.
-    """
-    left = 0.0 if demand.generated else demand.first_due - now - demand.prefill
-    if left < 0:
-        return False  # its first token would come too late
-    pace = longest_step(before, PACE_SHARE, limits)
-    urgent = left < URGENT_STEPS * limits.step
-    if len(before) < limits.efficient_batch or urgent:
-        if len(before) < len(limits.times) and limits.times[len(before)] <= pace:
-            return True
-    return urgent and _keeps_up(demand, before, now)
 
 
 def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:
@@ -149,23 +153,22 @@ def prefill_slack(demand: Demand, now: float) -> float:
     return max(latest - now, 0.0)
 
 
-def packed(batch: Sequence[Candidate], chunk: PrefillChunk | None, waiting: Iterable[Demand],
-           limits: Limits, latency: LatencyModel, most: int) -> list[PrefillChunk]:
-    """Return the prefill chunks that share the step with `batch`: `chunk` and others `waiting`.
+def packed(batch: Sequence[Candidate], wanted: Iterable[PrefillChunk], at: Moment
+           ) -> list[PrefillChunk]:
+    """Return as many of the `wanted` prefill chunks as may share the step with `batch`.
 
-    As many of at most `most` tokens together as the paces of the batch allow, or as make the step
-    no slower to speak of.
+    Their tokens are as many as the paces of the batch allow, or as make the step no slower to
+    speak of.
     """
-    rows, context = len(batch), sum([c.demand.cached for c in batch])
-    longest = max(longest_step(batch, PACE_SHARE, limits), CHEAP * latency.step(rows, context))
+    latency, limits, most = at.latency, at.limits, at.most
+    rows, context = len(batch), sum([c.demand.request.cached for c in batch])
+    longest = max(longest_step(min([c.pace for c in batch]), limits),
+                  CHEAP * latency.step(rows, context))
     chunks: list[PrefillChunk] = []
     parts: list[tuple[int, int]] = []
-    wanted = [chunk] if chunk else []
-    wanted += [PrefillChunk(d.request, d.request.pending) for d in waiting]
-    for part in wanted:
-        request, tokens = part.request, min(part.tokens, most)
-        while tokens > 0 and latency.step(rows, context, parts + [(tokens, request.cached)]
-                                          ) > longest:
+    for chunk in wanted:
+        request, tokens = chunk.request, min(chunk.tokens, most)
+        while tokens and latency.step(rows, context, [*parts, (tokens, request.cached)]) > longest:
             tokens = tokens // 2 if tokens > LEAST_CHUNK else 0
         if tokens:
             chunks.append(PrefillChunk(request, tokens))

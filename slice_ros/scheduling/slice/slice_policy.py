@@ -8,9 +8,9 @@ is measured again as it advances: its work, its due times and its utility densit
 that never change, this amounts to the published cycle and decode mask: see docs/scheduling.md.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 import math
 
 from slice_ros.errors import ErrorCode
@@ -23,9 +23,9 @@ from slice_ros.scheduling.prediction import Prediction
 from slice_ros.scheduling.slice.best_effort import best_effort_step, missed_step
 from slice_ros.scheduling.slice.classes import Classes
 from slice_ros.scheduling.slice.demand import by_density, Demand, measure
+from slice_ros.scheduling.slice.limits import Moment, URGENT_STEPS
 from slice_ros.scheduling.slice.rate_allocation import (
-    batch_of, BRISK_SHARE, Candidate, candidate_of, may_start, PACE_SHARE, packed, prefill_of)
-from slice_ros.scheduling.slice.limits import URGENT_STEPS
+    batch_of, BRISK_SHARE, Candidate, candidate_of, PACE_SHARE, packed, prefill_of, startable)
 from slice_ros.scheduling.slice.selection import select
 from slice_ros.scheduling.slice.selection_prediction import prediction_of
 from slice_ros.scheduling.slice.starvation import Starvation
@@ -82,7 +82,8 @@ class Slice(Policy):
             if missed:
                 self.on_idle()
                 return Step(drop=missed)
-        step = self._allocate(now, latency)
+        step = self._allocate(Moment(now, latency, self._classes.limits,
+                                     self.capacity.prefill_chunk))
         self._fed = [self._demands[chunk.request] for chunk in step.prefill]
         self._begun_at = now
         return step
@@ -195,64 +196,57 @@ class Slice(Policy):
 
     # -- phase 2: rate allocation ------------------------------------------------------------
 
-    def _allocate(self, now: float, latency: LatencyModel) -> Step:
+    def _allocate(self, at: Moment) -> Step:
         """Return the next step: what is owed, else what is missed, else the selected ones'."""
-        limits, most = self._classes.limits, self.capacity.prefill_chunk
-        selected = self._selected
-        running = [d for d in selected if d.request.decoding]
+        running = [d for d in self._selected if d.request.ready]
         # Those far behind cannot take part: they need no candidate.
-        candidates = [candidate_of(demand, n, now, limits)
-                      for n, demand in enumerate(running[:2 * limits.batch], 1)]
-        owed = self._starvation.prefill(limits, latency, most)
-        if owed is not None and (step := self._fit((), (owed,))):
-            self._starvation.paid(owed, latency)
-            self._spare -= latency.step(*step.shape)
+        candidates = [candidate_of(demand, n, at)
+                      for n, demand in enumerate(running[:at.limits.batch], 1)]
+        owed = self._starvation.prefill(at)
+        if owed and (step := self._fit((), [owed])):
+            self._starvation.paid(owed, at.latency)
+            self._spare -= at.latency.step(*step.shape)
             return step
-        if selected and self._spare > 0:
-            decode, chunk = missed_step(self._best_effort, selected, candidates, self._spare, now,
-                                        limits, latency, most)
-            if (decode or chunk) and (step := self._fit(decode, (chunk,) if chunk else ())):
-                self._spare -= latency.step(*step.shape)
+        if self._selected and self._spare > 0:
+            decode, chunks = missed_step(self._best_effort, self._selected, candidates,
+                                         self._spare, at)
+            if step := self._fit(decode, chunks):
+                self._spare -= at.latency.step(*step.shape)
                 return step
-        waiting = [d for d in selected if not d.request.decoding]
-        chunk = prefill_of(waiting, candidates, now, limits, latency, most) if waiting else None
-        batch = batch_of([c for c in candidates if c.demand.request.ready], limits,
-                         BRISK_SHARE if self._at_ease else PACE_SHARE)
-        if limits.saved and batch:
-            step = self._mixed_step(batch, chunk, waiting, candidates, now, latency)
-            if step:
+        waiting = [d for d in self._selected if not d.request.decoding]
+        chunk = prefill_of(waiting, candidates, at)
+        batch = batch_of(candidates, at.limits, BRISK_SHARE if self._at_ease else PACE_SHARE)
+        decode = [c.demand.request for c in batch]
+        if batch and at.limits.saved:
+            chunks = packed(batch, self._wanted(chunk, waiting, candidates, at), at)
+            if chunks and (step := self._fit(decode, chunks)):
                 return step
-        if chunk and (step := self._fit((), (chunk,))):
+        if chunk and (step := self._fit((), [chunk])):
             return step
         if not batch:
-            return self._best_effort_step(now, latency)
-        decode = [c.demand.request for c in batch]
+            return self._best_effort_step(at)
         if len(decode) < self.capacity.max_batch:
-            decode += self._starvation.decode(decode, latency)
+            decode += self._starvation.decode(decode, at.latency)
         return fit_step(self.capacity, self._ranked, decode)
 
     def _fit(self, decode: Sequence[Request], chunks: Sequence[PrefillChunk]) -> Step | None:
-        """Return the step as far as it finds room; None if its prefills find none."""
+        """Return the step as far as it finds room; None if its prefills, else it, find none."""
         step = fit_step(self.capacity, self._ranked, decode, chunks)
-        return step if step.prefill or decode and not chunks and step.decode else None
+        return step if (step.prefill if chunks else step.decode) else None
 
-    def _mixed_step(self, batch: Sequence[Candidate], chunk: PrefillChunk | None,
-                    waiting: Iterable[Demand], candidates: Sequence[Candidate], now: float,
-                    latency: LatencyModel) -> Step | None:
-        """Return a step of `batch` with prefills, `chunk` first; None if none fits beside it."""
-        limits, first = self._classes.limits, chunk.request if chunk else None
-        others = [d for d in waiting if d.request is not first and may_start(
-            d, [c for c in candidates if c.demand.density >= d.density], now, limits, latency)]
-        others += islice((d for d in self._best_effort if not d.request.decoding),
-                         limits.efficient_batch)
-        chunks = packed(batch, chunk, others, limits, latency, self.capacity.prefill_chunk)
-        return self._fit([c.demand.request for c in batch], chunks) if chunks else None
+    def _wanted(self, chunk: PrefillChunk | None, waiting: Iterable[Demand],
+                candidates: Sequence[Candidate], at: Moment) -> Iterator[PrefillChunk]:
+        """Yield the chunks that may join a step with decodes, `chunk` first."""
+        first = None
+        if chunk:
+            yield chunk
+            first = chunk.request
+        for demand in chain((d for d, _, _ in startable(waiting, candidates, at)),
+                            (d for d in self._best_effort if not d.request.decoding)):
+            if demand.request is not first:
+                yield PrefillChunk(demand.request, demand.request.pending)
 
-    def _best_effort_step(self, now: float, latency: LatencyModel) -> Step:
-        limits = self._classes.limits
-        batch, chunk = best_effort_step(
-            chain(self._selected, self._best_effort), now, limits, latency,
-            self.capacity.prefill_chunk)
-        if chunk and (step := self._fit(batch if limits.saved else (), (chunk,))):
-            return step
-        return fit_step(self.capacity, self._ranked, batch)
+    def _best_effort_step(self, at: Moment) -> Step:
+        batch, chunks = best_effort_step(chain(self._selected, self._best_effort), at)
+        step = self._fit(batch if at.limits.saved else (), chunks) if chunks else None
+        return step or fit_step(self.capacity, self._ranked, batch)

@@ -9,7 +9,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.limits import chunk_of, Limits
+from slice_ros.scheduling.slice.limits import chunk_of, Moment
 
 STARVED_AFTER = 30.0    # seconds after its arrival from which a request is owed service
 STARVED_SHARE = 0.005   # share of the time that all of these are then owed together
@@ -36,15 +36,15 @@ class Starvation:
         """Owe them their share of the time that a step took."""
         self._owed = self._owed + STARVED_SHARE * seconds if self._turn else 0.0
 
-    def prefill(self, limits: Limits, latency: LatencyModel, most: int) -> PrefillChunk | None:
-        """Return the chunk of at most `most` tokens that is owed; call `paid` once it is planned.
+    def prefill(self, at: Moment) -> PrefillChunk | None:
+        """Return the chunk that is owed, a small one; call `paid` once it is planned.
 
         None if no request is starved, it needs no prefill, or it is not owed enough yet.
         """
         if self._turn is None or self._turn.decoding:
             return None
-        chunk = chunk_of(self._turn, 0.0, limits, latency, most)
-        return chunk if self._owed > _cost(chunk, latency) else None
+        chunk = chunk_of(self._turn, 0.0, at)
+        return chunk if self._owed > _cost(chunk, at.latency) else None
 
     def paid(self, chunk: PrefillChunk, latency: LatencyModel) -> None:
         """Charge a planned `chunk`."""
