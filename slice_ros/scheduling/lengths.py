@@ -13,10 +13,7 @@ from collections import deque
 import math
 
 PRIOR_SHARE = 0.65   # of ``max_tokens`` that an answer is assumed to use
-PRIOR_WEIGHT = 4     # finished answers that the assumption weighs as much as
-GOES_ON = 1.5        # an answer longer than all others ends at this many times its length so far
 KEEP = 128           # answers remembered; the oldest makes room for a new one
-LEAST = 8            # answers needed before a quantile is used
 
 
 class AnswerLengths:
@@ -53,21 +50,21 @@ class AnswerLengths:
         first = bisect_right(lengths, generated)
         longer = len(lengths) - first
         assumed = max(min(PRIOR_SHARE * max_tokens, reach),
-                      min((generated + 1 + max_tokens) / 2, GOES_ON * generated))
-        # It counts in the same proportion as the remembered answers that are longer.
-        weight = PRIOR_WEIGHT * (longer + 1) / (len(lengths) + 1)
+                      min((generated + 1 + max_tokens) / 2, generated / PRIOR_SHARE))
+        # It counts as one answer, in the same proportion as the remembered ones that are longer.
+        weight = (longer + 1) / (len(lengths) + 1)
         mean = (tails[first] + weight * assumed) / (longer + weight)
         return max(min(mean, max_tokens), generated + 1)
 
     def quantile(self, share: float, generated: int, max_tokens: int) -> int | None:
         """Return the length, in tokens, that a `share` of such answers does not reach.
 
-        None as long as too few are known.
+        None if none is known that is longer.
         """
         lengths, _ = self._known
         first = bisect_right(lengths, generated)
         longer = len(lengths) - first
-        if not longer or len(lengths) < LEAST:
+        if not longer:
             return None
         return min(lengths[first + int(share * longer)], max(max_tokens, generated + 1))
 

@@ -13,8 +13,8 @@ import math
 from slice_ros.request import Request
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.limits import chunk_of, MAX_GAP, Moment
-from slice_ros.scheduling.slice.rate_allocation import Candidate, prefill_slack
+from slice_ros.scheduling.slice.limits import chunk_of, largest_chunk, MAX_GAP, Moment
+from slice_ros.scheduling.slice.rate_allocation import Candidate
 
 
 def missed_step(best_effort: Iterable[Demand], selected: Sequence[Demand],
@@ -35,8 +35,7 @@ def missed_step(best_effort: Iterable[Demand], selected: Sequence[Demand],
         if request.decoding:
             return [request] if at.limits.times[0] <= room else [], []
         # It is late: no time for the fixed costs of small chunks, if there is room for large ones.
-        for spare_cost in (0.0, math.inf):
-            chunk = chunk_of(request, room, at, spare_cost)
+        for chunk in (largest_chunk(request, at), chunk_of(request, room, at)):
             if at.latency.prefill(chunk.tokens, request.cached) <= room:
                 return [], [chunk]
         return [], []
@@ -63,8 +62,8 @@ def best_effort_step(demands: Iterable[Demand], at: Moment
             break
     if first is None:
         return batch, []
-    chunk = chunk_of(first.request, math.inf, at,
-                     math.inf if batch else prefill_slack(first, at.now))
+    chunk = (largest_chunk(first.request, at) if first.missed and not batch
+             else chunk_of(first.request, math.inf, at))
     end = at.now + at.latency.prefill(chunk.tokens, first.request.cached)
     end += at.latency.decode(len(batch))
     late = any(end > r.last_token_at + MAX_GAP * r.slo.tpot for r in batch)

@@ -16,7 +16,6 @@ from slice_ros.scheduling.slice.classes import ClassRecord
 from slice_ros.scheduling.slice.limits import UNSET
 
 UNLIKELY = 0.1          # share of the answers that are shorter, or longer, than is planned for
-LEAST_SECONDS = 1e-4    # of a prefill or of all work; keeps the utility density finite
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +61,7 @@ def prefill_seconds(latency: LatencyModel, request: Request, chunk: int, saved: 
     seconds = whole * (latency.prefill(chunk, middle) - saved) if whole else 0.0
     if rest:
         seconds += latency.prefill(rest, cached + whole * chunk) - saved
-    return max(seconds, LEAST_SECONDS)
+    return max(seconds, 0.0)
 
 
 def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> None:
@@ -77,8 +76,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     reads = latency.decode_context_ms * request.context / 1e3
     token_cost = record.token_cost + reads
     length = lengths.expected(generated, most, record.reach)
-    least = (lengths.quantile(UNLIKELY, generated, most)
-             or max(generated + 1, int(length / 2)))  # unknown: half as long at least
+    least = lengths.quantile(UNLIKELY, generated, most) or generated + 1
     longest = lengths.quantile(1 - UNLIKELY, generated, most) or math.ceil(length)
     done = max(generated, 1)   # the prefill brings the first token
     left, demand.least, demand.longest = length - done, least, longest
@@ -99,8 +97,8 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     demand.finish_due = min(start + (length - 1) * tpot, deadline) if length > 1 else start
     demand.milestone = min(start + (least - 1) * tpot, deadline) if least > 1 else start
     demand.token_cost, demand.deadline = token_cost, deadline
-    demand.work = max(demand.prefill + left * token_cost, LEAST_SECONDS)
+    demand.work = demand.prefill + left * token_cost
     demand.fastest = demand.prefill + left * (record.lone_token_cost + reads)
-    demand.density = slo.utility / demand.work
+    demand.density = slo.utility / demand.work if demand.work else math.inf
     demand.expires = expires - demand.prefill
     demand.missed = now > demand.expires

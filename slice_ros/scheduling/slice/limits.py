@@ -79,24 +79,20 @@ class Moment:
     most: int
 
 
-def chunk_of(request: Request, room: float, at: Moment, spare: float = math.inf) -> PrefillChunk:
-    """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay.
+def largest_chunk(request: Request, at: Moment) -> PrefillChunk:
+    """Return as much of the prefill as a step may hold."""
+    return PrefillChunk(request, min(request.pending, at.most))
 
-    The fixed costs of all its chunks may add up to `spare` seconds more than those of the largest
-    chunks.
-    """
-    latency, limits, most = at.latency, at.limits, at.most
-    tokens = min(request.pending, most)
+
+def chunk_of(request: Request, room: float, at: Moment) -> PrefillChunk:
+    """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay."""
+    latency, limits = at.latency, at.limits
+    tokens = min(request.pending, at.most)
     room = min(room, limits.step) + limits.saved
-    fixed = max(latency.prefill_base_ms / 1e3 - limits.saved, 0.0)
-    chunks = math.ceil(request.pending / most) + (spare / fixed if fixed else math.inf)
+    fixed = max(latency.prefill_base_ms - 1e3 * limits.saved, 0.0)
     least = LEAST_CHUNK
     if fixed and latency.prefill_token_ms:
-        least = max(least, math.ceil(min(FIXED_SHARE * fixed * 1e3 / latency.prefill_token_ms,
-                                         most)))
+        least = max(least, math.ceil(min(FIXED_SHARE * fixed / latency.prefill_token_ms, at.most)))
     while tokens > least and latency.prefill(tokens, request.cached) > room:
-        smaller = max(least, tokens // 2)
-        if math.ceil(request.pending / smaller) > chunks:
-            break
-        tokens = smaller
+        tokens = max(least, tokens // 2)
     return PrefillChunk(request, tokens)

@@ -115,8 +115,7 @@ def prefill_of(waiting: Iterable[Demand], candidates: Sequence[Candidate], at: M
     for demand, slack, gap in startable(waiting, candidates, at):
         if demand.prefill > slack:
             continue
-        chunk = chunk_of(demand.request, min(slack, gap), at,
-                         prefill_slack(demand, at.now) if gap == math.inf else math.inf)
+        chunk = chunk_of(demand.request, min(slack, gap), at)
         if at.latency.prefill(chunk.tokens, demand.cached) - at.limits.saved <= gap:
             return chunk
     return None
@@ -137,20 +136,6 @@ def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:
     left = 1.0 - sum([c.demand.token_cost / max(PACE_SHARE * c.pace, c.demand.token_cost)
                       for c in before])
     return demand.token_cost <= left * pace
-
-
-def prefill_slack(demand: Demand, now: float) -> float:
-    """Return the seconds that its prefill may lose to chunks: 0 if it is late.
-
-    If the longest answer would still keep the deadline, it stays so.
-    """
-    request = demand.request
-    latest = min(demand.expires, demand.finish_due - demand.fastest)
-    decodes = request.max_tokens - max(request.generated, 1)
-    full_length = demand.deadline - demand.prefill - decodes * demand.record.lone_token_cost
-    if full_length >= now:
-        latest = min(latest, full_length)
-    return max(latest - now, 0.0)
 
 
 def packed(batch: Sequence[Candidate], wanted: Iterable[PrefillChunk], at: Moment

@@ -56,7 +56,7 @@ def _events(demands: Iterable[Demand]) -> list[tuple[float, int, float, Demand]]
     for n, demand in enumerate(demands):
         demand.selected = True
         work = demand.work
-        if demand.first_due < math.inf and demand.prefill:
+        if demand.first_due < math.inf:
             events.append((demand.first_due, n, demand.prefill, demand))
             work -= demand.prefill
         if demand.finish_due < math.inf:

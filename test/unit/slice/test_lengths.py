@@ -9,8 +9,7 @@ import pytest
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.lengths import (
-    AnswerLengths, GOES_ON, KEEP, KnownLength, LEAST, PRIOR_SHARE, PRIOR_WEIGHT)
+from slice_ros.scheduling.lengths import AnswerLengths, KEEP, KnownLength, PRIOR_SHARE
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import SloClass
 
@@ -53,26 +52,25 @@ def test_a_quantile_is_a_length_that_a_share_does_not_reach():
     assert answers.quantile(.9, 70, 64) == 71      # nor shorter than one more token
 
 
-def test_a_quantile_of_too_few_answers_is_none():
+def test_a_quantile_of_no_answers_is_none():
     assert AnswerLengths().quantile(.1, 0, 200) is None
-    assert learnt([9] * (LEAST - 1)).quantile(.1, 0, 200) is None
-    assert learnt([9] * LEAST).quantile(.1, 0, 200) == 9
+    assert learnt([9]).quantile(.1, 0, 200) == learnt([9]).quantile(.9, 0, 200) == 9
     assert learnt(range(10, 110)).quantile(.05, 500, 600) is None  # longer than any before
 
 
 def test_before_anything_is_known_no_more_is_expected_than_the_deadline_leaves_room_for():
     assert AnswerLengths().expected(0, 1024, 20.0) == pytest.approx(20)
     assert AnswerLengths().expected(0, 25, 100.0) == pytest.approx(25 * PRIOR_SHARE)
-    # As many answers as the assumption weighs: (4 * 10 + 4 * 20) / 8.
-    assert learnt([10] * PRIOR_WEIGHT).expected(0, 1024, 20.0) == pytest.approx(15)
+    # The assumption weighs as much as one answer: (10 + 20) / 2.
+    assert learnt([10]).expected(0, 1024, 20.0) == pytest.approx(15)
     # What has been learnt does not shrink to what the deadline leaves room for.
     assert learnt([300] * 100).expected(0, 1024, 20.0) == pytest.approx(300, abs=15)
 
 
-def test_an_answer_that_outgrew_all_goes_on_for_a_part_of_its_length():
+def test_an_answer_that_outgrew_all_is_assumed_to_have_its_share_behind_it():
     for answers in (AnswerLengths(), learnt([20] * 50)):
-        assert answers.expected(30, 1024, 20.0) == pytest.approx(30 * GOES_ON)
-        assert answers.expected(200, 1024, 20.0) == pytest.approx(200 * GOES_ON)
+        assert answers.expected(30, 1024, 20.0) == pytest.approx(30 / PRIOR_SHARE)
+        assert answers.expected(200, 1024, 20.0) == pytest.approx(200 / PRIOR_SHARE)
     # Close to its limit it ends half way there: (91 + 100) / 2.
     assert AnswerLengths().expected(90, 100, 20.0) == pytest.approx(95.5)
 
