@@ -13,6 +13,7 @@ from collections import deque
 import math
 
 PRIOR_SHARE = 0.65   # of ``max_tokens`` that an answer is assumed to use
+UNLIKELY = 0.1       # share of the answers that are shorter, or longer, than is planned for
 KEEP = 128           # answers remembered; the oldest makes room for a new one
 
 
@@ -40,33 +41,30 @@ class AnswerLengths:
             tails.append(tails[-1] + length)
         self._known = lengths, tails[::-1]
 
-    def expected(self, generated: int, max_tokens: int, reach: float = math.inf) -> float:
-        """Return the expected length, in tokens, of an answer that has `generated` so far.
+    def estimate(self, generated: int, max_tokens: int, reach: float = math.inf
+                 ) -> tuple[int, float, int]:
+        """Return a short, the expected and a long length of an answer that has `generated` so far.
 
-        The mean of the remembered lengths above `generated` and of the assumed one, which is no
-        longer than `reach`; at least one more than `generated`, at most `max_tokens`.
+        In tokens, at least one more than `generated`. Expected is the mean of the remembered
+        lengths above `generated` and of the assumed one, which is no longer than `reach`; at most
+        `max_tokens`. A share of `UNLIKELY` of these are shorter than the short length, and longer
+        than the long one; until enough are known, these are one more token and what is expected.
         """
         lengths, tails = self._known
-        first = bisect_right(lengths, generated)
+        first, soonest = bisect_right(lengths, generated), generated + 1
         longer = len(lengths) - first
         assumed = max(min(PRIOR_SHARE * max_tokens, reach),
-                      min((generated + 1 + max_tokens) / 2, generated / PRIOR_SHARE))
+                      min((soonest + max_tokens) / 2, generated / PRIOR_SHARE))
         # It counts as one answer, in the same proportion as the remembered ones that are longer.
         weight = (longer + 1) / (len(lengths) + 1)
         mean = (tails[first] + weight * assumed) / (longer + weight)
-        return max(min(mean, max_tokens), generated + 1)
-
-    def quantile(self, share: float, generated: int, max_tokens: int) -> int | None:
-        """Return the length, in tokens, that a `share` of such answers does not reach.
-
-        None if none is known that is longer.
-        """
-        lengths, _ = self._known
-        first = bisect_right(lengths, generated)
-        longer = len(lengths) - first
-        if not longer:
-            return None
-        return min(lengths[first + int(share * longer)], max(max_tokens, generated + 1))
+        expected = max(min(mean, max_tokens), soonest)
+        if not longer or len(lengths) < 1 / UNLIKELY:
+            return soonest, expected, math.ceil(expected)
+        most = max(max_tokens, soonest)
+        short, long = (lengths[first + int(share * longer)]
+                       for share in (UNLIKELY, 1 - UNLIKELY))
+        return min(short, most), expected, min(long, most)
 
 
 class KnownLength:
@@ -77,8 +75,6 @@ class KnownLength:
     def __init__(self, tokens: int) -> None:
         self._tokens = tokens
 
-    def expected(self, generated: int, max_tokens: int, reach: float = math.inf) -> float:
-        return max(self._tokens, generated + 1)
-
-    def quantile(self, share: float, generated: int, max_tokens: int) -> int:
-        return max(self._tokens, generated + 1)
+    def estimate(self, generated: int, max_tokens: int, reach: float = math.inf
+                 ) -> tuple[int, int, int]:
+        return (max(self._tokens, generated + 1),) * 3

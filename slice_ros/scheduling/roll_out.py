@@ -26,7 +26,7 @@ def roll_out(policy: Policy, now: float, request: Request, live: Sequence[Reques
     # Copied first: the loop may end a request between two looks at it.
     going = [copy for copy in map(_copy, live) if not copy.ended] + [mine]
     lengths = AnswerLengths()
-    ends = {r: round(lengths.expected(r.generated, r.max_tokens)) for r in going}
+    ends = {r: round(lengths.estimate(r.generated, r.max_tokens)[1]) for r in going}
     for _ in range(STEPS):
         view = tuple(going)
         step = plan_step(policy, now, view, latency)

@@ -15,8 +15,6 @@ from slice_ros.scheduling.lengths import AnswerLengths, KnownLength
 from slice_ros.scheduling.slice.classes import ClassRecord
 from slice_ros.scheduling.slice.limits import UNSET
 
-UNLIKELY = 0.1          # share of the answers that are shorter, or longer, than is planned for
-
 
 @dataclass(eq=False, slots=True)
 class Demand:
@@ -75,9 +73,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     demand.generated, demand.cached, demand.epoch = generated, request.cached, record.epoch
     reads = latency.decode_context_ms * request.context / 1e3
     token_cost = record.token_cost + reads
-    length = lengths.expected(generated, most, record.reach)
-    least = lengths.quantile(UNLIKELY, generated, most) or generated + 1
-    longest = lengths.quantile(1 - UNLIKELY, generated, most) or math.ceil(length)
+    least, length, longest = lengths.estimate(generated, most, record.reach)
     done = max(generated, 1)   # the prefill brings the first token
     left, demand.least, demand.longest = length - done, least, longest
     demand.prefill = (0.0 if request.decoding

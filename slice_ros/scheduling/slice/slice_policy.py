@@ -98,7 +98,8 @@ class Slice(Policy):
         if request.state is State.FINISHED:
             lengths.learn(request.generated)
         elif request.error is ErrorCode.DEADLINE_MISSED:
-            lengths.learn(math.ceil(lengths.expected(request.generated, request.max_tokens)))
+            _, expected, _ = lengths.estimate(request.generated, request.max_tokens)
+            lengths.learn(math.ceil(expected))
         else:
             return
         demand.record.epoch += 1
@@ -148,19 +149,25 @@ class Slice(Policy):
                 self._classes.of(request, latency)
         self._classes.refresh(len(live), latency)
         self._live, self._demands = live, self._measure_all(now, live, latency)
+        self._selected_at = now
+        demands = sorted(self._demands.values(), key=by_density, reverse=True)
         viable, hopeless = [], []
-        for demand in self._demands.values():
+        for demand in demands:
             demand.missed, demand.selected = now > demand.expires, False
             late = demand.missed or now + demand.fastest > demand.finish_due
             (hopeless if late else viable).append(demand)
         self._spare = select(now, viable)
         self._at_ease = (self._spare >= URGENT_STEPS * self._classes.limits.step
-                         and all(d.selected for d in viable))
-        self._group(viable, hopeless)
-        self._selected_at = now
-        self._starvation.update(now, chain(
-            (d for d in self._best_effort if not d.request.gated),
-            (d for d in self._selected if not d.request.decoding)),
+                         and all([d.selected for d in viable]))
+        for demand in viable:
+            if demand.finish_due == demand.expires == math.inf:
+                demand.selected = False  # nothing can make it late: best effort will do
+        self._selected = [d for d in viable if d.selected]
+        self._best_effort = [d for d in viable if not d.selected] + hopeless
+        self._ranked = [d.request for d in self._selected + self._best_effort]
+        self._starvation.update(
+            now, [d for d in demands
+                  if not (d.request.gated or d.selected and d.request.decoding)],
             {d.request.slo.name for d in self._selected})
 
     def _measure_all(self, now: float, live: tuple[Request, ...], latency: LatencyModel
@@ -180,19 +187,6 @@ class Slice(Policy):
                 measure(demand, now, latency, chunk)
             demands[request] = demand
         return demands
-
-    def _group(self, viable: Iterable[Demand], hopeless: list[Demand]) -> None:
-        """Sort the demands into those selected and best effort."""
-        selected, unselected = [], []
-        for demand in viable:
-            if demand.selected and demand.finish_due == math.inf and (
-                    demand.generated or demand.request.slo.ttft == math.inf):
-                demand.selected = False  # nothing can make it late: best effort will do
-            (selected if demand.selected else unselected).append(demand)
-        for group in (selected, unselected, hopeless):
-            group.sort(key=by_density, reverse=True)
-        self._selected, self._best_effort = selected, unselected + hopeless
-        self._ranked = [d.request for d in chain(selected, self._best_effort)]
 
     # -- phase 2: rate allocation ------------------------------------------------------------
 

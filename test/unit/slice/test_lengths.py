@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is learnt of answer lengths, and what may be said before anything is."""
 
+from math import ceil, inf
 from statistics import fmean
 
 from hypothesis import given, strategies as st
@@ -24,62 +25,67 @@ def learnt(lengths):
     return answers
 
 
+def expected(answers, generated, max_tokens, reach=inf):
+    return answers.estimate(generated, max_tokens, reach)[1]
+
+
 def test_before_anything_is_known_a_share_of_max_tokens_is_expected():
-    assert AnswerLengths().expected(0, 100) == pytest.approx(100 * PRIOR_SHARE)
+    assert expected(AnswerLengths(), 0, 100) == pytest.approx(100 * PRIOR_SHARE)
 
 
 def test_the_mean_of_many_answers_outweighs_the_prior():
-    assert learnt([20] * 100).expected(0, 160) == pytest.approx(20, abs=4)
+    assert expected(learnt([20] * 100), 0, 160) == pytest.approx(20, abs=4)
 
 
 def test_only_answers_that_outgrew_what_there_is_count():
     answers = learnt([10] * 50 + [100] * 50)
-    assert answers.expected(0, 160) == pytest.approx(55, abs=3)
-    assert answers.expected(10, 160) == pytest.approx(100, abs=3)
+    assert expected(answers, 0, 160) == pytest.approx(55, abs=3)
+    assert expected(answers, 10, 160) == pytest.approx(100, abs=3)
 
 
 def test_old_habits_are_forgotten():
-    assert learnt([150] * KEEP + [10] * KEEP).expected(0, 160) == pytest.approx(10, abs=4)
+    assert expected(learnt([150] * KEEP + [10] * KEEP), 0, 160) == pytest.approx(10, abs=4)
     assert len(learnt([1] * 3 * KEEP)) == KEEP
 
 
-def test_a_quantile_is_a_length_that_a_share_does_not_reach():
+def test_one_in_ten_is_shorter_than_the_short_and_longer_than_the_long_length():
     answers = learnt(range(10, 110))
-    assert answers.quantile(.05, 0, 200) == 15     # five of the hundred are shorter
-    assert answers.quantile(.05, 50, 200) == 53    # of 59 longer than 50, two (51, 52) are
-    assert answers.quantile(.9, 0, 200) == 100     # ninety of the hundred are shorter
-    assert answers.quantile(.9, 0, 64) == 64       # none is longer than its limit
-    assert answers.quantile(.9, 70, 64) == 71      # nor shorter than one more token
+    assert answers.estimate(0, 200)[::2] == (20, 100)    # ten of the hundred are shorter, longer
+    assert answers.estimate(50, 200)[::2] == (56, 104)   # of 59 longer than 50, 5 (51 to 55) are
+    assert answers.estimate(0, 64)[2] == 64              # none is longer than its limit
+    assert answers.estimate(70, 64)[::2] == (71, 71)     # nor shorter than one more token
 
 
-def test_a_quantile_of_no_answers_is_none():
-    assert AnswerLengths().quantile(.1, 0, 200) is None
-    assert learnt([9]).quantile(.1, 0, 200) == learnt([9]).quantile(.9, 0, 200) == 9
-    assert learnt(range(10, 110)).quantile(.05, 500, 600) is None  # longer than any before
+def test_of_less_than_ten_answers_none_is_one_in_ten():
+    for answers in (AnswerLengths(), learnt([9] * 9)):
+        short, mean, long = answers.estimate(3, 200)
+        assert (short, long) == (4, ceil(mean)) and mean > 9
+    assert learnt([9] * 10).estimate(3, 200)[::2] == (9, 9)
+    short, mean, long = learnt(range(10, 110)).estimate(500, 600)  # longer than any before
+    assert (short, long) == (501, ceil(mean))
 
 
 def test_before_anything_is_known_no_more_is_expected_than_the_deadline_leaves_room_for():
-    assert AnswerLengths().expected(0, 1024, 20.0) == pytest.approx(20)
-    assert AnswerLengths().expected(0, 25, 100.0) == pytest.approx(25 * PRIOR_SHARE)
+    assert expected(AnswerLengths(), 0, 1024, 20.0) == pytest.approx(20)
+    assert expected(AnswerLengths(), 0, 25, 100.0) == pytest.approx(25 * PRIOR_SHARE)
     # The assumption weighs as much as one answer: (10 + 20) / 2.
-    assert learnt([10]).expected(0, 1024, 20.0) == pytest.approx(15)
+    assert expected(learnt([10]), 0, 1024, 20.0) == pytest.approx(15)
     # What has been learnt does not shrink to what the deadline leaves room for.
-    assert learnt([300] * 100).expected(0, 1024, 20.0) == pytest.approx(300, abs=15)
+    assert expected(learnt([300] * 100), 0, 1024, 20.0) == pytest.approx(300, abs=15)
 
 
 def test_an_answer_that_outgrew_all_is_assumed_to_have_its_share_behind_it():
     for answers in (AnswerLengths(), learnt([20] * 50)):
-        assert answers.expected(30, 1024, 20.0) == pytest.approx(30 / PRIOR_SHARE)
-        assert answers.expected(200, 1024, 20.0) == pytest.approx(200 / PRIOR_SHARE)
+        assert expected(answers, 30, 1024, 20.0) == pytest.approx(30 / PRIOR_SHARE)
+        assert expected(answers, 200, 1024, 20.0) == pytest.approx(200 / PRIOR_SHARE)
     # Close to its limit it ends half way there: (91 + 100) / 2.
-    assert AnswerLengths().expected(90, 100, 20.0) == pytest.approx(95.5)
+    assert expected(AnswerLengths(), 90, 100, 20.0) == pytest.approx(95.5)
 
 
 def test_a_known_length_is_what_is_expected_and_every_quantile():
     known = KnownLength(40)
-    assert known.expected(0, 1024, 5.0) == 40
-    assert [known.quantile(share, 7, 1024) for share in (.1, .9)] == [40, 40]
-    assert known.expected(40, 1024) == known.quantile(.5, 40, 1024) == 41
+    assert known.estimate(7, 1024, 5.0) == (40, 40, 40)
+    assert known.estimate(40, 1024) == (41, 41, 41)
 
 
 def taught(on_end):
@@ -106,13 +112,11 @@ def test_an_answer_that_was_dropped_teaches_how_long_it_would_have_been():
 @given(LENGTHS, st.integers(0, 250), st.integers(1, 200))
 def test_expectations_lie_between_one_more_token_and_max_tokens(lengths, generated, max_tokens):
     answers = learnt(lengths)
-    expected = answers.expected(generated, max_tokens)
-    assert generated + 1 <= expected <= max(max_tokens, generated + 1)
-    for share in (.1, .9):
-        length = answers.quantile(share, generated, max_tokens)
-        assert length is None or generated + 1 <= length <= max(max_tokens, generated + 1)
+    short, mean, long = answers.estimate(generated, max_tokens)
+    assert generated + 1 <= min(short, mean) and short <= long
+    assert max(mean, long) <= max(max_tokens, generated + 1)
 
 
 @given(st.lists(st.integers(1, 200), min_size=KEEP, max_size=KEEP))
 def test_a_full_memory_expects_its_mean(lengths):
-    assert learnt(lengths).expected(0, 200) == pytest.approx(fmean(lengths), abs=5)
+    assert expected(learnt(lengths), 0, 200) == pytest.approx(fmean(lengths), abs=5)
