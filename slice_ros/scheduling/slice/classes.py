@@ -9,7 +9,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import AnswerLengths, KEEP
 from slice_ros.scheduling.policy import Capacity
-from slice_ros.scheduling.slice.limits import Arriving, Limits, limits_of, UNSET
+from slice_ros.scheduling.slice.limits import Limits, limits_of, UNSET
 from slice_ros.slo import SloClass
 
 REFRESH = 64         # selections after which the limits are computed again: the model learns
@@ -44,12 +44,14 @@ class ClassRecord:
         """Return the seconds of work that arrive each second."""
         return self.work / max(self.gap, now - self.arrived_at)
 
-    def set_costs(self, latency: LatencyModel, most: int) -> None:
+    def set_costs(self, limits: Limits, most: int) -> None:
         """Compute the costs where up to `most` requests share a step."""
         slo = self.slo
-        self.token_cost = least_token_cost(latency, most, slo.tpot)
-        self.lone_token_cost = latency.decode(1)
-        self.saved = latency.shared_ms / 1e3 if most > 1 else 0.0
+        self.lone_token_cost, *others = limits.times[:most]
+        # The least l(b) / b of the batches that keep TPOT.
+        self.token_cost = min([self.lone_token_cost] + [
+            seconds / batch for batch, seconds in enumerate(others, 2) if seconds <= slo.tpot])
+        self.saved = limits.saved if most > 1 else 0.0
         # At the pace of TPOT after the latest first token; without TPOT at half the lone pace.
         start = slo.ttft if slo.ttft < slo.deadline else 0.0
         pace = slo.tpot if slo.tpot < math.inf else 2 * self.lone_token_cost
@@ -69,8 +71,8 @@ class Classes:
         """Go on with the records of `earlier`."""
         self._records = earlier._records
 
-    def of(self, request: Request, latency: LatencyModel) -> ClassRecord:
-        """Return the record of a request's class; it is made if there is none."""
+    def of(self, request: Request) -> ClassRecord:
+        """Return the record of a request's class; if it is new, `refresh` sets its costs."""
         name = request.slo.name
         record = self._records.pop(name, None)
         if record is None:
@@ -80,7 +82,6 @@ class Classes:
         self._records[name] = record  # the last one to be forgotten
         if record.slo != request.slo or not record.token_cost:
             record.slo = request.slo
-            record.set_costs(latency, max(self._most, 1))
             self._most = 0  # other objectives set other limits: compute them again
         return record
 
@@ -88,14 +89,17 @@ class Classes:
         """Return a record for a request that is only predicted. Any thread may call this."""
         known = self._records.get(request.slo.name)
         record = ClassRecord(request.slo)
-        record.set_costs(latency, max(self._most, 1))
+        record.set_costs(limits_of(latency, self._capacity, [request.slo]), max(self._most, 1))
         if known is not None:
             record.lengths = known.lengths
         return record
 
-    def arriving(self, density: float, now: float) -> list[Arriving]:
-        """Return what is expected to arrive with a higher utility `density`."""
-        return [Arriving(record.load(now), record.delay)
+    def arriving(self, density: float, now: float) -> list[tuple[float, float]]:
+        """Return what is expected to arrive with a higher utility `density`.
+
+        For each class the seconds of work a second, and the seconds until it is due.
+        """
+        return [(record.load(now), record.delay)
                 for record in tuple(self._records.values())
                 if record.work and record.slo.utility > density * record.work
                 and record.delay < math.inf]
@@ -108,16 +112,5 @@ class Classes:
         self.limits = limits_of(latency, self._capacity, [r.slo for r in self._records.values()])
         self._most = min(live, self.limits.batch)
         for record in self._records.values():
-            record.set_costs(latency, max(self._most, 1))
+            record.set_costs(self.limits, self._most)
             record.epoch += 1
-
-
-def least_token_cost(latency: LatencyModel, most: int, tpot: float) -> float:
-    """Return the least ``l(b) / b`` in seconds over the batches up to `most` that keep `tpot`."""
-    best = latency.decode(1)
-    for batch in range(2, most + 1):
-        seconds = latency.decode(batch)
-        if seconds > tpot:
-            break
-        best = min(best, seconds / batch)
-    return best

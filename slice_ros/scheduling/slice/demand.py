@@ -42,11 +42,6 @@ class Demand:
     selected: bool = False
 
 
-def by_density(demand: Demand) -> float:
-    """Sort demands by this, in reverse, for the highest utility density first."""
-    return demand.density
-
-
 def prefill_seconds(latency: LatencyModel, request: Request, chunk: int, saved: float) -> float:
     """Return the seconds that feeding all pending tokens takes, in chunks of at most `chunk`.
 
@@ -56,10 +51,9 @@ def prefill_seconds(latency: LatencyModel, request: Request, chunk: int, saved: 
     whole, rest = divmod(pending, chunk)
     # A chunk reads the tokens before it: the mean context stands for that of each chunk.
     middle = cached + (pending - chunk) // 2
-    seconds = whole * (latency.prefill(chunk, middle) - saved) if whole else 0.0
-    if rest:
-        seconds += latency.prefill(rest, cached + whole * chunk) - saved
-    return max(seconds, 0.0)
+    seconds = whole * latency.prefill(chunk, middle)
+    seconds += latency.prefill(rest, cached + whole * chunk)
+    return max(seconds - math.ceil(pending / chunk) * saved, 0.0)
 
 
 def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> None:

@@ -38,14 +38,6 @@ class Limits:
     saved: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Arriving:
-    """Expected arrivals of one class: `load` seconds of work a second, due `delay` s later."""
-
-    load: float
-    delay: float
-
-
 def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloClass]) -> Limits:
     """Return the limits of a step while requests of `classes` may arrive.
 

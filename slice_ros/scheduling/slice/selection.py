@@ -14,13 +14,14 @@ import math
 from operator import itemgetter
 
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.limits import Arriving
 
 
-def select(now: float, demands: Iterable[Demand], expected: Sequence[Arriving] = ()) -> float:
+def select(now: float, demands: Iterable[Demand],
+           expected: Sequence[tuple[float, float]] = ()) -> float:
     """Set ``selected`` on each demand; return the seconds that the selected ones can spare.
 
-    What is `expected` to arrive has its time first.
+    What is `expected` to arrive, as (seconds of work a second, seconds until it is due), has its
+    time first.
     A request that has not started has two due times, its first token's and its last one's; one
     without objectives is always selected, since it cannot be late. O(n log n) for n demands.
     """
@@ -36,7 +37,7 @@ def select(now: float, demands: Iterable[Demand], expected: Sequence[Arriving] =
                 heappush(heap, (demand.density, n, demand))
             counted[n] = counted.get(n, 0.0) + work
         span = due - now
-        available = span - sum([a.load * max(span - a.delay, 0.0) for a in expected])
+        available = span - sum([load * max(span - delay, 0.0) for load, delay in expected])
         while total > available and heap:
             _, n, loser = heappop(heap)
             loser.selected = False

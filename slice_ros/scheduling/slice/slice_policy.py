@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 import math
+from operator import attrgetter
 
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
@@ -22,7 +23,7 @@ from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 from slice_ros.scheduling.prediction import Prediction
 from slice_ros.scheduling.slice.best_effort import best_effort_step, missed_step
 from slice_ros.scheduling.slice.classes import Classes
-from slice_ros.scheduling.slice.demand import by_density, Demand, measure
+from slice_ros.scheduling.slice.demand import Demand, measure
 from slice_ros.scheduling.slice.limits import Moment, URGENT_STEPS
 from slice_ros.scheduling.slice.rate_allocation import (
     batch_of, BRISK_SHARE, Candidate, candidate_of, PACE_SHARE, packed, prefill_of, startable)
@@ -146,11 +147,11 @@ class Slice(Policy):
     def _select(self, now: float, live: tuple[Request, ...], latency: LatencyModel) -> None:
         for request in live:  # their objectives count for the limits
             if request not in self._demands:
-                self._classes.of(request, latency)
+                self._classes.of(request)
         self._classes.refresh(len(live), latency)
         self._live, self._demands = live, self._measure_all(now, live, latency)
         self._selected_at = now
-        demands = sorted(self._demands.values(), key=by_density, reverse=True)
+        demands = sorted(self._demands.values(), key=attrgetter('density'), reverse=True)
         viable, hopeless = [], []
         for demand in demands:
             demand.missed, demand.selected = now > demand.expires, False
@@ -177,7 +178,7 @@ class Slice(Policy):
         for request in live:
             demand = known.get(request)
             if demand is None:
-                record = self._classes.of(request, latency)
+                record = self._classes.of(request)
                 demand = Demand(request, record, self._known.get(request, record.lengths))
                 measure(demand, now, latency, chunk)
                 record.arrived(request.arrival, demand.work, demand.finish_due - request.arrival)

@@ -19,6 +19,7 @@ from slice_ros.scheduling.latency import load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.scheduling.slice.classes import ClassRecord
+from slice_ros.scheduling.slice.limits import limits_of
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 PROFILES = {name: load_profile(config_file('profiles', name))
@@ -67,7 +68,7 @@ def test_a_caller_that_does_use_its_limit_is_predicted_to_once_that_is_known():
     (SloClass('late', deadline_ms=2800), 101)])   # 14 ms a token alone, 28 if it shares
 def test_a_deadline_leaves_room_for_so_many_tokens(slo, tokens):
     record = ClassRecord(slo)
-    record.set_costs(PROFILES['slice-authors-rtx4060ti'], 1)
+    record.set_costs(limits_of(PROFILES['slice-authors-rtx4060ti'], Capacity(), [slo]), 1)
     assert record.reach == pytest.approx(tokens)
 
 
