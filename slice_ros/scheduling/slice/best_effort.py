@@ -14,7 +14,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
 from slice_ros.scheduling.slice.limits import chunk_of, largest_chunk, MAX_GAP, Moment
-from slice_ros.scheduling.slice.rate_allocation import Candidate
+from slice_ros.scheduling.slice.rate_allocation import Candidate, lone_chunk
 
 
 def missed_step(best_effort: Iterable[Demand], selected: Sequence[Demand],
@@ -62,8 +62,7 @@ def best_effort_step(demands: Iterable[Demand], at: Moment
             break
     if first is None:
         return batch, []
-    chunk = (largest_chunk(first.request, at) if first.missed and not batch
-             else chunk_of(first.request, math.inf, at))
+    chunk = chunk_of(first.request, math.inf, at) if batch else lone_chunk(first, at)
     end = at.now + at.latency.prefill(chunk.tokens, first.request.cached)
     end += at.latency.decode(len(batch))
     late = any(end > r.last_token_at + MAX_GAP * r.slo.tpot for r in batch)

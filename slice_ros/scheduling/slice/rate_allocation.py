@@ -14,10 +14,7 @@ import math
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
 from slice_ros.scheduling.slice.limits import (
-    CHEAP, chunk_of, LEAST_CHUNK, Limits, MAX_GAP, Moment, URGENT_STEPS)
-
-PACE_SHARE = 0.7     # share of the time per token that a step may take,
-BRISK_SHARE = 0.4    # and while all requests can be served, with time to spare
+    CHEAP, chunk_of, largest_chunk, LEAST_CHUNK, Limits, MAX_GAP, Moment, PACE_SHARE, URGENT_STEPS)
 
 
 @dataclass(eq=False, slots=True)
@@ -115,10 +112,27 @@ def prefill_of(waiting: Iterable[Demand], candidates: Sequence[Candidate], at: M
     for demand, slack, gap in startable(waiting, candidates, at):
         if demand.prefill > slack:
             continue
-        chunk = chunk_of(demand.request, min(slack, gap), at)
+        chunk = (chunk_of(demand.request, min(slack, gap), at) if gap < math.inf
+                 else lone_chunk(demand, at))
         if at.latency.prefill(chunk.tokens, demand.cached) - at.limits.saved <= gap:
             return chunk
     return None
+
+
+def lone_chunk(demand: Demand, at: Moment) -> PrefillChunk:
+    """Return the next chunk of a prefill that nobody's decodes are waiting for.
+
+    It is the largest if the fixed costs of smaller ones would make the request late, with an
+    answer of the expected length or of `max_tokens`.
+    """
+    request = demand.request
+    chunk = chunk_of(request, math.inf, at)
+    cuts = math.ceil(request.pending / chunk.tokens) - math.ceil(request.pending / at.most)
+    decodes = (request.max_tokens - request.generated) * demand.record.lone_token_cost
+    latest = min(demand.expires, demand.finish_due - demand.fastest,
+                 demand.deadline - demand.prefill - decodes)
+    late = cuts * at.latency.prefill_base_ms / 1e3 > latest - at.now
+    return largest_chunk(request, at) if late else chunk
 
 
 def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:

@@ -24,9 +24,9 @@ from slice_ros.scheduling.prediction import Prediction
 from slice_ros.scheduling.slice.best_effort import best_effort_step, missed_step
 from slice_ros.scheduling.slice.classes import Classes
 from slice_ros.scheduling.slice.demand import Demand, measure
-from slice_ros.scheduling.slice.limits import Moment, URGENT_STEPS
+from slice_ros.scheduling.slice.limits import BRISK_SHARE, Moment, PACE_SHARE, URGENT_STEPS
 from slice_ros.scheduling.slice.rate_allocation import (
-    batch_of, BRISK_SHARE, Candidate, candidate_of, PACE_SHARE, packed, prefill_of, startable)
+    batch_of, Candidate, candidate_of, packed, prefill_of, startable)
 from slice_ros.scheduling.slice.selection import select
 from slice_ros.scheduling.slice.selection_prediction import prediction_of
 from slice_ros.scheduling.slice.starvation import Starvation

@@ -24,7 +24,7 @@ def test_the_constants_of_every_module_are_found():
     found = {(c.module.rpartition('.')[2], c.name): c.value for c in policy_constants()}
     assert found['lengths', 'KEEP'] == lengths.KEEP
     assert found['limits', 'CHEAP'] == limits.CHEAP
-    assert found['rate_allocation', 'PACE_SHARE'] == rate_allocation.PACE_SHARE
+    assert found['limits', 'PACE_SHARE'] == limits.PACE_SHARE
     # Each once, where it is assigned: not where it is imported.
     assert len({name for _, name in found}) == len(found)
     assert ('rate_allocation', 'CHEAP') not in found
@@ -135,7 +135,7 @@ def test_differences_are_of_the_same_requests():
 
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sensitivity, 'REGIMES', ('published', 'bursts'))
-    out, share = tmp_path / 'out.json', rate_allocation.PACE_SHARE
+    out, share = tmp_path / 'out.json', limits.PACE_SHARE
     status = main(['sensitivity', '--only', 'PACE_SHARE', '--seeds', '1,2', '--requests', '40',
                    '--jobs', '1', '--json', str(out)])
     assert status == 0
