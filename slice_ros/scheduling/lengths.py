@@ -60,7 +60,7 @@ class AnswerLengths:
         mean = (tails[first] + weight * assumed) / (longer + weight)
         expected = max(min(mean, max_tokens), soonest)
         if not longer or len(lengths) < 1 / UNLIKELY:
-            return soonest, expected, math.ceil(expected)
+            return max(soonest, int(PRIOR_SHARE * expected)), expected, math.ceil(expected)
         most = max(max_tokens, soonest)
         short, long = (lengths[first + int(share * longer)]
                        for share in (UNLIKELY, 1 - UNLIKELY))
