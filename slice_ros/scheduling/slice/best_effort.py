@@ -28,18 +28,16 @@ def missed_step(best_effort: Iterable[Demand], selected: Sequence[Demand],
     utility = max([d.request.slo.utility for d in selected], default=0.0)
     room = min([spare, *[c.slack for c in candidates],
                 *[d.first_due - at.now - d.prefill for d in selected if not d.request.decoding]])
-    for demand in best_effort:
-        request = demand.request
-        if request.gated or not demand.missed or request.slo.utility <= utility:
-            continue
-        if request.decoding:
-            return [request] if at.limits.times[0] <= room else [], []
-        # It is late: no time for the fixed costs of small chunks, if there is room for large ones.
-        for chunk in (largest_chunk(request, at), chunk_of(request, room, at)):
-            if at.latency.prefill(chunk.tokens, request.cached) <= room:
-                return [], [chunk]
+    request = next((d.request for d in best_effort if d.missed and not d.request.gated
+                    and d.request.slo.utility > utility), None)
+    if request is None:
         return [], []
-    return [], []
+    if request.decoding:
+        return [request] if at.limits.times[0] <= room else [], []
+    # It is late: no time for the fixed costs of small chunks, if there is room for large ones.
+    chunks = [chunk for chunk in (largest_chunk(request, at), chunk_of(request, room, at))
+              if at.latency.prefill(chunk.tokens, request.cached) <= room]
+    return [], chunks[:1]
 
 
 def best_effort_step(demands: Iterable[Demand], at: Moment

@@ -54,9 +54,8 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
     most = efficient
     while most < capacity.max_batch and times[most] <= step:
         most += 1
-    best_effort = efficient
-    while (best_effort < most
-           and times[best_effort] - times[best_effort - 1] < costs[best_effort - 1]):
+    best_effort = efficient   # the cost per request still falls
+    while best_effort < most and costs[best_effort] < costs[best_effort - 1]:
         best_effort += 1
     short = max(seconds for seconds in times if seconds <= CHEAP * times[0])
     return Limits(max(step, times[efficient - 1]), most, efficient, best_effort, tuple(times),

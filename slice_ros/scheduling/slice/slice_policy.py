@@ -78,11 +78,10 @@ class Slice(Policy):
             for demand in self._fed:
                 if demand.selected:  # of the others only the order counts, which is kept
                     measure(demand, now, latency, self.capacity.prefill_chunk)
-        if self.options.on_miss == 'drop':
-            missed = tuple(d.request for d in self._best_effort if d.missed)
-            if missed:
-                self.on_idle()
-                return Step(drop=missed)
+        if self.options.on_miss == 'drop' and (
+                missed := tuple(d.request for d in self._best_effort if d.missed)):
+            self.on_idle()
+            return Step(drop=missed)
         step = self._allocate(Moment(now, latency, self._classes.limits,
                                      self.capacity.prefill_chunk))
         self._fed = [self._demands[chunk.request] for chunk in step.prefill]
@@ -232,13 +231,11 @@ class Slice(Policy):
     def _wanted(self, chunk: PrefillChunk | None, waiting: Iterable[Demand],
                 candidates: Sequence[Candidate], at: Moment) -> Iterator[PrefillChunk]:
         """Yield the chunks that may join a step with decodes, `chunk` first."""
-        first = None
         if chunk:
             yield chunk
-            first = chunk.request
         for demand in chain((d for d, _, _ in startable(waiting, candidates, at)),
                             (d for d in self._best_effort if not d.request.decoding)):
-            if demand.request is not first:
+            if not chunk or demand.request is not chunk.request:
                 yield PrefillChunk(demand.request, demand.request.pending)
 
     def _best_effort_step(self, at: Moment) -> Step:
