@@ -12,9 +12,9 @@ from bisect import bisect_right
 from collections import deque
 import math
 
-PRIOR_SHARE = 0.65   # of ``max_tokens`` that an answer is assumed to use
+PRIOR_SHARE = 0.65   # of what an answer may have, that it is assumed to use while none is known
 UNLIKELY = 0.1       # share of the answers that are shorter, or longer, than is planned for
-KEEP = 128           # answers remembered; the oldest makes room for a new one
+KEEP = 128           # answers, or classes, remembered: a bound of memory, no tuning
 
 
 class AnswerLengths:
@@ -48,7 +48,8 @@ class AnswerLengths:
         In tokens, at least one more than `generated`. Expected is the mean of the remembered
         lengths above `generated` and of the assumed one, which is no longer than `reach`; at most
         `max_tokens`. A share of `UNLIKELY` of these are shorter than the short length, and longer
-        than the long one; until enough are known, these are one more token and what is expected.
+        than the long one; of fewer than ``1 / UNLIKELY``, these are `PRIOR_SHARE` of the expected
+        length, and the expected length.
         """
         lengths, tails = self._known
         first, soonest = bisect_right(lengths, generated), generated + 1

@@ -12,7 +12,7 @@ from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.slice.limits import BRISK_SHARE, Limits, limits_of, UNSET
 from slice_ros.slo import SloClass
 
-REFRESH = 64         # selections after which the limits are computed again: the model learns
+REFRESH = 64   # selections until limits and costs follow the model: a bound of time, no tuning
 
 
 @dataclass(eq=False, slots=True)

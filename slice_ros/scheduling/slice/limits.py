@@ -11,9 +11,9 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, PrefillChunk
 from slice_ros.slo import SloClass
 
-CHEAP = 1.1          # a step that takes less than this many times a shorter one is no slower
-LEAST_CHUNK = 16     # tokens; the smallest prefill chunk, where a chunk has no fixed cost
-FIXED_SHARE = 4      # the tokens of a chunk take at least this many times its fixed cost
+CHEAP = 1.1          # times a shorter step that a longer one may take and be no slower
+LEAST_CHUNK = 16     # tokens of a chunk that has no fixed cost: a bound of the steps, no tuning
+FIXED_SHARE = 4      # times its fixed cost that the tokens of a chunk take, at least
 UNSET = 1.0          # seconds, where no objective sets a time
 URGENT_STEPS = 2     # longest steps before its due time at which a first token is urgent
 MAX_GAP = 2.0        # TPOTs that a request may wait for its next token at a stretch

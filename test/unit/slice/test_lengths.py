@@ -56,10 +56,12 @@ def test_one_in_ten_is_shorter_than_the_short_and_longer_than_the_long_length():
     assert answers.estimate(70, 64)[::2] == (71, 71)     # nor shorter than one more token
 
 
-def test_of_less_than_ten_answers_none_is_one_in_ten():
+def test_of_less_than_ten_answers_none_is_shorter_than_a_share_of_the_expected_length():
     for answers in (AnswerLengths(), learnt([9] * 9)):
         short, mean, long = answers.estimate(3, 200)
-        assert (short, long) == (4, ceil(mean)) and mean > 9
+        assert (short, long) == (int(PRIOR_SHARE * mean), ceil(mean)) and mean > 9
+        short, mean, _ = answers.estimate(8, 9)
+        assert short == mean == 9
     assert learnt([9] * 10).estimate(3, 200)[::2] == (9, 9)
     short, mean, long = learnt(range(10, 110)).estimate(500, 600)  # longer than any before
     assert (short, long) == (501, ceil(mean))

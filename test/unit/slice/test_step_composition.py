@@ -43,11 +43,11 @@ def test_a_waiting_prompt_rides_along_in_a_decode_step():
 
 def test_a_long_prompt_rides_along_as_far_as_the_pace_of_the_others_allows():
     # It has 50 ms for each token: with 512 tokens the step takes 71 ms, with 256 it takes 46, of
-    # which some reserve is kept, with 128 it takes 33. The answer may end with its next token, and
-    # then has 50 - 20 = 30 ms to spare: no chunk is so short alone.
+    # which some reserve is kept, with 128 it takes 33. An answer of 10 tokens, 65 % of the
+    # expected 16, has 9 * (50 - 20) = 270 ms to spare: alone, the largest chunk goes first.
     live = [started('act', CONTROL, 25, .1), Request('talk', DIALOGUE, 0.0, 1000, 160)]
     assert composed(SHARED, live) == (['act'], [('talk', 128)])
-    assert composed(APART, live) == (['act'], [])
+    assert composed(APART, live) == ([], [('talk', 512)])
 
 
 def test_short_prompts_ride_along_together_the_most_urgent_first():
