@@ -36,16 +36,16 @@ def fit_step(capacity: Capacity, ranked: Sequence[Request], decode: Sequence[Req
     for request, need, chunk in wanted:
         if request in evicted:
             continue
-        slot = not request.cached
-        while (slot and slots < 1) or tokens < need:
-            if not cached or rank[cached[-1]] <= rank[request]:
-                break
-            victim = cached.pop()
-            evicted.add(victim)
-            slots += 1
-            tokens += victim.cached
-        else:
-            slots -= slot
-            tokens -= need
-            chunks.append(chunk) if chunk else kept.append(request)
+        slot, keep, free, room = not request.cached, len(cached), slots, tokens
+        while ((slot and free < 1 or room < need)
+               and keep and rank[cached[keep - 1]] > rank[request]):
+            keep -= 1
+            free += 1
+            room += cached[keep].cached
+        if slot and free < 1 or room < need:
+            continue  # nobody is evicted in vain
+        evicted.update(cached[keep:])
+        del cached[keep:]
+        slots, tokens = free - slot, room - need
+        chunks.append(chunk) if chunk else kept.append(request)
     return Step(decode=tuple(kept), prefill=tuple(chunks), evict=tuple(evicted))

@@ -3,8 +3,8 @@
 """Best effort: requests whose objectives are missed, absent or out of reach.
 
 They are served in steps in which no selected request decodes, the highest utility density first.
-One that has missed an objective, and is more useful than all that are selected, goes first in any
-case: as long as the selected ones can spare the time.
+One that is more useful than all that are selected goes first in any case: as long as they can
+spare the time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,24 +14,28 @@ from slice_ros.request import Request
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
 from slice_ros.scheduling.slice.limits import chunk_of, largest_chunk, MAX_GAP, Moment
-from slice_ros.scheduling.slice.rate_allocation import Candidate, lone_chunk
+from slice_ros.scheduling.slice.rate_allocation import Candidate, lone_chunk, YIELD_RATIO
 
 
-def missed_step(best_effort: Iterable[Demand], selected: Sequence[Demand],
-                candidates: Sequence[Candidate], spare: float, at: Moment
-                ) -> tuple[list[Request], list[PrefillChunk]]:
-    """Return the decode and the prefills, one in all, of a missed request that goes first.
+def pursued(demand: Demand, now: float) -> bool:
+    """Return whether a deadline can be kept, whatever else has been missed."""
+    return now + demand.fastest <= demand.deadline < math.inf
 
-    It is more useful than every selected request, and the step takes no longer than the `spare`
-    seconds of all of them and than the `candidates` and first tokens can wait.
+
+def outranking_step(demand: Demand, selected: Sequence[Demand], candidates: Sequence[Candidate],
+                    spare: float, at: Moment) -> tuple[list[Request], list[PrefillChunk]]:
+    """Return the decode and the prefills, one in all, of a best-effort `demand` that goes first.
+
+    It is more useful than every selected request. The step takes no longer than the `candidates`
+    and first tokens can wait, and than the `spare` seconds of all of them. Those do not count
+    where a request of another order of utility may still keep its deadline.
     """
-    utility = max([d.request.slo.utility for d in selected], default=0.0)
-    room = min([spare, *[c.slack for c in candidates],
+    request = demand.request
+    room = min([math.inf, *[c.slack for c in candidates],
                 *[d.first_due - at.now - d.prefill for d in selected if not d.request.decoding]])
-    request = next((d.request for d in best_effort if d.missed and not d.request.gated
-                    and d.request.slo.utility > utility), None)
-    if request is None:
-        return [], []
+    utility = max([d.request.slo.utility for d in selected])
+    if not pursued(demand, at.now) or request.slo.utility < YIELD_RATIO * utility:
+        room = min(room, spare)
     if request.decoding:
         return [request] if at.limits.times[0] <= room else [], []
     # It is late: no time for the fixed costs of small chunks, if there is room for large ones.

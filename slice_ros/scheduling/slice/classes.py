@@ -9,7 +9,7 @@ from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import AnswerLengths, KEEP
 from slice_ros.scheduling.policy import Capacity
-from slice_ros.scheduling.slice.limits import BRISK_SHARE, Limits, limits_of, UNSET
+from slice_ros.scheduling.slice.limits import Limits, limits_of, PACE_SHARE, UNSET
 from slice_ros.slo import SloClass
 
 REFRESH = 64   # selections until limits and costs follow the model: a bound of time, no tuning
@@ -52,9 +52,9 @@ class ClassRecord:
         self.token_cost = min([self.lone_token_cost] + [
             seconds / batch for batch, seconds in enumerate(others, 2) if seconds <= slo.tpot])
         self.saved = limits.saved if most > 1 else 0.0
-        # At the pace of TPOT after the latest first token; without TPOT as briskly as if alone.
+        # At the pace of TPOT after the latest first token; without TPOT as if alone.
         start = slo.ttft if slo.ttft < slo.deadline else 0.0
-        pace = slo.tpot if slo.tpot < math.inf else self.lone_token_cost / BRISK_SHARE
+        pace = slo.tpot if slo.tpot < math.inf else self.lone_token_cost / PACE_SHARE
         self.reach = 1 + (slo.deadline - start) / pace if slo.deadline < math.inf else math.inf
 
 

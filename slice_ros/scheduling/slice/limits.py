@@ -17,8 +17,7 @@ FIXED_SHARE = 4      # times its fixed cost that the tokens of a chunk take, at 
 UNSET = 1.0          # seconds, where no objective sets a time
 URGENT_STEPS = 2     # longest steps before its due time at which a first token is urgent
 MAX_GAP = 2.0        # TPOTs that a request may wait for its next token at a stretch
-PACE_SHARE = 0.7     # share of the time per token that a step may take,
-BRISK_SHARE = 0.4    # and while all requests can be served, with time to spare
+PACE_SHARE = 0.7     # share of the time per token that a step may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,8 @@ class Limits:
     `batch` requests fit a step, `efficient_batch` of them make it efficient, and a best-effort
     step takes `best_effort_batch`. ``times[b - 1]`` is the seconds of a decode step over b
     requests, for every b up to the largest batch of the engine. A step of `short` seconds is as
-    good as the shortest. A prefill chunk takes `saved` seconds less in a step with decodes.
+    good as the shortest. A prefill chunk takes `saved` seconds less in a step with decodes, and
+    `chunk` seconds at most if its request has a lower utility than `most_utility`.
     """
 
     step: float
@@ -38,6 +38,12 @@ class Limits:
     times: tuple[float, ...]
     short: float = 0.0
     saved: float = 0.0
+    chunk: float = UNSET
+    most_utility: float = 0.0
+
+    def chunk_seconds(self, request: Request) -> float:
+        """Return how long a prefill chunk of `request` may take, in seconds."""
+        return self.chunk if request.slo.utility < self.most_utility else self.step
 
 
 def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloClass]) -> Limits:
@@ -46,6 +52,7 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
     An arrival waits for the running step, which must not cost much of the time to its first
     token. An efficient batch fits a step in any case, however strict a class is.
     """
+    classes = tuple(classes)
     step = min([min(slo.ttft / URGENT_STEPS, MAX_GAP * slo.tpot) for slo in classes] + [UNSET])
     times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
     costs = [seconds / batch for batch, seconds in enumerate(times, 1)]
@@ -59,7 +66,8 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
         best_effort += 1
     short = max(seconds for seconds in times if seconds <= CHEAP * times[0])
     return Limits(max(step, times[efficient - 1]), most, efficient, best_effort, tuple(times),
-                  short, latency.shared_ms / 1e3)
+                  short, latency.shared_ms / 1e3, PACE_SHARE * step / MAX_GAP,
+                  max([slo.utility for slo in classes], default=0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ def chunk_of(request: Request, room: float, at: Moment) -> PrefillChunk:
     """Return as much of the prefill as fits `room` seconds and a step, in chunks that pay."""
     latency, limits = at.latency, at.limits
     tokens = min(request.pending, at.most)
-    room = min(room, limits.step) + limits.saved
+    room = min(room, limits.chunk_seconds(request)) + limits.saved
     fixed = max(latency.prefill_base_ms - 1e3 * limits.saved, 0.0)
     least = LEAST_CHUNK
     if fixed and latency.prefill_token_ms:

@@ -9,12 +9,16 @@ it allows; candidates join in order of utility density while it does.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 import math
 
+from slice_ros.request import Request
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
 from slice_ros.scheduling.slice.limits import (
     CHEAP, chunk_of, largest_chunk, LEAST_CHUNK, Limits, MAX_GAP, Moment, PACE_SHARE, URGENT_STEPS)
+
+YIELD_RATIO = 10.0   # who can wait yields where others lose this many times as much utility
 
 
 @dataclass(eq=False, slots=True)
@@ -31,9 +35,9 @@ class Candidate:
     gap: float
 
 
-def longest_step(pace: float, limits: Limits, share: float = PACE_SHARE) -> float:
+def longest_step(pace: float, limits: Limits) -> float:
     """Return how long a step may take, in seconds, where the least `pace` is given."""
-    return max(limits.short, share * pace)
+    return max(limits.short, PACE_SHARE * pace)
 
 
 def candidate_of(demand: Demand, rank: int, at: Moment) -> Candidate:
@@ -55,18 +59,34 @@ def candidate_of(demand: Demand, rank: int, at: Moment) -> Candidate:
         gap=request.last_token_at + MAX_GAP * tpot - at.now - speed)
 
 
-def batch_of(candidates: Sequence[Candidate], limits: Limits, share: float) -> list[Candidate]:
-    """Return the batch of the next step: `candidates` in order, within a `share` of all paces.
+def yields(utility: float, wait: float, others: float, slower: float) -> bool:
+    """Return whether a request of `utility` leaves a step to `others`, the sum of theirs.
 
-    The last ones are left out if they can wait and the step is more efficient without them.
+    It would lose the `wait` seconds of the step; they lose the `slower` seconds that it adds. This
+    is Smith's rule of weighted completion times (Nav. Res. Logist. Q. 3, 1956) for steps that are
+    shared, in favour of efficient ones.
+    """
+    return YIELD_RATIO * utility * wait < others * slower
+
+
+def batch_of(candidates: Sequence[Candidate], limits: Limits) -> list[Candidate]:
+    """Return the batch of the next step: `candidates` in order, within the paces of all.
+
+    The last ones are left out if they can wait and either make the others too slow, or the step
+    is more efficient without them.
     """
     batch: list[Candidate] = []
-    times, pace = limits.times, math.inf
+    times, pace, others = limits.times, math.inf, 0.0
     for candidate in candidates:
-        if times[len(batch)] > longest_step(pace, limits, share):
+        size, utility = len(batch), candidate.demand.request.slo.utility
+        if times[size] > longest_step(pace, limits):
+            break
+        if (size and candidate.slack > URGENT_STEPS * times[size - 1]
+                and yields(utility, times[size - 1], others, times[size] - times[size - 1])):
             break
         batch.append(candidate)
         pace = min(pace, candidate.pace)
+        others += utility
     best = len(batch)
     for size in range(len(batch) - 1, 0, -1):
         if batch[size].slack <= times[size - 1]:
@@ -152,22 +172,31 @@ def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:
     return demand.token_cost <= left * pace
 
 
-def packed(batch: Sequence[Candidate], wanted: Iterable[PrefillChunk], at: Moment
-           ) -> list[PrefillChunk]:
-    """Return as many of the `wanted` prefill chunks as may share the step with `batch`.
+def packed(batch: Sequence[Candidate], due: PrefillChunk | None, wanted: Iterable[PrefillChunk],
+           at: Moment) -> list[PrefillChunk]:
+    """Return as many of the prefill chunks as may share the step with `batch`: `due` goes first.
 
     Their tokens are as many as the paces of the batch allow, or as make the step no slower to
-    speak of.
+    speak of. Those `wanted` yield to the batch.
     """
     latency, limits, most = at.latency, at.limits, at.most
     rows, context = len(batch), sum([c.demand.request.cached for c in batch])
-    longest = max(longest_step(min([c.pace for c in batch]), limits),
-                  CHEAP * latency.step(rows, context))
+    utility = sum([c.demand.request.slo.utility for c in batch])
+    seconds = latency.step(rows, context)
+    longest = max(longest_step(min([c.pace for c in batch]), limits), CHEAP * seconds)
     chunks: list[PrefillChunk] = []
     parts: list[tuple[int, int]] = []
-    for chunk in wanted:
+
+    def with_part(tokens: int, request: Request) -> float:
+        return latency.step(rows, context, [*parts, (tokens, request.cached)])
+    for chunk in chain([due] if due else [], wanted):
         request, tokens = chunk.request, min(chunk.tokens, most)
-        while tokens and latency.step(rows, context, [*parts, (tokens, request.cached)]) > longest:
+        slower = with_part(min(tokens, LEAST_CHUNK), request) - seconds
+        if chunk is not due and yields(request.slo.utility, seconds, utility, slower):
+            break
+        short = min(longest, seconds + limits.chunk_seconds(request))
+        while tokens and with_part(tokens, request) > (
+                short if tokens > LEAST_CHUNK else longest):
             tokens = tokens // 2 if tokens > LEAST_CHUNK else 0
         if tokens:
             chunks.append(PrefillChunk(request, tokens))
@@ -175,5 +204,6 @@ def packed(batch: Sequence[Candidate], wanted: Iterable[PrefillChunk], at: Momen
             most -= tokens
         if tokens < request.pending or most < 1:
             break
-        longest = min(longest, max(limits.step, latency.step(rows, context, parts)))
+        seconds = latency.step(rows, context, parts)
+        longest = min(longest, max(limits.step, seconds))
     return chunks

@@ -21,10 +21,10 @@ from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.lengths import KnownLength
 from slice_ros.scheduling.policy import Capacity, Policy, PrefillChunk, Step
 from slice_ros.scheduling.prediction import Prediction
-from slice_ros.scheduling.slice.best_effort import best_effort_step, missed_step
+from slice_ros.scheduling.slice.best_effort import best_effort_step, outranking_step, pursued
 from slice_ros.scheduling.slice.classes import Classes
 from slice_ros.scheduling.slice.demand import Demand, measure
-from slice_ros.scheduling.slice.limits import BRISK_SHARE, Moment, PACE_SHARE, URGENT_STEPS
+from slice_ros.scheduling.slice.limits import Moment
 from slice_ros.scheduling.slice.rate_allocation import (
     batch_of, Candidate, candidate_of, packed, prefill_of, startable)
 from slice_ros.scheduling.slice.selection import select
@@ -57,9 +57,9 @@ class Slice(Policy):
         self._classes = Classes(capacity)
         self._selected: list[Demand] = []      # selected, with an objective ahead
         self._best_effort: list[Demand] = []   # all others, the highest utility density first
+        self._outranking: list[Demand] = []    # of these, late ones more useful than all selected
         self._fed: list[Demand] = []           # prefilled in the last step
         self._spare = 0.0                      # seconds that the selected ones can do without
-        self._at_ease = False                  # all can be served, with time to spare
         self._starvation = Starvation()
         self._ranked: list[Request] = []
         self._selected_at = -math.inf
@@ -157,13 +157,14 @@ class Slice(Policy):
             late = demand.missed or now + demand.fastest > demand.finish_due
             (hopeless if late else viable).append(demand)
         self._spare = select(now, viable)
-        self._at_ease = (self._spare >= URGENT_STEPS * self._classes.limits.step
-                         and all([d.selected for d in viable]))
         for demand in viable:
             if demand.finish_due == demand.expires == math.inf:
                 demand.selected = False  # nothing can make it late: best effort will do
         self._selected = [d for d in viable if d.selected]
         self._best_effort = [d for d in viable if not d.selected] + hopeless
+        utility = max([d.request.slo.utility for d in self._selected], default=math.inf)
+        self._outranking = [d for d in self._best_effort if d.request.slo.utility > utility
+                            and (d.missed or pursued(d, now))]
         self._ranked = [d.request for d in self._selected + self._best_effort]
         self._starvation.update(
             now, [d for d in demands
@@ -201,18 +202,17 @@ class Slice(Policy):
             self._starvation.paid(owed, at.latency)
             self._spare -= at.latency.step(*step.shape)
             return step
-        if self._selected and self._spare > 0:
-            decode, chunks = missed_step(self._best_effort, self._selected, candidates,
-                                         self._spare, at)
+        if first := next((d for d in self._outranking if not d.request.gated), None):
+            decode, chunks = outranking_step(first, self._selected, candidates, self._spare, at)
             if step := self._fit(decode, chunks):
                 self._spare -= at.latency.step(*step.shape)
                 return step
         waiting = [d for d in self._selected if not d.request.decoding]
         chunk = prefill_of(waiting, candidates, at)
-        batch = batch_of(candidates, at.limits, BRISK_SHARE if self._at_ease else PACE_SHARE)
+        batch = batch_of(candidates, at.limits)
         decode = [c.demand.request for c in batch]
         if batch and at.limits.saved:
-            chunks = packed(batch, self._wanted(chunk, waiting, candidates, at), at)
+            chunks = packed(batch, chunk, self._wanted(chunk, waiting, candidates, at), at)
             if chunks and (step := self._fit(decode, chunks)):
                 return step
         if chunk and (step := self._fit((), [chunk])):
@@ -230,9 +230,7 @@ class Slice(Policy):
 
     def _wanted(self, chunk: PrefillChunk | None, waiting: Iterable[Demand],
                 candidates: Sequence[Candidate], at: Moment) -> Iterator[PrefillChunk]:
-        """Yield the chunks that may join a step with decodes, `chunk` first."""
-        if chunk:
-            yield chunk
+        """Yield the chunks that may join a step with decodes and with `chunk`."""
         for demand in chain((d for d, _, _ in startable(waiting, candidates, at)),
                             (d for d in self._best_effort if not d.request.decoding)):
             if not chunk or demand.request is not chunk.request:

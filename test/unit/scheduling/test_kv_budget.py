@@ -46,3 +46,11 @@ def test_a_prefill_is_not_begun_where_its_whole_context_has_no_room():
     running, new = make(1, cached=10), make(1, prompt=20)
     step = fit_step(Capacity(kv_tokens=30), running + new, running, [PrefillChunk(new[0], 5)])
     assert (step.decode, step.prefill, step.evict) == (tuple(running), (), ())
+
+
+def test_nobody_is_evicted_for_one_that_finds_no_room_even_so():
+    running, (large, small) = make(2, cached=10), make(2, prompt=25)
+    ranked = [running[0], large, running[1], small]
+    chunks = [PrefillChunk(large, 25), PrefillChunk(small, 25)]
+    step = fit_step(Capacity(kv_tokens=30), ranked, [running[0]], chunks)
+    assert (step.decode, step.prefill, step.evict) == ((running[0],), (), ())

@@ -65,7 +65,7 @@ def test_a_caller_that_does_use_its_limit_is_predicted_to_once_that_is_known():
     (replace(CONTROL, ttft_ms=0), 31),       # 1500 ms for 30
     (replace(CONTROL, ttft_ms=1500), 31),    # no objective but the deadline says when to start
     (replace(CONTROL, deadline_ms=0), math.inf),
-    (SloClass('late', deadline_ms=2800), 81)])   # 14 ms a token alone, of 35 that it has
+    (SloClass('late', deadline_ms=2800), 141)])   # 14 ms a token alone, of 20 that it has
 def test_a_deadline_leaves_room_for_so_many_tokens(slo, tokens):
     record = ClassRecord(slo)
     record.set_costs(limits_of(PROFILES['slice-authors-rtx4060ti'], Capacity(), [slo]), 1)

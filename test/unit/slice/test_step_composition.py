@@ -9,7 +9,7 @@ from slice_ros.bench.config_files import config_file
 from slice_ros.bench.schedule.simulate import simulate
 from slice_ros.bench.schedule.workload import Arrival, generate
 from slice_ros.bench.schedule.workload_file import load_workload
-from slice_ros.request import Request
+from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.registry import make_policy
@@ -106,3 +106,38 @@ def test_a_first_token_that_is_late_anyway_comes_next_while_others_can_wait(arri
     assert control.ttft <= latency.prefill(64) + running.seconds + 1e-9
     assert control.report().deadline_met and not control.report().ttft_met
     assert navigation.report().tpot_met and navigation.report().deadline_met
+
+
+@pytest.mark.parametrize('two_ms, tpot_ms, decoding', [
+    (7.0, 250, ['act']),             # 3 ms lost by 100, 4 ms gained by 1
+    (4.2, 250, ['act', 'talk']),     # 0.2 ms lost
+    (7.0, 10, ['act', 'talk'])])     # its last token is due in 10 ms
+def test_a_row_that_slows_more_useful_ones_waits_if_it_can(two_ms, tpot_ms, decoding):
+    latency = LatencyModel('linear', ((1, 4.0), (2, two_ms), (16, 7 * two_ms)))
+    talk = SloClass('talk', ttft_ms=1500, tpot_ms=tpot_ms, utility=1)
+    live = [started('act', CONTROL, 25, .1), started('talk', talk, 2, .1)]
+    assert composed(latency, live)[0] == decoding
+
+
+@pytest.mark.parametrize('useful, less_useful, tokens', [
+    (CONTROL, DIALOGUE, 32),       # of 25 ms, a quarter of two TPOTs of control
+    (CONTROL, CONTROL, 128),       # of 100 ms
+    (DIALOGUE, DIALOGUE, 512)])    # of 500 ms
+def test_who_is_more_useful_waits_for_no_long_chunk(useful, less_useful, tokens):
+    latency = LatencyModel('no fixed cost', ((1, 4.0), (16, 10.0)), prefill_token_ms=.7)
+    policy = make_policy('slice')
+    done = Request('done', useful, 0.0, 10, 5)
+    policy.plan(0.0, (done,), latency)
+    done.end(State.FINISHED, .05)
+    policy.finished(done)
+    step = policy.plan(.1, (Request('long', less_useful, .1, 512, 25),), latency)
+    assert [chunk.tokens for chunk in step.prefill] == [tokens]
+
+
+@pytest.mark.parametrize('deadline_ms, first', [(1500, True), (0, False)])
+def test_an_objective_in_reach_is_pursued_though_another_one_is_missed(deadline_ms, first):
+    latency = LatencyModel('linear', ((1, 4.0), (16, 49.0)))
+    late = replace(CONTROL, deadline_ms=deadline_ms)    # 8 tokens by 450 ms: not any more
+    live = [started('late', late, 8, .1)] + [started(f'talk-{n}', DIALOGUE, 160, .9)
+                                             for n in range(100)]
+    assert (composed(latency, live, now=1.0)[0] == ['late']) == first
