@@ -6,7 +6,7 @@
 // Keys are stored with 16 tokens in a vector, values with one token after another: neither scores
 // nor outputs need sums across lanes. A key or value is read once for all queries (the heads of a
 // group, and neighbouring tokens of a prefill). The sums of a query run over its tokens in order,
-// independently of the other queries.
+// independently of the other queries. The simd header defines how many sums a tile has.
 #pragma once
 
 #include "kernels.hpp"
@@ -15,6 +15,7 @@
 namespace slice::SLICE_ISA {
 
 constexpr int kPage = SLICE_PAGE_TOKENS;
+constexpr int kQueryTile = kAttentionSums < kMaxQueries ? kAttentionSums : kMaxQueries;
 
 SLICE_INLINE Floats load_kept(const uint16_t* p) { return load_half(p); }
 SLICE_INLINE Floats load_kept(const float* p) { return load(p); }
@@ -28,23 +29,28 @@ static void score(const AttentionJob& job, int length) {
     const Number* next = (page + 1) * kPage < length
         ? base + job.pages[page + 1] * job.page_stride
         : static_cast<const Number*>(job.values) + job.pages[0] * job.page_stride;
-    Floats low[queries], high[queries];
-    for (int q = 0; q < queries; ++q) low[q] = high[q] = zeros();
-    for (int d = 0; d < job.width; ++d) {
-      prefetch(next + d * kPage);
-      const Floats low_keys = load_kept(keys + d * 16);
-      const Floats high_keys = load_kept(keys + (job.width + d) * 16);
-#pragma GCC unroll 8
+    constexpr int vectors = 2 * queries <= kAttentionSums ? 2 : 1;
+    for (int first = 0; first < 2; first += vectors) {
+      Floats sum[queries][vectors];
       for (int q = 0; q < queries; ++q) {
-        const Floats component = all(job.query[q][d]);
-        low[q] = fma(component, low_keys, low[q]);
-        high[q] = fma(component, high_keys, high[q]);
+        for (int v = 0; v < vectors; ++v) sum[q][v] = zeros();
       }
-    }
-    for (int q = 0; q < queries; ++q) {
-      float* out = job.scores + static_cast<size_t>(q) * job.score_stride + page * kPage;
-      store(out, low[q]);
-      store(out + 16, high[q]);
+      for (int d = 0; d < job.width; ++d) {
+        prefetch(next + d * kPage + first * 16);
+        Floats key[vectors];
+        for (int v = 0; v < vectors; ++v) {
+          key[v] = load_kept(keys + ((first + v) * job.width + d) * 16);
+        }
+#pragma GCC unroll 8
+        for (int q = 0; q < queries; ++q) {
+          const Floats component = all(job.query[q][d]);
+          for (int v = 0; v < vectors; ++v) sum[q][v] = fma(component, key[v], sum[q][v]);
+        }
+      }
+      for (int q = 0; q < queries; ++q) {
+        float* out = job.scores + static_cast<size_t>(q) * job.score_stride + page * kPage;
+        for (int v = 0; v < vectors; ++v) store(out + (first + v) * 16, sum[q][v]);
+      }
     }
   }
 }
@@ -121,15 +127,29 @@ static void attend_to(const AttentionJob& job) {
                              job.length[q], end);
   }
   int d = 0;
-  if constexpr (queries <= 4) {
+  if constexpr (4 * queries <= kAttentionSums) {
     for (; d + 64 <= job.width; d += 64) gather<queries, 4, Number>(job, length, d, scale);
   }
-  for (; d + 32 <= job.width; d += 32) gather<queries, 2, Number>(job, length, d, scale);
-  if (d < job.width) gather<queries, 1, Number>(job, length, d, scale);
+  if constexpr (2 * queries <= kAttentionSums) {
+    for (; d + 32 <= job.width; d += 32) gather<queries, 2, Number>(job, length, d, scale);
+  }
+  for (; d < job.width; d += 16) gather<queries, 1, Number>(job, length, d, scale);
 }
 
+// In tiles of about equal size.
 static void attend(const AttentionJob& job) {
-  (job.wide ? attend_to<kMaxQueries, float> : attend_to<kMaxQueries, uint16_t>)(job);
+  const int tiles = (job.queries + kQueryTile - 1) / kQueryTile;
+  const int most = (job.queries + tiles - 1) / tiles;
+  AttentionJob tile = job;
+  for (int first = 0; first < job.queries; first += most) {
+    tile.queries = job.queries - first < most ? job.queries - first : most;
+    for (int q = 0; q < tile.queries; ++q) {
+      tile.query[q] = job.query[first + q];
+      tile.out[q] = job.out[first + q];
+      tile.length[q] = job.length[first + q];
+    }
+    (job.wide ? attend_to<kQueryTile, float> : attend_to<kQueryTile, uint16_t>)(tile);
+  }
 }
 
 }  // namespace slice::SLICE_ISA

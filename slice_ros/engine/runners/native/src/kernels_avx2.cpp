@@ -10,6 +10,7 @@
 #include "simd_generic.hpp"
 
 #include "attention.hpp"
+#include "dots_avx2.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 

@@ -1,7 +1,7 @@
 // Copyright 2026 The slice_ros Authors
 // SPDX-License-Identifier: Apache-2.0
 // Matrix times a few rows: a tile of rows by a unit of two blocks of 16 outputs.
-// Included after a simd header, once for each instruction set (SLICE_ISA).
+// Included after a simd header and one with group_dots, once for each instruction set (SLICE_ISA).
 //
 // A weight is loaded once for all rows of a tile; from 8 rows on, arithmetic takes longer than
 // reading memory. Every output has one running sum over the inputs in order.
@@ -33,41 +33,10 @@ SLICE_QUANTIZED_TILE void quantized_tile(const MatmulJob& job, const uint8_t* co
   }
   for (int group = 0; group < groups; ++group) {
     Ints exact[rows][blocks];
-#pragma GCC unroll 8
-    for (int row = 0; row < rows; ++row) {
-      for (int b = 0; b < blocks; ++b) {
-        exact[row][b] = kind == SLICE_Q8 ? q8_start(in[row].correction) : all_ints(0);
-      }
-    }
     for (int b = 0; b < blocks; ++b) {
       prefetch(reinterpret_cast<const uint8_t*>(steps[b]) + kAhead);
     }
-    constexpr int vectors = kind == SLICE_Q8 ? kQuads : kQuads / 2;
-#pragma GCC unroll 8
-    for (int quad = 0; quad < vectors; ++quad) {
-      Codes low[blocks], high[blocks];
-      for (int b = 0; b < blocks; ++b) {
-        const Codes both = load_codes(weights[b] + quad * 64);
-        prefetch(weights[b] + quad * 64 + kAhead);
-        low[b] = kind == SLICE_Q8 ? q8_codes(both) : low_nibbles(both);
-        high[b] = high_nibbles(both);
-      }
-#pragma GCC unroll 8
-      for (int row = 0; row < rows; ++row) {
-        for (int b = 0; b < blocks; ++b) {
-          exact[row][b] = dot(exact[row][b], low[b], in[row].codes + quad * 4);
-        }
-      }
-      if constexpr (kind == SLICE_Q4) {
-#pragma GCC unroll 8
-        for (int row = 0; row < rows; ++row) {
-          for (int b = 0; b < blocks; ++b) {
-            exact[row][b] = dot(exact[row][b], high[b],
-                                in[row].codes + (quad + kQuads / 2) * 4);
-          }
-        }
-      }
-    }
+    group_dots<kind, rows, blocks>(weights, in, exact);
     for (int b = 0; b < blocks; ++b) {
       const Floats step = load_half(steps[b]);
       const Floats minimum = kind == SLICE_Q4 ? load_half(steps[b] + 16) : zeros();
@@ -82,7 +51,7 @@ SLICE_QUANTIZED_TILE void quantized_tile(const MatmulJob& job, const uint8_t* co
     }
     in += rows;
     for (int b = 0; b < blocks; ++b) {
-      weights[b] += vectors * 64;
+      weights[b] += kGroup * kBlock / (kind == SLICE_Q8 ? 1 : 2);
       steps[b] += kind == SLICE_Q4 ? 32 : 16;
     }
   }

@@ -22,6 +22,7 @@ constexpr int kBlockTile = 2;
 // take 27 registers. And rows of a panel, for which weights are converted once.
 constexpr int kFloatRowTile = 12;
 constexpr int kFloatPanel = 8 * kFloatRowTile;
+constexpr int kAttentionSums = 16;  // of an attention tile, queries by vectors
 
 #define SLICE_QUANTIZED_TILE static
 #define SLICE_INLINE static inline __attribute__((always_inline))

@@ -31,10 +31,14 @@ constexpr int kParts = 16 / kLanes;
 #else
 #define SLICE_QUANTIZED_TILE static
 #endif
-constexpr int kRowTile = 2;  // more, or two blocks at once, would not fit 16 or 32 small registers
+// Rows of a quantised tile: more, or two blocks at once, would not fit 16 or 32 small registers.
+constexpr int kRowTile = kParts == 2 ? 4 : 2;
 constexpr int kBlockTile = 1;
 constexpr int kFloatRowTile = 2;
 constexpr int kFloatPanel = 2;  // one tile: small vectors gain nothing from converted weights
+
+// Sums of an attention tile, queries by vectors: with values and weights they fit 16 registers.
+constexpr int kAttentionSums = 6;
 
 typedef float FloatPart __attribute__((vector_size(kLanes * 4)));
 typedef int32_t IntPart __attribute__((vector_size(kLanes * 4)));
@@ -107,8 +111,16 @@ SLICE_INLINE Floats keep_first(const Floats& v, int count, Floats other) {
   return load(to);
 }
 
-SLICE_INLINE Ints bits_of(const Floats& v) { Ints o; std::memcpy(&o, &v, sizeof o); return o; }
-SLICE_INLINE Floats from_bits(const Ints& v) { Floats o; std::memcpy(&o, &v, sizeof o); return o; }
+SLICE_INLINE Ints bits_of(const Floats& v) {
+  Ints out;
+  SLICE_EACH out.part[i] = (IntPart)v.part[i];
+  return out;
+}
+SLICE_INLINE Floats from_bits(const Ints& v) {
+  Floats out;
+  SLICE_EACH out.part[i] = (FloatPart)v.part[i];
+  return out;
+}
 SLICE_INLINE Floats absolute(const Floats& v) {
   Ints bits = bits_of(v);
   SLICE_EACH bits.part[i] &= 0x7fffffff;
@@ -129,11 +141,19 @@ SLICE_INLINE int32_t sum_of_ints(const Ints& v) {
   return sum;
 }
 SLICE_INLINE void store_bytes(int8_t* p, const Ints& v) {
+#if defined(__AVX2__)
+  const __m256i mixed = _mm256_packs_epi32((__m256i)v.part[0], (__m256i)v.part[1]);
+  const __m256i words = _mm256_permute4x64_epi64(mixed, _MM_SHUFFLE(3, 1, 2, 0));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi16(_mm256_castsi256_si128(words),
+                                   _mm256_extracti128_si256(words, 1)));
+#else
   int32_t lane[16];
   std::memcpy(lane, &v, sizeof lane);
   for (int i = 0; i < 16; ++i) {
     p[i] = static_cast<int8_t>(lane[i] < -128 ? -128 : lane[i] > 127 ? 127 : lane[i]);
   }
+#endif
 }
 
 SLICE_INLINE Floats load_half(const uint16_t* p) {
@@ -150,9 +170,14 @@ SLICE_INLINE Floats load_half(const uint16_t* p) {
   return out;
 }
 SLICE_INLINE void store_half(uint16_t* p, const Floats& v) {
+#if defined(__F16C__)
+  SLICE_EACH _mm_storeu_si128(reinterpret_cast<__m128i*>(p) + i,
+                              _mm256_cvtps_ph(v.part[i], _MM_FROUND_TO_NEAREST_INT));
+#else
   float lane[16];
   store(lane, v);
   for (int i = 0; i < 16; ++i) p[i] = float_to_half(lane[i]);
+#endif
 }
 SLICE_INLINE Floats load_bfloat(const uint16_t* p) {
   float lane[16];
@@ -160,7 +185,11 @@ SLICE_INLINE Floats load_bfloat(const uint16_t* p) {
   return load(lane);
 }
 
-SLICE_INLINE Codes load_codes(const uint8_t* p) { Codes v; std::memcpy(&v, p, sizeof v); return v; }
+SLICE_INLINE Codes load_codes(const uint8_t* p) {
+  Codes v;
+  SLICE_EACH std::memcpy(&v.part[i], p + i * sizeof v.part[i], sizeof v.part[i]);
+  return v;
+}
 SLICE_INLINE Codes low_nibbles(Codes v) { SLICE_EACH v.part[i] &= 0x0f0f0f0f; return v; }
 SLICE_INLINE Codes high_nibbles(Codes v) {
   SLICE_EACH v.part[i] = (v.part[i] >> 4) & 0x0f0f0f0f;
@@ -179,17 +208,12 @@ SLICE_INLINE Codes q8_codes(const Codes& v) { return v; }
 SLICE_INLINE Ints q8_start(int32_t correction) { return all_ints(correction); }
 #endif
 SLICE_INLINE Ints dot(Ints sum, const Codes& codes, const int8_t* four) {
-#if defined(__AVX2__)
-  // Even and odd bytes as 16 bit numbers, so that no product saturates.
-  const __m256i even = _mm256_set1_epi32((four[0] & 0xffff) | four[2] * 65536);
-  const __m256i odd = _mm256_set1_epi32((four[1] & 0xffff) | four[3] * 65536);
-  SLICE_EACH {
-    const __m256i bytes = (__m256i)codes.part[i];
-    const __m256i low = _mm256_and_si256(bytes, _mm256_set1_epi16(255));
-    const __m256i high = _mm256_srli_epi16(bytes, 8);
-    sum.part[i] += (IntPart)_mm256_add_epi32(_mm256_madd_epi16(low, even),
-                                             _mm256_madd_epi16(high, odd));
-  }
+#if defined(SLICE_VNNI)
+  int32_t packed;
+  std::memcpy(&packed, four, sizeof packed);
+  const __m256i activations = _mm256_set1_epi32(packed);
+  SLICE_EACH sum.part[i] =
+      (IntPart)SLICE_VNNI((__m256i)sum.part[i], (__m256i)codes.part[i], activations);
 #elif defined(__ARM_FEATURE_DOTPROD)
   int32_t packed;
   std::memcpy(&packed, four, sizeof packed);
