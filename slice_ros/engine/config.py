@@ -11,6 +11,7 @@ Progress = Callable[[str, float], None]
 
 WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
+ISAS = ('auto', 'portable', 'avx2', 'avxvnni', 'avx512', 'dotprod')
 FORMATS = ('text', 'choice', 'json_schema', 'regex')
 MAX_STOPS = 16           # stop texts of a request
 MAX_STOP_BYTES = 256     # the longest of them
@@ -30,10 +31,11 @@ class EngineConfig:
     slots: int = 32          # requests with a KV cache at once
     max_batch: int = 16      # requests in one decode step
     threads: int = 0         # 0 = torch's default
+    isa: str = 'auto'        # instruction set of the native kernels; auto = the best there is
     memory_fraction: float = 0.5  # of the memory that the weights leave free, for the KV cache
 
     def __post_init__(self) -> None:
-        for name, choices in (('weights', WEIGHTS), ('device', DEVICES)):
+        for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f'{name} must be one of {", ".join(choices)}, '
                                  f'not {getattr(self, name)!r:.80}')

@@ -29,7 +29,7 @@ from slice_ros.bench.engine.peer_process import Peer
 from slice_ros.bench.engine.peers import make_peers, PEERS
 from slice_ros.bench.engine.shapes import RandomTensors, SHAPES, write
 from slice_ros.engine import Engine, EngineConfig, load_engine
-from slice_ros.engine.config import DEVICES, WEIGHTS
+from slice_ros.engine.config import DEVICES, ISAS, WEIGHTS
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.errors import ModelError
 import torch
@@ -46,6 +46,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--weights', default='auto', choices=WEIGHTS)
     parser.add_argument('--device', default='auto', choices=DEVICES)
     parser.add_argument('--threads', type=int, default=0, help="0 = torch's default")
+    parser.add_argument('--isa', default='auto', choices=ISAS, help='instruction set of the '
+                        'native kernels; auto = the best of this processor')
     parser.add_argument('--batches', type=_numbers, default='1,2,4,8,16',
                         help='requests in a decode step, for example 1,4,16')
     parser.add_argument('--contexts', type=_numbers, default='64,512',
@@ -96,7 +98,7 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
     if args.shape:
         model = str(write(args.shape, Path(stack.enter_context(TemporaryDirectory()))))
         tensors = RandomTensors
-    config = EngineConfig(model, args.device, args.weights, threads=args.threads,
+    config = EngineConfig(model, args.device, args.weights, threads=args.threads, isa=args.isa,
                           slots=max(batch + 1, 2 * SHARE_BATCH), max_batch=batch,
                           max_context=tokens)
     memory = Memory()

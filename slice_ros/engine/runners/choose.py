@@ -114,7 +114,8 @@ def _native(spec: RunnerSpec, library: Library, progress: Callable[[float], None
     pages = _pages(spec, _kv_dtype(spec.weights))
     try:
         return native_runner.NativeRunner(spec.model, spec.tensors, spec.weights, library,
-                                          spec.table, pages, spec.max_context, progress)
+                                          spec.table, pages, spec.max_context, progress,
+                                          spec.config.isa)
     except ValueError as error:
         raise ModelError(f'{spec.path}: {error}') from error
 

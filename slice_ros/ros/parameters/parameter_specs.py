@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from slice_ros.engine.config import WEIGHTS
+from slice_ros.engine.config import ISAS, WEIGHTS
 from slice_ros.scheduling.registry import POLICIES, policy_names
 from slice_ros.serving import DEFAULT_POLICY
 from slice_ros.serving.rate_control import MODES
@@ -47,6 +47,8 @@ SPECS = (
     Spec('engine.memory_fraction', 0.5, 'Share of the free memory at the start that '
          'the KV caches may use.', 0.01, 0.95),
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
+    Spec('engine.isa', 'auto', 'Instruction set of the native kernels; auto = the best of this '
+         'processor.', choices=ISAS),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.', choices=policy_names()),
     Spec('scheduler.admission', 'accept', 'What happens to a request whose objectives cannot be '
          'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '

@@ -72,7 +72,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
                              f'rate_control.period_s ({rate.period_s:g}), not {rate.stall_s:g}')
     engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
         'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
-        'threads')})
+        'threads', 'isa')})
     server = ServerConfig(
         policy=values['scheduler.policy'], policy_options=options,
         admission=values['scheduler.admission'],

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models that cannot be loaded end in a sentence with what was looked for."""
 
+from dataclasses import replace
 import json
 import os
+import platform
 import shutil
 
 import gguf
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints import model_path, tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.config import ISAS
 from slice_ros.engine.kv import memory
 from slice_ros.engine.runners import choose
 from slice_ros.engine.runners.native import library
@@ -200,6 +203,19 @@ def test_what_takes_every_core_says_so(threads, tmp_path, monkeypatch):
     tiny.save(tmp_path, tiny.llama())
     engine = load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1, threads=threads))
     assert engine.info.fills_cores is (threads >= os.cpu_count())
+
+
+def test_the_instruction_set_is_the_one_asked_for(tmp_path):
+    tiny.save(tmp_path, tiny.llama())
+    config = EngineConfig(str(tmp_path), device='cpu', max_context=64, slots=1, isa='portable')
+    assert load_engine(config).info.kernels in ('native portable', 'native NEON')
+    foreign = 'avx2' if platform.machine() in ('aarch64', 'arm64') else 'dotprod'
+    with pytest.raises(ModelError, match=f"isa {foreign} .* use 'auto'"):
+        load_engine(replace(config, isa=foreign))
+
+
+def test_every_instruction_set_has_a_name():
+    assert set(ISAS) == set(library.ISAS)
 
 
 def test_a_model_without_a_chat_template_says_so_once_and_continues_prompts(copy, caplog):

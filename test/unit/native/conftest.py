@@ -30,7 +30,7 @@ def library(tmp_path_factory):
 
 ISAS = {'portable': native.PORTABLE}
 if platform.machine() in ('x86_64', 'AMD64'):
-    ISAS |= {'avx2': native.AVX2, 'avx512': native.AVX512}
+    ISAS |= {'avx2': native.AVX2, 'avxvnni': native.AVXVNNI, 'avx512': native.AVX512}
 elif platform.machine() in ('aarch64', 'arm64'):
     ISAS |= {'dotprod': native.DOTPROD}
 

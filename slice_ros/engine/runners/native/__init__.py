@@ -7,9 +7,9 @@ whole steps of a model of the Llama family on it. Only `native_runner`, which ke
 protocol, imports torch. The C interface is versioned: change it together with `library.py`.
 """
 
-from slice_ros.engine.runners.native.library import Library, load_library
+from slice_ros.engine.runners.native.library import ISAS, Library, load_library
 from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
 from slice_ros.engine.runners.native.packing import KINDS, pack, Packed
 
-__all__ = ['KINDS', 'KvPages', 'LayerWeights', 'Library', 'ModelShape', 'NativeModel',
+__all__ = ['ISAS', 'KINDS', 'KvPages', 'LayerWeights', 'Library', 'ModelShape', 'NativeModel',
            'Packed', 'load_library', 'pack']

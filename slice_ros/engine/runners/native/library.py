@@ -11,7 +11,9 @@ import sys
 
 ABI_VERSION = 1          # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
-BEST, PORTABLE, AVX2, AVX512, DOTPROD = -1, 0, 1, 2, 3
+BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI = -1, 0, 1, 2, 3, 4
+ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
+        'avxvnni': AVXVNNI}
 
 ERRORS = {
     -1: 'an argument is missing or out of range',
@@ -102,10 +104,9 @@ class Library:
         except AttributeError as error:
             raise ValueError(f'it lacks a function ({error})') from error
 
-    @property
-    def isa(self) -> str:
-        """Return the name of the instruction set that is used on this machine."""
-        return self.slice_isa_name(self.slice_isa(BEST)).decode()
+    def isa_name(self, isa: int = BEST) -> str:
+        """Return the name of an instruction set, of the best one of this machine for `BEST`."""
+        return self.slice_isa_name(self.slice_isa(isa)).decode()
 
     def has(self, isa: int) -> bool:
         """Return whether this machine and this build have an instruction set."""
@@ -128,7 +129,7 @@ def load_library(path: Path | None = None) -> tuple[Library | None, str]:
         except (OSError, ValueError) as error:
             problem = f'{candidate} cannot be used: {error}'
             continue
-        return library, f'native kernels: {library.isa}, from {candidate}'
+        return library, f'native kernels: up to {library.isa_name()}, from {candidate}'
     return None, f'no native kernels, the torch path runs: {problem}'
 
 

@@ -12,7 +12,7 @@ from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.llama import head_dim, rope_tables
-from slice_ros.engine.runners.native import Library, ModelShape
+from slice_ros.engine.runners.native import ISAS, Library, ModelShape
 from slice_ros.engine.runners.native.build import build_model
 from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
 import torch
@@ -54,13 +54,17 @@ class StoredWeights:
 class NativeRunner:
     """A `Runner` that computes all segments, decodes and prefill chunks alike, in one C call.
 
-    `progress` is called with the share of the weights that is packed, from 0 to 1. Raises
-    ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
+    `progress` is called with the share of the weights that is packed, from 0 to 1; `isa` is one
+    of `ISAS`. Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit,
+    or an instruction set that is not there.
     """
 
     def __init__(self, config: PreTrainedConfig, tensors: Tensors, weights: str,
                  library: Library, table: np.ndarray, pages: int, max_context: int,
-                 progress: Callable[[float], None]) -> None:
+                 progress: Callable[[float], None], isa: str = 'auto') -> None:
+        if not library.has(ISAS[isa]):
+            raise ValueError(f'isa {isa} is not in this processor or build, which has up to '
+                             f"{library.isa_name()}: use 'auto'")
         dim = head_dim(config)
         shape = ModelShape(
             hidden=config.hidden_size, heads=config.num_attention_heads,
@@ -72,10 +76,11 @@ class NativeRunner:
         self._model = build_model(
             library, shape, self._layers,
             StoredWeights(tensors, config.tie_word_embeddings), weights, cos, sin, table=table,
-            pages=pages, threads=torch.get_num_threads(), progress=progress)
+            pages=pages, threads=torch.get_num_threads(), isa=ISAS[isa],
+            progress=progress)
         self._pages = self._model.cache
         self.info = RunnerInfo(
-            path='flat batch', kernels=f'native {library.isa}', pages=pages,
+            path='flat batch', kernels=f'native {library.isa_name(ISAS[isa])}', pages=pages,
             weight_bytes=self._model.weight_bytes, streamed_bytes=self._model.streamed_bytes,
             kv_bytes=self._pages.nbytes, shares_prefixes=True, asynchronous=False)
 

@@ -4,6 +4,10 @@
 
 #include "kernels.hpp"
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -11,6 +15,17 @@
 
 namespace slice {
 namespace {
+
+// From the best one.
+constexpr int kIsas[] = {SLICE_AVX512, SLICE_AVXVNNI, SLICE_AVX2, SLICE_DOTPROD, SLICE_GENERIC};
+
+#if defined(__x86_64__) || defined(__i386__)
+// Intel from the 12th generation on, AMD from Zen 5 on; older compilers do not know its name.
+bool has_avxvnni() {
+  unsigned eax = 0, ebx, ecx, edx;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 4) != 0;
+}
+#endif
 
 bool machine_has(int isa) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -21,6 +36,8 @@ bool machine_has(int isa) {
       return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vnni");
+    case SLICE_AVXVNNI:
+      return avx2 && has_avxvnni();
     case SLICE_AVX2:
       return avx2;  // every processor with AVX2 converts 16 bit floats too
     default:
@@ -38,6 +55,8 @@ const Kernels* built(int isa) {
   switch (isa) {
     case SLICE_AVX512:
       return avx512_kernels();
+    case SLICE_AVXVNNI:
+      return avxvnni_kernels();
     case SLICE_AVX2:
       return avx2_kernels();
     case SLICE_DOTPROD:
@@ -53,10 +72,10 @@ const Kernels* built(int isa) {
 
 const Kernels* kernels_for(int isa) {
   if (isa != SLICE_BEST) return machine_has(isa) ? built(isa) : nullptr;
-  for (int best = SLICE_DOTPROD; best > SLICE_GENERIC; --best) {
+  for (const int best : kIsas) {
     if (machine_has(best) && built(best)) return built(best);
   }
-  return generic_kernels();
+  return nullptr;  // not reached: the portable kernels are always there
 }
 
 }  // namespace slice
@@ -64,16 +83,18 @@ const Kernels* kernels_for(int isa) {
 int32_t slice_isa(int32_t wanted) {
   const slice::Kernels* kernels = slice::kernels_for(wanted);
   if (!kernels) return -1;
-  for (int isa = SLICE_DOTPROD; isa > SLICE_GENERIC; --isa) {
+  for (const int isa : slice::kIsas) {
     if (kernels == slice::built(isa)) return isa;
   }
-  return SLICE_GENERIC;
+  return -1;
 }
 
 const char* slice_isa_name(int32_t isa) {
   switch (isa) {
     case SLICE_AVX512:
       return "AVX-512 VNNI";
+    case SLICE_AVXVNNI:
+      return "AVX-VNNI";
     case SLICE_AVX2:
       return "AVX2";
     case SLICE_DOTPROD:

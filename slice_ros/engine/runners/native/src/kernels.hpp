@@ -76,6 +76,7 @@ struct Kernels {
 // Null if the library was built for another kind of processor.
 const Kernels* generic_kernels();
 const Kernels* avx2_kernels();
+const Kernels* avxvnni_kernels();
 const Kernels* avx512_kernels();
 const Kernels* dotprod_kernels();
 

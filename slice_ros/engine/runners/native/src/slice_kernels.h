@@ -25,6 +25,7 @@ enum SliceIsa {
   SLICE_AVX2 = 1,
   SLICE_AVX512 = 2,
   SLICE_DOTPROD = 3,
+  SLICE_AVXVNNI = 4,
 };
 
 // Results of a call: 0, or an error; after an error nothing was computed.
