@@ -58,8 +58,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--rounds', type=int, default=9, help='times that every case is measured')
     parser.add_argument('--peer', choices=PEERS, help='measure it in the same rounds')
     parser.add_argument('--peer-model', action='append', default=[], metavar='GGUF',
-                        help='what llama.cpp runs; if not given, the model itself and the same '
-                        'weights in Q8_0; may be repeated, the quickest counts in each case')
+                        help='what llama.cpp or cyllama runs; if not given, the model itself, and '
+                        'in llama.cpp the same weights in Q8_0; may be repeated, the quickest '
+                        'counts in each case')
     parser.add_argument('--plot', type=Path, help='file to draw the figures to')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
 
@@ -71,8 +72,8 @@ def run(args: Namespace) -> int:
     """
     if args.rounds < 1:
         raise ValueError(f'--rounds must be at least 1, not {args.rounds}')
-    if args.shape and (args.model or args.peer == 'llama.cpp'):
-        raise ValueError('--shape goes with neither --model nor --peer llama.cpp: it is no file')
+    if args.shape and (args.model or args.peer in ('llama.cpp', 'cyllama')):
+        raise ValueError('--shape goes with neither --model nor a peer that runs a file')
     console = Console()
     with Progress(console=console, transient=True) as bar, ExitStack() as stack:
         task = bar.add_task('', total=1.0)

@@ -5,18 +5,19 @@
 from collections.abc import Iterator, Sequence
 
 from slice_ros.bench.engine.accuracy import CHUNK, LENGTH
+from slice_ros.bench.engine.cyllama_peer import Cyllama
 from slice_ros.bench.engine.llama_cpp import LlamaCpp
 from slice_ros.bench.engine.peer_process import Peer
 from slice_ros.bench.engine.transformers_peer import Transformers, TYPES
 from slice_ros.engine import EngineInfo
 from slice_ros.engine.checkpoints.model_path import find_model
 
-PEERS = ('llama.cpp', 'transformers')
+PEERS = ('llama.cpp', 'cyllama', 'transformers')
 
 
 def make_peers(name: str | None, files: Sequence[str], model: str, random: bool, info: EngineInfo,
                slots: int, longest: int, threads: int) -> Iterator[Peer]:
-    """Start the peers of `name`, one of `PEERS`, on `model`, or llama.cpp on `files`.
+    """Start the peers of `name`, one of `PEERS`, on `model`, or llama.cpp and cyllama on `files`.
 
     Steps have at most `slots` requests and `longest` tokens. A `random` model was made by
     `shapes.write`. Raises ``ValueError`` for a model that the peer cannot run.
@@ -27,6 +28,10 @@ def make_peers(name: str | None, files: Sequence[str], model: str, random: bool,
         for path, requantise in [(file, False) for file in files] or [(path, False), (path, True)]:
             yield Peer(name, LlamaCpp, path, threads, slots, max(rows, 2 * LENGTH) + 2, rows,
                        requantise)
+    elif name == 'cyllama':
+        rows = max(longest, CHUNK)
+        for path in files or [str(find_model(model))]:
+            yield Peer(name, Cyllama, path, threads, slots, max(rows, 2 * LENGTH) + 2, rows)
     elif name == 'transformers':
         device = info.device.split(':')[0]
         # Which of them is quicker depends on the CPU.

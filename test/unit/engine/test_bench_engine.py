@@ -66,12 +66,15 @@ def test_a_context_beyond_the_model_is_refused(tiny_directory):
         bench.run(args('--model', str(tiny_directory), '--contexts', '300', '--rounds', '1'))
 
 
-def test_a_peer_that_is_not_installed_is_named(tiny_directory, tmp_path, monkeypatch):
-    (tmp_path / 'llama_cpp.py').write_text("raise ImportError('there is none')")
+@pytest.mark.parametrize('peer, module, package', [
+    ('llama.cpp', 'llama_cpp', 'llama-cpp-python'), ('cyllama', 'cyllama', 'package cyllama')])
+def test_a_peer_that_is_not_installed_is_named(peer, module, package, tiny_directory, tmp_path,
+                                               monkeypatch):
+    (tmp_path / f'{module}.py').write_text("raise ImportError('there is none')")
     monkeypatch.syspath_prepend(tmp_path)  # a process of its own has it from here
-    with pytest.raises(ValueError, match='llama-cpp-python'):
+    with pytest.raises(ValueError, match=package):
         bench.run(args('--model', str(tiny_directory), '--batches', '1', '--contexts', '8',
-                       '--prefill', '16', '--rounds', '1', '--peer', 'llama.cpp',
+                       '--prefill', '16', '--rounds', '1', '--peer', peer,
                        '--peer-model', 'any.gguf'))
 
 
