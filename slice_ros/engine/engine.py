@@ -43,6 +43,7 @@ class Engine:
         self.encode = encoder.encode
         self.encode_chat = encoder.encode_chat
         self.extend_chat = encoder.extend_chat
+        self.special_texts = encoder.special_texts   # those of special tokens
         self.pinned, self.unpin = slots.pinned, slots.unpin
         self._check_tokens = encoder.check_tokens
         self._runner = runner

@@ -67,6 +67,7 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
           progress: Progress, make_tensors: MakeTensors | None) -> Engine:
     """Load a Hugging Face directory; `name` is that of the GGUF file it was converted from."""
     progress('reading the config', 0.0)
+    memory.collect_garbage()  # an earlier engine
     model = hf_directory.read_config(path, complete=bool(name))
     progress('reading the tokenizer', 0.0)
     tokenizer = hf_directory.read_tokenizer(path, model)

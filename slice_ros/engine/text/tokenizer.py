@@ -54,6 +54,7 @@ class PromptEncoder:
             self._backend.no_truncation()
             self._backend.encode_special_tokens = False
         self._special = SpecialTokens(self.vocabulary, self._backend)
+        self.special_texts = tuple(self._special.texts)
         source = _template_of(tokenizer)
         self.template = source if source is None else ChatTemplate(
             source, tokenizer.special_tokens_map, self._max_bytes)

@@ -103,19 +103,25 @@ def startable(waiting: Iterable[Demand], candidates: Sequence[Candidate], at: Mo
     Both are in order of utility density. With each come the least slack and the least gap of
     those before it. Its time per token counts from its first token, so that it waits before that
     one if at all: until it would decode at its pace, or its first token is due soon and its
-    equals leave it the time to keep up.
+    equals leave it the time to keep up. Until then it yields to those that would wait for it.
     """
     limits, before = at.limits, 0
     slack = gap = pace = math.inf
+    others = rest = 0.0
     for demand in waiting:
         while before < len(candidates) and candidates[before].demand.density >= demand.density:
             last = candidates[before]
             slack, gap, pace = min(slack, last.slack), min(gap, last.gap), min(pace, last.pace)
+            others += last.demand.request.slo.utility
+            rest = max(rest, last.demand.fastest)
             before += 1
         left = 0.0 if demand.generated else demand.first_due - at.now - demand.prefill
         if left < 0:
             continue  # its first token would come too late
         urgent = left < URGENT_STEPS * limits.step
+        chunk = min(demand.prefill, limits.chunk)
+        if not urgent and yields(demand.request.slo.utility, rest, others, chunk):
+            continue  # those before it have ended by then
         fits = (before < len(limits.times)
                 and limits.times[before] <= longest_step(pace, limits))
         if (fits and (urgent or before < limits.efficient_batch)

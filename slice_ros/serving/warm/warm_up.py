@@ -9,6 +9,7 @@ import logging
 import threading
 
 from slice_ros.engine import Engine, ResponseFormat, Sampling
+from slice_ros.engine.kv.memory import spare_heap
 from slice_ros.engine.pinned_prefixes import PinnedPrefixes
 from slice_ros.errors import RequestError
 from slice_ros.scheduling.latency import LatencyModel
@@ -55,6 +56,7 @@ def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
         server.stop()
     while not stopping() and pinned.compute(config.prefill_chunk):
         pass   # those that the requests had no room for
+    spare_heap()
     return pinned
 
 
@@ -90,10 +92,11 @@ def _requests(server: Server, config: ServerConfig, preambles: Mapping[str, Mess
 
 
 def _prompt(engine: Engine, preamble: Messages) -> list[int]:
+    text = HELLO + ''.join(engine.special_texts[:1])   # such texts are encoded another way
     try:
-        return engine.encode_chat([*preamble, ('user', HELLO)])
+        return engine.encode_chat([*preamble, ('user', text)])
     except RequestError:   # the preamble is refused, or the model has no chat template
         try:
-            return engine.encode_chat([('user', HELLO)])
+            return engine.encode_chat([('user', text)])
         except RequestError:
             return engine.encode(HELLO)

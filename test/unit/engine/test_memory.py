@@ -4,6 +4,7 @@
 
 from contextlib import contextmanager
 import tracemalloc
+import weakref
 
 import gguf
 import gguf_files
@@ -13,6 +14,7 @@ from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints import gguf_file, tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.kv.kv_cache import KvCache
+from slice_ros.engine.kv.memory import spare_heap
 from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.profile import Probe
 from slice_ros.engine.runners.native import build, load_library, ModelShape, packing
@@ -121,3 +123,15 @@ def test_keys_and_values_without_the_kernels_go_back_with_the_last_page():
     cache.table[1] = -1
     cache.forget()
     assert not cache.data[:, :, 5].any()
+
+
+def test_an_earlier_engine_is_collected_before_the_next_is_loaded(tiny_directory):
+    class Engine:
+        pass
+    engine = Engine()
+    engine.itself = engine
+    ended = weakref.ref(engine)
+    spare_heap()
+    del engine
+    load_engine(EngineConfig(str(tiny_directory), max_context=64, slots=1))
+    assert ended() is None

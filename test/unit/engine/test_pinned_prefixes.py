@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Preambles: in the KV cache beforehand, kept longest, and never in the way of a request."""
 
+import gc
 import logging
 import time
 
@@ -144,6 +145,17 @@ def test_a_warm_server_has_no_figures_and_reuses_the_preamble(served):
     tokens = served.engine.encode_chat([*PREAMBLES['control'], ('user', 'Wall!')])
     assert ask(served, tokens).reused == len(prefix) == len(
         [1 for a, b in zip(tokens, prefix) if a == b])
+
+
+def test_the_first_text_with_a_special_token_costs_no_more_than_the_next(served):
+    """The copy of the tokenizer that reads them is there: making it stops everyone."""
+    special = served.engine._encoder._special
+    assert special.texts
+    assert {'_plain', '_scanner'} <= set(vars(special))
+
+
+def test_garbage_is_not_sought_among_what_is_loaded_when_it_serves(served):
+    assert gc.get_freeze_count() > 10 * len(gc.get_objects())
 
 
 def test_the_latency_model_learns_nothing_from_it(engine):

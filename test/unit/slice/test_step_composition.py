@@ -45,9 +45,9 @@ def test_a_long_prompt_rides_along_as_far_as_the_pace_of_the_others_allows():
     # It has 50 ms for each token: with 512 tokens the step takes 71 ms, with 256 it takes 46, of
     # which some reserve is kept, with 128 it takes 33. An answer of 10 tokens, 65 % of the
     # expected 16, has 9 * (50 - 20) = 270 ms to spare: alone, the largest chunk goes first.
-    live = [started('act', CONTROL, 25, .1), Request('talk', DIALOGUE, 0.0, 1000, 160)]
-    assert composed(SHARED, live) == (['act'], [('talk', 128)])
-    assert composed(APART, live) == ([], [('talk', 512)])
+    live = [started('act', CONTROL, 25, .1), Request('go', NAVIGATION, 0.0, 1000, 60)]
+    assert composed(SHARED, live) == (['act'], [('go', 128)])
+    assert composed(APART, live) == ([], [('go', 512)])
 
 
 def test_short_prompts_ride_along_together_the_most_urgent_first():
@@ -141,3 +141,16 @@ def test_an_objective_in_reach_is_pursued_though_another_one_is_missed(deadline_
     live = [started('late', late, 8, .1)] + [started(f'talk-{n}', DIALOGUE, 160, .9)
                                              for n in range(100)]
     assert (composed(latency, live, now=1.0)[0] == ['late']) == first
+
+
+@pytest.mark.parametrize('left, first', [
+    (3, []),          # 60 ms lost by 1, 35 ms, a chunk, by 100
+    (24, ['talk'])])  # 480 ms lost
+def test_a_prefill_that_can_wait_lets_more_useful_answers_end(left, first):
+    latency = LatencyModel('linear', ((1, 20.0), (16, 50.0)), prefill_token_ms=.7)
+    act = Request('act', CONTROL, 0.0, 40, 25)
+    policy = make_policy('slice')
+    policy.reveal(act, 1 + left)
+    act.advance(40, .1)
+    step = policy.plan(.1, (act, Request('talk', DIALOGUE, .09, 400, 160)), latency)
+    assert [c.request.id for c in step.prefill] == first
