@@ -17,7 +17,8 @@ FIXED_SHARE = 4      # times its fixed cost that the tokens of a chunk take, at 
 UNSET = 1.0          # seconds, where no objective sets a time
 URGENT_STEPS = 2     # longest steps before its due time at which a first token is urgent
 MAX_GAP = 2.0        # TPOTs that a request may wait for its next token at a stretch
-PACE_SHARE = 0.7     # share of the time per token that a step may take
+PACE_SHARE = 0.7     # share of the time per token that a step may take,
+BRISK_SHARE = 0.4    # and while all requests can be served, with time to spare
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,9 @@ class Candidate:
     gap: float
 
 
-def longest_step(pace: float, limits: Limits) -> float:
+def longest_step(pace: float, limits: Limits, share: float = PACE_SHARE) -> float:
     """Return how long a step may take, in seconds, where the least `pace` is given."""
-    return max(limits.short, PACE_SHARE * pace)
+    return max(limits.short, share * pace)
 
 
 def candidate_of(demand: Demand, rank: int, at: Moment) -> Candidate:
@@ -69,8 +69,8 @@ def yields(utility: float, wait: float, others: float, slower: float) -> bool:
     return YIELD_RATIO * utility * wait < others * slower
 
 
-def batch_of(candidates: Sequence[Candidate], limits: Limits) -> list[Candidate]:
-    """Return the batch of the next step: `candidates` in order, within the paces of all.
+def batch_of(candidates: Sequence[Candidate], limits: Limits, share: float) -> list[Candidate]:
+    """Return the batch of the next step: `candidates` in order, within a `share` of all paces.
 
     The last ones are left out if they can wait and either make the others too slow, or the step
     is more efficient without them.
@@ -79,7 +79,7 @@ def batch_of(candidates: Sequence[Candidate], limits: Limits) -> list[Candidate]
     times, pace, others = limits.times, math.inf, 0.0
     for candidate in candidates:
         size, utility = len(batch), candidate.demand.request.slo.utility
-        if times[size] > longest_step(pace, limits):
+        if times[size] > longest_step(pace, limits, share):
             break
         if (size and candidate.slack > URGENT_STEPS * times[size - 1]
                 and yields(utility, times[size - 1], others, times[size] - times[size - 1])):

@@ -24,7 +24,7 @@ from slice_ros.scheduling.prediction import Prediction
 from slice_ros.scheduling.slice.best_effort import best_effort_step, outranking_step, pursued
 from slice_ros.scheduling.slice.classes import Classes
 from slice_ros.scheduling.slice.demand import Demand, measure
-from slice_ros.scheduling.slice.limits import Moment
+from slice_ros.scheduling.slice.limits import BRISK_SHARE, Moment, PACE_SHARE, URGENT_STEPS
 from slice_ros.scheduling.slice.rate_allocation import (
     batch_of, Candidate, candidate_of, packed, prefill_of, startable)
 from slice_ros.scheduling.slice.selection import select
@@ -60,6 +60,7 @@ class Slice(Policy):
         self._outranking: list[Demand] = []    # of these, late ones more useful than all selected
         self._fed: list[Demand] = []           # prefilled in the last step
         self._spare = 0.0                      # seconds that the selected ones can do without
+        self._at_ease = False                  # all can be served, with time to spare
         self._starvation = Starvation()
         self._ranked: list[Request] = []
         self._selected_at = -math.inf
@@ -157,6 +158,8 @@ class Slice(Policy):
             late = demand.missed or now + demand.fastest > demand.finish_due
             (hopeless if late else viable).append(demand)
         self._spare = select(now, viable)
+        self._at_ease = (self._spare >= URGENT_STEPS * self._classes.limits.step
+                         and all([d.selected for d in viable]))
         for demand in viable:
             if demand.finish_due == demand.expires == math.inf:
                 demand.selected = False  # nothing can make it late: best effort will do
@@ -209,7 +212,7 @@ class Slice(Policy):
                 return step
         waiting = [d for d in self._selected if not d.request.decoding]
         chunk = prefill_of(waiting, candidates, at)
-        batch = batch_of(candidates, at.limits)
+        batch = batch_of(candidates, at.limits, BRISK_SHARE if self._at_ease else PACE_SHARE)
         decode = [c.demand.request for c in batch]
         if batch and at.limits.saved:
             chunks = packed(batch, chunk, self._wanted(chunk, waiting, candidates, at), at)
