@@ -48,8 +48,8 @@ class Grammars:
             self._why_not = 'it has no token that ends an answer'
         elif backend is not None:
             try:
-                self._tokenizer = LLTokenizer(backend.to_str(), n_vocab=vocab_size,
-                                              eos_token=stops)
+                self._tokenizer = LLTokenizer(_within(backend, vocab_size),
+                                              n_vocab=vocab_size, eos_token=stops)
             except ValueError as error:
                 logger.warning('this model cannot keep to a response format: %s', error)
         self._not_stops = np.full(-(-vocab_size // 32) * 32, 1, np.uint8)
@@ -176,6 +176,16 @@ class Constraint:
 
     def _fail(self, reason: str) -> None:
         self.error = self.error or _reason(reason)
+
+
+def _within(backend, vocab_size: int) -> str:
+    """Return a tokenizer as text, without added tokens for which the model has no logits."""
+    text = backend.to_str()
+    if max(backend.get_added_tokens_decoder(), default=-1) < vocab_size:
+        return text
+    made = json.loads(text)
+    made['added_tokens'] = [t for t in made['added_tokens'] if t['id'] < vocab_size]
+    return json.dumps(made)
 
 
 def _encoded(choices: tuple[str, ...]) -> tuple[bytes, ...]:

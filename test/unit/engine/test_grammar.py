@@ -7,8 +7,10 @@ import re
 import time
 
 from formats import answer, choice, GREEDY, regex, schema
+import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, ResponseFormat, Sampling
+from slice_ros.engine.text.grammar import Grammars
 from slice_ros.errors import ErrorCode, RequestError
 import tiny
 
@@ -247,3 +249,12 @@ def test_a_model_without_an_end_token_says_so(byte_engine, monkeypatch):
     assert grammars.compile(ResponseFormat()) is None
     with pytest.raises(RequestError, match='ends an answer'):
         grammars.compile(choice('a'))
+
+
+def test_added_tokens_that_the_model_has_no_logits_for_do_not_matter():
+    made = tiny.tokenizer()
+    made.add_tokens(['<pad>', 'beyond'])
+    grammars = Grammars(made, 259, frozenset([258]))
+    constraint = grammars.compile(choice('go', 'stop'))
+    assert sorted(np.flatnonzero(~constraint.forbidden.numpy())) == sorted(
+        made.convert_tokens_to_ids(['g', 's']))
