@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
+from slice_ros.engine.checkpoints.gguf_tokenizer import ARRAYS, build_tokenizer
 from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS
 from slice_ros.engine.checkpoints.tensor_files import Outgoing
 from slice_ros.errors import ModelError, one_line
@@ -135,11 +136,9 @@ class GgufFile:
 
     def tokenizer(self):
         """Return the transformers tokenizer that the file describes."""
-        from transformers import PreTrainedTokenizerFast
         try:
-            return PreTrainedTokenizerFast.from_pretrained(
-                str(self.path.parent), gguf_file=self.path.name, local_files_only=True)
-        except Exception as error:  # transformers raises many types, tokenizers a bare one
+            return build_tokenizer(read_header(self.path, ARRAYS)[0])
+        except Exception as error:  # tokenizers raises a bare one
             raise ModelError(f'{self.path}: its tokenizer cannot be read ({one_line(error)})'
                              ) from error
 

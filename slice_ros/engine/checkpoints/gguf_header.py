@@ -3,9 +3,11 @@
 """The header of a GGUF file: metadata of the model, and the positions of its tensors.
 
 The reader of the gguf package makes several arrays for each token of the vocabulary, which takes
-seconds and 150 MB. The engine does not need the vocabulary here, so long arrays are skipped.
+seconds and 150 MB. The vocabulary is needed for the tokenizer alone, so long arrays are skipped
+unless they are asked for.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 import math
 import mmap
@@ -32,22 +34,25 @@ class StoredTensor:
     nbytes: int
 
 
-def read_header(path: Path) -> tuple[dict[str, object], list[StoredTensor]]:
-    """Return the metadata, without arrays that are long or of texts, and the tensors.
+def read_header(path: Path, whole: Container[str] = ()
+                ) -> tuple[dict[str, object], list[StoredTensor]]:
+    """Return the metadata and the tensors.
 
+    Arrays that are long or of texts are left out, but for those under the keys in `whole`.
     Raises ``OSError``, or ``ValueError`` with the reason when the file is no GGUF or is damaged.
     """
     with path.open('rb') as file:
         if not path.stat().st_size:
             raise ValueError('it is empty')
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(data).header()
+            return _Reader(data, whole).header()
 
 
 class _Reader:
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap, whole: Container[str]) -> None:
         self._data = data
+        self._whole = whole
         self._at = 0
 
     def header(self) -> tuple[dict[str, object], list[StoredTensor]]:
@@ -60,7 +65,7 @@ class _Reader:
         metadata = {}
         for _ in range(fields):
             key = self._string()
-            value = self._value(*self._take('I'))
+            value = self._value(*self._take('I'), key in self._whole)
             if value is not None:
                 metadata[key] = value
         entries = [self._entry() for _ in range(tensors)]
@@ -85,18 +90,20 @@ class _Reader:
         start = self._skip(self._take('Q')[0])
         return self._data[start:self._at].decode()
 
-    def _value(self, kind: int) -> object | None:
-        """Return a number, a text or a tuple of numbers, None for another array."""
+    def _value(self, kind: int, whole: bool) -> object | None:
+        """Return a number, a text or an array; None for an array that is left out."""
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
             return self._take(_number(kind))[0]
         kind, count = self._take('IQ')
+        if kind == _STRING and whole:
+            return tuple(self._string() for _ in range(count))
         if kind == _STRING:
             length = struct.Struct('<Q')
             for _ in range(count):
                 self._skip(length.unpack_from(self._data, self._skip(length.size))[0])
-        elif count <= _MAX_KEPT:
+        elif whole or count <= _MAX_KEPT:
             return self._take(f'{count}{_number(kind)}')
         else:
             self._skip(count * struct.calcsize(_number(kind)))

@@ -33,7 +33,7 @@ from slice_ros.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 4  # of the layout of an entry; a higher number has every model converted again
+_VERSION = 5  # of the layout of an entry; a higher number has every model converted again
 _MANIFEST = 'slice_ros.json'
 _NEEDED = {'config.json', 'model.safetensors', 'tokenizer.json'}
 _PRECISIONS = ('int4', 'int8', None)

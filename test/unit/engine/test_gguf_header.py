@@ -50,6 +50,9 @@ def test_arrays_of_texts_and_long_ones_are_stepped_over(tmp_path):
     assert metadata == {'general.architecture': 'llama', 'slice.short': (3, 4),
                         'slice.last': 'read'}
     assert not tensors
+    whole, _ = read_header(tmp_path / 'model.gguf', {'tokenizer.ggml.tokens', 'slice.long'})
+    assert whole == metadata | {'tokenizer.ggml.tokens': ('a', 'bc', ''),
+                                'slice.long': tuple(range(5000))}
 
 
 def test_a_file_cut_anywhere_is_refused(file, tmp_path):
