@@ -59,6 +59,23 @@ demo: build ## Play a robot's minute: control, navigation and dialogue on one mo
 test: build ## Run the whole test suite.
 	$(PY) -m pytest
 
+# The native kernels for Arm, under emulation: what the tests need of Debian, Ubuntu has as well.
+ARM := build/arm
+ARM_CXX := aarch64-linux-gnu-g++
+
+.PHONY: test-arm
+test-arm: $(VENV)/requirements.stamp ## Test the native kernels on three emulated Arm processors.
+	@for program in $(ARM_CXX) qemu-aarch64 cmake; do command -v $$program > /dev/null || { \
+	  echo "make test-arm needs $$program: sudo apt install g++-aarch64-linux-gnu qemu-user cmake"; \
+	  exit 1; }; done
+	@cmake -S slice_ros/engine/runners/native -B $(ARM) -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_CXX) \
+	  -DSLICE_KERNELS_OUTPUT=$(CURDIR)/$(ARM) > /dev/null
+	@cmake --build $(ARM)
+	@$(ARM_CXX) -O1 -Wall -Wextra -o $(ARM)/call_server test/unit/native/call_server.cpp -ldl
+	SLICE_TEST_ARM=$(CURDIR)/$(ARM) $(PY) -m pytest --timeout 600 \
+	  test/unit/native/test_operators.py test/unit/native/test_model.py test/unit/native/test_weights.py
+
 .PHONY: lint
 lint: $(VENV)/requirements.stamp ## Check style, docstrings, manifest and licence.
 	$(PY) -m pytest test/lint

@@ -107,8 +107,10 @@ def test_other_kinds_stay_near(library, weights, error):
 def test_instruction_sets_agree(library, isa, weights):
     model = reference('odd sizes')
     tokens = tokens_of(3, 40)
-    want = logits(native(library, model, weights), tokens)
+    want = logits(native(library, model, weights, isa=0), tokens)
     got = logits(native(library, model, weights, isa=isa), tokens)
+    if library.isa_name(0) == 'NEON':  # the same float operations in the same order
+        np.testing.assert_array_equal(got, want)
     assert np.sqrt(np.mean((got - want) ** 2)) < 0.02 * want.std()
 
 

@@ -48,7 +48,8 @@ def test_matmul_is_the_product(library, isa, kind, outputs, inputs):
         want = torch.from_numpy(seen).double() @ kept.T + torch.from_numpy(bias)
         got = matmul(library, isa, packed, x)
         # A tie between two codes may fall either way: one step in one of the inputs.
-        atol = 0.06 if kind in ('int8', 'int4') else 2e-5
+        step = np.abs(x).max() / 127 * kept.abs().max().item()
+        atol = 2e-5 + (step if kind in ('int8', 'int4') else 0)
         np.testing.assert_allclose(got, want.numpy(), rtol=1e-5, atol=atol)
 
 
@@ -81,8 +82,10 @@ def test_a_row_does_not_depend_on_its_company(library, isa, kind):
 def test_instruction_sets_agree(library, isa, kind):
     packed = pack(library, kind, [RNG.standard_normal((64, 320)).astype(np.float32)])
     x = RNG.standard_normal((9, 320)).astype(np.float32)
-    np.testing.assert_allclose(matmul(library, isa, packed, x), matmul(library, 0, packed, x),
-                               rtol=1e-4, atol=1e-4)
+    got, want = matmul(library, isa, packed, x), matmul(library, 0, packed, x)
+    if library.isa_name(0) == 'NEON':  # the same float operations in the same order
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('width', [1, 16, 30, 576])
