@@ -11,7 +11,7 @@ Progress = Callable[[str, float], None]
 
 WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
-ISAS = ('auto', 'portable', 'avx2', 'avxvnni', 'avx512', 'dotprod')
+ISAS = ('auto', 'portable', 'avx2', 'avxvnni', 'avx512', 'dotprod', 'i8mm')
 FORMATS = ('text', 'choice', 'json_schema', 'regex')
 MAX_STOPS = 16           # stop texts of a request
 MAX_STOP_BYTES = 256     # the longest of them

@@ -44,7 +44,7 @@ ISAS = {'portable': native.PORTABLE}
 if MACHINE in ('x86_64', 'AMD64'):
     ISAS |= {'avx2': native.AVX2, 'avxvnni': native.AVXVNNI, 'avx512': native.AVX512}
 elif MACHINE in ('aarch64', 'arm64'):
-    ISAS |= {'dotprod': native.DOTPROD}
+    ISAS |= {'dotprod': native.DOTPROD, 'i8mm': native.I8MM}
 
 
 @pytest.fixture(params=ISAS)

@@ -19,7 +19,7 @@ from slice_ros.engine.runners.native import library as native
 CPUS = {
     'cortex-a57': {native.PORTABLE},
     'cortex-a76': {native.PORTABLE, native.DOTPROD},
-    'max': {native.PORTABLE, native.DOTPROD},
+    'max': {native.PORTABLE, native.DOTPROD, native.I8MM},
 }
 C_LIBRARY = '/usr/aarch64-linux-gnu'  # where Debian's cross compiler has that of the target
 LINE = 64                             # bytes to which packed weights are aligned

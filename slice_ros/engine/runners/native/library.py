@@ -11,9 +11,9 @@ import sys
 
 ABI_VERSION = 1          # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
-BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI = -1, 0, 1, 2, 3, 4
+BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
-        'avxvnni': AVXVNNI}
+        'avxvnni': AVXVNNI, 'i8mm': I8MM}
 
 ERRORS = {
     -1: 'an argument is missing or out of range',

@@ -17,7 +17,8 @@ namespace slice {
 namespace {
 
 // From the best one.
-constexpr int kIsas[] = {SLICE_AVX512, SLICE_AVXVNNI, SLICE_AVX2, SLICE_DOTPROD, SLICE_GENERIC};
+constexpr int kIsas[] = {SLICE_AVX512, SLICE_AVXVNNI, SLICE_AVX2,
+                         SLICE_I8MM,   SLICE_DOTPROD, SLICE_GENERIC};
 
 #if defined(__x86_64__) || defined(__i386__)
 // Intel from the 12th generation on, AMD from Zen 5 on; older compilers do not know its name.
@@ -25,6 +26,10 @@ bool has_avxvnni() {
   unsigned eax = 0, ebx, ecx, edx;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 4) != 0;
 }
+#endif
+
+#if defined(__aarch64__) && defined(__linux__)
+constexpr unsigned long kHwcap2I8mm = 1ul << 13;  // headers before Linux 5.10 do not name it
 #endif
 
 bool machine_has(int isa) {
@@ -44,8 +49,15 @@ bool machine_has(int isa) {
       return isa == SLICE_GENERIC;
   }
 #elif defined(__aarch64__) && defined(__linux__)
-  return isa == SLICE_GENERIC ||
-         (isa == SLICE_DOTPROD && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0);
+  const bool dotprod = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+  switch (isa) {
+    case SLICE_I8MM:
+      return dotprod && (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0;
+    case SLICE_DOTPROD:
+      return dotprod;
+    default:
+      return isa == SLICE_GENERIC;
+  }
 #else
   return isa == SLICE_GENERIC;
 #endif
@@ -59,6 +71,8 @@ const Kernels* built(int isa) {
       return avxvnni_kernels();
     case SLICE_AVX2:
       return avx2_kernels();
+    case SLICE_I8MM:
+      return i8mm_kernels();
     case SLICE_DOTPROD:
       return dotprod_kernels();
     case SLICE_GENERIC:
@@ -97,6 +111,8 @@ const char* slice_isa_name(int32_t isa) {
       return "AVX-VNNI";
     case SLICE_AVX2:
       return "AVX2";
+    case SLICE_I8MM:
+      return "NEON I8MM";
     case SLICE_DOTPROD:
       return "NEON dot product";
 #if defined(__aarch64__)

@@ -79,6 +79,7 @@ const Kernels* avx2_kernels();
 const Kernels* avxvnni_kernels();
 const Kernels* avx512_kernels();
 const Kernels* dotprod_kernels();
+const Kernels* i8mm_kernels();
 
 // The kernels of an instruction set, or of the best one for SLICE_BEST; null if this machine lacks
 // it.

@@ -32,7 +32,11 @@ constexpr int kParts = 16 / kLanes;
 #define SLICE_QUANTIZED_TILE static
 #endif
 // Rows of a quantised tile: more, or two blocks at once, would not fit 16 or 32 small registers.
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr int kRowTile = 4;  // two pairs for each arrangement of weights
+#else
 constexpr int kRowTile = kParts == 2 ? 4 : 2;
+#endif
 constexpr int kBlockTile = 1;
 constexpr int kFloatRowTile = 2;
 constexpr int kFloatPanel = 2;  // one tile: small vectors gain nothing from converted weights
@@ -195,7 +199,7 @@ SLICE_INLINE Codes high_nibbles(Codes v) {
   SLICE_EACH v.part[i] = (v.part[i] >> 4) & 0x0f0f0f0f;
   return v;
 }
-#if defined(__ARM_FEATURE_DOTPROD)
+#if defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_FEATURE_MATMUL_INT8)
 // The dot product is signed here: 128 is subtracted from the stored codes of Q8.
 SLICE_INLINE Codes q8_codes(Codes v) {
   SLICE_EACH v.part[i] ^= static_cast<int32_t>(0x80808080);
@@ -219,8 +223,13 @@ SLICE_INLINE Ints dot(Ints sum, const Codes& codes, const int8_t* four) {
   std::memcpy(&packed, four, sizeof packed);
   const int8x16_t activations = vreinterpretq_s8_s32(vdupq_n_s32(packed));
   SLICE_EACH {
-    const int8x16_t bytes = vreinterpretq_s8_s32((int32x4_t)codes.part[i]);
-    sum.part[i] = (IntPart)vdotq_s32((int32x4_t)sum.part[i], bytes, activations);
+    const int32x4_t bytes = (int32x4_t)codes.part[i];
+    const int32x4_t so_far = (int32x4_t)sum.part[i];
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+    sum.part[i] = (IntPart)vusdotq_s32(so_far, vreinterpretq_u8_s32(bytes), activations);
+#else
+    sum.part[i] = (IntPart)vdotq_s32(so_far, vreinterpretq_s8_s32(bytes), activations);
+#endif
   }
 #else
   SLICE_EACH {

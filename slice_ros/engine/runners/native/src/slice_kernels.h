@@ -26,6 +26,7 @@ enum SliceIsa {
   SLICE_AVX512 = 2,
   SLICE_DOTPROD = 3,
   SLICE_AVXVNNI = 4,
+  SLICE_I8MM = 5,
 };
 
 // Results of a call: 0, or an error; after an error nothing was computed.
