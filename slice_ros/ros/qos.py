@@ -11,8 +11,10 @@ TOKENS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                     durability=DurabilityPolicy.VOLATILE)
 REPORTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 PROMPTS = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-# The default depth of 10 silently drops requests when many callers ask at once.
-SERVICES = QoSProfile(depth=256, reliability=ReliabilityPolicy.RELIABLE)
+# Every client of a service receives the answers to all its clients, and each history drops the
+# oldest message when it is full: at the default depth of 10, or at 256, many callers at once lose
+# requests and answers without a warning.
+SERVICES = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 # The newest state, also for late subscribers. The middleware renews the lease by itself while the
 # process runs, so that clients notice within the lease that the process is gone.
 STATE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,

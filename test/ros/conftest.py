@@ -80,7 +80,7 @@ class Spinning:
     """Spins nodes in a thread until it is closed."""
 
     def __init__(self, *nodes) -> None:
-        self.executor = Executor()
+        self.executor = Executor(context=nodes[0].context)
         for node in nodes:
             self.executor.add_node(node)
         self.thread = threading.Thread(target=self._spin, daemon=True)
@@ -113,8 +113,8 @@ def serving(engine, latency, **options):
 class Caller(Node):
     """A client of every interface of a node; keeps all messages it has received."""
 
-    def __init__(self, server: str = '/slice') -> None:
-        super().__init__('caller')
+    def __init__(self, server: str = '/slice', **options) -> None:
+        super().__init__('caller', **options)
         self.generate = ActionClient(self, Generate, f'{server}/generate',
                                      feedback_sub_qos_profile=TOKENS)
         self.text = self.create_client(srv.GenerateText, f'{server}/generate_text',

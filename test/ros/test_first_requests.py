@@ -19,7 +19,7 @@ from slice_ros.ros.parameters import ParameterError
 from slice_ros.serving.warm.preambles import prefix_of
 from slice_ros.serving.warm.warm_up import warm_up
 
-PROCESSES = 3   # the quickest first request of these counts: the machine may do something else
+PROCESSES = 6   # at most: the quickest first request counts, the machine may do something else
 LAST = 3        # requests of each process whose median stands for the tenth
 WITHIN = 1.2    # of the tenth
 CLOCK_MS = 2.0  # two requests of a few milliseconds differ by a tick of the kernel
@@ -31,14 +31,22 @@ COUNT = 'Count from one to one thousand.'
 
 
 def test_the_first_is_as_quick_as_the_tenth():
-    runs = [measure() for _ in range(PROCESSES)]
+    runs, slow = [], None
+    while slow != {} and len(runs) < PROCESSES:
+        runs.append(measure())
+        slow = slow_kinds(runs)
+    assert not slow
+
+
+def slow_kinds(runs):
+    """Return the first and the tenth time of each kind of request whose first is slower."""
     slow = {}
     for kind in runs[0]:
         first = min(run[kind][0] for run in runs)
         tenth = median(time for run in runs for time in run[kind][-LAST:])
         if first > WITHIN * tenth + CLOCK_MS:
             slow[kind] = first, tenth
-    assert not slow
+    return slow
 
 
 @pytest.fixture

@@ -27,10 +27,15 @@ from slice_ros.action import Generate
 rclpy.init()
 node = rclpy.create_node('bare')
 client = ActionClient(node, Generate, '/alone/slice/generate')
-client.wait_for_server(20)
-client.send_goal_async(Generate.Goal(
-    slo_class='dialogue', prompt='Tell me a long story.', max_tokens=400))
+assert client.wait_for_server(20)
 try:
+    # Again, if the first was lost while the two discovered each other.
+    for _ in range(4):
+        sent = client.send_goal_async(Generate.Goal(
+            slo_class='dialogue', prompt='Tell me a long story.', max_tokens=400))
+        rclpy.spin_until_future_complete(node, sent, timeout_sec=5.0)
+        if sent.done():
+            break
     rclpy.spin(node)
 except rclpy.executors.ExternalShutdownException:
     pass
