@@ -59,6 +59,7 @@ class Request:
     gated: bool = False  # its next token is not due by rate control: it must not be decoded
     pace: float = 0.0   # seconds between its tokens by rate control; 0 = no rate control
     session_id: str = ''  # session it belongs to; empty = none
+    caller: str = ''      # client that sent it; empty = not known
 
     @property
     def context(self) -> int:

@@ -11,6 +11,7 @@ import threading
 
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.ros import conversions
+from slice_ros.ros.callers.caller_ids import client_of
 from slice_ros.ros.calls import Call
 from slice_ros.ros.isolation.bounds import is_heavy
 from slice_ros.ros.isolation.workers import Work, Workers
@@ -85,7 +86,7 @@ class Preparation:
                 raise RequestError(ErrorCode.CANCELLED, 'cancelled by its caller')
             server.submit(call.slo, tokens, goal.max_tokens, sampling, call, stop=goal.stop,
                           response_format=response_format, request_id=call.id,
-                          arrival=call.arrival, turn=turn)
+                          caller=client_of(call.id) or '', arrival=call.arrival, turn=turn)
         except BaseException:
             if turn:
                 turn.end()

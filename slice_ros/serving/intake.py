@@ -48,7 +48,7 @@ class Intake:
 
     def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
                on_output: Callable[[Delivery], bool | None], *, stop: Iterable[str],
-               response_format: 'ResponseFormat | None', request_id: str,
+               response_format: 'ResponseFormat | None', request_id: str, caller: str,
                arrival: float | None, turn: Turn | None) -> Request:
         """Make a request live and return it. Raises as `Server.submit` does.
 
@@ -56,7 +56,7 @@ class Intake:
         """
         request = Request(request_id or str(uuid.uuid4()), slo,
                           self._clock() if arrival is None else arrival, len(tokens), max_tokens,
-                          session_id=turn.session_id if turn else '')
+                          session_id=turn.session_id if turn else '', caller=caller)
         try:
             check_size(self._shared.config, self._engine.info, len(tokens), max_tokens)
             sequence = self._engine.open(tokens, max_tokens, sampling, stop, response_format,

@@ -100,17 +100,19 @@ class Server:
     def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
                on_output: Callable[[Delivery], bool | None], *, stop: Iterable[str] = (),
                response_format: 'ResponseFormat | None' = None,
-               request_id: str = '', arrival: float | None = None,
+               request_id: str = '', caller: str = '', arrival: float | None = None,
                turn: Turn | None = None) -> Request:
         """Accept a request and return it; its tokens come through `on_output`.
 
-        `arrival` is when it was received, on the server's clock (now by default); `turn` is ended
-        with the request. Raises `RequestError` when it cannot be served, and counts that in its
-        class; `on_output` is never called then, and the caller has to end the turn.
+        `caller` names the client that sent it, if that is known; `arrival` is when it was
+        received, on the server's clock (now by default); `turn` is ended with the request. Raises
+        `RequestError` when it cannot be served, and counts that in its class; `on_output` is never
+        called then, and the caller has to end the turn.
         """
         return self._intake.submit(
             slo, tokens, max_tokens, sampling, on_output, stop=stop,
-            response_format=response_format, request_id=request_id, arrival=arrival, turn=turn)
+            response_format=response_format, request_id=request_id, caller=caller,
+            arrival=arrival, turn=turn)
 
     def cancel(self, request_id: str, why: str = 'cancelled by its caller') -> bool:
         """End a request before the next step; return whether it was live until now."""

@@ -77,6 +77,7 @@ def test_a_killed_client_ends_its_request_and_frees_its_session(node, caller, sl
     neighbour = caller.send(**STORY).get_result_async()
     wait_until(lambda: len(live(node)) == 2)
     other = live(node)[1]
+    assert request.caller == client_of(request.id) and other.caller == ''
     process.kill()
     killed = time.monotonic()
     wait_until(lambda: request.ended, timeout=20)

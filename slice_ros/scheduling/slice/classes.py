@@ -7,7 +7,7 @@ import math
 
 from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.lengths import AnswerLengths, KEEP
+from slice_ros.scheduling.lengths import ClassLengths, KEEP
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.slice.limits import Limits, limits_of, PACE_SHARE, UNSET
 from slice_ros.slo import SloClass
@@ -20,7 +20,7 @@ class ClassRecord:
     """What is known of one class; times are seconds."""
 
     slo: SloClass
-    lengths: AnswerLengths = field(default_factory=AnswerLengths)
+    lengths: ClassLengths = field(default_factory=ClassLengths)
     token_cost: float = 0.0       # of accelerator per token, nothing cached,
     lone_token_cost: float = 0.0  # and where a request decodes alone
     saved: float = 0.0            # that a prefill chunk shares with the decodes of its step

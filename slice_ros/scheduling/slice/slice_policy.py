@@ -95,12 +95,12 @@ class Slice(Policy):
         self._known.pop(request, None)
         if demand is None or not request.generated:
             return
-        lengths = demand.record.lengths
+        lengths, caller = demand.record.lengths, request.caller
         if request.state is State.FINISHED:
-            lengths.learn(request.generated)
+            lengths.learn(caller, request.generated)
         elif request.error is ErrorCode.DEADLINE_MISSED:
-            _, expected, _ = lengths.estimate(request.generated, request.max_tokens)
-            lengths.learn(math.ceil(expected))
+            _, expected, _ = lengths.of(caller).estimate(request.generated, request.max_tokens)
+            lengths.learn(caller, math.ceil(expected))
         else:
             return
         demand.record.epoch += 1
@@ -138,7 +138,7 @@ class Slice(Policy):
 
     def _copy(self, now: float, request: Request, latency: LatencyModel) -> Demand:
         record = self._classes.copy(request, latency)
-        demand = Demand(request, record, record.lengths)
+        demand = Demand(request, record, record.lengths.of(request.caller))
         measure(demand, now, latency, self.capacity.prefill_chunk)
         return demand
 
@@ -182,7 +182,8 @@ class Slice(Policy):
             demand = known.get(request)
             if demand is None:
                 record = self._classes.of(request)
-                demand = Demand(request, record, self._known.get(request, record.lengths))
+                demand = Demand(request, record, self._known.get(request)
+                                or record.lengths.of(request.caller))
                 measure(demand, now, latency, chunk)
                 record.arrived(request.arrival, demand.work, demand.finish_due - request.arrival)
             elif (demand.generated != request.generated or demand.cached != request.cached

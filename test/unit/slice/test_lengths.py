@@ -10,7 +10,8 @@ import pytest
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel
-from slice_ros.scheduling.lengths import AnswerLengths, KEEP, KnownLength, PRIOR_SHARE
+from slice_ros.scheduling.lengths import (
+    AnswerLengths, ClassLengths, ENOUGH, KEEP, KnownLength, PRIOR_SHARE)
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.slo import SloClass
 
@@ -99,7 +100,7 @@ def taught(on_end):
         request.advance(1, .2)
     on_end(request)
     policy.finished(request)
-    return policy._classes._records['free'].lengths._known[0]
+    return policy._classes._records['free'].lengths.all._known[0]
 
 
 def test_an_answer_that_was_dropped_teaches_how_long_it_would_have_been():
@@ -122,3 +123,57 @@ def test_expectations_lie_between_one_more_token_and_max_tokens(lengths, generat
 @given(st.lists(st.integers(1, 200), min_size=KEEP, max_size=KEEP))
 def test_a_full_memory_expects_its_mean(lengths):
     assert expected(learnt(lengths), 0, 200) == pytest.approx(fmean(lengths), abs=5)
+
+
+def test_a_caller_is_judged_by_its_own_answers_once_there_are_enough():
+    lengths = ClassLengths()
+    for n in range(int(ENOUGH)):
+        assert lengths.of('brief') is lengths.of('long') is lengths.of('') is lengths.all
+        lengths.learn('brief', 10)
+        lengths.learn('long', 500)
+    assert expected(lengths.of('brief'), 0, 1024) < 110
+    assert expected(lengths.of('long'), 0, 1024) > 400
+    assert lengths.of('').estimate(0, 1024)[::2] == (10, 500)
+
+
+def test_a_caller_of_other_lengths_harms_only_itself():
+    lengths = ClassLengths()
+    for _ in range(int(ENOUGH)):
+        lengths.learn('honest', 20)
+    before = lengths.of('honest').estimate(0, 1024)
+    for _ in range(10 * KEEP):
+        lengths.learn('liar', 1024)
+    assert lengths.of('honest').estimate(0, 1024) == before
+
+
+def test_callers_are_forgotten_whose_last_answer_is_oldest():
+    lengths = ClassLengths()
+    for caller in ('first', 'second', *map(str, range(KEEP - 2))):
+        for _ in range(int(ENOUGH)):
+            lengths.learn(caller, 20)
+    lengths.learn('first', 20)
+    lengths.learn('another', 20)
+    assert lengths.of('second') is lengths.all is not lengths.of('first')
+    assert len(lengths._callers) == KEEP
+
+
+def lengths_planned_for(caller):
+    """Return what the policy plans with for a request of `caller`, after answers of two others."""
+    policy = make_policy('slice')
+    for i in range(2 * int(ENOUGH)):
+        name, tokens = (('brief', 5), ('long', 60))[i % 2]
+        request = Request(str(i), SloClass('free'), 0.0, 8, 100, caller=name)
+        policy.plan(0.0, (request,), LATENCY)
+        request.advance(8, .1)
+        for _ in range(tokens - 1):
+            request.advance(1, .2)
+        request.end(State.FINISHED, 1.0)
+        policy.finished(request)
+    request = Request('r', SloClass('free'), 2.0, 8, 100, caller=caller)
+    policy.plan(2.0, (request,), LATENCY)
+    return policy._demands[request].lengths
+
+
+def test_the_policy_plans_with_the_lengths_of_the_caller():
+    assert [set(lengths_planned_for(name)._known[0]) for name in ('brief', 'long', '', 'new')] == [
+        {5}, {60}, {5, 60}, {5, 60}]
