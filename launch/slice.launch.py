@@ -51,7 +51,8 @@ def _slice_node(context):
         name='slice',
         namespace=LaunchConfiguration('namespace'),
         parameters=parameters,
-        arguments=['--ros-args', '--log-level', ['slice:=', LaunchConfiguration('log_level')]],
+        # Not by the logger's name, which begins with the namespace that a group may push.
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
         respawn=LaunchConfiguration('respawn').perform(context) == 'true',
         respawn_delay=5.0,
         output='both',

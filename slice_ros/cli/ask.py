@@ -72,7 +72,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 async def _run(client: SliceClient, options: argparse.Namespace) -> int:
     end = time.monotonic() + options.timeout
-    await client.wait_until_ready(options.timeout)
+    await client.wait_until_ready(options.timeout, _tell)
     prompt = options.text
     if options.system:
         prompt = [('system', options.system), ('user', prompt)]
@@ -99,6 +99,12 @@ async def _run(client: SliceClient, options: argparse.Namespace) -> int:
         print(_report(stream.result) if code == ErrorCode.NONE
               else f'{_name(code)}: {sentence}', file=sys.stderr)
     return int(code != ErrorCode.NONE)
+
+
+def _tell(state: str) -> None:
+    todo = {'unconfigured': ': configure and activate it', 'inactive': ': activate it',
+            'not answering': ': is it running, under this name and namespace?'}
+    print(f'waiting for the node, which is {state}{todo.get(state, "")}', file=sys.stderr)
 
 
 def _name(code: int) -> str:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`SliceClient`: what planners use to send requests to the slice node."""
 
+from collections.abc import Callable
 import time
 
 from rclpy.node import Node
@@ -97,22 +98,30 @@ class SliceClient:
             self.node.destroy_timer(timer)
             future.cancel()
 
-    async def wait_until_ready(self, timeout: float) -> srv.GetStatus.Response:
+    async def wait_until_ready(self, timeout: float,
+                               on_wait: Callable[[str], object] = lambda state: None
+                               ) -> srv.GetStatus.Response:
         """Wait until the node serves, and return its status.
 
-        Raises `Unavailable` after `timeout` seconds, or when it failed to load its model.
+        `on_wait` is called with each state that it is in meanwhile: ``loading``, ``unconfigured``,
+        ``inactive``, ..., or ``not answering``. Raises `Unavailable` after `timeout` seconds, or
+        when it failed to load its model.
         """
-        end = time.monotonic() + timeout
+        end, last = time.monotonic() + timeout, ''
         while True:
             left = end - time.monotonic()
             try:
                 status = await self.status(max(min(left, ASK_AGAIN), 0.1))
             except Unavailable:
+                if last != 'not answering':
+                    on_wait(last := 'not answering')
                 if left <= ASK_AGAIN:
                     raise
                 continue
             if status.state == 'ready' and self._generate_client.ready:
                 return status
+            if status.state not in (last, 'ready'):
+                on_wait(last := status.state)
             if status.state == 'failed':
                 raise Unavailable('the node failed to load its model: see its log')
             if time.monotonic() >= end:

@@ -10,6 +10,7 @@ import sys
 from conftest import wait_until
 from rclpy.parameter import Parameter
 from slice_ros.errors import ErrorCode
+from slice_ros.ros.node import SliceNode
 
 
 def run(*arguments, timeout=60):
@@ -42,6 +43,17 @@ def test_a_refusal_is_printed_and_ends_with_1(node):
 def test_without_a_node_it_gives_up(ros):
     done = run('Say hi.', '--node', 'nobody', '--timeout', '1')
     assert done.returncode == 1 and 'nobody' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_it_says_at_once_what_the_node_waits_for(ros, spin):
+    idle = SliceNode(namespace='idle', parameter_overrides=[Parameter('autostart', value=False)])
+    spinning = spin(idle)
+    done = run('Say hi.', '--node', '/idle/slice', '--timeout', '4')
+    spinning.close()
+    idle.destroy_node()
+    waited = [line for line in done.stderr.splitlines() if line.startswith('waiting')]
+    assert done.returncode == 1 and waited[-1] == (
+        'waiting for the node, which is unconfigured: configure and activate it')
 
 
 def test_a_conversation_and_a_form_reach_the_node(node, tmp_path):

@@ -3,6 +3,7 @@
 """The process of the node: signals at any time, and parameters it cannot use."""
 
 import os
+from pathlib import Path
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def spun(executor, node):
     os.kill(os.getpid(), signal.SIGINT)
     spin(executor, node)
 main._spin = spun
-sys.exit(main.main(['--ros-args', '-p', 'autostart:=false']))
+sys.exit(main.main(['--ros-args', '-p', 'autostart:=false', *sys.argv[1:]]))
 """
 
 
@@ -45,6 +46,16 @@ def test_the_node_is_spun_by_its_own_executor():
     done = subprocess.run([sys.executable, '-c', SPINS], capture_output=True, text=True,
                           timeout=60)
     assert f'SPUN {Executor.__module__} True' in done.stdout and done.returncode == 0
+
+
+@pytest.mark.parametrize('namespace', ['/', '/robot1', '/fleet/robot1'])
+def test_the_log_level_of_the_launch_file_counts_in_any_namespace(namespace):
+    launch = (Path(__file__).parents[2] / 'launch' / 'slice.launch.py').read_text()
+    assert "'--log-level', LaunchConfiguration('log_level')]" in launch   # as below
+    for level, logged in ('info', True), ('warn', False):
+        done = subprocess.run([sys.executable, '-c', SPINS, '-r', f'__ns:={namespace}',
+                               '--log-level', level], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and ('stopping' in done.stderr) is logged
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
