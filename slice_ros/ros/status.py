@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node reports of itself: its status services, ~/scheduler_state and /diagnostics."""
 
+import math
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -20,6 +21,8 @@ from slice_ros.scheduling.admission import Prediction
 from slice_ros.serving import Server, Snapshot
 
 LOG_EVERY = 10.0   # seconds between two log sentences about the gate
+# Another node of the same name must be there so long, seconds: the graph keeps a dead one for 20.
+NAMESAKE_S = 30.0
 FRESH = 0.02       # seconds for which a state is good for other callers, unless it changes
 
 
@@ -36,6 +39,7 @@ class Status:
         self._latest: tuple = (None,)   # of ~/get_status: a mark, good until, the answer
         self._node, self._host, self._parameters = node, host, parameters
         self._version = version()
+        self._alone_at = time.monotonic()   # when no other node of this name was seen last
         self._diagnostics = Diagnostics(node.get_fully_qualified_name().lstrip('/'))
         self._state_publisher = node.create_publisher(
             msg.SchedulerState, '~/scheduler_state', STATE, event_callbacks=NO_EVENTS)
@@ -62,6 +66,18 @@ class Status:
                 time.monotonic(), state, self._engine_message(server), scheduler,
                 snapshot.delivery)
         self._diagnostics_publisher.publish(diagnostics)
+        self._look_for_namesakes(time.monotonic())
+
+    def _look_for_namesakes(self, now: float) -> None:
+        """Warn once each time that another node has had this node's name for `NAMESAKE_S`."""
+        if self._node.count_publishers(self._state_publisher.topic_name) < 2:
+            self._alone_at = now
+        elif now - self._alone_at > NAMESAKE_S:
+            self._alone_at = math.inf
+            name = self._node.get_fully_qualified_name()
+            self._node.get_logger().warning(
+                f'another node is called {name} too: each request reaches both, and each caller '
+                'gets two answers. Give one of them another name or namespace')
 
     def gate_changed(self, shut: bool) -> None:
         """Report that the pacing gate fell shut, is still shut, or is open again."""
