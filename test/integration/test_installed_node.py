@@ -6,6 +6,7 @@ from pathlib import Path
 import signal
 import sys
 
+from ament_index_python import get_package_prefix
 import pytest
 from robot import Robot, start
 from serving_checks import check_one_answer
@@ -15,9 +16,14 @@ PARAMETERS = str(ROOT / 'config' / 'slice.yaml')
 
 
 def installed_program() -> list[str]:
-    """Return the command of the installed node: beside the interpreter, or on the PATH."""
+    """Return the command of the installed node: beside the interpreter, or where colcon puts it.
+
+    Not `ros2 run`: a signal would end that alone, and leave the node.
+    """
     beside = Path(sys.executable).with_name('slice_node')
-    return [str(beside)] if beside.is_file() else ['ros2', 'run', 'slice_ros', 'slice_node']
+    if beside.is_file():
+        return [str(beside)]
+    return [str(Path(get_package_prefix('slice_ros'), 'lib', 'slice_ros', 'slice_node'))]
 
 
 @pytest.mark.timeout(300)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """package.xml, the licence and the lists of dependencies agree with each other."""
 
+import ast
 import configparser
 import hashlib
 from pathlib import Path
@@ -101,6 +102,28 @@ def test_every_interface_file_is_generated():
     present = {path.relative_to(ROOT).as_posix() for kind in ('msg', 'srv', 'action')
                for path in (ROOT / kind).iterdir() if path.suffix == f'.{kind}'}
     assert listed == present
+
+
+def imported(folder: Path) -> set[str]:
+    """Return the top-level names that the modules below a folder import, also inside functions."""
+    names = set()
+    for path in folder.rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module)
+    return {name.partition('.')[0] for name in names}
+
+
+def test_every_ros_package_that_is_imported_is_declared():
+    """What rosdep does not install is missing on a robot, even if another package brings it."""
+    package = parse_package(str(ROOT))
+    declared = {depend.name for depend in package.exec_depends}
+    ros = {name for name in imported(ROOT / 'slice_ros') | imported(ROOT / 'launch')
+           if re.search('^(rclpy|launch|ament_)|_(msgs|interfaces)$', name)}
+    assert len(ros) > 8
+    assert ros - declared == set()
 
 
 def test_every_console_script_exists():
