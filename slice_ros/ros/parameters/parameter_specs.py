@@ -83,8 +83,9 @@ SPECS = (
     Spec('limits.unattended_s', 120.0, 'Time after which a request ends that nobody is there to '
          'receive: no subscriber of its class, and no client of the action or service that it '
          'came in by; seconds, 0 = never.', 0.0, 1e6),
-    Spec('limits.result_timeout_s', 300, 'How long the result of an action goal is kept for its '
-         'client, seconds.', 1, 86400, fixed=True),
+    Spec('limits.result_timeout_s', 30, 'How long the result of an action goal is kept for its '
+         'client, seconds. Every goal that is kept is listed in each status of the action, which '
+         'all its clients read three times a goal.', 1, 86400, fixed=True),
     Spec('sessions.max_count', 64, 'Conversations that are kept; the least recently used is '
          'forgotten first.',
          1, 4096),
