@@ -183,7 +183,8 @@ class Engine:
             return
         del self._live[slot]
         if self._runner.info.shares_prefixes:
-            self._slots.keep(slot, sequence.tokens[:sequence.cached], pin)
+            self._slots.keep(slot, sequence.tokens[:sequence.cached],
+                             sequence.request.slo.name, pin)
         else:
             self._slots.give(slot)
         self._forget_dropped()

@@ -14,7 +14,7 @@ from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progress
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
-from slice_ros.engine.kv.slots import page_table, Slots
+from slice_ros.engine.kv.slots import KEPT_SLOTS, page_table, Slots
 from slice_ros.engine.models import llama
 from slice_ros.engine.models.model_checks import check_numbers, check_shapes
 from slice_ros.engine.runners.choose import (
@@ -73,11 +73,11 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
     tokenizer = hf_directory.read_tokenizer(path, model)
     tensors = _checked_tensors(path, name, model, device, make_tensors)
     max_context = _max_context(model, config.max_context)
-    table = page_table(config.slots, max_context)
+    table = page_table(config.slots + KEPT_SLOTS, max_context)
     runner = build_runner(
         RunnerSpec(path, model, tensors, weights, device, max_context, table, config),
         lambda share: progress('loading the weights', share))
-    slots = Slots(table, runner.info.pages)
+    slots = Slots(table, runner.info.pages, KEPT_SLOTS)
     _try_out(path, runner, slots)
     progress('loading the weights', 1.0)
     info = _info(name or getattr(model, 'name_or_path', '') or path.name, model, str(device),

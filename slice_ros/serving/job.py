@@ -3,11 +3,12 @@
 """A live request as the serving loop keeps it, and a step that has been computed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TYPE_CHECKING
 
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request
+from slice_ros.scheduling.policy import Step
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.sessions import Turn
 
@@ -35,6 +36,20 @@ class Job:
                             request.generated, at)
         self.deliveries += 1
         return self.on_output, delivery
+
+
+def begin_cached(step: Step, adopt: Callable[[Request], int]) -> Step:
+    """Have requests that a step begins and prefills whole adopt what is cached of their prompts.
+
+    When they arrived, there may have been no slot for it, or nothing cached yet. `adopt` returns
+    how many tokens a request has adopted; these are left out of its chunk.
+    """
+    begun = [chunk.request for chunk in step.prefill
+             if not chunk.request.cached and chunk.tokens == chunk.request.pending]
+    if not sum([adopt(request) for request in begun]):
+        return step
+    return replace(step, prefill=tuple(
+        replace(chunk, tokens=min(chunk.tokens, chunk.request.pending)) for chunk in step.prefill))
 
 
 class ComputedStep(NamedTuple):

@@ -7,8 +7,8 @@ It owns the engine, the policy and every live `Request`; other threads reach it 
 
 - admit: applies what other threads asked for. Afterwards all jobs are live, have the objectives
   in force, and have adopted the part of their prompt that the KV cache already has.
-- plan: the policy's step keeps its contract. Afterwards dropped requests have ended, and evicted
-  ones have given up their cache.
+- plan: the policy's step keeps its contract. Afterwards dropped requests have ended, evicted
+  ones have given up their cache, and those that begin have adopted what there was no room for.
 - run: one forward pass. The engine advances every request that took part, and no other.
 - deliver: queues the tokens, teaches the latency model, counts. An engine that computes by itself
   (a GPU) has its next step launched before, so that it never waits for this. A request's tokens
@@ -27,7 +27,7 @@ from slice_ros.scheduling.contract import PolicyError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Delivery, DeliveryThread
-from slice_ros.serving.job import ComputedStep, Job
+from slice_ros.serving.job import begin_cached, ComputedStep, Job
 from slice_ros.serving.planning import Planner
 from slice_ros.serving.rate_control import Gate, GateWatch, REMIND
 from slice_ros.serving.shared_state import Changes, Ending, SharedState
@@ -148,7 +148,7 @@ class Loop:
         for request in step.evict:
             self.engine.evict(jobs[request.id].sequence)
             self.prefixes += 1
-        return step
+        return begin_cached(step, lambda request: self.engine.adopt(jobs[request.id].sequence))
 
     def _wake_at(self, step: Step, jobs: Jobs, now: float) -> float:
         """Pause all requests; return until when to wait where nothing can run."""

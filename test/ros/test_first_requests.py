@@ -92,11 +92,13 @@ def test_the_warm_up_is_in_no_figure(warm):
 
 
 def test_a_preamble_that_lost_its_room_is_computed_anew(warm):
-    """Live requests get every slot, and then the prefix is there again."""
+    """Live requests get every slot and page, and then the prefix is there again."""
     node = warm(control=SYSTEM)
     engine, ended = node.engine, []
     node.executor.create_task(node.gate_timer.wake)
     node.wake()
+    while engine._slots._kept:   # as if the pages were needed
+        engine._slots._drop()
     for number in range(engine.info.slots + 4):
         node.server.submit(
             node.settings.classes['dialogue'], engine.encode_chat([('user', f'{number} ' * 40)]),
@@ -104,7 +106,8 @@ def test_a_preamble_that_lost_its_room_is_computed_anew(warm):
             lambda delivery: ended.append(delivery) if delivery.finish_reason else None)
     wait_until(lambda: len(ended) == engine.info.slots + 4, timeout=120)
     assert all(delivery.error is ErrorCode.NONE for delivery in ended)
-    wait_until(lambda: engine._slots._pinned, what='the prefix is not kept again')
+    wait_until(lambda: any(kept.pin for kept in engine._slots._kept.values()),
+               what='the prefix is not kept again')
     report = first_report(node, [('system', SYSTEM), ('user', 'A wall is near.')])
     assert report.reused_tokens > 30
 
@@ -125,7 +128,7 @@ def put(node, **values):
 
 def reused(node, slo_class, text):
     report = first_report(node, [('system', text), ('user', 'A wall is near.')], slo_class)
-    return report.reused_tokens == len(prefix(node, text)) > 30
+    return report.reused_tokens >= len(prefix(node, text)) > 30
 
 
 def test_a_preamble_that_is_set_later_is_there_for_the_first_request(warm, monkeypatch):

@@ -8,11 +8,13 @@ later request that begins with the same tokens takes them over. Several slots ma
 only the slot that took the page writes to it.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+KEPT_SLOTS = 4     # beyond those of requests: so many prefixes stay when requests own all others
 PAGE_TOKENS = 32   # tokens in a page of keys and values; the native kernels have the same number
 
 
@@ -21,29 +23,38 @@ def page_table(slots: int, max_context: int) -> np.ndarray:
     return np.full((slots, -(-max_context // PAGE_TOKENS)), -1, np.int32)
 
 
+class Kept(NamedTuple):
+    """A prefix whose request has given up its slot."""
+
+    tokens: Sequence[int]
+    owner: str   # class of that request
+    pin: bool    # it is dropped after all that are not pinned
+
+
 class Slots:
     """Gives out slots and pages of a KV cache by writing to its page `table`.
 
     `table` is int32 [slots, pages of a slot], with -1 for no page; it is cleared. Runners read
-    the same table; one with caches of its own uses the pages as a count alone.
+    the same table; one with caches of its own uses the pages as a count alone. Requests own all
+    slots but `spare` at most. When room is needed, the oldest prefix of the owner with the most
+    is dropped: many requests of one class leave the prefixes of the others.
     """
 
-    def __init__(self, table: np.ndarray, pages: int) -> None:
+    def __init__(self, table: np.ndarray, pages: int, spare: int = 0) -> None:
         table.fill(-1)
-        self.count = len(table)
+        self.count = len(table) - spare
         self._table = table
-        self._free = list(range(self.count - 1, -1, -1))  # the lowest slot is given out first
+        self._free = list(range(len(table) - 1, -1, -1))  # the lowest slot is given out first
         self._free_pages = list(range(pages - 1, -1, -1))
         self._named = np.zeros(pages, np.int32)   # how many slots name each page
-        self._length = [0] * self.count           # pages of each slot
-        self._kept: OrderedDict[int, Sequence[int]] = OrderedDict()  # slot -> tokens, oldest first
-        self._pinned: set[int] = set()            # of these, the ones that are dropped last
+        self._length = [0] * len(table)           # pages of each slot
+        self._kept: OrderedDict[int, Kept] = OrderedDict()   # by slot, oldest first
         self.dropped: list[int] = []              # slots without pages; the runner must forget
 
     @property
     def free(self) -> int:
-        """Number of slots that no request owns."""
-        return len(self._free) + len(self._kept)
+        """Number of slots that requests may own, and that none owns."""
+        return len(self._free) + len(self._kept) - (len(self._table) - self.count)
 
     def take(self) -> int:
         """Return an empty slot. Raises ``IndexError`` when requests own them all."""
@@ -61,25 +72,24 @@ class Slots:
         self._free.append(slot)
         self.dropped.append(slot)
 
-    def keep(self, slot: int, tokens: Sequence[int], pin: bool = False) -> None:
+    def keep(self, slot: int, tokens: Sequence[int], owner: str = '', pin: bool = False) -> None:
         """Free a slot, but keep its keys and values, of `tokens`, for a later request.
 
         With `pin` they are dropped after all that are not pinned.
         """
         if len(tokens) < PAGE_TOKENS:
             self.give(slot)
-            return
-        self._kept[slot] = tokens
-        if pin:
-            self._pinned.add(slot)
+        else:
+            self._kept[slot] = Kept(tokens, owner, pin)
 
     def pinned(self, tokens: Sequence[int]) -> bool:
         """Return whether exactly `tokens` are kept and pinned."""
-        return any(self._kept[slot] == tokens for slot in self._pinned)
+        return any(kept.pin and kept.tokens == tokens for kept in self._kept.values())
 
     def unpin(self) -> None:
         """Treat all kept prefixes alike from now on."""
-        self._pinned.clear()
+        for slot, kept in self._kept.items():
+            self._kept[slot] = kept._replace(pin=False)
 
     def reserve(self, needs: Iterable[tuple[int, int]]) -> None:
         """Give each (slot, length) the pages of its first `length` positions.
@@ -110,9 +120,10 @@ class Slots:
         It names the whole pages of `source`; a part of a page at the end has to be copied
         (`Runner.share`). None when there is no slot or page left.
         """
+        allowed = self.free
         kept = self._kept.pop(source, None)  # protects it from being dropped
         try:
-            if not self.free:
+            if not (allowed and (self._free or self._kept)):
                 return None
             slot = self.take()
             self._add(slot, self._table[source, :tokens // PAGE_TOKENS].copy())
@@ -134,7 +145,8 @@ class Slots:
         The last of `tokens` is left out, and a prefix shorter than a page counts as none.
         """
         best, most = -1, PAGE_TOKENS - 1
-        for slot, cached, length in [*live, *((s, t, len(t)) for s, t in self._kept.items())]:
+        kept = ((s, k.tokens, len(k.tokens)) for s, k in self._kept.items())
+        for slot, cached, length in [*live, *kept]:
             same = _common(tokens, cached, min(length, len(tokens) - 1), most)
             if same > most:
                 best, most = slot, same
@@ -147,9 +159,11 @@ class Slots:
         self._named[pages] += 1
 
     def _drop(self) -> None:
-        slot = min(self._kept, key=self._pinned.__contains__)   # the first, the oldest, of several
-        del self._kept[slot]
-        self._pinned.discard(slot)
+        kept = self._kept
+        count = Counter(prefix.owner for prefix in kept.values())
+        # The first, the oldest, of several.
+        slot = min(kept, key=lambda slot: (kept[slot].pin, -count[kept[slot].owner]))
+        del kept[slot]
         self.give(slot)
 
 

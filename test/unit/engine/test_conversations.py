@@ -6,7 +6,7 @@ from queue import Queue
 
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
-from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.kv.slots import KEPT_SLOTS, PAGE_TOKENS
 from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Server, ServerConfig, SessionLimits
@@ -110,10 +110,13 @@ class Talk:
                 assert not delivery.error, delivery.message
                 return request.report(), answer, self.server.sessions._sessions[session_id].tokens
 
-    def afresh(self, tokens, max_tokens=12):
-        """Return what the engine answers to a prompt of which it knows nothing."""
+    def forget(self):
         while self.engine._slots._kept:
             self.engine._slots._drop()
+
+    def afresh(self, tokens, max_tokens=12):
+        """Return what the engine answers to a prompt of which it knows nothing."""
+        self.forget()
         sequence = self.engine.open(tokens, max_tokens, GREEDY)
         while not sequence.finish_reason:
             self.engine.step([(sequence, sequence.pending)])
@@ -153,6 +156,7 @@ def test_the_embedded_model_prefills_only_what_is_new(talk):
 
 
 def test_sessions_do_not_mix_and_survive_that_the_cache_forgets_them(talk):
+    talk.forget()   # of other tests
     alone = [talk.say('alone', text, 6)[1] for text in QUESTIONS]
     names = ('a', 'b', 'c')
     answers = {name: [] for name in names}
@@ -164,7 +168,7 @@ def test_sessions_do_not_mix_and_survive_that_the_cache_forgets_them(talk):
                 assert report.reused_tokens > PAGE_TOKENS
             elif spoken:     # it prefills again what was evicted
                 assert report.reused_tokens < report.prompt_tokens - PAGE_TOKENS
-        for i in range(12):  # as many as there are slots: others take them all
+        for i in range(12 + 2 * KEPT_SLOTS):  # others take all slots
             talk.say(f'{text} {i}', f'{i} is a number. ' * 4, 2)
     assert answers == {name: alone for name in names}
 

@@ -2,19 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prefixes: what another request has computed is taken over, exactly, as long as there is room."""
 
+from collections import Counter
 from queue import Queue
 
 import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
-from slice_ros.engine.kv.slots import Slots
+from slice_ros.engine.kv.slots import KEPT_SLOTS, Slots
 from slice_ros.engine.runners.runner import Segment
+from slice_ros.request import Request
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving import Server, ServerConfig
 from slice_ros.slo import DEFAULT_CLASSES
 import torch
 
-CONTROL = DEFAULT_CLASSES[0]
+CONTROL, _, DIALOGUE = DEFAULT_CLASSES
 GREEDY = Sampling()
 SYSTEM = [(7 * i) % 250 for i in range(50)]
 FIRST, SECOND = SYSTEM + [1, 2, 3], SYSTEM + [9, 8, 7, 6]
@@ -34,6 +36,14 @@ def finish(engine, sequence):
 def drop_all(engine):
     while engine._slots._kept:
         engine._slots._drop()
+
+
+def end(engine, tokens, slo=DIALOGUE):
+    """Serve a request of a class to its end."""
+    request = Request('', slo, 0.0, len(tokens), 2)
+    sequence = engine.open(tokens, 2, GREEDY, request=request)
+    finish(engine, sequence)
+    engine.close(sequence)
 
 
 def fresh(engine, tokens, count=12):
@@ -95,14 +105,33 @@ def test_an_evicted_request_takes_its_own_tokens_back(engine):
 
 
 def test_live_requests_push_the_oldest_prefix_out(engine):
-    for start in range(4):
-        done = engine.open([start] * 40, 2, GREEDY)
-        finish(engine, done)
-        engine.close(done)
+    last = engine.info.slots + KEPT_SLOTS - 1
+    for start in range(last + 1):
+        end(engine, [start] * 40)
     live = engine.open([99] * 40, 4, GREEDY)
     engine.step([(live, 40)])
     assert engine.adopt(engine.open([0] * 40, 2, GREEDY)) == 0
-    assert engine.adopt(engine.open([3] * 40, 2, GREEDY)) == 39
+    assert engine.adopt(engine.open([last] * 40, 2, GREEDY)) == 39
+
+
+def test_many_requests_of_a_class_leave_the_prefixes_of_another(engine):
+    end(engine, FIRST, CONTROL)
+    for start in range(20):
+        end(engine, [start] * 40, DIALOGUE)
+    # Requests own every slot but one now; the prefix is there still, and has a slot to go to.
+    live = [engine.open([start] * 40, 4, GREEDY) for start in range(engine.info.slots - 1)]
+    engine.step([(sequence, 40) for sequence in live])
+    second = engine.open(SECOND, 12, GREEDY)
+    assert engine.adopt(second) == len(SYSTEM)
+
+
+def test_each_of_two_classes_keeps_about_half(engine):
+    rows = engine.info.slots + KEPT_SLOTS
+    for slo in (CONTROL, DIALOGUE):
+        for start in range(rows):
+            end(engine, [start + rows * (slo is CONTROL)] * 40, slo)
+    kept = Counter(kept.owner for kept in engine._slots._kept.values())
+    assert kept.total() == rows and min(kept.values()) >= rows // 2 - 1
 
 
 def test_too_short_a_prefix_and_a_busy_engine_take_nothing_over(engine):
@@ -160,16 +189,18 @@ def test_memory_bounds_the_tokens_and_prefixes_make_room(tiny_directory, kernels
     engine.step([(last, 40)])
 
 
-def test_pages_are_never_lost_or_given_twice():
+@pytest.mark.parametrize('spare', [0, 2])
+def test_pages_are_never_lost_or_given_twice(spare):
     dice = np.random.default_rng(3)
     table = np.empty((6, 4), np.int32)
-    slots = Slots(table, 18)
+    slots = Slots(table, 18, spare)
     live = {}
     for _ in range(3000):
         if live and dice.random() < 0.5:
             slot = int(dice.choice(list(live)))
             tokens = live.pop(slot)
-            slots.keep(slot, tokens) if dice.random() < 0.7 else slots.give(slot)
+            owner = str(dice.integers(2))
+            slots.keep(slot, tokens, owner) if dice.random() < 0.7 else slots.give(slot)
         elif slots.free:
             tokens = [int(dice.integers(3))] * int(dice.integers(1, 128))
             source, same = slots.longest_prefix(tokens, [(s, t, len(t)) for s, t in live.items()])
@@ -185,7 +216,7 @@ def test_pages_are_never_lost_or_given_twice():
         counts = np.bincount(named, minlength=18)
         assert (counts == slots._named).all()
         assert sorted(slots._free_pages) == np.flatnonzero(counts == 0).tolist()
-        assert slots.free + len(live) == 6
+        assert slots.free + len(live) == 6 - spare
         for slot, tokens in live.items():
             assert (table[slot, :-(-len(tokens) // 32)] >= 0).all()
 

@@ -440,3 +440,18 @@ def test_what_the_policy_has_learnt_outlives_other_parameters(make_server):
     assert expected() < unknown / 3
     server.reconfigure(replace(server.config, policy='slice_static', policy_options={}))
     assert ask(server, max_tokens=400)[1].wait()
+
+
+def test_what_begins_adopts_what_it_could_not_on_arrival(engine, make_server):
+    looks = []
+
+    def adopt(sequence):
+        looks.append(sequence)
+        if len(looks) == 1:   # on arrival: no slot is free
+            return 0
+        sequence.request.adopt(3)
+        return 3
+    engine.adopt = adopt
+    request, consumer = ask(make_server(engine), prompt=5, max_tokens=2)
+    assert consumer.text == '1 2 ' and request.report().reused_tokens == 3
+    assert len(looks) == 2
