@@ -13,7 +13,10 @@ os.environ.setdefault('ROS_DOMAIN_ID', str(10 + os.getpid() % 90))
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what this machine cannot run, and say what is missing."""
+    """Skip what this machine cannot run, and say what is missing.
+
+    Tests marked `gpu(needed=False)` run on a GPU where there is one, else without.
+    """
     reasons = {}
     if any(item.get_closest_marker('gpu') for item in items):
         import torch
@@ -24,5 +27,6 @@ def pytest_collection_modifyitems(items):
         reasons['launch'] = 'needs the ROS 2 launch stack: launch_testing is not installed'
     for item in items:
         for marker, reason in reasons.items():
-            if item.get_closest_marker(marker):
+            found = item.get_closest_marker(marker)
+            if found and found.kwargs.get('needed', True):
                 item.add_marker(pytest.mark.skip(reason=reason))

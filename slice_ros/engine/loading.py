@@ -19,6 +19,7 @@ from slice_ros.engine.models import llama
 from slice_ros.engine.models.model_checks import check_numbers, check_shapes
 from slice_ros.engine.runners.choose import (
     build_runner, choose_device, choose_weights, keeps_codes, RunnerSpec)
+from slice_ros.engine.runners.cuda.failure import cuda_failure
 from slice_ros.engine.runners.runner import Runner, Segment
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.tokenizer import PromptEncoder
@@ -56,8 +57,14 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
                 # As accurate as the file is, and in 4 or 8 bits twice as quick.
                 weights = model_cache.precision(directory) or weights
             return _load(directory, path.stem, config, device, weights, progress, None)
-    except _DAMAGE as error:
+    except (ModelError, *_DAMAGE) as error:
         logger.debug('why the model cannot be loaded', exc_info=error)
+        failure = cuda_failure(device)
+        if failure is not None:
+            raise ModelError(f'CUDA failed while {path} was loaded ({failure}): restart the '
+                             'process, which cannot use the GPU any more') from error
+        if isinstance(error, ModelError):
+            raise
         raise ModelError(f'{path} cannot be loaded ({type(error).__name__}: {one_line(error)}): '
                          'it is damaged, or of a kind that is not known; copy, download or '
                          'convert it again') from error

@@ -16,7 +16,7 @@ def fetch(numbers: torch.Tensor) -> Callable[[], list]:
     if numbers.device.type != 'cuda':
         return numbers.tolist
     host = numbers.to('cpu', non_blocking=True)  # into pinned memory
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event(blocking=True)  # sleeps: else a core spins for the whole step
     copied.record(torch.cuda.current_stream(numbers.device))
 
     def arrived() -> list:

@@ -3,12 +3,14 @@
 """Steps as a GPU runs them: on it where there is one, else in Triton's interpreter."""
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 from gpu_runners import CONTEXT, DEVICE, filled, near, PAGES, runners
 import pytest
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.runners.cuda import kernels as gpu_kernels
+from slice_ros.engine.runners.cuda.failure import cuda_failure
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Segment
@@ -18,7 +20,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-pytestmark = pytest.mark.usefixtures('quick_checks')
+pytestmark = [pytest.mark.usefixtures('quick_checks'), pytest.mark.gpu(needed=False)]
 
 SHAPES = (tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases)
 
@@ -83,13 +85,30 @@ def test_without_recording_the_plain_pass_serves_and_says_so(monkeypatch, caplog
     assert 'not recorded' in caplog.text
 
 
+def fail_for_good(device):
+    raise RuntimeError('CUDA error: an illegal memory access was encountered\nCompile with ...')
+
+
+def test_an_error_that_ends_cuda_is_passed_on_and_no_pass_is_tried(monkeypatch):
+    assert cuda_failure(torch.device('cpu')) is None
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: None)
+    assert cuda_failure(torch.device('cuda')) is None
+    monkeypatch.setattr(torch.cuda, 'synchronize', fail_for_good)
+    monkeypatch.setattr(torch.backends.cuda, 'enable_cudnn_sdp', lambda enabled: None)
+    cache = SimpleNamespace(data=SimpleNamespace(device=torch.device('cuda')))
+    with pytest.raises(RuntimeError, match='illegal memory access was encountered Compile'):
+        gpu_runner(None, cache, 4)
+
+
 def test_what_is_fetched_waits_for_the_device_and_nothing_before(monkeypatch):
     """Also if it is nothing: else prefill chunks would be taken for quick, what follows slow."""
     calls = []
+
+    def event(blocking):
+        assert blocking  # the host sleeps, instead of spinning
+        return SimpleNamespace(record=calls.append, synchronize=lambda: calls.append('waited'))
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: device)
-    monkeypatch.setattr(torch.cuda, 'Event', lambda: type('Event', (), {
-        'record': lambda self, stream: calls.append(stream),
-        'synchronize': lambda self: calls.append('waited')})())
+    monkeypatch.setattr(torch.cuda, 'Event', event)
 
     class OnGpu:
         device = torch.device('cuda')

@@ -20,7 +20,7 @@ from slice_ros.errors import ModelError
 import tiny
 import torch
 
-pytestmark = pytest.mark.usefixtures('quick_checks')
+pytestmark = [pytest.mark.usefixtures('quick_checks'), pytest.mark.gpu(needed=False)]
 
 
 def live(engine):

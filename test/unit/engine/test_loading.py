@@ -6,6 +6,7 @@ from dataclasses import replace
 import json
 import os
 import platform
+import re
 import shutil
 
 import gguf
@@ -13,7 +14,7 @@ import gguf_files
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine import EngineConfig, load_engine, loading, Sampling
 from slice_ros.engine.checkpoints import model_path, tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.config import ISAS
@@ -225,3 +226,13 @@ def test_a_model_without_a_chat_template_says_so_once_and_continues_prompts(copy
     assert 'no chat template' in warning and 'chat_template.jinja' in warning
     sequence = engine.open(engine.encode_chat([('user', 'Once')]), 2, Sampling())
     assert engine.step([(sequence, 4)])[0].sequence is sequence
+
+
+def test_after_an_error_that_ends_cuda_the_process_must_be_restarted(copy, monkeypatch):
+    """Whatever the first call after it was, and whatever was made of its error."""
+    monkeypatch.setattr(loading, 'cuda_failure', lambda device: 'CUDA error: illegal access')
+    for error in (RuntimeError('CUDA error'), ModelError('the weights do not fit the config')):
+        def fail(*given, error=error):
+            raise error
+        monkeypatch.setattr(loading, 'build_runner', fail)
+        assert re.search('CUDA failed .*illegal access.*restart the process', sentence(copy))

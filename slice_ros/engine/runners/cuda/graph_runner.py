@@ -14,6 +14,7 @@ import logging
 import numpy as np
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.runners.cuda.failure import cuda_failure
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import flatten, Segment
 from slice_ros.engine.runners.torch.batch import Batch
@@ -50,7 +51,8 @@ class _Recorded:
             for _ in range(2):  # compiles the kernels; libraries allocate their work space
                 runner.decode(self._batch, self.splits).argmax(-1)
         torch.cuda.current_stream().wait_stream(warm)
-        self._copied, self._graph = torch.cuda.Event(), torch.cuda.CUDAGraph()
+        self._copied = torch.cuda.Event(blocking=True)  # sleeps: else a core spins
+        self._graph = torch.cuda.CUDAGraph()
         # thread_local: work of other threads on the device is not recorded.
         with torch.cuda.graph(self._graph, pool=runner.pool, capture_error_mode='thread_local'):
             self._compute(runner)
@@ -206,12 +208,16 @@ def _compare(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
 def gpu_runner(weights: LlamaWeights, cache: KvCache, max_batch: int) -> TorchRunner:
     """Return a `GraphRunner` if that works on this GPU, else a `TorchRunner`.
 
-    `cache` must be empty: the check writes to it.
+    `cache` must be empty: the check writes to it. Raises ``RuntimeError`` when CUDA has failed for
+    good.
     """
     # cuDNN plans each new length of a prompt, which takes much longer than running it.
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         return GraphRunner(weights, cache, max_batch)
     except Exception as error:  # no Triton, an unknown GPU, too little memory, other logits
+        failure = cuda_failure(cache.data.device)
+        if failure is not None:
+            raise RuntimeError(failure) from error
         logger.warning('decode steps are not recorded (%s): they run kernel by kernel', error)
         return TorchRunner(weights, cache)
