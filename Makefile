@@ -86,6 +86,10 @@ bench: build ## Measure the engine, compare the policies; JSON and plot in out/.
 	$(PY) -m slice_ros.bench engine --json out/engine.json
 	$(PY) -m slice_ros.bench simulate --json out/simulate.json --plot out/simulate.png
 
+.PHONY: gpu
+gpu: build ## With a CUDA GPU: check, test and measure it in nine minutes; JSON and table in out/.
+	$(PY) -m slice_ros.bench gpu --json out/gpu.json
+
 .PHONY: regimes
 regimes: build ## Compare the policies in every regime; fails where a line does (REGIMES=flags).
 	@mkdir -p out

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     'admission': ('schedule.admission_bench', 'whether refusals are right, by replay'),
     'serve': ('schedule.serve', 'the same on the real engine, in real time'),
     'engine': ('engine.engine_bench', 'decode step and prefill times of the engine'),
+    'gpu': ('gpu.gpu_bench', 'checks, tests and step times of a CUDA GPU, in nine minutes'),
     'ros': ('ros.ros_bench', 'delivery and class isolation over real topics'),
     'abuse': ('ros.abuse', 'what hostile inputs do to the node and to other callers'),
     'soak': ('ros.soak', 'thousands of mixed requests, cancels and kills'),

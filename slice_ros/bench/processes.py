@@ -55,9 +55,13 @@ class Process:
         """Whether it has not ended."""
         return self.process.poll() is None
 
+    def log(self) -> str:
+        """Return what it has printed so far."""
+        return Path(self._log.name).read_text()
+
     def end_of_log(self) -> str:
         """Return the last lines of its log."""
-        return '\n'.join(Path(self._log.name).read_text().splitlines()[-LAST_LINES:])
+        return '\n'.join(self.log().splitlines()[-LAST_LINES:])
 
     def kill(self) -> None:
         """End it at once, as ``kill -9`` does."""

@@ -36,7 +36,7 @@ LAYERS = (
     ('examples',),
     ('bench',),
     ('bench.engine', 'bench.ros', 'bench.schedule'),
-    ('bench.regimes',),
+    ('bench.regimes', 'bench.gpu'),
     ('cli',),
 )
 # Modules that a room may never import, at any depth of its own modules.
