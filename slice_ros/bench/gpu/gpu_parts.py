@@ -17,6 +17,8 @@ _LOG_CHARACTERS = 60_000   # of the log of a part that is not done
 # Lines of ``pytest -v``: a test with its outcome, and the summary of what failed.
 _OUTCOME = re.compile(r'^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)\b.*\[ *\d+%\]$', re.M)
 _SUMMARY = re.compile(r'^(?:FAILED|ERROR) (\S+\.py.*)$', re.M)
+# The line of a log that names an error; those of CUDA go on for many more.
+_ERROR = re.compile(r'^(?:slice_bench: |[\w.]*(?:Error|Exception)\b).*$', re.M)
 
 Advance = Callable[[float], None]   # called with the seconds that have passed
 
@@ -83,7 +85,9 @@ def run_program(outcome: Outcome, limit_s: float, advance: Advance, arguments: S
         if not in_time:
             outcome.state, outcome.reason = CUT, f'not done in {limit_s:.0f} s'
         elif child.process.returncode:
-            outcome.state, outcome.reason = FAILED, child.end_of_log()
+            errors = _ERROR.findall(child.log())
+            outcome.state = FAILED
+            outcome.reason = errors[-1] if errors else child.end_of_log()
         else:
             outcome.state, outcome.reason = DONE, ''
         if outcome.state != DONE:

@@ -133,8 +133,10 @@ def test_a_signal_keeps_what_was_found(clock):
 @pytest.mark.parametrize('code, limit, state, reason', [
     ('print(7)', 60, DONE, ''),
     ('import sys; print(7); sys.exit("it is broken")', 60, FAILED, '7\nit is broken'),
-    ('import time; print(7); time.sleep(60)', 3, CUT, 'not done in 3 s'),
-], ids=('done', 'failed', 'slow'))
+    ('print(7); raise RuntimeError("CUDA error: bad" + 5 * "\\n" + "Search")', 60, FAILED,
+     'RuntimeError: CUDA error: bad'),
+    ('import time; print(7); time.sleep(60)', 5, CUT, 'not done in 5 s'),
+], ids=('done', 'failed', 'CUDA', 'slow'))
 def test_a_program_ends_as_its_outcome_says(code, limit, state, reason, tmp_path, monkeypatch):
     (tmp_path / 'program_of_a_part.py').write_text(code)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
