@@ -27,10 +27,12 @@ from slice_ros.bench.engine.engine_measure import (
 from slice_ros.bench.engine.engine_table import show
 from slice_ros.bench.engine.peer_process import Peer
 from slice_ros.bench.engine.peers import make_peers, PEERS
+from slice_ros.bench.engine.roofline import roofline
 from slice_ros.bench.engine.shapes import RandomTensors, SHAPES, write
 from slice_ros.engine import Engine, EngineConfig, load_engine
 from slice_ros.engine.config import DEVICES, ISAS, WEIGHTS
 from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.runners.native import KINDS
 from slice_ros.errors import ModelError
 import torch
 
@@ -61,6 +63,10 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help='what llama.cpp or cyllama runs; if not given, the model itself, and '
                         'in llama.cpp the same weights in Q8_0; may be repeated, the quickest '
                         'counts in each case')
+    parser.add_argument('--roofline', nargs='*', choices=KINDS, metavar='WEIGHTS',
+                        help='also measure what limits the native kernels, and the share of it '
+                        'that decode at batch 1 and the longest prefill reach, with the weights '
+                        'of the run or with these')
     parser.add_argument('--plot', type=Path, help='file to draw the figures to')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
 
@@ -111,6 +117,7 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
         raise ValueError(f'this model holds {engine.info.max_context} tokens: '
                          f'{longest} are too many')
     threads = torch.get_num_threads()
+    limits = None if args.roofline is None else _roofline(args, engine, config, tensors, report)
     peers = [stack.enter_context(closing(peer)) for peer in make_peers(
         args.peer, args.peer_model, model, bool(args.shape), engine.info, batch, longest, threads)]
     cases = [('decode', b, c) for c in args.contexts for b in args.batches]
@@ -143,7 +150,7 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
         'divergence_length': LENGTH, **shares, 'path': engine.info.path,
         'kernels': engine.info.kernels, 'load_s': load_s, 'read_gb_per_s': bandwidth / 1e9,
         'weight_mb': engine.info.weight_bytes / 2**20, **resident,
-        'torch': torch.__version__, 'peers': settings,
+        'torch': torch.__version__, 'peers': settings, 'roofline': limits,
     }
 
 
@@ -155,6 +162,16 @@ def _numbers(text: str) -> list[int]:
     if not numbers or min(numbers) < 1:
         raise ArgumentTypeError(f'{text!r} is not a list of whole numbers from 1, like 1,4,16')
     return numbers
+
+
+def _roofline(args: Namespace, engine: Engine, config: EngineConfig, tensors: Callable | None,
+              report: Callable[[str, float], None]) -> dict:
+    """Return the roofline of the weights that are asked for, else of the engine's own."""
+    engines = {weights: engine if weights == engine.info.weights else load_engine(
+        replace(config, weights=weights, slots=1, max_batch=1), report, tensors)
+        for weights in args.roofline or [engine.info.weights]}
+    return roofline(engines, args.isa, args.rounds, args.contexts[0], max(args.prefill),
+                    partial(report, 'measuring limits'))
 
 
 def _accuracy(engine: Engine, config: EngineConfig, peers: list[Peer],

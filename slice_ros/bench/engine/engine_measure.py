@@ -23,7 +23,7 @@ Case = tuple[str, int, int] | tuple[str, int, int, int]
 
 SHARE_BATCH = 8
 SHARE_TOKENS = 64
-_READ_BYTES = {'cpu': 1 << 28, 'cuda': 1 << 30}  # for the bandwidth: far beyond any cache
+READ_BYTES = {'cpu': 1 << 28, 'cuda': 1 << 30}  # for the bandwidth: far beyond any cache
 _PATIENCE_S = 120.0
 
 
@@ -135,7 +135,7 @@ def _timed_passes(runner) -> Iterator[list[tuple[float, float, bool]]]:
 
 def read_bandwidth(device: str) -> float:
     """Return the bytes per second that a plain sum reads from memory, the best of five."""
-    size = _READ_BYTES[torch.device(device).type]
+    size = READ_BYTES[torch.device(device).type]
     data = torch.ones(size // 4, device=device)
     times = 1 if data.device.type == 'cpu' else 4  # a GPU starts while the host queues more
     best = math.inf

@@ -28,6 +28,8 @@ def show(console: Console, result: dict) -> None:
     console.print(f'forward: {result["path"]} ({result["kernels"]})')
     console.print(f'floor: reading the weights once, {_ms(result["floor_ms"])} ms, and what is '
                   f'cached, at {result["read_gb_per_s"]:.1f} GB/s')
+    if result['roofline']:
+        console.print(_roofline(result['roofline']))
     if result['perplexity'] is not None:
         console.print(f'perplexity of a text: {result["perplexity"]:.3f}' + ''.join(
             f'; {p["name"]}, {p["model"]}: {p["perplexity"]:.3f}' for p in peers))
@@ -61,6 +63,21 @@ def _together(rows: list[dict]) -> Table:
         found = {row['tokens']: row for row in rows if row['batch'] == batch}
         table.add_row(f'batch {batch}', *(
             f'{_ms(found[tokens]["ms"])} ({found[tokens]["ratio"]:.2f})' for tokens in chunks))
+    return table
+
+
+def _roofline(found: dict) -> Table:
+    """Return the table of what limits the kernels, and the shares of it that steps reach."""
+    table = Table(title=f'roofline of {found["kernels"]}, {found["threads"]} threads: '
+                  f'{found["read_gb_per_s"]:.1f} GB/s')
+    for name in ('weights', 'step', 'ms', 'work', 'a second', 'limit', 'share'):
+        table.add_column(name, justify='left' if name in ('weights', 'step') else 'right',
+                         no_wrap=True)
+    for row in found['rows']:
+        work, unit = row['work'], row['unit']
+        table.add_row(row['weights'], row['step'], _ms(row['ms']), f'{work:.3g} {unit}',
+                      f'{1e3 * work / row["ms"]:.1f}', f'{1e3 * work / row["least_ms"]:.1f}',
+                      f'{100 * row["share"]:.0f} %')
     return table
 
 

@@ -170,6 +170,13 @@ class Emulated(native.Library):
             there.copy_back(out, 4 * rows * width)
         return status
 
+    def slice_peak(self, isa, kind, threads):
+        return self.call('slice_peak', isa, kind, threads)
+
+    def slice_read_rate(self, isa, threads, data, nbytes):
+        with self._copies() as there:
+            return self.call('slice_read_rate', isa, threads, there.copy(data, nbytes), nbytes)
+
     def slice_runner_create(self, model, cache, threads, max_rows, isa):
         there, model, cache = Copies(self), model._obj, cache._obj
         moved, pages = self._model(there, model), native.Cache.from_buffer_copy(cache)

@@ -100,6 +100,30 @@ def test_rms_norm(library, isa, width):
     np.testing.assert_allclose(out, want, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize('kind', ['int4', 'int8', 'fp32'])
+def test_every_instruction_set_has_a_peak(library, isa, kind):
+    # At most four 512 bit operations at 10 GHz, each with 64 products.
+    assert 1e6 < library.slice_peak(isa, KINDS[kind], 1) < 4 * 10e9 * 64
+
+
+def test_every_instruction_set_reads_memory(library, isa):
+    data = np.ones(1 << 22, np.uint8)
+    # At most four 512 bit loads at 10 GHz, of what a cache may hold.
+    for threads in (1, 2):
+        rate = library.slice_read_rate(isa, threads, data.ctypes.data, data.nbytes)
+        assert 1e5 < rate < threads * 4 * 10e9 * 64
+
+
+def test_limits_of_nothing_are_refused(library):
+    data = np.ones(1 << 17, np.uint8)
+    assert all(library.slice_peak(*wrong) < 0 for wrong in (
+        (99, KINDS['int8'], 1), (-1, 5, 1), (-1, -1, 1), (-1, KINDS['int8'], 0)))
+    assert library.slice_read_rate(99, 1, data.ctypes.data, data.nbytes) < 0
+    assert library.slice_read_rate(-1, 0, data.ctypes.data, data.nbytes) < 0
+    assert library.slice_read_rate(-1, 1, data.ctypes.data, 1) < 0
+    assert library.slice_read_rate(-1, 1, None, data.nbytes) < 0
+
+
 def test_missing_arguments_are_refused(library):
     packed = pack(library, 'fp16', [np.ones((4, 4), np.float32)])
     x = np.ones((1, 4), np.float32)

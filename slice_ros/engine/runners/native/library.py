@@ -73,6 +73,8 @@ _FUNCTIONS = {
     'slice_step': (c_int32, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p,
                    c_void_p, c_void_p),
     'slice_matmul': (c_int32, c_int32, POINTER(Matrix), c_int32, c_void_p, c_void_p),
+    'slice_peak': (c_int64, c_int32, c_int32, c_int32),
+    'slice_read_rate': (c_int64, c_int32, c_int32, c_void_p, c_int64),
     'slice_rms_norm': (c_int32, c_int32, c_int32, c_int32, c_float, c_void_p, c_void_p, c_void_p),
 }
 

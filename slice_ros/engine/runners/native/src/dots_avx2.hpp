@@ -107,4 +107,14 @@ SLICE_INLINE void group_dots(const uint8_t* const* weights, const GroupCodes* in
   }
 }
 
+// As in dots.hpp; a code of 8 bits takes two products.
+template <int kind>
+constexpr int kCodeProducts = kind == SLICE_Q8 ? 32 : 64;
+SLICE_INLINE Ints add_codes(Ints sum, const Codes& codes, const int8_t* in) {
+  SLICE_EACH {
+    sum.part[i] = (IntPart)add_products((__m256i)sum.part[i], (__m256i)codes.part[i], repeated(in));
+  }
+  return sum;
+}
+
 }  // namespace slice::SLICE_ISA

@@ -81,4 +81,15 @@ SLICE_INLINE void group_dots(const uint8_t* const* weights, const GroupCodes* in
   }
 }
 
+// As in dots.hpp; each code meets two rows.
+template <int>
+constexpr int kCodeProducts = 128;
+SLICE_INLINE Ints add_codes(Ints sum, const Codes& codes, const int8_t* in) {
+  SLICE_EACH {
+    sum.part[i] = (IntPart)vusmmlaq_s32((int32x4_t)sum.part[i], (uint8x16_t)codes.part[i],
+                                        vld1q_s8(in));
+  }
+  return sum;
+}
+
 }  // namespace slice::SLICE_ISA

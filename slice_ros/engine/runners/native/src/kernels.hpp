@@ -71,6 +71,10 @@ struct Kernels {
   void (*to_half)(const float* in, int width, uint16_t* out);  // width a multiple of 16
   void (*attend)(const AttentionJob& job);
   int (*arg_max)(const float* in, int width);  // the first of several equal ones
+  // For measurements of limits. The multiply-adds of the matmul of `kind` with all operands in
+  // registers, those of 64 bytes of ones; returns how many it did.
+  int64_t (*multiply)(int kind, const uint8_t* operands, int rounds);
+  void (*read)(const uint8_t* data, int64_t bytes);  // a multiple of 64, as matmul reads weights
 };
 
 // Null if the library was built for another kind of processor.

@@ -11,6 +11,7 @@
 
 #include "attention.hpp"
 #include "dots_avx2.hpp"
+#include "limits.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -19,7 +20,7 @@ namespace slice {
 const Kernels* avx2_kernels() {
   static constexpr Kernels table = {avx2::matmul,  avx2::rms_norm, avx2::quantize,
                                     avx2::rotate,  avx2::to_half,  avx2::attend,
-                                    avx2::arg_max};
+                                    avx2::arg_max, avx2::multiply, avx2::read};
   return &table;
 }
 

@@ -11,6 +11,7 @@
 
 #include "attention.hpp"
 #include "dots.hpp"
+#include "limits.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -19,7 +20,7 @@ namespace slice {
 const Kernels* avx512_kernels() {
   static constexpr Kernels table = {avx512::matmul,  avx512::rms_norm, avx512::quantize,
                                     avx512::rotate,  avx512::to_half,  avx512::attend,
-                                    avx512::arg_max};
+                                    avx512::arg_max, avx512::multiply, avx512::read};
   return &table;
 }
 

@@ -12,6 +12,7 @@
 
 #include "attention.hpp"
 #include "dots.hpp"
+#include "limits.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -20,7 +21,7 @@ namespace slice {
 const Kernels* avxvnni_kernels() {
   static constexpr Kernels table = {avxvnni::matmul, avxvnni::rms_norm, avxvnni::quantize,
                                     avxvnni::rotate, avxvnni::to_half,  avxvnni::attend,
-                                    avxvnni::arg_max};
+                                    avxvnni::arg_max, avxvnni::multiply, avxvnni::read};
   return &table;
 }
 

@@ -11,6 +11,7 @@
 
 #include "attention.hpp"
 #include "dots.hpp"
+#include "limits.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -19,7 +20,7 @@ namespace slice {
 const Kernels* dotprod_kernels() {
   static constexpr Kernels table = {dotprod::matmul,  dotprod::rms_norm, dotprod::quantize,
                                     dotprod::rotate,  dotprod::to_half,  dotprod::attend,
-                                    dotprod::arg_max};
+                                    dotprod::arg_max, dotprod::multiply, dotprod::read};
   return &table;
 }
 

@@ -9,6 +9,7 @@
 
 #include "attention.hpp"
 #include "dots.hpp"
+#include "limits.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -17,7 +18,7 @@ namespace slice {
 const Kernels* generic_kernels() {
   static constexpr Kernels table = {generic::matmul,  generic::rms_norm, generic::quantize,
                                     generic::rotate,  generic::to_half,  generic::attend,
-                                    generic::arg_max};
+                                    generic::arg_max, generic::multiply, generic::read};
   return &table;
 }
 

@@ -11,6 +11,7 @@
 
 #include "attention.hpp"
 #include "dots_i8mm.hpp"
+#include "limits.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -19,7 +20,7 @@ namespace slice {
 const Kernels* i8mm_kernels() {
   static constexpr Kernels table = {i8mm::matmul,  i8mm::rms_norm, i8mm::quantize,
                                     i8mm::rotate,  i8mm::to_half,  i8mm::attend,
-                                    i8mm::arg_max};
+                                    i8mm::arg_max, i8mm::multiply, i8mm::read};
   return &table;
 }
 

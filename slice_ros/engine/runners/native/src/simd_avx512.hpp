@@ -23,12 +23,16 @@ constexpr int kBlockTile = 2;
 constexpr int kFloatRowTile = 12;
 constexpr int kFloatPanel = 8 * kFloatRowTile;
 constexpr int kAttentionSums = 16;  // of an attention tile, queries by vectors
+constexpr int kPeakSums = 12;       // more than the latency of two units
 
 #define SLICE_QUANTIZED_TILE static
 #define SLICE_INLINE static inline __attribute__((always_inline))
 
 // Into the second level cache: the first allows too few outstanding loads for full bandwidth.
 SLICE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// The compiler knows nothing about v from here on, and cannot leave out what made it.
+template <typename Vector>
+SLICE_INLINE void opaque(Vector& v) { __asm__ volatile("" : "+v"(v)); }
 SLICE_INLINE Floats zeros() { return _mm512_setzero_ps(); }
 SLICE_INLINE Floats all(float value) { return _mm512_set1_ps(value); }
 SLICE_INLINE Floats load(const float* p) { return _mm512_loadu_ps(p); }

@@ -43,6 +43,12 @@ constexpr int kFloatPanel = 2;  // one tile: small vectors gain nothing from con
 
 // Sums of an attention tile, queries by vectors: with values and weights they fit 16 registers.
 constexpr int kAttentionSums = 6;
+// Sums that measure the peak: 12 vectors hide the latency in 16 registers, 24 in 32.
+#if defined(__SSE2__) && !defined(__AVX2__)
+constexpr int kPeakSums = 3;
+#else
+constexpr int kPeakSums = 6;
+#endif
 
 typedef float FloatPart __attribute__((vector_size(kLanes * 4)));
 typedef int32_t IntPart __attribute__((vector_size(kLanes * 4)));
@@ -63,6 +69,17 @@ SLICE_INLINE Vector fill(Part value) {
 SLICE_INLINE Floats all(float value) { return fill<Floats>(value - FloatPart{}); }
 // Into the second level cache: the first allows too few outstanding loads for full bandwidth.
 SLICE_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+// The compiler knows nothing about v from here on, and cannot leave out what made it.
+template <typename Vector>
+SLICE_INLINE void opaque(Vector& v) {
+#if defined(__SSE2__)
+  SLICE_EACH __asm__ volatile("" : "+x"(v.part[i]));
+#elif defined(__aarch64__)
+  SLICE_EACH __asm__ volatile("" : "+w"(v.part[i]));
+#else
+  SLICE_EACH __asm__ volatile("" : "+m"(v.part[i]));
+#endif
+}
 SLICE_INLINE Floats zeros() { return fill<Floats>(FloatPart{}); }
 #if defined(__AVX2__)
 // Part by part: a copy of 64 bytes goes through memory, at a quarter of the speed.

@@ -136,3 +136,10 @@ SLICE_EXPORT int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_
                                   const float* in, float* out);
 SLICE_EXPORT int32_t slice_rms_norm(int32_t isa, int32_t rows, int32_t width, float eps,
                                     const float* weight, const float* in, float* out);
+
+// Limits of this machine with so many threads, or a SliceError. Multiply-adds a second of the
+// instructions that an instruction set uses for weights of `kind`, from registers:
+SLICE_EXPORT int64_t slice_peak(int32_t isa, int32_t kind, int32_t threads);
+// Bytes a second that are read from `data`, in the way of the matmul.
+SLICE_EXPORT int64_t slice_read_rate(int32_t isa, int32_t threads, const uint8_t* data,
+                                     int64_t bytes);
