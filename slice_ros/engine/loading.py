@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the name of a model to a running engine: find, read, build the runner, try it, assemble."""
 
+from collections import Counter
 from collections.abc import Callable
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from slice_ros.engine.checkpoints import hf_directory, model_cache
 from slice_ros.engine.checkpoints.model_path import find_model
+from slice_ros.engine.checkpoints.regroup import FLOATS, form_of
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progress
 from slice_ros.engine.engine import Engine
@@ -53,9 +55,8 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
             return _load(path, '', config, device, weights, progress, tensors)
         dtype = np.float32 if weights in ('fp32', 'bf16') else np.float16
         with model_cache.converted(path, dtype, progress) as directory:
-            if config.weights == 'auto' and keeps_codes(device):
-                # As accurate as the file is, and in 4 or 8 bits twice as quick.
-                weights = model_cache.precision(directory) or weights
+            if keeps_codes(device):
+                _report_types(path.stem, model_cache.types(directory), config.weights)
             return _load(directory, path.stem, config, device, weights, progress, None)
     except (ModelError, *_DAMAGE) as error:
         logger.debug('why the model cannot be loaded', exc_info=error)
@@ -82,13 +83,14 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
     max_context = _max_context(model, config.max_context)
     table = page_table(config.slots + KEPT_SLOTS, max_context)
     runner = build_runner(
-        RunnerSpec(path, model, tensors, weights, device, max_context, table, config),
+        RunnerSpec(path, model, tensors, weights, device, max_context, table, config,
+                   keep=bool(name) and config.weights == 'auto'),
         lambda share: progress('loading the weights', share))
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
     _try_out(path, runner, slots)
     progress('loading the weights', 1.0)
     info = _info(name or getattr(model, 'name_or_path', '') or path.name, model, str(device),
-                 weights, max_context, runner, slots)
+                 runner.info.weights or weights, max_context, runner, slots)
     logger.info(_sentence(info))
     stop_tokens = hf_directory.stop_tokens(path, model, tokenizer)
     encoder = PromptEncoder(tokenizer, max_context)
@@ -100,6 +102,30 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
                     Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
     memory.trim_heap()
     return engine
+
+
+def _report_types(name: str, types: dict[str, str], weights: str) -> None:
+    """Log how the native kernels keep the GGUF types of a file, and which they round again.
+
+    `types` are those of the matrices, by name; `weights` is what was asked for.
+    """
+    again = set()
+    for tensor, kind in types.items():
+        allowed = {weights}
+        if weights == 'int4' and not tensor.startswith('model.layers.'):
+            allowed.add('int8')  # as in `build_model`
+        if weights in ('int8', 'int4') and kind not in FLOATS and form_of(kind) not in allowed:
+            again.add(kind)
+    forms = ', '.join(f'{kind} as {form_of(kind)}' for kind, _ in Counter(
+        types.values()).most_common())
+    if again:
+        logger.warning("%s: weights '%s' round the codes of %s again, which costs accuracy: "
+                       "'auto' keeps %s", name, weights, ' and '.join(sorted(again)), forms)
+    elif weights == 'auto':
+        wide = any(kind not in FLOATS and form_of(kind) == 'fp16' for kind in types.values())
+        logger.info('%s: the weights of the file are kept: %s%s', name, forms,
+                    "; weights 'int8' would round those in fp16 again, to half the memory"
+                    if wide else '')
 
 
 def _checked_tensors(path: Path, name: str, model: PreTrainedConfig, device: torch.device,

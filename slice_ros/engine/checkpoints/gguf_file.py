@@ -11,7 +11,8 @@ import re
 import numpy as np
 from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
 from slice_ros.engine.checkpoints.gguf_tokenizer import ARRAYS, build_tokenizer
-from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS
+from slice_ros.engine.checkpoints.regroup import kept_as, regrouped
+from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS, GROUP
 from slice_ros.engine.checkpoints.tensor_files import Outgoing
 from slice_ros.errors import ModelError, one_line
 
@@ -76,35 +77,37 @@ class GgufFile:
             'eos_token_id': self._get('tokenizer.ggml.eos_token_id'),
         }
 
-    def precision(self) -> str | None:
-        """Return the weights nearest to those of the file: 'int4', 'int8', or None = 16 bits."""
-        numbers = {'int4': 0, 'int8': 0, None: 0}
-        for tensor in self._tensors.values():
-            bits = re.match(r'I?T?Q(\d)', tensor.type.name)
-            kind = None if bits is None else 'int4' if int(bits[1]) <= 4 else 'int8'
-            numbers[kind] += math.prod(tensor.shape)
-        return max(numbers, key=numbers.get)
+    def types(self) -> dict[str, str]:
+        """Return the GGUF types of the matrices, by their Hugging Face names."""
+        return {name: tensor.type.name for name, tensor in self._named() if len(tensor.shape) > 1}
 
     def tensors(self, dtype: np.dtype) -> list[Outgoing]:
         """Return the tensors under their Hugging Face names, matrices in `dtype`.
 
-        Matrices in a format that the native kernels can use are copied unchanged, as uint8
-        [outputs, bytes], with the format after the name: 'model.norm.weight.Q8_0'. Norms and
+        Matrices whose codes the native kernels can use are uint8 [outputs, bytes], with the
+        format after the name: 'lm_head.weight.Q8_0'. Those in such a format are copied unchanged.
+        Others are brought into it, but for float32, which keeps more of their scales. Norms and
         biases are float32, which is exact; they are small.
         """
         found = []
-        for tensor in self._tensors.values():
-            name = _hf_name(tensor.name)
-            if name is None:
-                continue
-            if len(tensor.shape) > 1 and tensor.type.name in GGUF_FORMATS:
-                shape = (*tensor.shape[:-1], tensor.nbytes // math.prod(tensor.shape[:-1]))
-                found.append(Outgoing(f'{name}.{tensor.type.name}', np.uint8, shape,
+        for name, tensor in self._named():
+            kept, *rows = kept_as(tensor.type.name), *tensor.shape[:-1]
+            if len(tensor.shape) > 1 and kept is not None and (
+                    kept == tensor.type.name or np.dtype(dtype) != np.float32):
+                row_bytes = tensor.shape[-1] // GROUP * GGUF_FORMATS[kept][1]
+                found.append(Outgoing(f'{name}.{kept}', np.uint8, (*rows, row_bytes),
                                       partial(self._pieces, tensor, False)))
             else:
                 found.append(Outgoing(name, dtype if len(tensor.shape) > 1 else np.float32,
                                       tensor.shape, partial(self._pieces, tensor, True)))
         return found
+
+    def _named(self) -> Iterator[tuple[str, StoredTensor]]:
+        """Yield the tensors of the model, with their Hugging Face names."""
+        for tensor in self._tensors.values():
+            name = _hf_name(tensor.name)
+            if name is not None:
+                yield name, tensor
 
     def _pieces(self, tensor: StoredTensor, floats: bool) -> Iterator[np.ndarray]:
         """Yield the rows of a tensor in pieces, in the order of Hugging Face."""
@@ -118,7 +121,8 @@ class GgufFile:
             data = np.fromfile(self.path, np.uint8, count * row_bytes,
                                offset=tensor.start + first * row_bytes).reshape(count, row_bytes)
             try:
-                values = dequantize(data, tensor.type) if floats else data
+                values = dequantize(data, tensor.type) if floats else \
+                    regrouped(data, tensor.type.name)
             except NotImplementedError as error:
                 raise ModelError(f'{self.path}: tensor {tensor.name} has a format that the gguf '
                                  f'package cannot read ({error})') from error

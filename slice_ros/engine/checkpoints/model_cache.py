@@ -3,7 +3,7 @@
 """Converted models on disk: a GGUF file becomes a Hugging Face directory once, by its hash.
 
 Reading a GGUF file, above all its tokenizer, takes many times longer than reading safetensors and
-tokenizer.json. Blocks of codes that the native kernels can use are copied unchanged. An entry is
+tokenizer.json. Codes that the native kernels can use are kept. An entry is
 written beside its place and renamed, so that a reader finds all of it or nothing. Its hashes are
 checked at every start, and a damaged entry is converted again. Who converts has the lock of the
 entry, so processes that start together convert a model once. Where the disk takes no entry, the
@@ -33,10 +33,9 @@ from slice_ros.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 5  # of the layout of an entry; a higher number has every model converted again
+_VERSION = 6  # of the layout of an entry; a higher number has every model converted again
 _MANIFEST = 'slice_ros.json'
 _NEEDED = {'config.json', 'model.safetensors', 'tokenizer.json'}
-_PRECISIONS = ('int4', 'int8', None)
 _NEW, _TEMPORARY = '.new-', 'slice_ros-conversion-'
 _PATIENCE_S = 300.0  # how long a start waits for another process that converts the same model
 _MEMORY = '/dev/shm'  # files there need no disk
@@ -156,9 +155,9 @@ def _temporary_directory(place: Path) -> Iterator[Path]:
             _delete(lock)
 
 
-def precision(entry: Path) -> str | None:
-    """Return the weights, 'int4' or 'int8', of the GGUF file of an entry; None = 16 bits."""
-    return json.loads((entry / _MANIFEST).read_text())['precision']
+def types(entry: Path) -> dict[str, str]:
+    """Return the GGUF types of the matrices of an entry, by their Hugging Face names."""
+    return json.loads((entry / _MANIFEST).read_text())['types']
 
 
 def file_hash(path: Path) -> str:
@@ -177,7 +176,7 @@ def _convert(gguf: Path, dtype: np.dtype, target: Path, progress: Progress) -> N
     tensor_files.write(target / 'model.safetensors', source.tensors(dtype))
     hashes = {file.name: file_hash(file) for file in sorted(target.iterdir())}
     (target / _MANIFEST).write_text(json.dumps(
-        {'source': gguf.name, 'precision': source.precision(), 'files': hashes}, indent=2))
+        {'source': gguf.name, 'types': source.types(), 'files': hashes}, indent=2))
 
 
 def _save_tokenizer(tokenizer, target: Path) -> None:
@@ -199,7 +198,7 @@ def _intact(entry: Path) -> bool:
     try:
         manifest = json.loads((entry / _MANIFEST).read_text())
         files = manifest['files']
-        return (_NEEDED <= files.keys() and manifest['precision'] in _PRECISIONS
+        return (_NEEDED <= files.keys() and isinstance(manifest['types'], dict)
                 and all(Path(name).name == name and (entry / name).is_file()
                         and file_hash(entry / name) == digest for name, digest in files.items()))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError,

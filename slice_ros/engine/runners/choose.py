@@ -17,6 +17,7 @@ from slice_ros.engine.models import llama
 from slice_ros.engine.runners.cuda.gpu_linear import make_gpu_linear
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
 from slice_ros.engine.runners.native import Library, load_library, native_runner
+from slice_ros.engine.runners.native.packing import KEPT
 from slice_ros.engine.runners.runner import Runner
 from slice_ros.engine.runners.torch.linear import fp16_kernels
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
@@ -65,6 +66,7 @@ class RunnerSpec:
     max_context: int          # tokens of one request
     table: np.ndarray         # page table, int32 [slots, pages of a slot]
     config: EngineConfig      # slots, max_batch, memory_fraction
+    keep: bool = False        # in the native kernels, codes of the file instead of `weights`
 
 
 def build_runner(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
@@ -111,9 +113,10 @@ def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
 
 
 def _native(spec: RunnerSpec, library: Library, progress: Callable[[float], None]) -> Runner:
-    pages = _pages(spec, _kv_dtype(spec.weights))
+    weights = KEPT if spec.keep else spec.weights
+    pages = _pages(spec, _kv_dtype(weights))
     try:
-        return native_runner.NativeRunner(spec.model, spec.tensors, spec.weights, library,
+        return native_runner.NativeRunner(spec.model, spec.tensors, weights, library,
                                           spec.table, pages, spec.max_context, progress,
                                           spec.config.isa)
     except ValueError as error:

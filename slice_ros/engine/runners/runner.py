@@ -33,6 +33,7 @@ class RunnerInfo:
     kv_bytes: int          # memory of all pages; 0 = the cache grows with the requests
     shares_prefixes: bool  # slots may name the same pages; else `share` must not be called
     asynchronous: bool     # a step computes by itself while the host goes on
+    weights: str | None = None  # of the layers, if they are not what was asked for
 
 
 class Runner(Protocol):

@@ -3,13 +3,13 @@
 """GGUF files of tiny models, as llama.cpp's converter writes them."""
 
 import gguf
-import numpy as np
 
 
-def write(path, arch, config, state, rope=(), kv_heads=None, describe=None):
+def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, types=()):
     """Write float16 tensors; `kv_heads` may be one number a layer.
 
-    `describe(writer)` may add metadata.
+    `describe(writer)` may add metadata. `types` are pairs of a part of the names of matrices and
+    the GGUF type that these get instead.
     """
     heads = config.num_attention_heads
     names = gguf.get_tensor_name_map(
@@ -34,8 +34,11 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None):
             n = heads if 'q_proj' in name else config.num_key_value_heads
             values = values.reshape(n, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(
                 values.shape)
-        values = values.astype(np.float16 if values.ndim > 1 else np.float32)
-        writer.add_tensor(names.get_name(name, ('.weight', '.bias')), values)
+        kind = next((kind for part, kind in types if part in name and values.ndim > 1),
+                    'F16' if values.ndim > 1 else 'F32')
+        kind = gguf.GGMLQuantizationType[kind]
+        writer.add_tensor(names.get_name(name, ('.weight', '.bias')),
+                          gguf.quantize(values, kind), raw_dtype=kind)
     for name, values in rope:
         writer.add_tensor(name, values)
     writer.write_header_to_file()

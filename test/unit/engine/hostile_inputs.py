@@ -130,7 +130,7 @@ def gguf(targets, dice):
         mutated_gguf.mutated(targets.whole, targets.header, dice.getrandbits(64)))
     made = GgufFile(targets.file)
     made.config()
-    made.precision()
+    made.types()
     for tensor in made.tensors(np.float16):
         for piece in tensor.pieces():
             assert piece.size

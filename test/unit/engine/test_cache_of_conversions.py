@@ -76,18 +76,20 @@ def test_processes_that_start_together_convert_once_and_read_the_same_entry():
 
 
 @pytest.mark.parametrize('manifest', [
-    {}, {'files': {}}, {'files': {}, 'precision': None}, {'files': []}, [], 5, None,
-    {'files': {'../../x': ''}, 'precision': None}, ...])
+    {}, {'files': {}}, {'files': {}, 'types': {}}, {'files': []}, [], 5, None,
+    {'files': {'../../x': ''}, 'types': {}}, ..., 'F16'])
 def test_a_manifest_without_files_is_not_intact(places, model, manifest, caplog):
     entry = convert(model)
     file = entry / 'slice_ros.json'
     good = json.loads(file.read_text())
     if manifest is ...:
-        manifest = {'files': good['files']}   # nothing says how precise it is
+        manifest = {'files': good['files']}   # nothing says of which types it is
+    if manifest == 'F16':
+        manifest = good | {'types': manifest}
     file.write_text(json.dumps(manifest))
     assert convert(model) == entry
     assert json.loads(file.read_text()) == good
-    assert model_cache.precision(entry) is None
+    assert set(model_cache.types(entry).values()) == {'F16'}
     assert len(warnings(caplog)) == 1 and 'damaged or incomplete' in caplog.text
 
 

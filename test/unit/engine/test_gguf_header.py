@@ -81,7 +81,7 @@ def outcome(path):
     try:
         made = GgufFile(path)
         made.config()
-        made.precision()
+        made.types()
         for tensor in made.tensors(np.float16):
             for piece in tensor.pieces():
                 assert piece.size

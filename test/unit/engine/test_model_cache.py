@@ -19,8 +19,8 @@ class FakeGguf:
     def config(self):
         return tiny.llama().to_dict()
 
-    def precision(self):
-        return None
+    def types(self):
+        return {'model.embed_tokens.weight': 'F16'}
 
     def tensors(self, dtype):
         state = tiny.model(tiny.llama()).state_dict()

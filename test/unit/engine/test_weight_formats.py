@@ -2,13 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fewer bits: as good as the file they come from, the same in any company, refused."""
 
+import logging
+
 from conftest import NATIVE, use_kernels
+import gguf_files
 import numpy as np
 import pytest
 from slice_ros.bench.engine.accuracy import engine_perplexity, perplexity, text_tokens
 from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
+import tiny
 import torch
 
 FEW_BITS = [] if NATIVE is None else ['int8', 'int4']
@@ -17,6 +22,41 @@ FEW_BITS = [] if NATIVE is None else ['int8', 'int4']
 def test_a_gguf_file_keeps_its_own_precision_where_the_kernels_are(kernels):
     info = load_engine(EngineConfig(max_context=64, slots=1)).info
     assert info.weights == ('fp16' if kernels == 'torch' else 'int4')
+
+
+@pytest.fixture
+def mixed(tmp_path, monkeypatch):
+    """Return a GGUF file of three types."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(GgufFile, 'tokenizer', lambda self: tiny.tokenizer())
+    config = tiny.llama()
+    gguf_files.write(tmp_path / 'mixed.gguf', 'llama', config, tiny.model(config).state_dict(),
+                     types=[('down_proj', 'Q5_1'), ('_proj', 'Q5_0'), ('', 'Q8_0')])
+    return tmp_path / 'mixed.gguf'
+
+
+@pytest.mark.skipif(NATIVE is None, reason='no native kernels')
+def test_a_file_of_many_types_keeps_each_and_says_so(mixed, caplog):
+    def logits(weights):
+        engine = load_engine(EngineConfig(str(mixed), weights=weights, max_context=64, slots=1))
+        engine._slots.reserve([(0, 20)])
+        return engine, engine._runner.forward([Segment(0, 0, range(20), True)]).clone()
+    caplog.set_level(logging.INFO)
+    want = logits('fp32')[1]
+    caplog.clear()
+    engine, kept = logits('auto')
+    assert engine.info.weights == 'int8+fp16'
+    assert 'Q5_0 as int8, Q5_1 as fp16, Q8_0 as int8' in caplog.text
+    assert "'int8' would round those in fp16 again" in caplog.text
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING and 'round' in r.msg]
+    # What remains are activations in 8 bits.
+    assert (kept - want).abs().max() < 0.05 * want.abs().max()
+    for weights, types in (('int8', 'Q5_1'), ('int4', 'Q5_0 and Q5_1')):
+        caplog.clear()
+        assert logits(weights)[0].info.weights == weights
+        warned = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        said = f"weights '{weights}' round the codes of {types} again"
+        assert sum(said in sentence for sentence in warned) == 1
 
 
 def test_few_bits_without_the_kernels_are_refused(tiny_directory, monkeypatch):

@@ -20,12 +20,12 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
     """Pack `tensors` (Hugging Face names; arrays, codes or stored rows); return the model.
 
-    `weights` is 'fp32', 'fp16', 'bf16', 'int8' or 'int4'. With 'int4' the embedding and the head
-    have 8 bits, because each token depends on them directly, unless the file has them in 4. Codes
-    of a GGUF file are copied unchanged where `weights` is their format. Keys and values have 16
-    bits, 32 with 'fp32'; `table` is the page table [slots, pages of a slot], int32, over `pages`
-    pages. The head is the embedding where 'lm_head.weight' is missing. Raises ``KeyError`` for a
-    missing tensor, ``ValueError`` for one that does not fit.
+    `weights` is 'fp32', 'fp16', 'bf16', 'int8', 'int4' or `packing.KEPT`. With 'int4' the
+    embedding and the head have 8 bits, because each token depends on them directly, unless the
+    file has them in 4. Codes of a GGUF file are copied unchanged where `weights` is their format.
+    Keys and values have 16 bits, 32 with 'fp32'; `table` is the page table [slots, pages of a
+    slot], int32, over `pages` pages. The head is the embedding where 'lm_head.weight' is missing.
+    Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
     arena = Arena()
 

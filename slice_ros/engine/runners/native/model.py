@@ -3,6 +3,7 @@
 """A model on the native kernels: weights, pages of keys and values, and steps."""
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 import ctypes
 from dataclasses import dataclass
@@ -118,8 +119,11 @@ class NativeModel:
         if not self._runner:
             raise ValueError('the native runner refused the model: its matrices do not fit its '
                              'shape, or memory or threads ran out')
-        self.weight_bytes = sum({id(p): p.nbytes for layer in layers for p in (
-            layer.qkv, layer.attention_out, layer.gate_up, layer.down)}.values())
+        self.layer_bytes = Counter()  # of the matrices of the layers, by kind
+        for packed in {id(p): p for layer in layers for p in (
+                layer.qkv, layer.attention_out, layer.gate_up, layer.down)}.values():
+            self.layer_bytes[packed.kind] += packed.nbytes
+        self.weight_bytes = self.layer_bytes.total()
         self.streamed_bytes = self.weight_bytes + head.nbytes  # of the embedding only few rows
         self.weight_bytes += sum({id(p): p.nbytes for p in (embedding, head)}.values())
 

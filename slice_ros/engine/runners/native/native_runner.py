@@ -14,11 +14,12 @@ from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.llama import head_dim, rope_tables
 from slice_ros.engine.runners.native import ISAS, Library, ModelShape
 from slice_ros.engine.runners.native.build import build_model
+from slice_ros.engine.runners.native.packing import KEPT, KINDS
 from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
 import torch
 from transformers import PreTrainedConfig
 
-WEIGHTS = ('fp16', 'bf16', 'fp32', 'int8', 'int4')
+WEIGHTS = (*KINDS, KEPT)
 
 
 def unsupported(config: PreTrainedConfig, weights: str) -> str | None:
@@ -82,7 +83,8 @@ class NativeRunner:
         self.info = RunnerInfo(
             path='flat batch', kernels=f'native {library.isa_name(ISAS[isa])}', pages=pages,
             weight_bytes=self._model.weight_bytes, streamed_bytes=self._model.streamed_bytes,
-            kv_bytes=self._pages.nbytes, shares_prefixes=True, asynchronous=False)
+            kv_bytes=self._pages.nbytes, shares_prefixes=True, asynchronous=False,
+            weights='+'.join(kind for kind, _ in self._model.layer_bytes.most_common()))
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Return logits, which the next call overwrites; as `Runner.forward`."""

@@ -11,6 +11,7 @@ from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import Library, Matrix
 
 KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
+KEPT = 'kept'  # each matrix in the kind of its codes, or in fp16
 _BLOCK = 16
 _PAIR = 2 * _BLOCK  # outputs of a block of `gate` and one of `up`
 _PIECE = 1 << 20  # weights packed at a time: a whole matrix in float32 may take gigabytes
@@ -34,10 +35,14 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
          arena: Arena | None = None) -> Packed:
     """Return the matrix of `kind` whose outputs are those of `parts`, one after the other.
 
-    Codes of that kind are copied exactly; everything else is converted through float32. Both
-    happen in pieces. Raises ``ValueError`` when the parts do not fit each other or have numbers
-    that are not finite.
+    `kind` is one of `KINDS`, or `KEPT`: that of the codes of all parts, fp16 if they differ. Codes
+    of that kind are copied exactly; everything else is converted through float32. Both happen in
+    pieces. Raises ``ValueError`` when the parts do not fit each other or have numbers that are
+    not finite.
     """
+    if kind == KEPT:
+        kinds = {getattr(part, 'kind', None) for part in parts}
+        kind = (kinds.pop() if len(kinds) == 1 else None) or 'fp16'
     if kind not in KINDS:
         raise ValueError(f'weights {kind!r} are none of {", ".join(KINDS)}')
     inputs = parts[0].shape[1]
@@ -100,6 +105,9 @@ class Interleaved:
         if gate.shape != up.shape:
             raise ValueError(f'gate {gate.shape} and up {up.shape} differ in shape')
         self._gate, self._up = gate, up
+        kinds = {getattr(part, 'kind', None) for part in (gate, up)}
+        whole = len(kinds) == 1 and gate.shape[0] % _BLOCK == 0
+        self.kind = kinds.pop() if whole else None  # of `Codes`; None for floats
         self.shape = (-(-gate.shape[0] // _BLOCK) * _PAIR, gate.shape[1])
 
     def rows(self, order: slice) -> np.ndarray | Codes | Bfloats:

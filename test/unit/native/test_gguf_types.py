@@ -1,0 +1,120 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels compute with the weights of a GGUF file, of whatever type, as the file has them."""
+
+import gguf
+import numpy as np
+import pytest
+from slice_ros.engine.checkpoints import tensor_files
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.checkpoints.regroup import form_of, kept_as
+from slice_ros.engine.runners.native import pack
+from slice_ros.engine.runners.native.packing import Interleaved, KEPT
+from test_weights import unpacked
+
+ROWS, INPUTS = 48, 512
+# The types that a quantiser of llama.cpp writes and gguf reads, by what the kernels compute with.
+FORMS = {
+    'int4': ('Q4_0', 'Q4_1', 'Q4_K'),
+    'int8': ('Q5_0', 'Q8_0', 'Q3_K', 'IQ4_NL', 'IQ4_XS', 'MXFP4', 'IQ3_XXS', 'IQ3_S', 'IQ2_XXS',
+             'IQ1_S', 'TQ1_0', 'TQ2_0'),
+    'fp16': ('F32', 'F16', 'BF16', 'Q5_1', 'Q2_K', 'Q5_K', 'Q6_K', 'IQ2_XS', 'IQ2_S', 'IQ1_M',
+             'NVFP4')}
+# Where the 16 bit scales of a block are, for types that gguf cannot write.
+SCALES = {'Q2_K': (80, 82), 'Q3_K': (108,), 'Q4_K': (0, 2), 'Q5_K': (0, 2), 'Q6_K': (208,)}
+NAME = 'model.layers.0.mlp.down_proj.weight'
+# In half steps of fp16 at the largest weight of a group. Where a file computes scales from two
+# numbers they are rounded, once for each code; with a minimum, twice that and its own.
+EXACT = ('F16', 'Q4_0', 'Q4_1', 'Q5_0', 'Q8_0', 'Q3_K', 'IQ4_NL', 'MXFP4', 'TQ1_0', 'TQ2_0')
+ROUNDED = {'Q4_K': 3}
+
+
+def blocks(name):
+    """Return rows of valid blocks, uint8 [ROWS, bytes]: of weights, or random."""
+    kind = gguf.GGMLQuantizationType[name]
+    dice = np.random.default_rng(4)
+    weights = 0.05 * dice.standard_normal((ROWS, INPUTS)).astype(np.float32)
+    try:
+        return gguf.quantize(weights, kind).view(np.uint8)
+    except NotImplementedError:
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+    data = dice.integers(0, 256, (ROWS, INPUTS // block, size), np.uint8)
+    if name == 'IQ1_M':  # it scatters the bits of its scale
+        data[..., 55] = data[..., 55] & 15 | 32
+    elif name == 'NVFP4':
+        data[..., :4] &= 63
+    else:
+        for at in SCALES.get(name, (0,)):
+            sizes = dice.uniform(2e-3, 2e-2, (*data.shape[:2], 1)) * dice.choice((-1, 1))
+            data[..., at:at + 2] = sizes.astype(np.float16).view(np.uint8)
+    return data.reshape(ROWS, -1)
+
+
+def converted(name, data, folder, dtype=np.float16):
+    """Return the tensors of a GGUF file with one matrix, `NAME`, of a type, converted."""
+    writer = gguf.GGUFWriter(folder / 'model.gguf', 'llama')
+    writer.add_tensor('blk.0.ffn_down.weight', data, raw_dtype=gguf.GGMLQuantizationType[name])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = GgufFile(folder / 'model.gguf')
+    assert file.types() == {NAME: name}
+    tensor_files.write(folder / 'model.safetensors', file.tensors(dtype))
+    return tensor_files.Tensors(folder)
+
+
+def weights_and_tensors(name, folder, dtype=np.float16):
+    """Return the weights of a type [ROWS, INPUTS] as gguf reads them, and a file with them."""
+    data = blocks(name)
+    want = gguf.dequantize(data, gguf.GGMLQuantizationType[name])
+    assert want.shape == (ROWS, INPUTS) and np.isfinite(want).all() and want.any(1).all()
+    return want, converted(name, data, folder, dtype)
+
+
+@pytest.mark.parametrize('name', sum(FORMS.values(), ()))
+def test_the_kernels_compute_with_the_weights_of_the_file(library, name, tmp_path):
+    want, tensors = weights_and_tensors(name, tmp_path)
+    packed = pack(library, KEPT, [tensors.rows(NAME)])
+    assert name in FORMS[packed.kind] and packed.kind == form_of(name)
+    error = np.abs(unpacked(library, packed) - want).reshape(ROWS, -1, 32)
+    largest = np.abs(want).reshape(error.shape).max(-1, keepdims=True)
+    bound = 0 if name in EXACT else ROUNDED.get(name, 1) * 2.0 ** -11
+    assert (error <= bound * largest).all()
+
+
+@pytest.mark.parametrize('name', sum(FORMS.values(), ()))
+def test_weights_in_32_bits_are_those_of_the_file_to_the_bit(name, tmp_path):
+    want, tensors = weights_and_tensors(name, tmp_path, np.float32)
+    np.testing.assert_array_equal(tensors[NAME].numpy(), want)
+
+
+def test_matrices_that_are_one_are_kept_in_16_bits_where_their_kinds_differ(library, tmp_path):
+    rows = {}
+    for name in ('Q4_0', 'Q8_0', 'F16'):
+        (tmp_path / name).mkdir()
+        want, tensors = weights_and_tensors(name, tmp_path / name)
+        rows[name] = tensors.rows(NAME), want
+    for names, kind in ((('Q4_0', 'Q4_0'), 'int4'), (('Q8_0', 'Q8_0'), 'int8'),
+                        (('Q4_0', 'Q8_0'), 'fp16'), (('Q8_0', 'F16'), 'fp16')):
+        parts, wanted = zip(*(rows[name] for name in names))
+        joined = pack(library, KEPT, parts)
+        pairs = pack(library, KEPT, [Interleaved(*parts)])
+        assert joined.kind == pairs.kind == kind
+        np.testing.assert_allclose(unpacked(library, joined), np.concatenate(wanted),
+                                   rtol=2.0 ** -11, atol=2.0 ** -25)
+        np.testing.assert_allclose(unpacked(library, pairs)[:16], wanted[0][:16],
+                                   rtol=2.0 ** -11, atol=2.0 ** -25)
+
+
+def test_other_types_have_no_integer_form():
+    assert all(kept_as(name) is None for name in FORMS['fp16'])
+
+
+@pytest.mark.parametrize('name', ['Q4_K', 'IQ4_XS'])
+def test_scales_that_are_no_numbers_are_refused(library, name, tmp_path):
+    damaged = blocks(name)
+    damaged[3, :2] = np.array([np.inf], np.float16).view(np.uint8)
+    tensors = converted(name, damaged, tmp_path)
+    with pytest.raises(ValueError, match='not finite'):
+        pack(library, KEPT, [tensors.rows(NAME)])
