@@ -73,9 +73,12 @@ def _q8_0(data: np.ndarray, type_name: str) -> np.ndarray:
     kind = GGMLQuantizationType[type_name]
     kept, codes, steps = _SCALES[type_name]
     blocks = data.reshape(-1, len(kept))
+    same = blocks & np.frombuffer(kept, np.uint8) | np.frombuffer(codes, np.uint8)
     with np.errstate(over='ignore', invalid='ignore', divide='ignore'):
-        values = dequantize(blocks, kind).reshape(-1, GROUP)
-        same = blocks & np.frombuffer(kept, np.uint8) | np.frombuffer(codes, np.uint8)
-        scales = dequantize(same, kind).reshape(-1, GROUP)[:, :1] / np.float32(steps)
-        codes = np.nan_to_num(np.rint(values / scales), posinf=0.0, neginf=0.0).astype(np.int8)
+        # In whole rows: gguf takes sixteen of them at a time.
+        values = dequantize(data, kind).reshape(-1, GROUP)
+        scales = dequantize(same.reshape(data.shape), kind).reshape(-1, GROUP)[:, :1]
+        scales = scales / np.float32(steps)
+        values *= np.where(scales != 0, 1 / scales, 0)
+        codes = np.rint(values, out=values).astype(np.int8)  # any number if it is damaged
         return np.concatenate((scales.astype(np.float16).view(np.uint8), codes.view(np.uint8)), -1)
