@@ -94,7 +94,7 @@ class EngineInfo:
     family: str        # model type: llama, qwen2, mistral ...
     device: str        # cpu | cuda:0 ...
     fills_cores: bool  # a step uses every core of the machine
-    weights: str       # of the layers: fp16 | bf16 | fp32 | int8 | int4, or 'int4+fp16'
+    weights: str       # of the layers: fp16 | bf16 | fp32 | int8 | int4, or 'int4+int8'
     path: str          # implementation of the forward pass: 'flat batch' | 'transformers'
     kernels: str       # implementations of attention and linears, in words
     max_context: int   # tokens that one request may have in the KV cache

@@ -122,10 +122,7 @@ def _report_types(name: str, types: dict[str, str], weights: str) -> None:
         logger.warning("%s: weights '%s' round the codes of %s again, which costs accuracy: "
                        "'auto' keeps %s", name, weights, ' and '.join(sorted(again)), forms)
     elif weights == 'auto':
-        wide = any(kind not in FLOATS and form_of(kind) == 'fp16' for kind in types.values())
-        logger.info('%s: the weights of the file are kept: %s%s', name, forms,
-                    "; weights 'int8' would round those in fp16 again, to half the memory"
-                    if wide else '')
+        logger.info('%s: the weights of the file are kept: %s', name, forms)
 
 
 def _checked_tensors(path: Path, name: str, model: PreTrainedConfig, device: torch.device,

@@ -1,13 +1,14 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of a GGUF type in groups of 32 codes that the native kernels can use, unrounded.
+"""The weights of a GGUF type in groups of 32 codes that the native kernels can use.
 
 A type whose weights are whole multiples of one scale in each 32 inputs becomes Q8_0, and one with
 4 bit codes, a scale and a minimum becomes Q4_1. Codes stay exact; a scale that the file computes
-from two numbers is rounded to 16 bits.
+from two numbers is rounded to 16 bits. Other types have no such form: they are rounded to Q8_0,
+by at most 1/254 of the largest weight of 32, which is a fraction of their own steps.
 """
 
-from gguf import dequantize, GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import dequantize, GGML_QUANT_SIZES, GGMLQuantizationType, quantize
 from gguf.quants import Q4_K
 import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS, GROUP
@@ -31,8 +32,9 @@ _SCALES = {
     'IQ3_S': (b'\xff' * 2 + bytes(104) + b'\xff' * 4, bytes(110), 1),
     'IQ1_S': (b'\xff' * 2 + bytes(32) + b'\0\x70' * 8, bytes(50), -7),       # in eighths
 }
+_ROUNDED = ('Q5_1', 'Q2_K', 'Q5_K', 'Q6_K', 'IQ1_M', 'IQ2_XS', 'IQ2_S', 'NVFP4')
 _KEPT_AS = ({name: name for name in GGUF_FORMATS} | {name: 'Q8_0' for name in _SCALES}
-            | {'Q4_K': 'Q4_1'})
+            | {name: 'Q8_0' for name in _ROUNDED} | {'Q4_K': 'Q4_1'})
 FLOATS = ('F64', 'F32', 'F16', 'BF16')  # types that are not quantised
 
 
@@ -53,6 +55,10 @@ def regrouped(data: np.ndarray, type_name: str) -> np.ndarray:
     """
     if type_name in GGUF_FORMATS:
         return data
+    if type_name in _ROUNDED:
+        with np.errstate(over='ignore', invalid='ignore'):
+            values = dequantize(data, GGMLQuantizationType[type_name])
+            return quantize(values, GGMLQuantizationType.Q8_0)
     pack = _q4_1 if type_name == 'Q4_K' else _q8_0
     return pack(data, type_name).reshape(len(data), -1)
 

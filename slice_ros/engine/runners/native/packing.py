@@ -11,7 +11,7 @@ from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import Library, Matrix
 
 KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
-KEPT = 'kept'  # each matrix in the kind of its codes, or in fp16
+KEPT = 'kept'  # each matrix in the kind of its codes, floats in fp16
 _BLOCK = 16
 _PAIR = 2 * _BLOCK  # outputs of a block of `gate` and one of `up`
 _PIECE = 1 << 20  # weights packed at a time: a whole matrix in float32 may take gigabytes
@@ -35,14 +35,13 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
          arena: Arena | None = None) -> Packed:
     """Return the matrix of `kind` whose outputs are those of `parts`, one after the other.
 
-    `kind` is one of `KINDS`, or `KEPT`: that of the codes of all parts, fp16 if they differ. Codes
-    of that kind are copied exactly; everything else is converted through float32. Both happen in
-    pieces. Raises ``ValueError`` when the parts do not fit each other or have numbers that are
-    not finite.
+    `kind` is one of `KINDS`, or `KEPT`: that of the codes of all parts (`joint_kind`), or fp16.
+    Codes of that kind are copied exactly; everything else is converted through float32. Both
+    happen in pieces. Raises ``ValueError`` when the parts do not fit each other or have numbers
+    that are not finite.
     """
     if kind == KEPT:
-        kinds = {getattr(part, 'kind', None) for part in parts}
-        kind = (kinds.pop() if len(kinds) == 1 else None) or 'fp16'
+        kind = joint_kind(parts) or 'fp16'
     if kind not in KINDS:
         raise ValueError(f'weights {kind!r} are none of {", ".join(KINDS)}')
     inputs = parts[0].shape[1]
@@ -65,6 +64,12 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
     matrix = Matrix(data.ctypes.data, None if bias is None else bias.ctypes.data, KINDS[kind],
                     outputs, inputs)
     return Packed(matrix, data, bias, kind)
+
+
+def joint_kind(parts: Sequence[Rows]) -> str | None:
+    """Return the kind of codes that keeps all parts, the one with more bits; None for floats."""
+    kinds = {getattr(part, 'kind', None) for part in parts}
+    return None if None in kinds else 'int8' if len(kinds) > 1 else kinds.pop()
 
 
 def _cut(parts: Sequence[Rows], first: int, last: int) -> list[Rows]:
@@ -105,9 +110,8 @@ class Interleaved:
         if gate.shape != up.shape:
             raise ValueError(f'gate {gate.shape} and up {up.shape} differ in shape')
         self._gate, self._up = gate, up
-        kinds = {getattr(part, 'kind', None) for part in (gate, up)}
-        whole = len(kinds) == 1 and gate.shape[0] % _BLOCK == 0
-        self.kind = kinds.pop() if whole else None  # of `Codes`; None for floats
+        # Of `Codes`; None for floats.
+        self.kind = None if gate.shape[0] % _BLOCK else joint_kind((gate, up))
         self.shape = (-(-gate.shape[0] // _BLOCK) * _PAIR, gate.shape[1])
 
     def rows(self, order: slice) -> np.ndarray | Codes | Bfloats:
