@@ -29,8 +29,8 @@ def roofline(engines: Mapping[str, Engine], isa: str, rounds: int, context: int,
     """Return limits, and a decode step and a prefill of each engine as shares of them.
 
     `engines` are by their weights. A decode step is that of one request with `context` cached
-    tokens, a prefill has `tokens`. Of the limits as of the steps, the best of the rounds counts:
-    what other processes take is in none of them. `done` is called with the share of the rounds
+    tokens, a prefill has `tokens`. Of the limits as of the steps, the best of the rounds counts,
+    which other processes disturb least. `done` is called with the share of the rounds
     that is over. Raises ``ValueError`` for an engine that does not run on the native kernels.
     """
     for engine in engines.values():

@@ -4,8 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <new>
-#include <system_error>
+#include <exception>
 
 #include "kernels.hpp"
 #include "team.hpp"
@@ -46,9 +45,7 @@ int64_t rate(int64_t amount, int threads, int count, const Task& task) {
     }
     return static_cast<int64_t>(static_cast<double>(amount) /
                                 std::chrono::duration<double>(best).count());
-  } catch (const std::bad_alloc&) {
-    return SLICE_BAD_ARGUMENT;
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     return SLICE_BAD_ARGUMENT;
   }
 }
