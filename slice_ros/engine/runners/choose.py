@@ -84,7 +84,8 @@ def build_runner(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     logger.warning('%s: the flat batch cannot run this model (%s); it runs through '
                    'transformers, one request after the other', spec.path, why_not)
     return TransformersRunner.load(spec.path, spec.model, spec.weights, spec.device,
-                                   len(spec.table), spec.table.size, len(spec.tensors))
+                                   len(spec.table), spec.config.slots * spec.table.shape[1],
+                                   len(spec.tensors))
 
 
 def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
