@@ -7,7 +7,9 @@ output, reads them from its standard input, and ends when that is closed. So no 
 when the benchmark itself is killed.
 """
 
-from collections.abc import Callable
+import atexit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
@@ -36,13 +38,38 @@ def end_as_interrupted() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the end of the block.
+
+    The exception of a signal between the start of a process and the assignment of its id would
+    leave a process that nobody knows. Signals reach the main thread alone.
+    """
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number))
+              for number in (signal.SIGINT, signal.SIGTERM)
+              } if threading.current_thread() is threading.main_thread() else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
 class Process:
-    """A Python module that runs as a program; what it prints to standard error is its log."""
+    """A Python module that runs as a program; what it prints to standard error is its log.
+
+    It ends with this program at the latest, wherever that is interrupted.
+    """
 
     def __init__(self, *arguments: str, **pipes) -> None:
         self._log = tempfile.NamedTemporaryFile('w+', prefix='slice_bench_', suffix='.log')
-        self.process = subprocess.Popen([sys.executable, '-m', *arguments], stderr=self._log,
-                                        **{'stdout': self._log, **pipes})
+        with uninterrupted():
+            self.process = subprocess.Popen([sys.executable, '-m', *arguments], stderr=self._log,
+                                            **{'stdout': self._log, **pipes})
+            atexit.register(self.close)
 
     def __enter__(self) -> 'Process':
         return self
@@ -80,6 +107,7 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
         self._log.close()
+        atexit.unregister(self.close)
 
 
 class NodeProcess(Process):

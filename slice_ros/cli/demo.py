@@ -9,7 +9,7 @@ measured times.
 
 import argparse
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, ExitStack, nullcontext
 import json
 import os
 from pathlib import Path
@@ -25,6 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from slice_ros.bench.processes import end_as_interrupted, END_WITHIN, uninterrupted
 from slice_ros.cli.connection import Connection
 from slice_ros.cli.demo_requests import DemoRequests, DemoScreen
 from slice_ros.cli.robots_minute import preambles, SCRIPT
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
                         help='where the figures are written (default: demo_report.json)')
     argv = sys.argv if argv is None else ['slice_demo', *argv]
     options = parser.parse_args(remove_ros_args(argv)[1:])
+    end_as_interrupted()
     start = nullcontext()
     console = Console()
     if not options.node:
@@ -82,22 +84,26 @@ def _node(config: Path, console: Console):
         command = [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', '--params-file',
                    str(config), '--params-file', beginnings.name]
         console.print(f'starting the node with {config}; its log is {log.name}')
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
-                                   start_new_session=True)
-        process.log = Path(log.name)
-        try:
+        with ExitStack() as ending:
+            with uninterrupted():
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
+                                           start_new_session=True)
+                process.log = Path(log.name)
+                ending.callback(_end, process, console)
             yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            if process.returncode:
-                console.print(f'the node ended with exit code {process.returncode}:', style='red')
-                console.print(_tail(process.log), markup=False, highlight=False)
+
+
+def _end(process: subprocess.Popen, console: Console) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(END_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.returncode:
+        console.print(f'the node ended with exit code {process.returncode}:', style='red')
+        console.print(_tail(process.log), markup=False, highlight=False)
 
 
 def _tail(path: Path, lines: int = 15) -> str:

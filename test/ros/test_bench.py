@@ -1,6 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""slice_bench ros, abuse and soak, each small: what they print was measured on a real node."""
+"""slice_bench ros, abuse and soak, each small: what they print was measured on a real node.
+
+Such a program, and the demo, leave no process behind when they are interrupted.
+"""
 
 import json
 from pathlib import Path
@@ -99,3 +102,16 @@ def test_an_interrupted_soak_leaves_no_process(number):
     process.send_signal(number)
     assert process.wait(60) == 130
     assert not [i for i in started if Path(f'/proc/{i}').exists()]
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_no_node(number, tmp_path):
+    process = subprocess.Popen([sys.executable, '-m', 'slice_ros.cli.demo', '--report',
+                                str(tmp_path / 'report.json')], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (started := children(process)) and time.monotonic() < end:
+        time.sleep(0.01)   # so that the signal often comes while the node is being started
+    assert len(started) == 1
+    process.send_signal(number)
+    assert process.wait(60) == 130
+    assert not Path(f'/proc/{started[0]}').exists()

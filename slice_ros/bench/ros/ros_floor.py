@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from slice_ros.bench.processes import uninterrupted
 from slice_ros.bench.ros.ros_caller import Caller, FLOOR
 from slice_ros.serving.stats import percentile
 
@@ -42,9 +43,11 @@ def floor(caller: Caller, streams: int, seconds: float) -> dict[str, float]:
 
 @contextmanager
 def _busy(loops: int) -> Iterator[None]:
-    processes = [subprocess.Popen([sys.executable, '-c', 'while True: pass'])
-                 for _ in range(loops)]
+    processes = []
     try:
+        with uninterrupted():
+            for _ in range(loops):
+                processes.append(subprocess.Popen([sys.executable, '-c', 'while True: pass']))
         yield
     finally:
         for process in processes:
