@@ -17,8 +17,10 @@ from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progr
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.slots import KEPT_SLOTS, page_table, Slots
-from slice_ros.engine.models import llama
-from slice_ros.engine.models.model_checks import check_numbers, check_shapes
+from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.models.families import describe, FAMILIES
+from slice_ros.engine.models.model_checks import check_numbers, check_tensors
+from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.runners.choose import (
     build_runner, choose_device, choose_weights, keeps_codes, RunnerSpec)
 from slice_ros.engine.runners.cuda.failure import cuda_failure
@@ -79,11 +81,11 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
     model = hf_directory.read_config(path, complete=bool(name))
     progress('reading the tokenizer', 0.0)
     tokenizer = hf_directory.read_tokenizer(path, model)
-    tensors = _checked_tensors(path, name, model, device, make_tensors)
-    max_context = _max_context(model, config.max_context)
+    made, tensors = _checked(path, name, model, device, make_tensors)
+    max_context = _max_context(model, made, config.max_context)
     table = page_table(config.slots + KEPT_SLOTS, max_context)
     runner = build_runner(
-        RunnerSpec(path, model, tensors, weights, device, max_context, table, config,
+        RunnerSpec(path, model, made, tensors, weights, device, max_context, table, config,
                    keep=bool(name) and config.weights == 'auto'),
         lambda share: progress('loading the weights', share))
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
@@ -125,26 +127,28 @@ def _report_types(name: str, types: dict[str, str], weights: str) -> None:
         logger.info('%s: the weights of the file are kept: %s', name, forms)
 
 
-def _checked_tensors(path: Path, name: str, model: PreTrainedConfig, device: torch.device,
-                     make_tensors: MakeTensors | None) -> Tensors:
-    """Return the tensors of a model; those of the Llama family are checked against its config."""
-    family = model.model_type in llama.FAMILY
-    if family:
+def _checked(path: Path, name: str, model: PreTrainedConfig, device: torch.device,
+             make_tensors: MakeTensors | None) -> tuple[Architecture | str, Tensors]:
+    """Return the description of a model, or why there is none, and its tensors.
+
+    The tensors of a described model are checked against its config.
+    """
+    if model.model_type in FAMILIES:
         check_numbers(name or path, model)
+    made = describe(model)
     if make_tensors is not None:
-        return make_tensors(model, device)
+        return made, make_tensors(model, device)
     tensors = Tensors(path)
-    if family:
-        check_shapes(name or path, model, tensors)
-    return tensors
+    if isinstance(made, Architecture):
+        check_tensors(name or path, ModelTensors(made, tensors))
+    return made, tensors
 
 
-def _max_context(model: PreTrainedConfig, wanted: int) -> int:
+def _max_context(model: PreTrainedConfig, made: Architecture | str, wanted: int) -> int:
     """Return the tokens that one request may have in the KV cache."""
-    limit = min(wanted, getattr(model, 'max_position_embeddings', None) or wanted)
-    if llama.unsupported(model) is None:  # the flat batch has no sliding window
-        limit = min(limit, llama.sliding_window(model) or limit)
-    return limit
+    limits = [wanted, getattr(model, 'max_position_embeddings', None),
+              made.max_context if isinstance(made, Architecture) else None]
+    return min(limit for limit in limits if limit)
 
 
 def _try_out(path: Path, runner: Runner, slots: Slots) -> None:

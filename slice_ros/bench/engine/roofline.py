@@ -17,8 +17,9 @@ import math
 import numpy as np
 from slice_ros.bench.engine.engine_measure import floor_ms, READ_BYTES
 from slice_ros.engine import Engine
+from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.profile import Probe
-from slice_ros.engine.runners.native import ISAS, KINDS, Library, load_library, ModelShape
+from slice_ros.engine.runners.native import ISAS, KINDS, Library, load_library
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.native_runner import NativeRunner
 import torch
@@ -60,7 +61,7 @@ def roofline(engines: Mapping[str, Engine], isa: str, rounds: int, context: int,
         rows.append({'weights': weights, 'step': 'decode 1', 'unit': 'GB'} | share(
             least_s * rates['read'], least_s, seconds[weights, 'decode']))
         model = engine._runner._model
-        products, attention = prefill_products(model.shape, engine._runner._layers, tokens)
+        products, attention = prefill_products(model.made, tokens)
         least_s = products / rates[weights] + attention / rates['fp32']
         rows.append({'weights': weights, 'step': f'prefill {tokens}', 'unit': 'GMAC'} | share(
             products + attention, least_s, seconds[weights, 'prefill']))
@@ -84,18 +85,18 @@ def _limits(library: Library, isa: str, data: np.ndarray,
         kind: library.slice_peak(ISAS[isa], KINDS[kind], threads) for kind in kinds}
 
 
-def prefill_products(shape: ModelShape, layers: int, tokens: int) -> tuple[int, int]:
+def prefill_products(made: Architecture, tokens: int) -> tuple[int, int]:
     """Return the multiply-adds of a prefill with nothing cached: with weights, and in attention.
 
     A matrix takes one for each of its weights and each row. After the attention of the last layer
     only the last row goes on, to the head. Attention, in fp32, meets a key and a value for every
     token and each one before it.
     """
-    queries = shape.heads * shape.head_dim
-    qkv = shape.hidden * (queries + 2 * shape.kv_heads * shape.head_dim)
-    rest = shape.hidden * (queries + 3 * shape.intermediate)
+    layers, queries = len(made.layers), made.heads * made.head_dim
+    qkv = made.hidden * (queries + 2 * made.kv_heads * made.head_dim)
+    rest = made.hidden * (queries + 3 * made.intermediate)
     rows = (layers - 1) * tokens + 1
-    return (layers * tokens * qkv + rows * rest + shape.hidden * shape.vocabulary,
+    return (layers * tokens * qkv + rows * rest + made.hidden * made.vocabulary,
             layers * queries * tokens * (tokens + 1))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from slice_ros.engine.checkpoints.model_cache import converted
 from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.checkpoints.stored_weights import Bfloats
-from slice_ros.engine.models.llama import head_dim
+from slice_ros.engine.models.families import head_dim
 import torch
 from transformers import PreTrainedConfig
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Safetensors files, read and written in pieces, so that no tensor is in memory twice."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 import json
 import math
@@ -91,6 +91,12 @@ class Tensors:
         entry = self._entry(name)
         return torch.from_numpy(self._read(name)).view(_DTYPES[entry['dtype']]).reshape(
             entry['shape'])
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all tensors, without the GGUF formats after them."""
+        for name in self._where:
+            stem, _, kind = name.rpartition('.')
+            yield stem if kind in GGUF_FORMATS else name
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor, without reading it."""

@@ -13,7 +13,8 @@ from slice_ros.engine.config import EngineConfig
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
-from slice_ros.engine.models import llama
+from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.runners.cuda.gpu_linear import make_gpu_linear
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
 from slice_ros.engine.runners.native import Library, load_library, native_runner
@@ -21,7 +22,7 @@ from slice_ros.engine.runners.native.packing import KEPT
 from slice_ros.engine.runners.runner import Runner
 from slice_ros.engine.runners.torch.linear import fp16_kernels
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
-from slice_ros.engine.runners.torch.weights import build_weights, LlamaWeights
+from slice_ros.engine.runners.torch.weights import build_weights, DecoderWeights
 from slice_ros.engine.runners.transformers import TransformersRunner
 from slice_ros.errors import ModelError
 import torch
@@ -60,6 +61,7 @@ class RunnerSpec:
 
     path: Path                # of the model directory, for error sentences and file sizes
     model: PreTrainedConfig
+    made: Architecture | str  # or why the flat batch cannot run the model
     tensors: Tensors
     weights: str              # fp16 | bf16 | fp32 | int8 | int4
     device: torch.device
@@ -75,8 +77,8 @@ def build_runner(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     `progress` is called with the share of the weights that is loaded, from 0 to 1. Raises
     ``ModelError`` with what to change.
     """
-    why_not = llama.unsupported(spec.model)
-    if why_not is None:
+    why_not = spec.made
+    if isinstance(why_not, Architecture):
         return _flat_batch(spec, progress)
     if spec.weights in ('int8', 'int4'):
         raise ModelError(f"weights '{spec.weights}' need the flat batch, which cannot run "
@@ -92,7 +94,7 @@ def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     weights, cpu = spec.weights, spec.device.type == 'cpu'
     library, sentence = load_library() if cpu else (None, 'torch path on CUDA')
     if library is not None:
-        why_not = native_runner.unsupported(spec.model, weights)
+        why_not = native_runner.unsupported(spec.made, weights)
         if why_not is not None:
             library, sentence = None, f'torch path: the native kernels cannot run {why_not}'
     logger.info(sentence)
@@ -108,8 +110,8 @@ def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     if weights == 'fp16' and not fp16_kernels():
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
-    loaded = build_weights(spec.model, spec.tensors, weights, spec.device, spec.max_context,
-                           progress)
+    loaded = build_weights(spec.made, ModelTensors(spec.made, spec.tensors), weights, spec.device,
+                           spec.max_context, progress)
     return TorchRunner(loaded, _kv_cache(spec, loaded, pages, dtype))
 
 
@@ -117,9 +119,9 @@ def _native(spec: RunnerSpec, library: Library, progress: Callable[[float], None
     weights = KEPT if spec.keep else spec.weights
     pages = _pages(spec, _kv_dtype(weights))
     try:
-        return native_runner.NativeRunner(spec.model, spec.tensors, weights, library,
-                                          spec.table, pages, spec.max_context, progress,
-                                          spec.config.isa)
+        return native_runner.NativeRunner(spec.made, ModelTensors(spec.made, spec.tensors),
+                                          weights, library, spec.table, pages,
+                                          spec.max_context, progress, spec.config.isa)
     except ValueError as error:
         raise ModelError(f'{spec.path}: {error}') from error
 
@@ -127,8 +129,8 @@ def _native(spec: RunnerSpec, library: Library, progress: Callable[[float], None
 def _on_gpu(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     dtype = _kv_dtype(spec.weights)
     try:
-        loaded = build_weights(spec.model, spec.tensors, spec.weights, spec.device,
-                               spec.max_context, progress, make_gpu_linear)
+        loaded = build_weights(spec.made, ModelTensors(spec.made, spec.tensors), spec.weights,
+                               spec.device, spec.max_context, progress, make_gpu_linear)
         # Memory is counted behind the weights: they are on the GPU already.
         cache = _kv_cache(spec, loaded, _pages(spec, dtype), dtype)
         return gpu_runner(loaded, cache, min(spec.config.max_batch, spec.config.slots))
@@ -144,11 +146,14 @@ def _kv_dtype(weights: str) -> torch.dtype:
 
 def _pages(spec: RunnerSpec, dtype: torch.dtype) -> int:
     """Return how many pages of keys and values in `dtype` the free memory has room for."""
-    page_bytes = (2 * spec.model.num_hidden_layers * spec.model.num_key_value_heads
-                  * llama.head_dim(spec.model) * dtype.itemsize * PAGE_TOKENS)
+    made = spec.made
+    page_bytes = (2 * len(made.layers) * made.kv_heads * made.head_dim * dtype.itemsize
+                  * PAGE_TOKENS)
     return memory.kv_pages(spec.path, spec.device, page_bytes, spec.max_context, spec.config)
 
 
-def _kv_cache(spec: RunnerSpec, loaded: LlamaWeights, pages: int, dtype: torch.dtype) -> KvCache:
-    return KvCache(spec.model.num_hidden_layers, spec.table, pages, loaded.kv_heads,
-                   loaded.head_dim, dtype, spec.device)
+def _kv_cache(spec: RunnerSpec, loaded: DecoderWeights, pages: int, dtype: torch.dtype
+              ) -> KvCache:
+    made = loaded.made
+    return KvCache(len(made.layers), spec.table, pages, made.kv_heads, made.head_dim, dtype,
+                   spec.device)

@@ -10,8 +10,9 @@ from slice_ros.engine.runners.runner import Segment
 import tiny
 import torch
 
-FLAT = [tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases]
-OTHER = [tiny.gpt2, tiny.gpt_neox]
+LLAMA = [tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases]
+FLAT = {family.__name__: family for family in LLAMA} | tiny.FAMILIES
+OTHER = {family.__name__: family for family in [tiny.gpt2, tiny.gpt_neox]}
 
 
 def ids(n, seed=0):
@@ -23,11 +24,11 @@ def expected(model, tokens):
     return model(torch.tensor([tokens])).logits[0, -1]
 
 
-@pytest.mark.parametrize('family', FLAT + OTHER, ids=lambda f: f.__name__)
+@pytest.mark.parametrize('name', [*FLAT, *OTHER])
 @pytest.mark.parametrize('weights, tolerance', [('fp32', 1e-4), ('auto', 4e-2)])
-def test_logits_are_those_of_transformers(family, weights, tolerance, tmp_path, kernels):
+def test_logits_are_those_of_transformers(name, weights, tolerance, tmp_path, kernels):
     """Whole prompts, chunks behind chunks, and decode rows, mixed in the same steps."""
-    model = tiny.save(tmp_path, family())
+    model = tiny.save(tmp_path, (FLAT | OTHER)[name]())
     engine = load_engine(EngineConfig(str(tmp_path), weights=weights, max_context=128, slots=3))
     a, b = ids(90, 1), ids(71, 2)
 
@@ -42,17 +43,17 @@ def test_logits_are_those_of_transformers(family, weights, tolerance, tmp_path, 
         assert (got - want).abs().max() < tolerance * max(1.0, want.abs().max())
 
 
-@pytest.mark.parametrize('family', FLAT, ids=lambda f: f.__name__)
-def test_the_llama_family_runs_as_a_flat_batch(family, tmp_path, kernels):
-    tiny.save(tmp_path, family())
+@pytest.mark.parametrize('name', FLAT)
+def test_described_families_run_as_a_flat_batch(name, tmp_path, kernels):
+    tiny.save(tmp_path, FLAT[name]())
     engine = load_engine(EngineConfig(str(tmp_path), max_context=4096, slots=2))
     assert engine.info.path == 'flat batch'
     assert ('native' in engine.info.kernels) == (kernels == 'native')
-    # The model's own limit, or how far its attention sees.
-    assert engine.info.max_context == (100 if family is tiny.mistral else 256)
+    # The model's own limit, or that of the frequencies of its rope.
+    assert engine.info.max_context == (128 if name == 'phi3 longrope' else 256)
 
 
-@pytest.mark.parametrize('family', OTHER, ids=lambda f: f.__name__)
+@pytest.mark.parametrize('family', OTHER.values(), ids=OTHER)
 def test_other_families_run_through_transformers_and_say_so(family, tmp_path, caplog):
     model = tiny.save(tmp_path, family())
     with caplog.at_level(logging.WARNING, 'slice_ros'):

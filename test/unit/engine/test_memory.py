@@ -16,8 +16,10 @@ from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.memory import spare_heap
 from slice_ros.engine.kv.slots import page_table
+from slice_ros.engine.models.families import describe
+from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.profile import Probe
-from slice_ros.engine.runners.native import build, load_library, ModelShape, packing
+from slice_ros.engine.runners.native import build, load_library, packing
 from slice_ros.engine.runners.native.native_runner import StoredWeights
 import tiny
 import torch
@@ -74,13 +76,13 @@ def test_packing_holds_less_than_one_more_copy_of_the_largest_tensor(
         return tensor_files.Outgoing(name, values.dtype, values.shape, lambda: [values])
     tensor_files.write(tmp_path / 'model.safetensors',
                        [outgoing(name, tensor.numpy()) for name, tensor in state.items()])
-    shape = ModelShape(config.hidden_size, 4, 2, 64, config.intermediate_size, VOCABULARY, 1e-6)
-    tensors = StoredWeights(tensor_files.Tensors(tmp_path), tied=True)
-    angles = np.ones((64, 32), np.float32)
+    made = describe(config)
+    tensors = StoredWeights(ModelTensors(made, tensor_files.Tensors(tmp_path)))
+    angles = np.ones((1, 64, 32), np.float32)
     # What the model keeps beside its weights comes when these are packed.
     monkeypatch.setattr(build, 'NativeModel', lambda *parts: parts)
     with peak_memory() as peak:
-        build.build_model(LIBRARY, shape, config.num_hidden_layers, tensors, kind, angles, angles,
+        build.build_model(LIBRARY, made, tensors, kind, angles, angles,
                           table=page_table(1, 64), pages=2, threads=1)
         assert peak() < max(sizes)
 

@@ -8,8 +8,8 @@ import json
 import pytest
 from slice_ros.bench.engine import engine_bench, engine_measure, roofline as module
 from slice_ros.engine import EngineConfig, load_engine
+from slice_ros.engine.models.architecture import Architecture, Layer, Rope
 from slice_ros.engine.runners import choose
-from slice_ros.engine.runners.native import ModelShape
 
 
 def args(*options):
@@ -25,14 +25,15 @@ def small_reads(monkeypatch):
 
 
 def test_products_of_a_prefill():
-    shape = ModelShape(hidden=4, heads=2, kv_heads=1, head_dim=2, intermediate=6, vocabulary=10,
-                       norm_eps=1e-5)
+    made = Architecture(
+        hidden=4, heads=2, kv_heads=1, head_dim=2, intermediate=6, vocabulary=10, norm_eps=1e-5,
+        layers=(Layer(),) * 2, ropes=(Rope((1.0,)),), norms={}, attention_scale=1.0, tied=True)
     qkv, out, mlp, head = 4 * (4 + 2 + 2), 4 * 4, 3 * 4 * 6, 10 * 4
     # Three tokens in the first layer, in the last the third alone behind its attention.
     weights = 3 * (qkv + out + mlp) + 3 * qkv + (out + mlp) + head
     # Tokens meet 1, 2 and 3 keys and as many values of 2 heads of 2, in 2 layers.
     attention = 2 * 2 * (1 + 2 + 3) * 2 * 2
-    assert module.prefill_products(shape, 2, 3) == (weights, attention)
+    assert module.prefill_products(made, 3) == (weights, attention)
 
 
 def test_a_share_is_the_least_time_by_the_time_taken():

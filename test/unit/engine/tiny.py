@@ -5,7 +5,7 @@
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, Tokenizer
 import torch
 from transformers import (
-    AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig,
+    AutoConfig, AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig,
     PreTrainedTokenizerFast, Qwen2Config)
 
 TEMPLATE = (
@@ -47,6 +47,62 @@ def all_biases():
     return llama(attention_bias=True, mlp_bias=True, num_key_value_heads=1, rope_parameters={
         'rope_type': 'yarn', 'rope_theta': 10000.0, 'factor': 4.0,
         'original_max_position_embeddings': 64})
+
+
+def described(model_type, **changes):
+    """Return a config of any type with a small window, behind which long prompts reach."""
+    return AutoConfig.for_model(model_type, **_SHAPE | {'head_dim': 24} | changes)
+
+
+def yarn(factor=4.0):
+    """Return rope parameters that stretch the context."""
+    return {'rope_type': 'yarn', 'rope_theta': 10000.0, 'factor': factor,
+            'original_max_position_embeddings': 64}
+
+
+# Families in their own proportions: windows shorter than the prompts of the tests, several ropes.
+FAMILIES = {
+    'qwen3': lambda: described('qwen3', tie_word_embeddings=True),
+    'qwen2 windows': lambda: described(
+        'qwen2', use_sliding_window=True, sliding_window=40, max_window_layers=1),
+    'seed_oss': lambda: described('seed_oss', attention_bias=True),
+    'ministral': lambda: described(
+        'ministral', sliding_window=40, num_hidden_layers=3,
+        layer_types=['sliding_attention', 'full_attention', 'sliding_attention']),
+    'gemma2': lambda: described(
+        'gemma2', sliding_window=33, query_pre_attn_scalar=48, attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0),
+    'gemma3_text': lambda: described(
+        'gemma3_text', sliding_window=33, query_pre_attn_scalar=48, num_key_value_heads=1,
+        layer_types=['sliding_attention', 'full_attention', 'sliding_attention'],
+        rope_parameters={
+            'full_attention': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 1e6},
+            'sliding_attention': {'rope_type': 'default', 'rope_theta': 1e4}}),
+    'smollm3': lambda: described('smollm3', no_rope_layer_interval=2),
+    'phi3': lambda: described('phi3', rope_parameters={
+        'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.75}),
+    'phi3 longrope': lambda: described(
+        'phi3', head_dim=16, max_position_embeddings=512, original_max_position_embeddings=128,
+        rope_parameters={
+            'rope_type': 'longrope', 'rope_theta': 10000.0,
+            'original_max_position_embeddings': 128, 'long_factor': [4.0] * 8,
+            'short_factor': [1.0 + n / 8 for n in range(8)]}),
+    'granite': lambda: described(
+        'granite', embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3,
+        logits_scaling=2.0, num_key_value_heads=4),
+    'olmo2': lambda: described('olmo2'),
+    'olmo3': lambda: described(
+        'olmo3', sliding_window=40,
+        layer_types=['sliding_attention', 'sliding_attention', 'full_attention'],
+        rope_parameters={'full_attention': yarn(), 'sliding_attention': {
+            'rope_type': 'default', 'rope_theta': 10000.0}}),
+    'exaone4': lambda: described(
+        'exaone4', sliding_window=40, sliding_window_pattern=2,
+        layer_types=['sliding_attention', 'full_attention', 'sliding_attention']),
+    'glm4': lambda: described('glm4', attention_bias=True, rope_parameters={
+        'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.5}),
+    'ernie4_5': lambda: described('ernie4_5', use_bias=True),
+}
 
 
 def gpt2():

@@ -5,7 +5,8 @@
 import numpy as np
 import pytest
 from slice_ros.engine.kv.slots import page_table
-from slice_ros.engine.runners.native import ModelShape
+from slice_ros.engine.models.architecture import layer_name
+from slice_ros.engine.models.families import describe
 from slice_ros.engine.runners.native.build import build_model
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
@@ -42,17 +43,20 @@ def reference(name):
 def native(library, model, weights='fp32', **options):
     """Return the native model with the weights of one of transformers."""
     config = model.config
-    shape = ModelShape(config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
-                       config.head_dim, config.intermediate_size, VOCABULARY, config.rms_norm_eps)
+    made = describe(config)
     cos, sin = model.model.rotary_emb(torch.zeros(1), torch.arange(CONTEXT)[None])
     half = config.head_dim // 2
     tensors = {k: v.detach().numpy() for k, v in model.named_parameters()}
+    for layer in range(LAYERS):
+        for norm, name in made.norms.items():
+            tensors[f'{layer_name(layer, norm)}.weight'] = tensors[
+                f'{layer_name(layer, name)}.weight']
     table = page_table(6, CONTEXT)
     if 'pages' not in options:  # every slot owns its pages
         table[:] = np.arange(table.size).reshape(table.shape)
     options = {'table': table, 'pages': table.size, 'threads': 2, **options}
-    return build_model(library, shape, LAYERS, tensors, weights, cos[0, :, :half].numpy(),
-                       sin[0, :, :half].numpy(), **options)
+    return build_model(library, made, tensors, weights, cos[:, :, :half].numpy(),
+                       sin[:, :, :half].numpy(), **options)
 
 
 @pytest.fixture(scope='module', params=MODELS)

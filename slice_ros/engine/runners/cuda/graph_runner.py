@@ -10,16 +10,18 @@ kernels one by one. The device never waits for the host in either.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 import logging
+import math
 
 import numpy as np
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.runners.cuda.failure import cuda_failure
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import flatten, Segment
 from slice_ros.engine.runners.torch.batch import Batch
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
-from slice_ros.engine.runners.torch.weights import LlamaWeights
+from slice_ros.engine.runners.torch.weights import DecoderWeights
 import torch
 from torch.nn import functional as F
 
@@ -36,7 +38,7 @@ class _Recorded:
 
     def __init__(self, runner: 'GraphRunner', rows: int, warm: 'torch.cuda.Stream | None') -> None:
         self.rows = rows
-        programs = runner.programs // (rows * runner.weights.kv_heads)
+        programs = runner.programs // (rows * runner.weights.made.kv_heads)
         self.splits = min(1 << max(programs - 1, 0).bit_length(), _MOST_SPLITS)
         # Unused rows feed token 0 to the first place of the scratch page.
         self._batch = Batch(runner.cache, rows, rows, runner.device, pinned=warm is not None)
@@ -82,8 +84,11 @@ class GraphRunner(TorchRunner):
     the device through; `gpu_runner` falls back to `TorchRunner` then.
     """
 
-    def __init__(self, weights: LlamaWeights, cache: KvCache, max_batch: int) -> None:
+    def __init__(self, weights: DecoderWeights, cache: KvCache, max_batch: int) -> None:
         super().__init__(weights, cache)
+        lacking = _lacking(weights.made)
+        if lacking:
+            raise ValueError(f'the GPU kernels have no {lacking}')
         from slice_ros.engine.runners.cuda import kernels  # Triton need not be installed
         self._kernels = kernels
         cuda = self.device.type == 'cuda'
@@ -172,21 +177,22 @@ class GraphRunner(TorchRunner):
                 ) -> torch.Tensor:
         """Return the input of the head, [tokens, hidden]."""
         w, cache, kernels = self.weights, self.cache.data, self._kernels
+        (cos, sin), eps = w.ropes[0], w.made.norm_eps
         h = F.embedding(batch.ids, w.embedding).to(w.norm.dtype)
-        x = F.rms_norm(h, h.shape[1:], w.layers[0].input_norm, w.norm_eps)
+        x = F.rms_norm(h, h.shape[1:], w.layers[0].attention_norm, eps)
         for i, layer in enumerate(w.layers):
             queries = kernels.rope_and_store(
-                layer.qkv(x), w.cos, w.sin, batch.positions, batch.places, cache[i], w.heads)
+                layer.qkv(x), cos, sin, batch.positions, batch.places, cache[i], w.made.heads)
             x = layer.output(attend(i, queries))
-            x = layer.gate_up(kernels.add_and_norm(h, x, layer.post_norm, w.norm_eps))
+            x = layer.gate_up(kernels.add_and_norm(h, x, layer.mlp_norm, eps))
             x = layer.down(kernels.silu_and_mul(x))
-            after = w.layers[i + 1].input_norm if i + 1 < len(w.layers) else w.norm
-            x = kernels.add_and_norm(h, x, after, w.norm_eps)
+            after = w.layers[i + 1].attention_norm if i + 1 < len(w.layers) else w.norm
+            x = kernels.add_and_norm(h, x, after, eps)
         return x
 
     def _check(self) -> None:
         """Raise ``ValueError`` when logits of a prefill or a step differ from `TorchRunner`'s."""
-        behind = min(_CHECKED, len(self.weights.cos) - 2)
+        behind = min(_CHECKED, len(self.weights.ropes[0][0]) - 2)
         # The first slot has the first pages, in reverse order.
         pages = np.arange(behind // PAGE_TOKENS, -1, -1)
         self.cache.table[0, :len(pages)] = pages
@@ -205,7 +211,24 @@ def _compare(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
         raise ValueError(f'{what} gives other logits than the plain pass')
 
 
-def gpu_runner(weights: LlamaWeights, cache: KvCache, max_batch: int) -> TorchRunner:
+def _lacking(made: Architecture) -> str | None:
+    """Return what the kernels of this room do not compute of a decoder, None if all."""
+    needs = {
+        'norms behind attention and MLP': set(made.norms) != {'attention_norm', 'mlp_norm'},
+        'norms of queries and keys': bool(made.qk_norm),
+        'sliding windows': any(layer.window for layer in made.layers),
+        'layers without rope, or with several ropes':
+            any(layer.rope is None for layer in made.layers) or len(made.ropes) > 1,
+        'rope of a part of a head': 2 * len(made.ropes[0].frequencies) != made.head_dim,
+        f'activation {made.activation}': made.activation != 'silu',
+        'scaled attention': not math.isclose(made.attention_scale, made.head_dim ** -0.5),
+        'scaled embeddings, residuals or logits':
+            (made.embedding_scale, made.residual_scale, made.logit_scale) != (1, 1, 1),
+        'limited logits': made.logit_softcap or made.attention_softcap}
+    return next((what for what, needed in needs.items() if needed), None)
+
+
+def gpu_runner(weights: DecoderWeights, cache: KvCache, max_batch: int) -> TorchRunner:
     """Return a `GraphRunner` if that works on this GPU, else a `TorchRunner`.
 
     `cache` must be empty: the check writes to it. Raises ``RuntimeError`` when CUDA has failed for

@@ -3,13 +3,13 @@
 """Native kernels: a C++ library over plain data pointers, and its Python side.
 
 ``load_library`` finds the library, or returns a sentence why there is none; ``NativeModel`` runs
-whole steps of a model of the Llama family on it. Only `native_runner`, which keeps the `Runner`
+whole steps of a described decoder on it. Only `native_runner`, which keeps the `Runner`
 protocol, imports torch. The C interface is versioned: change it together with `library.py`.
 """
 
 from slice_ros.engine.runners.native.library import ISAS, Library, load_library
-from slice_ros.engine.runners.native.model import KvPages, LayerWeights, ModelShape, NativeModel
+from slice_ros.engine.runners.native.model import KvPages, LayerWeights, NativeModel
 from slice_ros.engine.runners.native.packing import KINDS, pack, Packed
 
-__all__ = ['ISAS', 'KINDS', 'KvPages', 'LayerWeights', 'Library', 'ModelShape', 'NativeModel',
-           'Packed', 'load_library', 'pack']
+__all__ = ['ISAS', 'KINDS', 'KvPages', 'LayerWeights', 'Library', 'NativeModel', 'Packed',
+           'load_library', 'pack']

@@ -6,25 +6,27 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import Rows
-from slice_ros.engine.models.tensor_names import QKV
+from slice_ros.engine.models.architecture import (
+    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, HEAD, layer_name, NORMS, OUT, QK_NORMS,
+    QKV)
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import BEST, Library
-from slice_ros.engine.runners.native.model import (
-    KvPages, LayerWeights, MAX_ROWS, ModelShape, NativeModel)
+from slice_ros.engine.runners.native.model import KvPages, LayerWeights, MAX_ROWS, NativeModel
 from slice_ros.engine.runners.native.packing import Interleaved, pack, Packed
 
 
-def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mapping[str, Rows],
-                weights: str, cos: np.ndarray, sin: np.ndarray, *, table: np.ndarray, pages: int,
+def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows], weights: str,
+                cos: np.ndarray, sin: np.ndarray, *, table: np.ndarray, pages: int,
                 threads: int, max_rows: int = MAX_ROWS, isa: int = BEST,
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
-    """Pack `tensors` (Hugging Face names; arrays, codes or stored rows); return the model.
+    """Pack `tensors` (names of `architecture`; arrays, codes or stored rows); return the model.
 
     `weights` is 'fp32', 'fp16', 'bf16', 'int8', 'int4' or `packing.KEPT`. With 'int4' the
     embedding and the head have 8 bits, because each token depends on them directly, unless the
     file has them in 4. Codes of a GGUF file are copied unchanged where `weights` is their format.
     Keys and values have 16 bits, 32 with 'fp32'; `table` is the page table [slots, pages of a
     slot], int32, over `pages` pages. The head is the embedding where 'lm_head.weight' is missing.
+    `cos` and `sin` are as `architecture.rope_tables` returns them.
     Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
     arena = Arena()
@@ -52,21 +54,25 @@ def build_model(library: Library, shape: ModelShape, layers: int, tensors: Mappi
         return pack(library, 'int8' if weights == 'int4' and not kept else weights, [rows],
                     arena=arena)
 
+    def layer(number: int) -> LayerWeights:
+        def at(part: str) -> str:
+            return layer_name(number, part)
+        normed = QK_NORMS if made.qk_norm else ()
+        return LayerWeights(
+            qkv=matrix(*map(at, QKV)), attention_out=matrix(at(OUT)),
+            gate_up=gate_up(*map(at, GATE_UP)), down=matrix(at(DOWN)),
+            **{norm: tensors[f'{at(norm)}.weight'] for norm in NORMS if norm in made.norms},
+            **dict(zip(('query_norm', 'key_norm'),
+                       (tensors[f'{at(norm)}.weight'] for norm in normed))))
+
     built = []
-    for i in range(layers):
-        at = f'model.layers.{i}.'
-        built.append(LayerWeights(
-            attention_norm=tensors[at + 'input_layernorm.weight'],
-            qkv=matrix(*(at + part for part in QKV)),
-            attention_out=matrix(at + 'self_attn.o_proj'),
-            mlp_norm=tensors[at + 'post_attention_layernorm.weight'],
-            gate_up=gate_up(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
-            down=matrix(at + 'mlp.down_proj'),
-            query_norm=tensors.get(at + 'self_attn.q_norm.weight'),
-            key_norm=tensors.get(at + 'self_attn.k_norm.weight')))
-        progress((i + 1) / (layers + 1))
-    embedding = outer('model.embed_tokens.weight')
-    head = outer('lm_head.weight') if 'lm_head.weight' in tensors else embedding
-    cache = KvPages(library, shape, layers, table, pages, wide=weights == 'fp32')
-    return NativeModel(library, shape, built, tensors['model.norm.weight'], embedding, head, cos,
-                       sin, cache, threads, max_rows, isa)
+    for number in range(len(made.layers)):
+        built.append(layer(number))
+        progress((number + 1) / (len(made.layers) + 1))
+    embedding = outer(f'{EMBEDDING}.weight')
+    head = outer(f'{HEAD}.weight') if f'{HEAD}.weight' in tensors else embedding
+    cache = KvPages(library, made, table, pages, wide=weights == 'fp32')
+    # What scales the logits scales the input of the head, and is exact there.
+    final_norm = tensors[f'{FINAL_NORM}.weight'] * np.float32(made.logit_scale)
+    return NativeModel(library, made, built, final_norm, embedding, head, cos, sin, cache, threads,
+                       max_rows, isa)

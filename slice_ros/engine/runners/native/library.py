@@ -9,7 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 1          # that of src/slice_kernels.h
+ABI_VERSION = 2          # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -35,9 +35,10 @@ class Matrix(Structure):
 class Layer(Structure):
     """``SliceLayer``."""
 
-    _fields_ = [('attention_norm', c_void_p), ('mlp_norm', c_void_p), ('query_norm', c_void_p),
-                ('key_norm', c_void_p), ('qkv', Matrix), ('attention_out', Matrix),
-                ('gate_up', Matrix), ('down', Matrix)]
+    _fields_ = [('attention_norm', c_void_p), ('attention_out_norm', c_void_p),
+                ('mlp_norm', c_void_p), ('mlp_out_norm', c_void_p), ('query_norm', c_void_p),
+                ('key_norm', c_void_p), ('rope', c_int32), ('window', c_int32), ('qkv', Matrix),
+                ('attention_out', Matrix), ('gate_up', Matrix), ('down', Matrix)]
 
 
 class Model(Structure):
@@ -48,7 +49,10 @@ class Model(Structure):
                 ('layers', c_int32), ('hidden', c_int32), ('heads', c_int32),
                 ('kv_heads', c_int32), ('head_dim', c_int32), ('rotary_dim', c_int32),
                 ('intermediate', c_int32), ('vocabulary', c_int32), ('positions', c_int32),
-                ('norm_eps', c_float), ('attention_scale', c_float), ('reserved', c_int32)]
+                ('ropes', c_int32), ('activation', c_int32), ('joint_norms', c_int32),
+                ('norm_eps', c_float), ('attention_scale', c_float),
+                ('attention_softcap', c_float), ('logit_softcap', c_float),
+                ('embedding_scale', c_float), ('residual_scale', c_float)]
 
 
 class Cache(Structure):

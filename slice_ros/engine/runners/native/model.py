@@ -10,40 +10,30 @@ from dataclasses import dataclass
 import mmap
 
 import numpy as np
+from slice_ros.engine.models.architecture import Architecture, Layer as DecoderLayer, NORMS
 from slice_ros.engine.runners.native.library import BEST, Cache, ERRORS, Layer, Library, Model
 from slice_ros.engine.runners.native.packing import Packed
 
 # Rows of a pass: a chunk of 256 tokens beside 32 decodes takes one, of 512 two. With 256 rows the
 # decodes, which come first, would push the end of a chunk into a pass of its own.
 MAX_ROWS = 288
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """The numbers of a model of the Llama family."""
-
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocabulary: int
-    norm_eps: float
-    attention_scale: float = 0.0  # 0 = 1 / sqrt(head_dim)
+ACTIVATIONS = {'silu': 0, 'gelu': 1}   # those of src/slice_kernels.h
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One decoder layer; norms are float32."""
+    """One decoder layer; norms are float32, None where there is none."""
 
-    attention_norm: np.ndarray           # [hidden]
     qkv: Packed                          # query heads, then key heads, then value heads
     attention_out: Packed
-    mlp_norm: np.ndarray                 # [hidden]
     gate_up: Packed                      # packed from packing.Interleaved
     down: Packed
-    query_norm: np.ndarray | None = None  # [head_dim]
-    key_norm: np.ndarray | None = None    # [head_dim]
+    attention_norm: np.ndarray | None = None      # [hidden]
+    attention_out_norm: np.ndarray | None = None  # [hidden]
+    mlp_norm: np.ndarray | None = None            # [hidden]
+    mlp_out_norm: np.ndarray | None = None        # [hidden]
+    query_norm: np.ndarray | None = None          # [head_dim], or of all heads together
+    key_norm: np.ndarray | None = None
 
 
 class KvPages:
@@ -55,12 +45,12 @@ class KvPages:
     it is first written.
     """
 
-    def __init__(self, library: Library, shape: ModelShape, layers: int, table: np.ndarray,
-                 pages: int, wide: bool = False) -> None:
+    def __init__(self, library: Library, made: Architecture, table: np.ndarray, pages: int,
+                 wide: bool = False) -> None:
         self.pages, self.table = pages, table
         self.wide = wide
-        nbytes = layers * self.pages * library.slice_page_bytes(
-            wide, shape.kv_heads, shape.head_dim)
+        nbytes = len(made.layers) * self.pages * library.slice_page_bytes(
+            wide, made.kv_heads, made.head_dim)
         self._memory = [mmap.mmap(-1, nbytes) for _ in range(2)]
         self.keys, self.values = (np.frombuffer(memory, np.uint8) for memory in self._memory)
 
@@ -81,36 +71,38 @@ class KvPages:
 class NativeModel:
     """Runs any batch of tokens of any slots in one call. Not thread-safe.
 
-    `cos` and `sin` [positions, rotary_dim / 2] are the rotary tables, with any scaling applied.
+    `cos` and `sin` [ropes, positions, rotary_dim / 2] are the rotary tables, scaled.
     `embedding` and `head` may be the same object. Raises ``ValueError`` when the parts do not fit
     each other.
     """
 
-    def __init__(self, library: Library, shape: ModelShape, layers: Sequence[LayerWeights],
+    def __init__(self, library: Library, made: Architecture, layers: Sequence[LayerWeights],
                  final_norm: np.ndarray, embedding: Packed, head: Packed, cos: np.ndarray,
                  sin: np.ndarray, cache: KvPages, threads: int, max_rows: int = MAX_ROWS,
                  isa: int = BEST) -> None:
         self._runner = None
         self._library = library
-        self.shape = shape
+        self.made = made
         self.cache = cache
         self.max_rows = max_rows
         self._alive = []  # objects that the C structures point to
         # Results of every step; a row takes memory from the system when it is first written.
-        self._logits = np.empty((max_rows, shape.vocabulary), np.float32)
+        self._logits = np.empty((max_rows, made.vocabulary), np.float32)
         self._best = np.empty(max_rows, np.int32)
         self._logits_at, self._best_at = self._logits.ctypes.data, self._best.ctypes.data
         cos, sin = self._floats(cos), self._floats(sin)
-        if cos.ndim != 2 or cos.shape != sin.shape:
+        if cos.ndim != 3 or cos.shape != sin.shape or len(cos) != len(made.ropes):
             raise ValueError(f'rotary tables of shapes {cos.shape} and {sin.shape}')
-        self._layers = (Layer * len(layers))(*map(self._layer, layers))
+        self._layers = (Layer * len(layers))(*map(self._layer, layers, made.layers))
         self._alive += [layers, embedding, head, cos, sin]
-        scale = shape.attention_scale or shape.head_dim ** -0.5
+        ropes, positions, half = cos.shape
         model = Model(
-            self._layers, self._vector(final_norm, shape.hidden), cos.ctypes.data,
-            sin.ctypes.data, embedding.matrix, head.matrix, len(layers), shape.hidden,
-            shape.heads, shape.kv_heads, shape.head_dim, 2 * cos.shape[1], shape.intermediate,
-            shape.vocabulary, len(cos), shape.norm_eps, scale)
+            self._layers, self._vector(final_norm, made.hidden), cos.ctypes.data,
+            sin.ctypes.data, embedding.matrix, head.matrix, len(layers), made.hidden,
+            made.heads, made.kv_heads, made.head_dim, 2 * half, made.intermediate,
+            made.vocabulary, positions, ropes, ACTIVATIONS[made.activation],
+            made.qk_norm == 'all', made.norm_eps, made.attention_scale, made.attention_softcap,
+            made.logit_softcap, made.embedding_scale, made.residual_scale)
         slots, per_slot = cache.table.shape
         pages = Cache(cache.keys.ctypes.data, cache.values.ctypes.data, cache.table.ctypes.data,
                       slots, per_slot, cache.pages, cache.wide)
@@ -144,7 +136,7 @@ class NativeModel:
                 0 <= row < rows for row in outputs):
             raise ValueError(f'{rows} tokens with {len(slots)} slots, {len(positions)} positions '
                              f'and the outputs {list(outputs)!r:.80}')
-        logits = np.empty((len(outputs), self.shape.vocabulary), np.float32)
+        logits = np.empty((len(outputs), self.made.vocabulary), np.float32)
         best = np.empty(len(outputs), np.int32)
         for first in range(0, len(tokens), self.max_rows):
             part = slice(first, first + self.max_rows)
@@ -181,12 +173,14 @@ class NativeModel:
             raise ValueError(f'the step was refused: {ERRORS.get(error, error)}')
         return count
 
-    def _layer(self, layer: LayerWeights) -> Layer:
-        hidden, head_dim = self.shape.hidden, self.shape.head_dim
+    def _layer(self, layer: LayerWeights, kind: DecoderLayer) -> Layer:
+        made = self.made
+        queries, keys = (made.head_dim * (n if made.qk_norm == 'all' else 1)
+                         for n in (made.heads, made.kv_heads))
         return Layer(
-            self._vector(layer.attention_norm, hidden), self._vector(layer.mlp_norm, hidden),
-            self._vector(layer.query_norm, head_dim), self._vector(layer.key_norm, head_dim),
-            layer.qkv.matrix, layer.attention_out.matrix, layer.gate_up.matrix, layer.down.matrix)
+            *(self._vector(getattr(layer, norm), made.hidden) for norm in NORMS),
+            self._vector(layer.query_norm, queries), self._vector(layer.key_norm, keys),
+            -1 if kind.rope is None else kind.rope, kind.window or 0, layer.qkv.matrix, layer.attention_out.matrix, layer.gate_up.matrix, layer.down.matrix)
 
     def _floats(self, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array, np.float32)

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runner of the Llama family on the native kernels: one C call for each step.
+"""The runner on the native kernels: one C call for each step.
 
 It replaces `TorchRunner` where the library is available.
 """
@@ -9,39 +9,37 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import Rows
-from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.kv.slots import PAGE_TOKENS
-from slice_ros.engine.models.llama import head_dim, rope_tables
-from slice_ros.engine.runners.native import ISAS, Library, ModelShape
+from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.models.model_tensors import ModelTensors
+from slice_ros.engine.models.rope import rope_tables
+from slice_ros.engine.runners.native import ISAS, Library
 from slice_ros.engine.runners.native.build import build_model
 from slice_ros.engine.runners.native.packing import KEPT, KINDS
 from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
 import torch
-from transformers import PreTrainedConfig
 
 WEIGHTS = (*KINDS, KEPT)
+MAX_HEAD_DIM = 512   # kMaxHeadWidth of src/runner.hpp
 
 
-def unsupported(config: PreTrainedConfig, weights: str) -> str | None:
-    """Return why the native kernels cannot run this model of the family, None if they can."""
+def unsupported(made: Architecture, weights: str) -> str | None:
+    """Return what the native kernels cannot run of a decoder, None if they can run it."""
     if weights not in WEIGHTS:
         return f'weights {weights}'
-    if head_dim(config) % 2:
-        return f'heads of {head_dim(config)}'
+    if made.head_dim % 2 or made.head_dim > MAX_HEAD_DIM:
+        return f'heads of {made.head_dim}'
     return None
 
 
 class StoredWeights:
-    """Tensors of a checkpoint as `build_model` takes them.
+    """Tensors of a checkpoint as `build_model` takes them."""
 
-    If `tied`, the head is the embedding, and 'lm_head.weight' does not exist.
-    """
-
-    def __init__(self, tensors: Tensors, tied: bool) -> None:
-        self._tensors, self._tied = tensors, tied
+    def __init__(self, tensors: ModelTensors) -> None:
+        self._tensors = tensors
 
     def __contains__(self, name: str) -> bool:
-        return name in self._tensors and not (self._tied and name == 'lm_head.weight')
+        return name in self._tensors
 
     def __getitem__(self, name: str) -> Rows:
         if name.endswith(('norm.weight', '.bias')):
@@ -60,25 +58,17 @@ class NativeRunner:
     or an instruction set that is not there.
     """
 
-    def __init__(self, config: PreTrainedConfig, tensors: Tensors, weights: str,
+    def __init__(self, made: Architecture, tensors: ModelTensors, weights: str,
                  library: Library, table: np.ndarray, pages: int, max_context: int,
                  progress: Callable[[float], None], isa: str = 'auto') -> None:
         if not library.has(ISAS[isa]):
             raise ValueError(f'isa {isa} is not in this processor or build, which has up to '
                              f"{library.isa_name()}: use 'auto'")
-        dim = head_dim(config)
-        shape = ModelShape(
-            hidden=config.hidden_size, heads=config.num_attention_heads,
-            kv_heads=config.num_key_value_heads, head_dim=dim,
-            intermediate=config.intermediate_size, vocabulary=config.vocab_size,
-            norm_eps=config.rms_norm_eps)
-        cos, sin = (table[:, 0, dim // 2:].numpy() for table in rope_tables(config, max_context))
-        self._layers = config.num_hidden_layers
+        cos, sin = (tables.numpy() for tables in rope_tables(made, max_context))
+        self._layers = len(made.layers)
         self._model = build_model(
-            library, shape, self._layers,
-            StoredWeights(tensors, config.tie_word_embeddings), weights, cos, sin, table=table,
-            pages=pages, threads=torch.get_num_threads(), isa=ISAS[isa],
-            progress=progress)
+            library, made, StoredWeights(tensors), weights, cos, sin, table=table, pages=pages,
+            threads=torch.get_num_threads(), isa=ISAS[isa], progress=progress)
         self._pages = self._model.cache
         self.info = RunnerInfo(
             path='flat batch', kernels=f'native {library.isa_name(ISAS[isa])}', pages=pages,

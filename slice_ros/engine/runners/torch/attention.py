@@ -3,10 +3,12 @@
 """Attention over the pages of a cache with torch's operators: one call for each segment."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 import math
 
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.models.architecture import Architecture
 import torch
 from torch.nn import functional as F
 
@@ -21,11 +23,13 @@ class TorchAttention:
 
     name = 'torch attention'
 
-    def __init__(self, cache: KvCache, heads: int, head_dim: int) -> None:
+    def __init__(self, cache: KvCache, made: Architecture) -> None:
         self._cache = cache
-        self._kv_heads = cache.kv_heads
-        self._group = heads // cache.kv_heads
-        self._head_dim = head_dim
+        self._windows = [layer.window for layer in made.layers]
+        self._shape = (-1, cache.kv_heads, made.heads // cache.kv_heads, made.head_dim)
+        self._run = F.scaled_dot_product_attention if not made.attention_softcap else partial(
+            _softcapped, cap=made.attention_softcap)
+        self._run = partial(self._run, scale=made.attention_scale)
 
     def prepare(self, segments: Sequence, pages: torch.Tensor
                 ) -> Callable[[int, torch.Tensor], torch.Tensor]:
@@ -34,40 +38,60 @@ class TorchAttention:
         `attend` is valid for one step over `segments`. Their keys and values must be written
         before it is called, to `pages` [segments, pages of a slot], int32.
         """
-        plan = []
-        for s, row in zip(segments, pages):
-            tokens, length = len(s.ids), s.start + len(s.ids)
-            plan.append((tokens, row[:-(-length // PAGE_TOKENS)], length,
-                         self._mask(s.start, tokens), tokens > 1 and s.start == 0))
-        sizes = [p[0] for p in plan]
-        shape = (-1, self._kv_heads, self._group, self._head_dim)
-        dtype = self._cache.data.dtype
+        spans = [(len(s.ids), s.start + len(s.ids)) for s in segments]
+        used = [row[:-(-length // PAGE_TOKENS)] for (_, length), row in zip(spans, pages)]
+        masks = {window: [self._mask(tokens, length, window) for tokens, length in spans]
+                 for window in set(self._windows)}
+        sizes = [tokens for tokens, _ in spans]
+        dtype, group = self._cache.data.dtype, self._shape[2]
 
         def attend(layer: int, queries: torch.Tensor) -> torch.Tensor:
-            out = []
-            queries = queries.to(dtype).view(shape)
-            for q, (tokens, used, length, mask, causal) in zip(queries.split(sizes), plan):
-                k, v = self._cache.read(layer, used, length)
+            out, window = [], self._windows[layer]
+            queries = queries.to(dtype).view(self._shape)
+            for q, (tokens, length), row, (mask, causal) in zip(
+                    queries.split(sizes), spans, used, masks[window]):
+                k, v = self._cache.read(layer, row, length)
                 if tokens == 1:
                     # The heads of a group are passed as queries of one key-value head.
-                    x = F.scaled_dot_product_attention(q, k.transpose(0, 1), v.transpose(0, 1))
-                    out.append(x.view(1, -1))
+                    k, v = (x[..., -(window or length):, :].transpose(0, 1) for x in (k, v))
+                    out.append(self._run(q, k, v).view(1, -1))
                 else:
-                    x = F.scaled_dot_product_attention(
-                        q.permute(1, 2, 0, 3), k.expand(-1, self._group, -1, -1),
-                        v.expand(-1, self._group, -1, -1), attn_mask=mask, is_causal=causal)
+                    x = self._run(
+                        q.permute(1, 2, 0, 3), k.expand(-1, group, -1, -1),
+                        v.expand(-1, group, -1, -1), attn_mask=mask, is_causal=causal)
                     out.append(x.permute(2, 0, 1, 3).reshape(tokens, -1))
             return out[0] if len(out) == 1 else torch.cat(out)
         return attend
 
-    def _mask(self, start: int, tokens: int) -> torch.Tensor | None:
-        # A chunk after cached tokens: query i sees keys 0 .. start + i.
-        if tokens == 1 or start == 0:
-            return None
-        data, keys = self._cache.data, start + tokens
+    def _mask(self, tokens: int, length: int, window: int | None
+              ) -> tuple[torch.Tensor | None, bool]:
+        """Return which of `length` keys each of the last `tokens` sees, and if that is `causal`.
+
+        Query i sees the last `window` keys of 0 .. start + i, all without a window.
+        """
+        start = length - tokens
+        if tokens == 1 or start == 0 and not (window and window < length):
+            return None, tokens > 1
+        data = self._cache.data
         if data.device.type == 'cpu':
-            return torch.ones(tokens, keys, dtype=torch.bool).tril_(start)
+            seen = torch.ones(tokens, length, dtype=torch.bool).tril_(start)
+            return (seen.triu_(start + 1 - window) if window else seen), False
         # In the layout of the GPU kernels: others are converted again in every layer.
-        wide = -(-keys // _MASK_COLUMNS) * _MASK_COLUMNS
+        wide = -(-length // _MASK_COLUMNS) * _MASK_COLUMNS
         mask = torch.full((tokens, wide), -math.inf, dtype=data.dtype, device=data.device)
-        return mask.triu_(start + 1)[:, :keys]
+        hidden = mask.triu(start + 1)
+        if window:
+            hidden += mask.tril(start - window)
+        return hidden[:, :length], False
+
+
+def _softcapped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, cap: float,
+                attn_mask: torch.Tensor | None = None, is_causal: bool = False) -> torch.Tensor:
+    """As `scaled_dot_product_attention`, with scores x as cap * tanh(x / cap)."""
+    scores = cap * torch.tanh(q.float() @ k.float().transpose(-1, -2) * (scale / cap))
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril_()
+    if attn_mask is not None:
+        scores = (scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool
+                  else scores + attn_mask)
+    return (scores.softmax(-1) @ v.float()).to(q.dtype)

@@ -1,26 +1,30 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The forward pass of the Llama family over one flat batch of tokens."""
+"""The forward pass of a described decoder over one flat batch of tokens."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
 from slice_ros.engine.runners.torch.attention import TorchAttention
 from slice_ros.engine.runners.torch.batch import Batch
-from slice_ros.engine.runners.torch.weights import LlamaWeights
+from slice_ros.engine.runners.torch.weights import DecoderLayer, DecoderWeights
 import torch
 from torch.nn import functional as F
+
+_ACTIVATIONS = {'silu': F.silu, 'gelu': partial(F.gelu, approximate='tanh')}
 
 
 class TorchRunner:
     """A `Runner` that computes all segments, decodes and prefill chunks alike, in one pass."""
 
-    def __init__(self, weights: LlamaWeights, cache: KvCache) -> None:
+    def __init__(self, weights: DecoderWeights, cache: KvCache) -> None:
         self.weights = weights
         self.cache = cache
-        self.attention = TorchAttention(cache, weights.heads, weights.head_dim)
+        self.attention = TorchAttention(cache, weights.made)
+        self._activate = _ACTIVATIONS[weights.made.activation]
         self.device = weights.embedding.device
         self.info = RunnerInfo(
             path='flat batch', kernels=f'{weights.linears} linears, {self.attention.name}',
@@ -31,25 +35,57 @@ class TorchRunner:
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """As `Runner.forward`."""
-        w, cache, attention = self.weights, self.cache, self.attention
+        w, cache, made = self.weights, self.cache, self.weights.made
         batch = self._batch(segments)
-        cos, sin = w.cos[batch.positions], w.sin[batch.positions]
-        rotated = w.heads + w.kv_heads
-        attend = attention.prepare(segments, batch.pages)
+        turns = [(cos[batch.positions], sin[batch.positions]) for cos, sin in w.ropes]
+        attend = self.attention.prepare(segments, batch.pages)
         h = w.embedding[batch.ids].to(w.norm.dtype)
-        shape, hidden = (len(h), rotated + w.kv_heads, w.head_dim), h.shape[1:]
-        for i, layer in enumerate(w.layers):
-            qkv = layer.qkv(F.rms_norm(h, hidden, layer.input_norm, w.norm_eps)).view(shape)
-            _rotate(qkv[:, :rotated], cos, sin)
-            cache.write(i, batch.places, qkv[:, w.heads:])
-            h = h + layer.output(attend(i, qkv[:, :w.heads]))
-            x = layer.gate_up(F.rms_norm(h, hidden, layer.post_norm, w.norm_eps))
-            x = F.silu(x[:, :w.intermediate]).mul_(x[:, w.intermediate:])
-            h = h + layer.down(x)
+        if made.embedding_scale != 1:
+            h = h * made.embedding_scale
+        shape = (len(h), made.heads + 2 * made.kv_heads, made.head_dim)
+        for i, (layer, kind) in enumerate(zip(w.layers, made.layers)):
+            qkv = layer.qkv(self._normed(h, layer.attention_norm)).view(shape)
+            self._mark(qkv, layer, None if kind.rope is None else turns[kind.rope])
+            cache.write(i, batch.places, qkv[:, made.heads:])
+            x = layer.output(attend(i, qkv[:, :made.heads]))
+            h = self._added(h, x, layer.attention_out_norm)
+            x = layer.gate_up(self._normed(h, layer.mlp_norm))
+            x = self._activate(x[:, :made.intermediate]).mul_(x[:, made.intermediate:])
+            h = self._added(h, layer.down(x), layer.mlp_out_norm)
         if not len(batch.last):
             return h.new_empty(0, 0)
         h = h if len(batch.last) == len(h) else h[batch.last]
-        return w.head(F.rms_norm(h, hidden, w.norm, w.norm_eps)).float()
+        return self.logits(self._normed(h, w.norm))
+
+    def logits(self, normed: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits [tokens, vocab] of the input of the head."""
+        made = self.weights.made
+        logits = self.weights.head(normed).float()
+        if made.logit_scale != 1:
+            logits = logits * made.logit_scale
+        cap = made.logit_softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def _normed(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        return x if weight is None else F.rms_norm(x, weight.shape, weight,
+                                                   self.weights.made.norm_eps)
+
+    def _added(self, h: torch.Tensor, x: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
+        x, scale = self._normed(x, norm), self.weights.made.residual_scale
+        return h + (x if scale == 1 else x * scale)
+
+    def _mark(self, qkv: torch.Tensor, layer: DecoderLayer,
+              turn: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        """Norm queries and keys of `qkv` [tokens, heads, head_dim], and rotate them, in place."""
+        made = self.weights.made
+        last = made.heads + made.kv_heads
+        if made.qk_norm:
+            for part, norm in ((qkv[:, :made.heads], layer.query_norm),
+                               (qkv[:, made.heads:last], layer.key_norm)):
+                whole = part.flatten(1) if made.qk_norm == 'all' else part
+                part.copy_(self._normed(whole, norm).view(part.shape))
+        if turn is not None:
+            rotate(qkv[:, :last, :turn[0].shape[-1]], *turn)
 
     def _batch(self, segments: Sequence[Segment]) -> Batch:
         numbers = flatten(segments)
@@ -73,9 +109,11 @@ class TorchRunner:
         self.cache.fill(list(slots), len(ids))
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    # Rotary position embedding of [tokens, heads, head_dim], in place. With the first half of
-    # `sin` negated, "rotate half" is a swap of halves.
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    """Apply the rotary position embedding to [tokens, heads, rotary_dim], in place.
+
+    With the first half of `sin` negated, "rotate half" is a swap of halves.
+    """
     half = x.shape[-1] // 2
     swapped = torch.cat((x[..., half:], x[..., :half]), -1)
     x.mul_(cos).add_(swapped.mul_(sin))

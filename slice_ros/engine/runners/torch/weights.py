@@ -1,67 +1,71 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of the Llama family as torch holds them, and how they come from a checkpoint."""
+"""Weights of a described decoder as torch holds them, and how they come from a checkpoint."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from slice_ros.engine.models.llama import head_dim, rope_tables
-from slice_ros.engine.models.tensor_names import QKV
+from slice_ros.engine.models.architecture import (
+    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, HEAD, layer_name, NORMS, OUT, QK_NORMS,
+    QKV)
+from slice_ros.engine.models.model_tensors import ModelTensors
+from slice_ros.engine.models.rope import rope_tables
 from slice_ros.engine.runners.torch.linear import Linear, make_linear, MakeLinear
 import torch
-from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderLayer:
-    """Weights of one decoder layer, query-key-value and gate-up fused."""
+    """Weights of one decoder layer, query-key-value and gate-up fused; norms where it has them."""
 
-    input_norm: torch.Tensor
     qkv: Linear
     output: Linear
-    post_norm: torch.Tensor
     gate_up: Linear
     down: Linear
+    attention_norm: torch.Tensor | None
+    attention_out_norm: torch.Tensor | None
+    mlp_norm: torch.Tensor | None
+    mlp_out_norm: torch.Tensor | None
+    query_norm: torch.Tensor | None
+    key_norm: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
-class LlamaWeights:
-    """Weights of a model of the Llama family, and the numbers that its forward needs."""
+class DecoderWeights:
+    """Weights of a decoder, and what its forward needs beside them."""
 
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    norm_eps: float
+    made: Architecture
     embedding: torch.Tensor      # [vocab, hidden]
     layers: tuple[DecoderLayer, ...]
     norm: torch.Tensor           # [hidden]
     head: Linear
-    cos: torch.Tensor            # [max_context, 1, head_dim]
-    sin: torch.Tensor            # the same, first half negated: see torch_runner
+    # Cosines and sines of each rope, [max_context, 1, rotary_dim]; the first half of the sines is
+    # negated: see `torch_runner.rotate`.
+    ropes: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     linears: str                 # their implementation, in words
     nbytes: int
     streamed_bytes: int          # of these, what each step reads: not the embedding
 
 
-def build_weights(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], weights: str,
+def build_weights(made: Architecture, tensors: ModelTensors, weights: str,
                   device: torch.device, max_context: int, progress: Callable[[float], None],
-                  make_linear: MakeLinear = make_linear) -> LlamaWeights:
-    """Convert the tensors of a Hugging Face checkpoint, by name, to `weights` on `device`.
+                  make_linear: MakeLinear = make_linear) -> DecoderWeights:
+    """Convert the tensors of a checkpoint to `weights` on `device`.
 
     `progress` is called with the share that is done, from 0 to 1. `make_linear` builds each
     linear layer. Raises ``KeyError`` or ``ModelError`` for a missing tensor.
     """
     streamed = 0
 
-    def tensor(name: str) -> torch.Tensor:
+    def norm(name: str) -> torch.Tensor | None:
+        found = tensors.get(f'{name}.weight')
         # A copy: a view would keep the whole file that it was read from in memory.
-        return tensors[name].to(device, torch.float32, copy=True)
+        return None if found is None else found.to(device, torch.float32, copy=True)
 
     def linear(*names: str):
         nonlocal streamed
         weight = torch.cat([tensors[f'{n}.weight'] for n in names])
-        biases = [tensors[f'{n}.bias'] if f'{n}.bias' in tensors else None for n in names]
+        biases = [tensors.get(f'{n}.bias') for n in names]
         bias = None
         if any(b is not None for b in biases):
             bias = torch.cat([torch.zeros(tensors[f'{n}.weight'].shape[0]) if b is None
@@ -70,33 +74,31 @@ def build_weights(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor],
         return make_linear(weight, bias, weights, device)
 
     layers = []
-    for i in range(config.num_hidden_layers):
-        at = f'model.layers.{i}.'
+    for i in range(len(made.layers)):
+        def at(part: str, i: int = i) -> str:
+            return layer_name(i, part)
         layers.append(DecoderLayer(
-            input_norm=tensor(at + 'input_layernorm.weight'),
-            qkv=linear(*(at + part for part in QKV)),
-            output=linear(at + 'self_attn.o_proj'),
-            post_norm=tensor(at + 'post_attention_layernorm.weight'),
-            gate_up=linear(at + 'mlp.gate_proj', at + 'mlp.up_proj'),
-            down=linear(at + 'mlp.down_proj')))
-        progress((i + 1) / (config.num_hidden_layers + 1))
-    embedding = tensors['model.embed_tokens.weight'].to(device, _dtype(weights), copy=True)
-    tied = config.tie_word_embeddings or 'lm_head.weight' not in tensors
+            qkv=linear(*map(at, QKV)), output=linear(at(OUT)), gate_up=linear(*map(at, GATE_UP)),
+            down=linear(at(DOWN)),
+            **{part: norm(at(part)) if part in made.norms else None for part in NORMS},
+            **dict(zip(('query_norm', 'key_norm'), (
+                norm(at(part)) if made.qk_norm else None for part in QK_NORMS)))))
+        progress((i + 1) / (len(made.layers) + 1))
+    embedding = tensors[f'{EMBEDDING}.weight'].to(device, _dtype(weights), copy=True)
+    tied = f'{HEAD}.weight' not in tensors
     fbgemm = weights == 'fp16' and device.type == 'cpu'
     shared = tied and not fbgemm and weights != 'int8'  # these pack the head into a copy
     if tied:
         head = make_linear(embedding, None, weights, device)
         streamed += _bytes(embedding, weights)
     else:
-        head = linear('lm_head')
-    cos, sin = rope_tables(config, max_context)
-    return LlamaWeights(
-        heads=config.num_attention_heads, kv_heads=config.num_key_value_heads,
-        head_dim=head_dim(config), intermediate=config.intermediate_size,
-        norm_eps=config.rms_norm_eps, embedding=embedding, layers=tuple(layers),
-        norm=tensor('model.norm.weight'), head=head, cos=cos.to(device),
-        sin=sin.to(device), linears={'int8': 'Triton int8'}.get(
-            weights, 'fbgemm fp16' if fbgemm else 'torch'),
+        head = linear(HEAD)
+    return DecoderWeights(
+        made=made, embedding=embedding, layers=tuple(layers), norm=norm(FINAL_NORM), head=head,
+        ropes=tuple((torch.cat((cos, cos), -1)[:, None].to(device),
+                     torch.cat((-sin, sin), -1)[:, None].to(device))
+                    for cos, sin in zip(*rope_tables(made, max_context))),
+        linears={'int8': 'Triton int8'}.get(weights, 'fbgemm fp16' if fbgemm else 'torch'),
         nbytes=streamed + (0 if shared else embedding.nbytes), streamed_bytes=streamed)
 
 

@@ -55,21 +55,29 @@ static void score(const AttentionJob& job, int length) {
   }
 }
 
-// Replaces scores by exp(score - greatest), zero beyond the query's length; returns their sum.
-static float soften(float* scores, int length, int end) {
+// Replaces scores by exp(score - greatest), zero outside of [begin, length); returns their sum.
+static float soften(float* scores, int begin, int length, int end, float softcap) {
   const Floats lowest = all(-3.0e38f);
   Floats top = lowest;
-  for (int t = 0; t < length; t += 16) {
+  const int first = begin / 16 * 16;
+  for (int t = 0; t < first; t += 16) store(scores + t, zeros());
+  for (int t = first; t < length; t += 16) {
     Floats v = load(scores + t);
+    if (softcap > 0.0f) {
+      v = capped(v, all(softcap));
+      store(scores + t, v);
+    }
     if (length - t < 16) v = keep_first(v, length - t, lowest);
+    if (t < begin) v = keep_first(lowest, begin - t, v);
     top = max(top, v);
   }
   const Floats greatest = all(max_of(top));
   Floats sum = zeros();
-  int t = 0;
+  int t = first;
   for (; t < length; t += 16) {
     Floats v = exp_of(sub(load(scores + t), greatest));
     if (length - t < 16) v = keep_first(v, length - t, zeros());
+    if (t < begin) v = keep_first(zeros(), begin - t, v);
     store(scores + t, v);
     sum = add(sum, v);
   }
@@ -124,7 +132,7 @@ static void attend_to(const AttentionJob& job) {
   float scale[queries];
   for (int q = 0; q < queries; ++q) {
     scale[q] = 1.0f / soften(job.scores + static_cast<size_t>(q) * job.score_stride,
-                             job.length[q], end);
+                             job.begin[q], job.length[q], end, job.softcap);
   }
   int d = 0;
   if constexpr (4 * queries <= kAttentionSums) {
@@ -146,6 +154,7 @@ static void attend(const AttentionJob& job) {
     for (int q = 0; q < tile.queries; ++q) {
       tile.query[q] = job.query[first + q];
       tile.out[q] = job.out[first + q];
+      tile.begin[q] = job.begin[first + q];
       tile.length[q] = job.length[first + q];
     }
     (job.wide ? attend_to<kQueryTile, float> : attend_to<kQueryTile, uint16_t>)(tile);

@@ -29,10 +29,10 @@ struct Activations {
   int rows;
 };
 
-enum class Store { kWrite, kAdd, kSwiGlu };
+enum class Store { kWrite, kAdd, kSwiGlu, kGeGlu };
 
-// out = store(W in + bias). kSwiGlu: block 2j of W gates block 2j + 1 and out gets silu(gate) *
-// up.
+// out = store(W in + bias). kSwiGlu, kGeGlu: block 2j of W gates block 2j + 1, and out gets
+// silu(gate) * up or gelu(gate) * up.
 struct MatmulJob {
   const SliceMatrix* matrix;
   const Activations* in;
@@ -46,10 +46,12 @@ struct MatmulJob {
 struct AttentionJob {
   const float* query[kMaxQueries];  // [width], scaled, zero padded
   float* out[kMaxQueries];          // [head_dim]
-  int length[kMaxQueries];          // tokens that the query attends to
+  int begin[kMaxQueries];           // tokens [begin, length) are those that the query attends to
+  int length[kMaxQueries];
   int queries;
   int width;     // head_dim rounded up to 16
   int head_dim;
+  float softcap;           // of scores; 0: none
   bool wide;               // keys and values are 32 bit floats, else 16 bit
   const void* keys;        // of page 0, this layer and kv head
   const void* values;
@@ -70,6 +72,7 @@ struct Kernels {
   void (*rotate)(float* head, const float* cos, const float* sin, int rotary_dim);
   void (*to_half)(const float* in, int width, uint16_t* out);  // width a multiple of 16
   void (*attend)(const AttentionJob& job);
+  void (*softcap)(float* values, int width, float cap);  // cap * tanh(value / cap)
   int (*arg_max)(const float* in, int width);  // the first of several equal ones
   // For measurements of limits. The multiply-adds of the matmul of `kind` with all operands in
   // registers, those of 64 bytes of ones; returns how many it did.

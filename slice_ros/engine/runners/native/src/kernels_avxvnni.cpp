@@ -19,9 +19,10 @@
 namespace slice {
 
 const Kernels* avxvnni_kernels() {
-  static constexpr Kernels table = {avxvnni::matmul, avxvnni::rms_norm, avxvnni::quantize,
-                                    avxvnni::rotate, avxvnni::to_half,  avxvnni::attend,
-                                    avxvnni::arg_max, avxvnni::multiply, avxvnni::read};
+  static constexpr Kernels table = {avxvnni::matmul,   avxvnni::rms_norm, avxvnni::quantize,
+                                    avxvnni::rotate,   avxvnni::to_half,  avxvnni::attend,
+                                    avxvnni::softcap,  avxvnni::arg_max,  avxvnni::multiply,
+                                    avxvnni::read};
   return &table;
 }
 

@@ -18,9 +18,10 @@
 namespace slice {
 
 const Kernels* dotprod_kernels() {
-  static constexpr Kernels table = {dotprod::matmul,  dotprod::rms_norm, dotprod::quantize,
-                                    dotprod::rotate,  dotprod::to_half,  dotprod::attend,
-                                    dotprod::arg_max, dotprod::multiply, dotprod::read};
+  static constexpr Kernels table = {dotprod::matmul,   dotprod::rms_norm, dotprod::quantize,
+                                    dotprod::rotate,   dotprod::to_half,  dotprod::attend,
+                                    dotprod::softcap,  dotprod::arg_max,  dotprod::multiply,
+                                    dotprod::read};
   return &table;
 }
 

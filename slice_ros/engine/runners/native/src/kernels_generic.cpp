@@ -16,9 +16,10 @@
 namespace slice {
 
 const Kernels* generic_kernels() {
-  static constexpr Kernels table = {generic::matmul,  generic::rms_norm, generic::quantize,
-                                    generic::rotate,  generic::to_half,  generic::attend,
-                                    generic::arg_max, generic::multiply, generic::read};
+  static constexpr Kernels table = {generic::matmul,   generic::rms_norm, generic::quantize,
+                                    generic::rotate,   generic::to_half,  generic::attend,
+                                    generic::softcap,  generic::arg_max,  generic::multiply,
+                                    generic::read};
   return &table;
 }
 

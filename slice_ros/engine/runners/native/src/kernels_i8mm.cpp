@@ -18,9 +18,10 @@
 namespace slice {
 
 const Kernels* i8mm_kernels() {
-  static constexpr Kernels table = {i8mm::matmul,  i8mm::rms_norm, i8mm::quantize,
-                                    i8mm::rotate,  i8mm::to_half,  i8mm::attend,
-                                    i8mm::arg_max, i8mm::multiply, i8mm::read};
+  static constexpr Kernels table = {i8mm::matmul,   i8mm::rms_norm, i8mm::quantize,
+                                    i8mm::rotate,   i8mm::to_half,  i8mm::attend,
+                                    i8mm::softcap,  i8mm::arg_max,  i8mm::multiply,
+                                    i8mm::read};
   return &table;
 }
 

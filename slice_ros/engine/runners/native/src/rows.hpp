@@ -6,6 +6,7 @@
 
 #include "kernels.hpp"
 #include "layout.hpp"
+#include "vector_math.hpp"
 
 namespace slice::SLICE_ISA {
 
@@ -62,6 +63,16 @@ static void rotate(float* head, const float* cos, const float* sin, int rotary_d
     head[i] = a * cos[i] - b * sin[i];
     head[i + half] = b * cos[i] + a * sin[i];
   }
+}
+
+static void softcap(float* values, int width, float cap) {
+  int i = 0;
+  for (; i + 16 <= width; i += 16) store(values + i, capped(load(values + i), all(cap)));
+  if (i == width) return;
+  float lanes[16] = {};
+  __builtin_memcpy(lanes, values + i, sizeof(float) * static_cast<size_t>(width - i));
+  store(lanes, capped(load(lanes), all(cap)));
+  __builtin_memcpy(values + i, lanes, sizeof(float) * static_cast<size_t>(width - i));
 }
 
 static void to_half(const float* in, int width, uint16_t* out) {

@@ -19,7 +19,7 @@ bool valid_layer(const SliceModel& model, const SliceLayer& layer) {
   const int64_t query_width = int64_t{model.heads} * model.head_dim;
   const int64_t qkv_width = query_width + int64_t{2} * model.kv_heads * model.head_dim;
   const int64_t gate_up = 2 * static_cast<int64_t>(round_up(model.intermediate, kBlock));
-  return layer.attention_norm && layer.mlp_norm &&
+  return layer.rope >= -1 && layer.rope < model.ropes && layer.window >= 0 &&
          valid_matrix(layer.qkv, qkv_width, model.hidden) &&
          valid_matrix(layer.attention_out, model.hidden, query_width) &&
          valid_matrix(layer.gate_up, gate_up, model.hidden) &&
@@ -44,7 +44,8 @@ bool valid(const SliceModel& model, const SliceCache& cache) {
   if (!model.layer || !model.final_norm || !model.rope_cos || !model.rope_sin) return false;
   if (model.layers < 1 || model.hidden < 1 || model.kv_heads < 1 || model.head_dim < 1 ||
       model.heads < model.kv_heads || model.heads % model.kv_heads != 0 || model.intermediate < 1 ||
-      model.vocabulary < 1 || model.positions < 1 || model.rotary_dim < 0 ||
+      model.vocabulary < 1 || model.positions < 1 || model.ropes < 1 || model.rotary_dim < 0 ||
+      model.activation < SLICE_SILU || model.activation > SLICE_GELU ||
       model.rotary_dim % 2 != 0 || model.rotary_dim > model.head_dim || model.head_dim > kMaxHeadWidth) {
     return false;
   }

@@ -30,8 +30,8 @@ class Buffer {
 };
 
 constexpr int kMaxHeadWidth = 512;
-constexpr int kPhasesPerLayer = 10;  // calls of share() in a layer,
-constexpr int kPhasesAround = 5;     // before, between and after the layers
+constexpr int kPhasesPerLayer = 12;  // calls of share() in a layer,
+constexpr int kPhasesAround = 6;     // before, between and after the layers
 
 // The arguments of one step.
 struct Batch {
@@ -79,6 +79,10 @@ class Runner {
   void normalize(Member& member, const float* weight, const SliceMatrix& next,
                  const int32_t* row_of, const Activations& to);
   void quantize(Member& member, const SliceMatrix& next, const Activations& in);
+  // Adds the product to the residual stream: at once, or through `norm` and the residual scale by
+  // way of `scratch`, [rows][hidden].
+  void add_product(Member& member, const SliceMatrix& matrix, const Activations& in,
+                   const float* norm, float* scratch);
   void multiply(Member& member, const SliceMatrix& matrix, const Activations& in, float* out,
                 int out_stride, int out_width, Store store);
   void rotate_and_keep(Member& member, const Batch& batch, int layer);
@@ -86,6 +90,7 @@ class Runner {
   // Moves the residual and the attention output of the wanted rows to the front. After the keys
   // and values of the last layer are stored, the other rows are not needed.
   void move_wanted(Member& member, const Activations& attended);
+  void cap_logits(Member& member, const Batch& batch);
   void pick_best(Member& member, const Batch& batch);
 
   // The work of a phase on one row or one item.
@@ -94,7 +99,9 @@ class Runner {
   // float.
   template <typename Number>
   void keep(int layer, int row, int page, int position);
-  void rotate_head(const float* head, const float* norm, int position, float scale, float* out);
+  void norm_jointly(const SliceLayer& layer, float* qkv);
+  void rotate_head(const float* head, const float* norm, int rope, int position, float scale,
+                   float* out);
   void attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
                     float* scores, const void* next_keys);
   const int32_t* pages_of(const Batch& batch, const RowGroup& group) const;
@@ -115,8 +122,8 @@ class Runner {
   const int64_t page_size_;  // elements of one kv head's page
 
   Buffer<float> hidden_;    // [rows][hidden]: the residual stream
-  Buffer<float> values_;    // [rows][inputs]: output of a norm or of attention
-  Buffer<float> gated_;     // [rows][intermediate]
+  Buffer<float> values_;    // [rows][inputs]: output of a norm, of attention or of the MLP
+  Buffer<float> gated_;     // [rows][inputs]: gated values, or what attention adds
   Buffer<GroupCodes> codes_;  // [rows][groups]: input of the next matrix in 8 bits
   Buffer<float> qkv_;       // [rows][qkv outputs]
   Buffer<float> queries_;   // [rows][heads][head_width]

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 1
+#define SLICE_ABI_VERSION 2
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -50,11 +50,20 @@ struct SliceMatrix {
   int32_t reserved;
 };
 
+// What the gate of the MLP goes through. GELU: its tanh approximation.
+enum SliceActivation { SLICE_SILU = 0, SLICE_GELU = 1 };
+
+// Norms are RMS norms; each may be null. Attention and MLP add
+// residual_scale * out_norm(part(norm(h))) to h.
 struct SliceLayer {
-  const float* attention_norm;  // [hidden]
-  const float* mlp_norm;        // [hidden]
-  const float* query_norm;      // [head_dim], or null
-  const float* key_norm;        // [head_dim], or null
+  const float* attention_norm;      // [hidden]
+  const float* attention_out_norm;  // [hidden]
+  const float* mlp_norm;            // [hidden]
+  const float* mlp_out_norm;        // [hidden]
+  const float* query_norm;          // [head_dim], or [heads * head_dim] if joint_norms
+  const float* key_norm;            // [head_dim], or [kv_heads * head_dim]
+  int32_t rope;                     // 0 .. ropes - 1; -1: positions are not marked
+  int32_t window;                   // tokens that a token attends to, with itself; 0: all
   SliceMatrix qkv;              // query heads, then key heads, then value heads
   SliceMatrix attention_out;
   SliceMatrix gate_up;  // blocks of 16 gate outputs and 16 up outputs in turn, zero padded
@@ -64,8 +73,8 @@ struct SliceLayer {
 struct SliceModel {
   const SliceLayer* layer;   // [layers]
   const float* final_norm;   // [hidden]
-  const float* rope_cos;     // [positions][rotary_dim / 2]
-  const float* rope_sin;     // [positions][rotary_dim / 2]
+  const float* rope_cos;     // [ropes][positions][rotary_dim / 2]
+  const float* rope_sin;     // [ropes][positions][rotary_dim / 2]
   SliceMatrix embedding;     // [vocabulary][hidden]; the same as head if they are tied
   SliceMatrix head;          // [vocabulary][hidden]
   int32_t layers;
@@ -77,9 +86,15 @@ struct SliceModel {
   int32_t intermediate;
   int32_t vocabulary;
   int32_t positions;
+  int32_t ropes;
+  int32_t activation;
+  int32_t joint_norms;      // queries and keys are normed over all heads together, else each head
   float norm_eps;
-  float attention_scale;  // usually 1 / sqrt(head_dim)
-  int32_t reserved;
+  float attention_scale;    // usually 1 / sqrt(head_dim)
+  float attention_softcap;  // x becomes cap * tanh(x / cap); 0: as it is
+  float logit_softcap;
+  float embedding_scale;
+  float residual_scale;
 };
 
 // Keys and values in 16 or 32 bit floats, in pages of SLICE_PAGE_TOKENS tokens. The page table has

@@ -41,9 +41,10 @@ static void store_tile(const MatmulJob& job, int first, int rows, int unit,
     const int output = unit * kUnit;
     const Floats left = with_bias(*job.matrix, output, sums[row][0]);
     const Floats right = with_bias(*job.matrix, output + 16, sums[row][1]);
-    if (job.store == Store::kSwiGlu) {
+    if (job.store == Store::kSwiGlu || job.store == Store::kGeGlu) {
       const int column = unit * 16;
-      put(out + column, mul(silu(left), right), job.out_width - column, false);
+      const Floats gate = job.store == Store::kSwiGlu ? silu(left) : gelu(left);
+      put(out + column, mul(gate, right), job.out_width - column, false);
       continue;
     }
     const bool accumulate = job.store == Store::kAdd;

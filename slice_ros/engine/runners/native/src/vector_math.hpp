@@ -39,4 +39,17 @@ SLICE_INLINE Floats silu(Floats x) {
   return div(x, add(all(1.0f), exp_of(sub(zeros(), x))));
 }
 
+// x / 2 * (1 + tanh(u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3), which is x * sigmoid(2 u).
+SLICE_INLINE Floats gelu(Floats x) {
+  const Floats cubed = mul(mul(x, x), x);
+  const Floats u = mul(fma(cubed, all(0.044715f), x), all(1.5957691216f));
+  return div(x, add(all(1.0f), exp_of(sub(zeros(), u))));
+}
+
+// cap * tanh(x / cap), from tanh(y) = 1 - 2 / (exp(2 y) + 1).
+SLICE_INLINE Floats capped(Floats x, Floats cap) {
+  const Floats e = exp_of(mul(div(x, cap), all(2.0f)));
+  return mul(cap, sub(all(1.0f), div(all(2.0f), add(e, all(1.0f)))));
+}
+
 }  // namespace slice::SLICE_ISA

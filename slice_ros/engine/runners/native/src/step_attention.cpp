@@ -1,0 +1,153 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
+// The phases of a step between the projections of attention: keys and values go to their pages,
+// and queries attend to them.
+
+#include <algorithm>
+#include <cstring>
+
+#include "runner.hpp"
+
+namespace slice {
+
+void* Runner::page_at(void* pool, int layer, int kv_head, int page) const {
+  const int64_t numbers = (int64_t{layer} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
+  const int64_t size = cache_.wide ? sizeof(float) : sizeof(uint16_t);
+  return static_cast<uint8_t*>(pool) + (numbers + page * page_stride()) * size;
+}
+
+void Runner::norm_jointly(const SliceLayer& layer, float* qkv) {
+  const int queries = model_.heads * model_.head_dim;
+  kernels_.rms_norm(qkv, layer.query_norm, model_.norm_eps, queries, qkv);
+  kernels_.rms_norm(qkv + queries, layer.key_norm, model_.norm_eps,
+                    model_.kv_heads * model_.head_dim, qkv + queries);
+}
+
+void Runner::rotate_head(const float* head, const float* norm, int rope, int position, float scale,
+                         float* out) {
+  const int size = model_.head_dim;
+  if (norm) {
+    kernels_.rms_norm(head, norm, model_.norm_eps, size, out);
+  } else {
+    std::memcpy(out, head, sizeof(float) * size);
+  }
+  if (rope >= 0) {
+    const int64_t row = (int64_t{rope} * model_.positions + position) * (model_.rotary_dim / 2);
+    kernels_.rotate(out, model_.rope_cos + row, model_.rope_sin + row, model_.rotary_dim);
+  }
+  for (int i = 0; i < size; ++i) out[i] *= scale;
+  std::fill(out + size, out + head_width_, 0.0f);
+}
+
+void Runner::rotate_and_keep(Member& member, const Batch& batch, int layer) {
+  team_.share(member, batch.rows, [&](int row) {
+    keep_row(layer, row, batch.slot[row], batch.position[row]);
+  });
+}
+
+void Runner::keep_row(int layer, int row, int slot, int position) {
+  const int size = model_.head_dim;
+  const int width = head_width_;
+  const SliceLayer& weights = layers_[layer];
+  float* qkv = qkv_.get() + int64_t{row} * weights.qkv.outputs;
+  if (model_.joint_norms) norm_jointly(weights, qkv);
+  const float* from = qkv;
+  const float* norm = model_.joint_norms ? nullptr : weights.query_norm;
+  float* query = queries_.get() + int64_t{row} * model_.heads * width;
+  for (int head = 0; head < model_.heads; ++head, from += size, query += width) {
+    rotate_head(from, norm, weights.rope, position, model_.attention_scale, query);
+  }
+  const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
+                                     position / SLICE_PAGE_TOKENS];
+  if (cache_.wide) {
+    keep<float>(layer, row, page, position);
+  } else {
+    keep<uint16_t>(layer, row, page, position);
+  }
+}
+
+template <typename Number>
+void Runner::keep(int layer, int row, int page, int position) {
+  const int size = model_.head_dim;
+  const int width = head_width_;
+  const SliceLayer& weights = layers_[layer];
+  const float* from = qkv_.get() + int64_t{row} * weights.qkv.outputs + model_.heads * size;
+  const float* norm = model_.joint_norms ? nullptr : weights.key_norm;
+  const int token = position % SLICE_PAGE_TOKENS;
+  float head_values[kMaxHeadWidth];
+  const auto store = [&](Number* to) {
+    if constexpr (sizeof(Number) == sizeof(float)) {
+      std::memcpy(to, head_values, sizeof(float) * width);
+    } else {
+      kernels_.to_half(head_values, width, to);
+    }
+  };
+  for (int head = 0; head < model_.kv_heads; ++head, from += size) {
+    Number kept[kMaxHeadWidth];
+    rotate_head(from, norm, weights.rope, position, 1.0f, head_values);
+    store(kept);
+    Number* keys = static_cast<Number*>(page_at(cache_.keys, layer, head, page)) +
+                   token / 16 * 16 * width + token % 16;
+    for (int i = 0; i < width; ++i) keys[i * 16] = kept[i];
+  }
+  for (int head = 0; head < model_.kv_heads; ++head, from += size) {
+    std::memcpy(head_values, from, sizeof(float) * size);
+    std::fill(head_values + size, head_values + width, 0.0f);
+    store(static_cast<Number*>(page_at(cache_.values, layer, head, page)) + token * width);
+  }
+}
+
+void Runner::attend(Member& member, const Batch& batch, int layer) {
+  float* scores = scores_.get() + int64_t{member.index} * kMaxQueries * score_stride_;
+  const int kv_heads = model_.kv_heads;
+  const int items = static_cast<int>(groups_.size()) * kv_heads;
+  team_.share(member, items, [&](int item) {
+    const int next = std::min(item + 1, items - 1);  // probably this member's too
+    const void* next_keys = page_at(cache_.keys, layer, next % kv_heads,
+                                    pages_of(batch, groups_[next / kv_heads])[0]);
+    attend_group(batch, layer, groups_[item / kv_heads], item % kv_heads, scores, next_keys);
+  });
+}
+
+const int32_t* Runner::pages_of(const Batch& batch, const RowGroup& group) const {
+  return cache_.page_table + int64_t{batch.slot[group.first]} * cache_.pages_per_slot;
+}
+
+void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
+                          float* scores, const void* next_keys) {
+  const int shared = model_.heads / model_.kv_heads;
+  const Activations to = activations(values_.get(), model_.heads * model_.head_dim, batch.rows);
+  AttentionJob job;
+  job.width = head_width_;
+  job.head_dim = model_.head_dim;
+  job.wide = cache_.wide != 0;
+  job.keys = page_at(cache_.keys, layer, kv_head, 0);
+  job.values = page_at(cache_.values, layer, kv_head, 0);
+  job.next_keys = next_keys;
+  job.page_stride = page_stride();
+  // Whole pages in front of the window of the first row are left out.
+  const int window = layers_[layer].window;
+  const int first_token = window ? std::max(batch.position[group.first] + 1 - window, 0) : 0;
+  const int left_out = first_token / SLICE_PAGE_TOKENS * SLICE_PAGE_TOKENS;
+  job.pages = pages_of(batch, group) + left_out / SLICE_PAGE_TOKENS;
+  job.softcap = model_.attention_softcap;
+  job.scores = scores;
+  job.score_stride = score_stride_;
+  job.queries = 0;
+  for (int row = group.first; row < group.first + group.rows; ++row) {
+    for (int head = kv_head * shared; head < (kv_head + 1) * shared; ++head) {
+      job.query[job.queries] = queries_.get() + (int64_t{row} * model_.heads + head) * head_width_;
+      job.out[job.queries] = to.values + int64_t{row} * to.value_stride + head * model_.head_dim;
+      const int length = batch.position[row] + 1;
+      job.begin[job.queries] = (window ? std::max(length - window, 0) : left_out) - left_out;
+      job.length[job.queries] = length - left_out;
+      if (++job.queries == kMaxQueries) {
+        kernels_.attend(job);
+        job.queries = 0;
+      }
+    }
+  }
+  if (job.queries > 0) kernels_.attend(job);
+}
+
+}  // namespace slice
