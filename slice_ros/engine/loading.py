@@ -17,7 +17,7 @@ from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progr
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.slots import KEPT_SLOTS, page_table, Slots
-from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.models.architecture import Architecture, within
 from slice_ros.engine.models.families import describe, FAMILIES
 from slice_ros.engine.models.model_checks import check_numbers, check_tensors
 from slice_ros.engine.models.model_tensors import ModelTensors
@@ -83,6 +83,8 @@ def _load(path: Path, name: str, config: EngineConfig, device: torch.device, wei
     tokenizer = hf_directory.read_tokenizer(path, model)
     made, tensors = _checked(path, name, model, device, make_tensors)
     max_context = _max_context(model, made, config.max_context)
+    if isinstance(made, Architecture):
+        made = within(made, max_context)
     table = page_table(config.slots + KEPT_SLOTS, max_context)
     runner = build_runner(
         RunnerSpec(path, model, made, tensors, weights, device, max_context, table, config,

@@ -11,7 +11,7 @@ where each norm is an RMS norm, or none. `families` makes the description from a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # Norms of a layer by their names here; a family without one has no tensor of that name.
 NORMS = ('attention_norm', 'attention_out_norm', 'mlp_norm', 'mlp_out_norm')
@@ -55,11 +55,10 @@ class Architecture:
     norm_eps: float
     layers: tuple[Layer, ...]
     ropes: tuple[Rope, ...]
-    norms: Mapping[str, str]          # those of NORMS that the layers have, and how files call them
+    norms: Mapping[str, str]          # those of NORMS that layers have, and their names in files
     attention_scale: float
     tied: bool                        # the head is the embedding
-    names: Mapping[str, str] = field(default_factory=dict)   # other parts that files call otherwise
-    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of files: parts in order
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # in files: parts in order
     qk_norm: str = ''                 # '' | 'head': of each head | 'all': of all heads together
     activation: str = 'silu'          # of the gate: 'silu' | 'gelu' (its tanh approximation)
     interleaved: bool = False         # files pair numbers 2i and 2i + 1 of a head for the rope
@@ -70,6 +69,13 @@ class Architecture:
     attention_softcap: float = 0.0    # x becomes cap * tanh(x / cap); 0: none
     logit_softcap: float = 0.0
     max_context: int | None = None    # tokens beyond which this description is not the model's
+
+
+def within(architecture: Architecture, context: int) -> Architecture:
+    """Return the same for texts of at most `context` tokens: wider windows are none."""
+    return replace(architecture, layers=tuple(
+        replace(layer, window=None) if layer.window and layer.window >= context else layer
+        for layer in architecture.layers))
 
 
 def layer_name(layer: int, part: str) -> str:

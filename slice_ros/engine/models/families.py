@@ -113,7 +113,7 @@ def _ropes_by_kind(config: PreTrainedConfig) -> dict:
 
 
 def _gemma(config: PreTrainedConfig, **changes) -> Architecture:
-    # transformers rounds the scale of embeddings to the type of the weights; that is not done here.
+    # transformers rounds the scale of embeddings to the type of the weights.
     return _decoder(
         config, norms=_GEMMA, norm_offset=1.0, embedding_scale=config.hidden_size ** 0.5,
         attention_scale=config.query_pre_attn_scalar ** -0.5,

@@ -113,7 +113,7 @@ class ModelTensors:
             return stem, 0, None, stem
         layer, _, part = stem.removeprefix('model.layers.').partition('.')
         stored, first, last = self._cut.get(part, (part, 0, None))
-        stored = self._made.norms.get(stored, self._made.names.get(stored, stored))
+        stored = self._made.norms.get(stored, stored)
         return layer_name(int(layer), stored), first, last, part
 
     def _turned(self, part: str) -> bool:

@@ -4,6 +4,8 @@
 
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table
+from slice_ros.engine.models.families import describe
+from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.runners.cuda.gpu_linear import make_gpu_linear
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
 from slice_ros.engine.runners.runner import Segment
@@ -17,17 +19,23 @@ CONTEXT = 256
 PAGES = 8  # of a slot
 
 
+def build(config, weights, device=DEVICE, tensors=None, make_linear=make_gpu_linear):
+    """Return the weights of a random model of that shape on the device."""
+    made = describe(config)
+    tensors = ModelTensors(made, tensors or dict(tiny.model(config).state_dict()))
+    return build_weights(made, tensors, weights, device, CONTEXT, lambda share: None, make_linear)
+
+
 def runners(config, weights='fp32', max_batch=4, slots=4, tensors=None,
             make_linear=make_gpu_linear):
     """Return the plain and the recorded pass of a random model of that shape.
 
     Every slot has its pages already, in another order in each.
     """
-    tensors = tensors or dict(tiny.model(config).state_dict())
-    weights = build_weights(config, tensors, weights, DEVICE, CONTEXT, lambda share: None,
-                            make_linear)
-    caches = [KvCache(config.num_hidden_layers, page_table(slots, CONTEXT), slots * PAGES,
-                      weights.kv_heads, weights.head_dim, weights.embedding.dtype, DEVICE)
+    weights = build(config, weights, tensors=tensors, make_linear=make_linear)
+    made = weights.made
+    caches = [KvCache(len(made.layers), page_table(slots, CONTEXT), slots * PAGES,
+                      made.kv_heads, made.head_dim, weights.embedding.dtype, DEVICE)
               for _ in range(2)]
     both = TorchRunner(weights, caches[0]), GraphRunner(weights, caches[1], max_batch)
     for number, runner in enumerate(both):

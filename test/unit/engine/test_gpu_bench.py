@@ -14,8 +14,7 @@ from slice_ros.bench.cli import main
 from slice_ros.bench.engine import engine_bench
 from slice_ros.bench.gpu import gpu_bench, gpu_checks, gpu_forward, gpu_parts
 from slice_ros.bench.gpu.gpu_checks import Machine, missing
-from slice_ros.bench.gpu.gpu_parts import (
-    count_tests, CUT, DONE, FAILED, NOT_RUN, Outcome, Part)
+from slice_ros.bench.gpu.gpu_parts import count_tests, CUT, DONE, FAILED, NOT_RUN, Outcome, Part
 from slice_ros.bench.gpu.gpu_table import table
 
 WHOLE = Machine('NVIDIA Fake', '8.9', 15.6, '550.54', '2.13.0', '12.8', '', '3.7.1',

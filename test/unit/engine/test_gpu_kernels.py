@@ -8,18 +8,19 @@ import random
 import subprocess
 import sys
 
-from gpu_runners import CONTEXT, DEVICE, PAGES, runners
+from gpu_runners import build, CONTEXT, DEVICE, PAGES, runners
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table, PAGE_TOKENS
+from slice_ros.engine.models.families import describe
 from slice_ros.engine.runners.cuda import (
     graph_runner, int8_linear as gpu_int8, kernels as gpu_kernels)
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
 from slice_ros.engine.runners.cuda.int8_linear import int8_linear
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.engine.runners.torch.attention import TorchAttention
-from slice_ros.engine.runners.torch.weights import build_weights
+from slice_ros.engine.runners.torch.linear import make_linear
 from slice_ros.engine.text.device_sampling import choose_at_once
 from slice_ros.engine.text.sampling import Sampler
 from slice_ros.errors import ModelError
@@ -129,9 +130,8 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
     shapes_only(monkeypatch)
     monkeypatch.setattr(GraphRunner, '_check', lambda self: None)
     meta = torch.device('meta')
-    weights = build_weights(tiny.qwen2(), dict(tiny.model(tiny.qwen2()).state_dict()), 'bf16',
-                            meta, CONTEXT, lambda share: None)
-    cache = KvCache(3, page_table(5, CONTEXT), 5 * PAGES, 2, weights.head_dim,
+    weights = build(tiny.qwen2(), 'bf16', meta, make_linear=make_linear)
+    cache = KvCache(3, page_table(5, CONTEXT), 5 * PAGES, 2, weights.made.head_dim,
                     torch.bfloat16, meta)
     runner = GraphRunner(weights, cache, 4)
     rows = [Segment(slot, 9, [1], True) for slot in range(3)]
@@ -206,6 +206,7 @@ def test_attention_does_not_depend_on_which_pages_hold_the_keys():
         cache.table[:] = torch.randperm(3 * PAGES).view(3, PAGES)
         cache.data.fill_(float('nan'))  # pages of no slot
     queries = torch.randn(3, 4, dim, device=DEVICE)
+    made = describe(tiny.llama(head_dim=dim, num_hidden_layers=1))
     cached = [torch.randn(length, 4, dim, device=DEVICE) for length in lengths]
     results, wanted = [], []
     for cache in caches:
@@ -216,7 +217,7 @@ def test_attention_does_not_depend_on_which_pages_hold_the_keys():
         last = torch.tensor(lengths, dtype=torch.int32, device=DEVICE) - 1
         results.append([
             gpu_kernels.attend(queries, cache.data[0], last, pages, 4),
-            TorchAttention(cache, 4, dim).prepare([
+            TorchAttention(cache, made).prepare([
                 Segment(slot, length - 1, [1], True) for slot, length in enumerate(lengths)],
                 pages)(0, queries)])
     for kernel, other in zip(*results):

@@ -3,26 +3,33 @@
 """Steps as a GPU runs them: on it where there is one, else in Triton's interpreter."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
-from gpu_runners import CONTEXT, DEVICE, filled, near, PAGES, runners
+from gpu_runners import build, CONTEXT, DEVICE, filled, near, PAGES, runners
 import pytest
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table
+from slice_ros.engine.models.architecture import within
 from slice_ros.engine.runners.cuda import kernels as gpu_kernels
 from slice_ros.engine.runners.cuda.failure import cuda_failure
-from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
+from slice_ros.engine.runners.cuda.graph_runner import gpu_runner, GraphRunner
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
-from slice_ros.engine.runners.torch.weights import build_weights
 import tiny
 import torch
 from torch.nn import functional as F
 
 pytestmark = [pytest.mark.usefixtures('quick_checks'), pytest.mark.gpu(needed=False)]
 
-SHAPES = (tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases)
+
+def own_head_size():
+    """Return a Mistral config whose attention sees all tokens of these tests."""
+    return tiny.mistral(sliding_window=None)
+
+
+SHAPES = (tiny.llama, tiny.llama3_rope, tiny.qwen2, own_head_size, tiny.all_biases)
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=lambda shape: shape.__name__)
@@ -38,7 +45,7 @@ def test_a_recorded_step_gives_what_the_plain_one_gives(shape):
     assert recorded.greedy(rows[1:])() == plain.greedy(rows[1:])()
 
 
-@pytest.mark.parametrize('shape', (tiny.qwen2, tiny.mistral), ids=lambda shape: shape.__name__)
+@pytest.mark.parametrize('shape', (tiny.qwen2, own_head_size), ids=lambda shape: shape.__name__)
 def test_prefill_chunks_and_rows_share_a_step_in_any_order(shape):
     plain, recorded = filled(shape(), (90, 20, 0, 5))
     steps = [
@@ -74,11 +81,21 @@ def test_kernels_that_compute_wrongly_are_found_when_the_model_loads(kernel, mon
         runners(tiny.llama(num_hidden_layers=2), max_batch=1)
 
 
+def test_what_the_kernels_do_not_compute_the_plain_pass_does(tmp_path, caplog):
+    """A window that is wider than the context is none."""
+    for window, kind in ((100, TorchRunner), (300, GraphRunner)):
+        weights = build(tiny.mistral(sliding_window=window), 'fp32')
+        weights = replace(weights, made=within(weights.made, CONTEXT))
+        cache = KvCache(3, page_table(4, CONTEXT), 4 * PAGES, 2, weights.made.head_dim,
+                        torch.float32, DEVICE)
+        assert type(gpu_runner(weights, cache, 2)) is kind
+    assert 'the GPU kernels have no sliding windows' in caplog.text
+
+
 def test_without_recording_the_plain_pass_serves_and_says_so(monkeypatch, caplog):
     monkeypatch.setattr(gpu_kernels, 'attend', None)
-    weights = build_weights(tiny.llama(), dict(tiny.model(tiny.llama()).state_dict()), 'fp32',
-                            DEVICE, CONTEXT, lambda share: None)
-    cache = KvCache(3, page_table(4, CONTEXT), 4 * PAGES, 2, weights.head_dim,
+    weights = build(tiny.llama(), 'fp32')
+    cache = KvCache(3, page_table(4, CONTEXT), 4 * PAGES, 2, weights.made.head_dim,
                     torch.float32, DEVICE)
     found = gpu_runner(weights, cache, 4)
     assert type(found) is TorchRunner
@@ -143,9 +160,7 @@ def test_steps_in_16_bits_stay_near_those_in_32(large):
 
 
 def test_a_head_that_is_tied_to_the_embedding_takes_no_memory_of_its_own():
-    tied, own = (build_weights(config, dict(tiny.model(config).state_dict()), 'bf16', DEVICE,
-                               CONTEXT, lambda share: None)
-                 for config in (tiny.llama(), tiny.llama3_rope()))
+    tied, own = (build(config, 'bf16') for config in (tiny.llama(), tiny.llama3_rope()))
     assert own.nbytes - tied.nbytes == own.embedding.nbytes
     assert own.streamed_bytes == tied.streamed_bytes == tied.nbytes
     tied.embedding.zero_()

@@ -14,6 +14,7 @@ from slice_ros.engine.checkpoints import hf_directory
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.slots import page_table
+from slice_ros.engine.models.families import describe
 from slice_ros.engine.runners import choose
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
 from slice_ros.errors import ModelError
@@ -90,8 +91,9 @@ def test_loading_for_a_gpu_puts_it_all_together(tiny_directory, monkeypatch):
     for weights, dtype in (('fp32', torch.float32), ('int8', torch.float16)):
         table = page_table(4, 64)
         runner = choose._on_gpu(
-            choose.RunnerSpec(tiny_directory, model_config, Tensors(tiny_directory), weights,
-                              DEVICE, 64, table, EngineConfig(slots=4, max_batch=2)),
+            choose.RunnerSpec(tiny_directory, model_config, describe(model_config),
+                              Tensors(tiny_directory), weights, DEVICE, 64, table,
+                              EngineConfig(slots=4, max_batch=2)),
             lambda share: None)
         assert isinstance(runner, GraphRunner)
         assert runner.cache.table is table and table.shape == (4, 2)

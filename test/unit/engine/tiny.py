@@ -37,9 +37,9 @@ def qwen2():
     return Qwen2Config(**_SHAPE | {'tie_word_embeddings': True})
 
 
-def mistral():
-    """Return a Mistral config: a head size of its own, a sliding window."""
-    return MistralConfig(**_SHAPE | {'head_dim': 24, 'sliding_window': 100})
+def mistral(**changes):
+    """Return a Mistral config: a head size of its own, a window that prompts of 90 fit into."""
+    return MistralConfig(**_SHAPE | {'head_dim': 24, 'sliding_window': 100} | changes)
 
 
 def all_biases():

@@ -15,6 +15,55 @@ from slice_ros.engine.runners.native.model import KvPages, LayerWeights, MAX_ROW
 from slice_ros.engine.runners.native.packing import Interleaved, pack, Packed
 
 
+class _Packer:
+    """Packs tensors into matrices of one arena."""
+
+    def __init__(self, library: Library, made: Architecture, tensors: Mapping[str, Rows],
+                 weights: str) -> None:
+        self._library, self._made, self._tensors = library, made, tensors
+        self._weights = weights
+        self._arena = Arena()
+
+    def layer(self, number: int) -> LayerWeights:
+        """Return the weights of a layer."""
+        made, tensors = self._made, self._tensors
+
+        def at(part: str) -> str:
+            return layer_name(number, part)
+        norms = {norm: norm for norm in NORMS if norm in made.norms}
+        if made.qk_norm:
+            norms |= dict(zip(('query_norm', 'key_norm'), QK_NORMS))
+        return LayerWeights(
+            qkv=self._matrix(*map(at, QKV)), attention_out=self._matrix(at(OUT)),
+            gate_up=self._gate_up(*map(at, GATE_UP)), down=self._matrix(at(DOWN)),
+            **{name: tensors[f'{at(part)}.weight'] for name, part in norms.items()})
+
+    def outer(self, name: str) -> Packed:
+        """Return the embedding or the head."""
+        rows = self._tensors[name]
+        kept = getattr(rows, 'kind', None) == 'int4'
+        kind = 'int8' if self._weights == 'int4' and not kept else self._weights
+        return pack(self._library, kind, [rows], arena=self._arena)
+
+    def _matrix(self, *names: str) -> Packed:
+        biases = [self._tensors.get(f'{name}.bias') for name in names]
+        parts = [self._tensors[f'{name}.weight'] for name in names]
+        bias = None
+        if any(b is not None for b in biases):
+            bias = np.concatenate([np.zeros(part.shape[0], np.float32) if b is None else b
+                                   for part, b in zip(parts, biases)])
+        return pack(self._library, self._weights, parts, bias, self._arena)
+
+    def _gate_up(self, gate: str, up: str) -> Packed:
+        tensors = self._tensors
+        weight = Interleaved(tensors[f'{gate}.weight'], tensors[f'{up}.weight'])
+        bias = None
+        if f'{gate}.bias' in tensors:
+            both = Interleaved(tensors[f'{gate}.bias'][:, None], tensors[f'{up}.bias'][:, None])
+            bias = both.rows(slice(None))[:, 0]
+        return pack(self._library, self._weights, [weight], bias, self._arena)
+
+
 def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows], weights: str,
                 cos: np.ndarray, sin: np.ndarray, *, table: np.ndarray, pages: int,
                 threads: int, max_rows: int = MAX_ROWS, isa: int = BEST,
@@ -26,51 +75,16 @@ def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows
     file has them in 4. Codes of a GGUF file are copied unchanged where `weights` is their format.
     Keys and values have 16 bits, 32 with 'fp32'; `table` is the page table [slots, pages of a
     slot], int32, over `pages` pages. The head is the embedding where 'lm_head.weight' is missing.
-    `cos` and `sin` are as `architecture.rope_tables` returns them.
+    `cos` and `sin` are as `rope.rope_tables` returns them.
     Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
-    arena = Arena()
-
-    def matrix(*names: str) -> Packed:
-        biases = [tensors.get(f'{name}.bias') for name in names]
-        parts = [tensors[f'{name}.weight'] for name in names]
-        bias = None
-        if any(b is not None for b in biases):
-            bias = np.concatenate([np.zeros(part.shape[0], np.float32) if b is None else b
-                                   for part, b in zip(parts, biases)])
-        return pack(library, weights, parts, bias, arena)
-
-    def gate_up(gate: str, up: str) -> Packed:
-        weight = Interleaved(tensors[f'{gate}.weight'], tensors[f'{up}.weight'])
-        bias = None
-        if f'{gate}.bias' in tensors:
-            both = Interleaved(tensors[f'{gate}.bias'][:, None], tensors[f'{up}.bias'][:, None])
-            bias = both.rows(slice(None))[:, 0]
-        return pack(library, weights, [weight], bias, arena)
-
-    def outer(name: str) -> Packed:
-        rows = tensors[name]
-        kept = getattr(rows, 'kind', None) == 'int4'
-        return pack(library, 'int8' if weights == 'int4' and not kept else weights, [rows],
-                    arena=arena)
-
-    def layer(number: int) -> LayerWeights:
-        def at(part: str) -> str:
-            return layer_name(number, part)
-        normed = QK_NORMS if made.qk_norm else ()
-        return LayerWeights(
-            qkv=matrix(*map(at, QKV)), attention_out=matrix(at(OUT)),
-            gate_up=gate_up(*map(at, GATE_UP)), down=matrix(at(DOWN)),
-            **{norm: tensors[f'{at(norm)}.weight'] for norm in NORMS if norm in made.norms},
-            **dict(zip(('query_norm', 'key_norm'),
-                       (tensors[f'{at(norm)}.weight'] for norm in normed))))
-
+    packer = _Packer(library, made, tensors, weights)
     built = []
     for number in range(len(made.layers)):
-        built.append(layer(number))
+        built.append(packer.layer(number))
         progress((number + 1) / (len(made.layers) + 1))
-    embedding = outer(f'{EMBEDDING}.weight')
-    head = outer(f'{HEAD}.weight') if f'{HEAD}.weight' in tensors else embedding
+    embedding = packer.outer(f'{EMBEDDING}.weight')
+    head = packer.outer(f'{HEAD}.weight') if f'{HEAD}.weight' in tensors else embedding
     cache = KvPages(library, made, table, pages, wide=weights == 'fp32')
     # What scales the logits scales the input of the head, and is exact there.
     final_norm = tensors[f'{FINAL_NORM}.weight'] * np.float32(made.logit_scale)

@@ -180,7 +180,8 @@ class NativeModel:
         return Layer(
             *(self._vector(getattr(layer, norm), made.hidden) for norm in NORMS),
             self._vector(layer.query_norm, queries), self._vector(layer.key_norm, keys),
-            -1 if kind.rope is None else kind.rope, kind.window or 0, layer.qkv.matrix, layer.attention_out.matrix, layer.gate_up.matrix, layer.down.matrix)
+            -1 if kind.rope is None else kind.rope, kind.window or 0, layer.qkv.matrix,
+            layer.attention_out.matrix, layer.gate_up.matrix, layer.down.matrix)
 
     def _floats(self, array: np.ndarray) -> np.ndarray:
         array = np.ascontiguousarray(array, np.float32)
