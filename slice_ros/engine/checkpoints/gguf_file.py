@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""GGUF files of the Llama family as a Hugging Face config, tensors and tokenizer."""
+"""GGUF files of known families as a Hugging Face config, tensors and tokenizer."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -9,6 +9,7 @@ from pathlib import Path
 import re
 
 import numpy as np
+from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
 from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
 from slice_ros.engine.checkpoints.gguf_tokenizer import ARRAYS, build_tokenizer
 from slice_ros.engine.checkpoints.regroup import kept_as, regrouped
@@ -17,15 +18,8 @@ from slice_ros.engine.checkpoints.tensor_files import Outgoing
 from slice_ros.errors import ModelError, one_line
 
 _PIECE = 1 << 22  # weights converted at a time
-ARCHITECTURES = {'llama': 'llama', 'mistral': 'mistral', 'qwen2': 'qwen2'}
-
-_NAMES = {
-    'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head',
-    'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
-    'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
-    'attn_output': 'self_attn.o_proj', 'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj',
-    'ffn_down': 'mlp.down_proj',
-}
+# What follows from the metadata: the frequencies of the rope.
+_DERIVED = ('rope_freqs.', 'rope_factors_')
 
 
 class GgufFile:
@@ -43,7 +37,7 @@ class GgufFile:
             raise ModelError(
                 f'{path} holds a model of architecture {architecture!r:.80}; GGUF files of '
                 f'{", ".join(ARCHITECTURES)} can be loaded, others as a Hugging Face directory')
-        self._arch = architecture
+        self._arch, self._family = architecture, ARCHITECTURES[architecture]
         self._tensors = {tensor.name: tensor for tensor in tensors}
 
     def config(self) -> dict:
@@ -53,7 +47,7 @@ class GgufFile:
         embedding = self._tensors.get('token_embd.weight')
         if embedding is None:
             raise ModelError(f'{self.path} holds no token embedding: the file is incomplete')
-        model_type = ARCHITECTURES[self._arch]
+        model_type = self._family.model_type
         return {
             'model_type': model_type,
             'architectures': [f'{model_type.capitalize()}ForCausalLM'],
@@ -63,8 +57,7 @@ class GgufFile:
             'num_hidden_layers': self._need('block_count'),
             'num_attention_heads': heads,
             'num_key_value_heads': self._count('attention.head_count_kv', heads),
-            'head_dim': (self._value('attention.key_length')
-                         or self._value('rope.dimension_count') or hidden // heads),
+            'head_dim': self._head_dim(hidden // heads),
             'rms_norm_eps': self._need('attention.layer_norm_rms_epsilon'),
             'max_position_embeddings': self._need('context_length'),
             'sliding_window': self._value('attention.sliding_window'),
@@ -75,7 +68,7 @@ class GgufFile:
             'rope_parameters': self._rope(),
             'bos_token_id': self._get('tokenizer.ggml.bos_token_id'),
             'eos_token_id': self._get('tokenizer.ggml.eos_token_id'),
-        }
+        } | self._family.more(self._value)
 
     def types(self) -> dict[str, str]:
         """Return the GGUF types of the matrices, by their Hugging Face names."""
@@ -105,16 +98,20 @@ class GgufFile:
     def _named(self) -> Iterator[tuple[str, StoredTensor]]:
         """Yield the tensors of the model, with their Hugging Face names."""
         for tensor in self._tensors.values():
-            name = _hf_name(tensor.name)
+            name = self._family.name(tensor.name)
             if name is not None:
                 yield name, tensor
+            elif not tensor.name.startswith(_DERIVED):
+                raise ModelError(f'{self.path}: tensor {tensor.name} is in no model of '
+                                 f'architecture {self._arch} that is known: convert it again, or '
+                                 'load it as a Hugging Face directory')
 
     def _pieces(self, tensor: StoredTensor, floats: bool) -> Iterator[np.ndarray]:
         """Yield the rows of a tensor in pieces, in the order of Hugging Face."""
         from gguf import dequantize
         rows, inputs = math.prod(tensor.shape[:-1]), tensor.shape[-1]
         row_bytes = tensor.nbytes // rows
-        paired = self._arch != 'qwen2' and re.search(r'attn_[qk]\.', tensor.name)
+        paired = self._family.paired and re.search(r'attn_[qk]\.', tensor.name)
         step = rows if paired else max(_PIECE // inputs, 1)
         for first in range(0, rows, step):
             count = min(step, rows - first)
@@ -146,11 +143,28 @@ class GgufFile:
             raise ModelError(f'{self.path}: its tokenizer cannot be read ({one_line(error)})'
                              ) from error
 
+    def _head_dim(self, default: int) -> int:
+        # Files of Llama from before `key_length` have it as the size of the rope.
+        return (self._value('attention.key_length')
+                or self._family.paired and self._value('rope.dimension_count') or default)
+
     def _rope(self) -> dict:
         rope = {'rope_type': 'default', 'rope_theta': self._value('rope.freq_base') or 10000.0}
         kind = self._value('rope.scaling.type')
         context = self._need('context_length')
-        if 'rope_freqs.weight' in self._tensors:
+        dims, dim = self._value('rope.dimension_count'), self._head_dim(
+            self._count('embedding_length') // self._count('attention.head_count'))
+        if dims and dims < dim:
+            rope['partial_rotary_factor'] = dims / dim
+        if 'rope_factors_short.weight' in self._tensors:
+            short, long = (next(self._pieces(self._tensors[f'rope_factors_{which}.weight'], True))
+                           for which in ('short', 'long'))
+            rope |= {'rope_type': 'longrope', 'short_factor': short.ravel().tolist(),
+                     'long_factor': long.ravel().tolist(),
+                     'attention_factor': self._value('rope.scaling.attn_factor'),
+                     'original_max_position_embeddings':
+                         self._need('rope.scaling.original_context_length')}
+        elif 'rope_freqs.weight' in self._tensors:
             # llama.cpp stores the scaling of Llama 3 as a divisor for each frequency. The numbers
             # below are those of all Llama 3.x; the factor is the largest divisor.
             divisors, = self._pieces(self._tensors['rope_freqs.weight'], True)
@@ -192,12 +206,3 @@ class GgufFile:
             raise ModelError(f'{self.path} does not say {self._arch}.{key}: '
                              'the file is incomplete')
         return value
-
-
-def _hf_name(name: str) -> str | None:
-    block = re.fullmatch(r'blk\.(\d+)\.(\w+)\.(weight|bias)', name)
-    if block:
-        layer, part, kind = block.groups()
-        return f'model.layers.{layer}.{_NAMES[part]}.{kind}' if part in _NAMES else None
-    part, _, kind = name.rpartition('.')
-    return f'{_NAMES[part]}.{kind}' if part in _NAMES else None

@@ -115,7 +115,8 @@ def _ropes_by_kind(config: PreTrainedConfig) -> dict:
 def _gemma(config: PreTrainedConfig, **changes) -> Architecture:
     # transformers rounds the scale of embeddings to the type of the weights.
     return _decoder(
-        config, norms=_GEMMA, norm_offset=1.0, embedding_scale=config.hidden_size ** 0.5,
+        config, norms=_GEMMA, norm_offset=getattr(config, 'norm_offset', 1.0),
+        embedding_scale=config.hidden_size ** 0.5,
         attention_scale=config.query_pre_attn_scalar ** -0.5,
         attention_softcap=getattr(config, 'attn_logit_softcapping', None) or 0.0,
         logit_softcap=getattr(config, 'final_logit_softcapping', None) or 0.0, **changes)

@@ -3,6 +3,12 @@
 """GGUF files of tiny models, as llama.cpp's converter writes them."""
 
 import gguf
+from tokenizers import pre_tokenizers
+
+VOCABULARY = 320   # of `tiny`
+
+
+PAIRED = ('llama', 'granite', 'smollm3')   # whose rope llama.cpp lets pair neighbours
 
 
 def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, types=()):
@@ -12,9 +18,8 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     the GGUF type that these get instead.
     """
     heads = config.num_attention_heads
-    names = gguf.get_tensor_name_map(
-        gguf.MODEL_ARCH.LLAMA if arch == 'llama' else gguf.MODEL_ARCH.QWEN2,
-        config.num_hidden_layers)
+    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
+    names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
     writer = gguf.GGUFWriter(path, arch)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -23,14 +28,17 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads or config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters['rope_theta'])
+    rope_parameters = config.rope_parameters.get('full_attention', config.rope_parameters)
+    writer.add_rope_freq_base(rope_parameters['rope_theta'])
     if describe is not None:
         describe(writer)
     for name, tensor in state.items():
         if name == 'lm_head.weight' and config.tie_word_embeddings:
             continue
         values = tensor.numpy()
-        if arch == 'llama' and ('q_proj' in name or 'k_proj' in name):
+        if arch.startswith('gemma') and 'norm' in name:
+            values = values + 1
+        if arch in PAIRED and ('q_proj' in name or 'k_proj' in name):
             n = heads if 'q_proj' in name else config.num_key_value_heads
             values = values.reshape(n, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(
                 values.shape)
@@ -45,3 +53,12 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_bytes(writer):
+    """Write a tokenizer with one token a byte; no token of it ends an answer."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    writer.add_tokenizer_model('gpt2')
+    writer.add_tokenizer_pre('default')
+    writer.add_token_list([*letters, *(f'<|{i}|>' for i in range(VOCABULARY - len(letters)))])
+    writer.add_token_merges(['a b'])

@@ -19,12 +19,15 @@ import torch
 
 EXACT = [] if NATIVE is None else ['fp16', 'bf16', 'fp32', 'int8', 'int4']
 PAGE = 32
-FAMILIES = {
-    'grouped': tiny.llama(),
-    'biases, odd sizes': tiny.llama(
+LLAMA = {
+    'grouped': tiny.llama,
+    'biases, odd sizes': lambda: tiny.llama(
         hidden_size=72, num_attention_heads=3, num_key_value_heads=1, head_dim=40,
         intermediate_size=100, attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
 }
+CASES = [(weights, name, threads) for weights in EXACT for name in LLAMA for threads in (1, 2, 3)]
+CASES += [(weights, name, 2) for weights in EXACT if weights in ('fp32', 'int4')
+          for name in tiny.FAMILIES if 'longrope' not in name]
 
 
 class Recorder:
@@ -140,11 +143,9 @@ def torch_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize('threads', [1, 2, 3])
-@pytest.mark.parametrize('name', FAMILIES)
-@pytest.mark.parametrize('weights', EXACT)
+@pytest.mark.parametrize('weights, name, threads', CASES)
 def test_no_company_chunk_or_prefix_changes_a_bit(tmp_path, weights, name, threads):
-    tiny.save(tmp_path, FAMILIES[name])
+    tiny.save(tmp_path, (LLAMA | tiny.FAMILIES)[name]())
     engine, recorder, reference = engines(tmp_path, weights, threads)
     dice = random.Random(threads)
     system = [dice.randrange(250) for _ in range(70)]

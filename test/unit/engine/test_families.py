@@ -44,6 +44,22 @@ def test_logits_are_those_of_transformers(name, weights, tolerance, tmp_path, ke
 
 
 @pytest.mark.parametrize('name', FLAT)
+def test_48_greedy_tokens_are_those_of_transformers(name, tmp_path, kernels):
+    """Alone and in company, in chunks, from prompts within and beyond every window."""
+    model = tiny.save(tmp_path, FLAT[name](eos_token_id=None))
+    engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', max_context=160, slots=3))
+    engine._stop_tokens = frozenset()   # random answers are full of them
+    prompts = [ids(length, 5 + length) for length in (5, 33, 70 if 'longrope' in name else 100)]
+    live = [engine.open(prompt, 48, Sampling()) for prompt in prompts]
+    while todo := [(s, min(s.pending, 23)) for s in live if not s.finish_reason]:
+        engine.step(todo)
+    for prompt, sequence in zip(prompts, live):
+        out = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)),
+                             max_new_tokens=48, do_sample=False, pad_token_id=0)
+        assert sequence.tokens == out[0].tolist() and len(sequence.tokens) == len(prompt) + 48
+
+
+@pytest.mark.parametrize('name', FLAT)
 def test_described_families_run_as_a_flat_batch(name, tmp_path, kernels):
     tiny.save(tmp_path, FLAT[name]())
     engine = load_engine(EngineConfig(str(tmp_path), max_context=4096, slots=2))

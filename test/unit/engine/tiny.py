@@ -25,16 +25,16 @@ def llama(**changes):
     return LlamaConfig(**_SHAPE | {'tie_word_embeddings': True} | changes)
 
 
-def llama3_rope():
+def llama3_rope(**changes):
     """Return a Llama config with the scaled rope of Llama 3 and an untied head."""
-    return llama(tie_word_embeddings=False, rope_parameters={
+    return llama(tie_word_embeddings=False, **changes, rope_parameters={
         'rope_type': 'llama3', 'rope_theta': 10000.0, 'factor': 8.0, 'low_freq_factor': 1.0,
         'high_freq_factor': 4.0, 'original_max_position_embeddings': 64})
 
 
-def qwen2():
+def qwen2(**changes):
     """Return a Qwen2 config: bias on queries, keys and values."""
-    return Qwen2Config(**_SHAPE | {'tie_word_embeddings': True})
+    return Qwen2Config(**_SHAPE | {'tie_word_embeddings': True} | changes)
 
 
 def mistral(**changes):
@@ -42,9 +42,9 @@ def mistral(**changes):
     return MistralConfig(**_SHAPE | {'head_dim': 24, 'sliding_window': 100} | changes)
 
 
-def all_biases():
+def all_biases(**changes):
     """Return a Llama config with bias everywhere, one key-value head, and yarn rope."""
-    return llama(attention_bias=True, mlp_bias=True, num_key_value_heads=1, rope_parameters={
+    return llama(attention_bias=True, mlp_bias=True, num_key_value_heads=1, **changes, rope_parameters={
         'rope_type': 'yarn', 'rope_theta': 10000.0, 'factor': 4.0,
         'original_max_position_embeddings': 64})
 
@@ -62,46 +62,46 @@ def yarn(factor=4.0):
 
 # Families in their own proportions: windows shorter than the prompts of the tests, several ropes.
 FAMILIES = {
-    'qwen3': lambda: described('qwen3', tie_word_embeddings=True),
-    'qwen2 windows': lambda: described(
-        'qwen2', use_sliding_window=True, sliding_window=40, max_window_layers=1),
-    'seed_oss': lambda: described('seed_oss', attention_bias=True),
-    'ministral': lambda: described(
+    'qwen3': lambda **more: described('qwen3', tie_word_embeddings=True, **more),
+    'qwen2 windows': lambda **more: described(
+        'qwen2', use_sliding_window=True, sliding_window=40, max_window_layers=1, **more),
+    'seed_oss': lambda **more: described('seed_oss', attention_bias=True, **more),
+    'ministral': lambda **more: described(
         'ministral', sliding_window=40, num_hidden_layers=3,
-        layer_types=['sliding_attention', 'full_attention', 'sliding_attention']),
-    'gemma2': lambda: described(
+        layer_types=['sliding_attention', 'full_attention', 'sliding_attention'], **more),
+    'gemma2': lambda **more: described(
         'gemma2', sliding_window=33, query_pre_attn_scalar=48, attn_logit_softcapping=5.0,
-        final_logit_softcapping=3.0),
-    'gemma3_text': lambda: described(
+        final_logit_softcapping=3.0, **more),
+    'gemma3_text': lambda **more: described(
         'gemma3_text', sliding_window=33, query_pre_attn_scalar=48, num_key_value_heads=1,
         layer_types=['sliding_attention', 'full_attention', 'sliding_attention'],
         rope_parameters={
             'full_attention': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 1e6},
-            'sliding_attention': {'rope_type': 'default', 'rope_theta': 1e4}}),
-    'smollm3': lambda: described('smollm3', no_rope_layer_interval=2),
-    'phi3': lambda: described('phi3', rope_parameters={
-        'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.75}),
-    'phi3 longrope': lambda: described(
+            'sliding_attention': {'rope_type': 'default', 'rope_theta': 1e4}}, **more),
+    'smollm3': lambda **more: described('smollm3', no_rope_layer_interval=2, **more),
+    'phi3': lambda **more: described('phi3', rope_parameters={
+        'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.75}, **more),
+    'phi3 longrope': lambda **more: described(
         'phi3', head_dim=16, max_position_embeddings=512, original_max_position_embeddings=128,
         rope_parameters={
             'rope_type': 'longrope', 'rope_theta': 10000.0,
             'original_max_position_embeddings': 128, 'long_factor': [4.0] * 8,
-            'short_factor': [1.0 + n / 8 for n in range(8)]}),
-    'granite': lambda: described(
+            'short_factor': [1.0 + n / 8 for n in range(8)]}, **more),
+    'granite': lambda **more: described(
         'granite', embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3,
-        logits_scaling=2.0, num_key_value_heads=4),
-    'olmo2': lambda: described('olmo2'),
-    'olmo3': lambda: described(
+        logits_scaling=2.0, num_key_value_heads=4, **more),
+    'olmo2': lambda **more: described('olmo2', **more),
+    'olmo3': lambda **more: described(
         'olmo3', sliding_window=40,
         layer_types=['sliding_attention', 'sliding_attention', 'full_attention'],
         rope_parameters={'full_attention': yarn(), 'sliding_attention': {
-            'rope_type': 'default', 'rope_theta': 10000.0}}),
-    'exaone4': lambda: described(
+            'rope_type': 'default', 'rope_theta': 10000.0}}, **more),
+    'exaone4': lambda **more: described(
         'exaone4', sliding_window=40, sliding_window_pattern=2,
-        layer_types=['sliding_attention', 'full_attention', 'sliding_attention']),
-    'glm4': lambda: described('glm4', attention_bias=True, rope_parameters={
-        'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.5}),
-    'ernie4_5': lambda: described('ernie4_5', use_bias=True),
+        layer_types=['sliding_attention', 'full_attention', 'sliding_attention'], **more),
+    'glm4': lambda **more: described('glm4', attention_bias=True, rope_parameters={
+        'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.5}, **more),
+    'ernie4_5': lambda **more: described('ernie4_5', use_bias=True, **more),
 }
 
 

@@ -1,0 +1,116 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What GGUF files of each architecture call the tensors and numbers of a Hugging Face model.
+
+`value(key)` of a `GgufFamily` reads a number of the architecture from the metadata, None if there
+is none.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+Value = Callable[[str], object]
+
+_OUTER = {'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head'}
+_LLAMA = {
+    'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
+    'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
+    'attn_output': 'self_attn.o_proj', 'ffn_gate': 'mlp.gate_proj', 'ffn_up': 'mlp.up_proj',
+    'ffn_down': 'mlp.down_proj',
+}
+_QK_NORMS = {'attn_q_norm': 'self_attn.q_norm', 'attn_k_norm': 'self_attn.k_norm'}
+_BEHIND = {'post_attention_norm': 'post_attention_layernorm',
+           'post_ffw_norm': 'post_feedforward_layernorm'}
+_FUSED_UP = {'ffn_up': 'mlp.gate_up_proj'}
+# Where some layers have a window, every so many layers have none.
+_GEMMA2_PERIOD, _GEMMA3_PERIOD, _EXAONE4_PERIOD = 2, 6, 4
+_SMOLLM3_NO_ROPE = 4
+# Models of Gemma whose attention is scaled by hidden / heads, not by the size of a head: 27B.
+_SCALED_BY_HIDDEN = {(4608, 46), (5376, 62)}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFamily:
+    """An architecture of GGUF files."""
+
+    model_type: str
+    names: Mapping[str, str] = field(default_factory=lambda: _LLAMA)   # of parts of a layer
+    paired: bool = False        # llama.cpp interleaves the two halves that the rope pairs
+    more: Callable[[Value], dict] = lambda value: {}   # more of the config
+
+    def name(self, gguf: str) -> str | None:
+        """Return the Hugging Face name of a tensor, None for one that has none."""
+        if not gguf.startswith('blk.'):
+            part, _, kind = gguf.rpartition('.')
+            return f'{_OUTER[part]}.{kind}' if part in _OUTER else None
+        _, layer, rest = gguf.split('.', 2)
+        part, _, kind = rest.rpartition('.')
+        if part not in self.names or kind not in ('weight', 'bias') or not layer.isdecimal():
+            return None
+        return f'model.layers.{layer}.{self.names[part]}.{kind}'
+
+
+def _layer_types(value: Value, period: int) -> dict:
+    kinds = ['full_attention' if (i + 1) % period == 0 else 'sliding_attention'
+             for i in range(value('block_count'))]
+    return {'layer_types': kinds}
+
+
+def _gemma(value: Value, period: int) -> dict:
+    hidden, heads = value('embedding_length'), value('attention.head_count')
+    by_hidden = (hidden, value('block_count')) in _SCALED_BY_HIDDEN
+    return _layer_types(value, period) | {
+        'hidden_act': None, 'hidden_activation': 'gelu_pytorch_tanh',
+        'norm_offset': 0.0,   # it is in the weights of the file
+        'query_pre_attn_scalar': hidden // heads if by_hidden else value('attention.key_length'),
+        'attn_logit_softcapping': value('attn_logit_softcapping'),
+        'final_logit_softcapping': value('final_logit_softcapping')}
+
+
+def _gemma3(value: Value) -> dict:
+    scaled = ({'rope_type': 'linear', 'factor': value('rope.scaling.factor')}
+              if value('rope.scaling.type') == 'linear' else {'rope_type': 'default'})
+    return _gemma(value, _GEMMA3_PERIOD) | {'rope_parameters': {
+        'full_attention': scaled | {'rope_theta': value('rope.freq_base') or 1e6},
+        'sliding_attention': {'rope_type': 'default',
+                              'rope_theta': value('rope.freq_base_swa') or 1e4}}}
+
+
+def _granite(value: Value) -> dict:
+    return {'embedding_multiplier': value('embedding_scale') or 1.0,
+            'residual_multiplier': value('residual_scale') or 1.0,
+            'attention_multiplier': value('attention.scale'),
+            'logits_scaling': value('logit_scale') or 1.0}
+
+
+def _smollm3(value: Value) -> dict:
+    return {'use_sliding_window': False, 'no_rope_layers': [
+        int((i + 1) % _SMOLLM3_NO_ROPE != 0) for i in range(value('block_count'))]}
+
+
+def _exaone4(value: Value) -> dict:
+    window = value('attention.sliding_window')
+    return _layer_types(value, _EXAONE4_PERIOD) if window else {}
+
+
+_GEMMA = _LLAMA | _QK_NORMS | _BEHIND | {'ffn_norm': 'pre_feedforward_layernorm'}
+_NO_NORMS_BEFORE = {name: to for name, to in _LLAMA.items() if 'norm' not in name}
+
+ARCHITECTURES = {
+    'llama': GgufFamily('llama', paired=True),
+    'mistral': GgufFamily('mistral', paired=True),
+    'qwen2': GgufFamily('qwen2'),
+    'qwen3': GgufFamily('qwen3', _LLAMA | _QK_NORMS),
+    'gemma2': GgufFamily('gemma2', _GEMMA, more=lambda value: _gemma(value, _GEMMA2_PERIOD)),
+    'gemma3': GgufFamily('gemma3_text', _GEMMA, more=_gemma3),
+    'smollm3': GgufFamily('smollm3', paired=True, more=_smollm3),
+    'granite': GgufFamily('granite', paired=True, more=_granite),
+    'olmo2': GgufFamily('olmo2', _NO_NORMS_BEFORE | _QK_NORMS | _BEHIND),
+    'exaone4': GgufFamily('exaone4', _NO_NORMS_BEFORE | _QK_NORMS | _BEHIND, more=_exaone4),
+    'glm4': GgufFamily('glm4', _LLAMA | _FUSED_UP | {
+        'post_attention_norm': 'post_self_attn_layernorm', 'post_ffw_norm': 'post_mlp_layernorm'}),
+    'ernie4_5': GgufFamily('ernie4_5'),
+    'seed_oss': GgufFamily('seed_oss', _LLAMA | {
+        'post_attention_norm': 'post_attention_layernorm'}),
+    'phi3': GgufFamily('phi3', _LLAMA | _FUSED_UP | {'attn_qkv': 'self_attn.qkv_proj'}),
+}

@@ -1,0 +1,149 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""GGUF files of every family against the model that they were written from."""
+
+import gguf
+import gguf_files
+import pytest
+from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
+from slice_ros.errors import ModelError
+import tiny
+import torch
+
+
+def windows(size):
+    return lambda writer: writer.add_sliding_window(size)
+
+
+def gemma(writer):
+    writer.add_key_length(24)
+    writer.add_sliding_window(33)
+
+
+def gemma2(writer):
+    gemma(writer)
+    writer.add_attn_logit_softcapping(5.0)
+    writer.add_final_logit_softcapping(3.0)
+
+
+def gemma3(writer):
+    gemma(writer)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+    writer.add_rope_scaling_factor(8.0)
+
+
+def granite(writer):
+    writer.add_key_length(24)
+    writer.add_embedding_scale(3.0)
+    writer.add_residual_scale(0.4)
+    writer.add_attention_scale(0.3)
+    writer.add_logit_scale(2.0)
+
+
+def partial(dims, head_dim):
+    def describe(writer):
+        writer.add_key_length(head_dim)
+        writer.add_rope_dimension_count(dims)
+    return describe
+
+
+def longrope(writer):
+    writer.add_rope_scaling_orig_ctx_len(128)
+    writer.add_rope_scaling_attn_factors(1.25)
+
+
+def own_size(writer):
+    writer.add_key_length(24)
+
+
+LAYERS = {'num_hidden_layers': 6}   # so that the periods of windows and ropes show
+FACTORS = {'short_factor': [1.0 + n / 8 for n in range(8)], 'long_factor': [4.0] * 8}
+# architecture in GGUF -> config, what the file says beside, tensors of the rope
+FILES = {
+    'qwen2': (tiny.qwen2, None),
+    'qwen3': (tiny.FAMILIES['qwen3'], own_size),
+    'gemma2': (lambda: tiny.described(
+        'gemma2', sliding_window=33, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0, **LAYERS), gemma2),
+    'gemma3': (lambda: tiny.described(
+        'gemma3_text', sliding_window=33, query_pre_attn_scalar=24, rope_parameters={
+            'full_attention': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 1e6},
+            'sliding_attention': {'rope_type': 'default', 'rope_theta': 1e4}}, **LAYERS), gemma3),
+    'smollm3': (lambda: tiny.described('smollm3', **LAYERS), own_size),
+    'granite': (tiny.FAMILIES['granite'], granite),
+    'olmo2': (tiny.FAMILIES['olmo2'], own_size),
+    'exaone4': (lambda: tiny.described('exaone4', sliding_window=40, sliding_window_pattern=4,
+                                       **LAYERS),
+                lambda writer: (own_size(writer), windows(40)(writer))),
+    'glm4': (tiny.FAMILIES['glm4'], partial(12, 24)),
+    'ernie4_5': (tiny.FAMILIES['ernie4_5'], own_size),
+    'seed_oss': (tiny.FAMILIES['seed_oss'], own_size),
+    'phi3': (tiny.FAMILIES['phi3'], partial(18, 24)),
+    'phi3 longrope': (lambda: tiny.described(
+        'phi3', head_dim=16, max_position_embeddings=512, original_max_position_embeddings=128,
+        rope_parameters={
+            'rope_type': 'longrope', 'rope_theta': 10000.0, 'attention_factor': 1.25,
+            'original_max_position_embeddings': 128} | FACTORS), longrope),
+}
+
+
+def write(path, name):
+    """Write the file of a family; return its model with the weights of the file."""
+    make, describe = FILES[name]
+    config = make()
+    model = tiny.model(config)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data = parameter.data.half().float()
+    rope = [(f'rope_factors_{which}.weight', torch.tensor(FACTORS[f'{which}_factor']).numpy())
+            for which in ('short', 'long')] if 'longrope' in name else ()
+    state = {key: value for key, value in model.state_dict().items()
+             if key != 'lm_head.weight' or not config.tie_word_embeddings}
+
+    def more(writer):
+        gguf_files.add_bytes(writer)
+        if describe is not None:
+            describe(writer)
+    gguf_files.write(path, name.split()[0], config, state, rope, describe=more)
+    return model
+
+
+@torch.no_grad()
+def greedy(model, tokens, count):
+    tokens = list(tokens)
+    for _ in range(count):
+        tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+    return tokens
+
+
+def test_every_architecture_has_a_file():
+    assert {name.split()[0] for name in FILES} | {'llama', 'mistral'} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_answers_are_those_of_the_model(name, tmp_path):
+    model = write(tmp_path / 'model.gguf', name)
+    engine = load_engine(EngineConfig(str(tmp_path / 'model.gguf'), weights='fp32',
+                                      max_context=128, slots=2))
+    assert engine.info.path == 'flat batch'
+    for length in (5, 33, 90):   # the last is beyond all windows
+        prompt = torch.randint(0, 256, (length,),
+                               generator=torch.Generator().manual_seed(length)).tolist()
+        sequence = engine.open(prompt, 12, Sampling())
+        while not sequence.finish_reason:
+            engine.step([(sequence, min(sequence.pending, 40))])
+        engine.close(sequence)
+        wanted = greedy(model, prompt, 12)
+        assert sequence.tokens == wanted[:len(sequence.tokens)]
+        assert len(sequence.tokens) > length
+
+
+def test_a_tensor_that_the_family_does_not_speak_of_is_refused(tmp_path):
+    config = tiny.qwen2()
+    state = dict(tiny.model(config).state_dict())
+    gguf_files.write(tmp_path / 'model.gguf', 'qwen2', config, state,
+                     [('blk.0.attn_q_norm.weight', torch.ones(16).numpy())],
+                     describe=gguf_files.add_bytes)
+    with pytest.raises(ModelError, match='blk.0.attn_q_norm.weight is in no model'):
+        load_engine(EngineConfig(str(tmp_path / 'model.gguf'), max_context=64, slots=1))
