@@ -154,16 +154,22 @@ def _max_context(model: PreTrainedConfig, made: Architecture | str, wanted: int)
 
 
 def _try_out(path: Path, runner: Runner, slots: Slots) -> None:
-    """Run one step: weights that do not fit each other, or are damaged, show in it."""
+    """Run two steps: weights that do not fit each other, or are damaged, show in them.
+
+    So do models that cannot go on from what they have kept.
+    """
     slot = slots.take()
-    slots.reserve([(slot, 1)])
-    try:
-        logits = runner.forward([Segment(slot, 0, [0], True)])
-    except RuntimeError as error:
-        raise ModelError(f'{path}: the weights do not fit the config ({one_line(error)})'
-                         ) from error
-    if not logits.isfinite().all():
-        raise ModelError(f'{path}: the weights are damaged: the first step gives no numbers')
+    slots.reserve([(slot, 2)])
+    for position in range(2):
+        try:
+            logits = runner.forward([Segment(slot, position, [0], True)])
+        except _DAMAGE as error:
+            raise ModelError(
+                f'{path}: the weights do not fit the config, or the model cannot go on after a '
+                f'step ({type(error).__name__}: {one_line(error)})') from error
+        if not logits.isfinite().all():
+            raise ModelError(f'{path}: the weights are damaged: step {position + 1} gives no '
+                             'numbers')
     slots.give(slot)
 
 

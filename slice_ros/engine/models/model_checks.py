@@ -4,6 +4,7 @@
 
 import math
 
+from slice_ros.engine.models.families import head_dim
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.errors import ModelError
 from transformers import PreTrainedConfig
@@ -12,7 +13,8 @@ _COUNTS = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attenti
            'num_key_value_heads', 'vocab_size')
 _OPTIONAL_COUNTS = ('head_dim', 'sliding_window', 'max_position_embeddings')
 _ROPE = ('rope_theta', 'factor', 'low_freq_factor', 'high_freq_factor',
-         'original_max_position_embeddings', 'partial_rotary_factor')
+         'original_max_position_embeddings')
+_MOST_HEAD = 1 << 16    # the frequencies of its rope are computed before the tensors
 _SCALES = ('query_pre_attn_scalar', 'embedding_multiplier', 'residual_multiplier',
            'attention_multiplier', 'logits_scaling', 'attn_logit_softcapping',
            'final_logit_softcapping')
@@ -31,6 +33,8 @@ def check_numbers(path: object, config: PreTrainedConfig) -> None:
     if config.num_hidden_layers > _MOST_LAYERS:
         raise _useless(path, 'num_hidden_layers', config.num_hidden_layers,
                        f'at most {_MOST_LAYERS}')
+    if head_dim(config) > _MOST_HEAD:
+        raise _useless(path, 'head_dim', head_dim(config), f'at most {_MOST_HEAD}')
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     if heads % kv_heads:
         raise _useless(path, 'num_key_value_heads', kv_heads,
@@ -43,10 +47,17 @@ def check_numbers(path: object, config: PreTrainedConfig) -> None:
         by_kind = {kind: part for kind, part in rope.items() if isinstance(part, dict)}
         for kind, part in (by_kind or {'': rope}).items():
             for name in _ROPE:
-                _check_positive(path, part.get(name), f'rope_parameters.{kind}.{name}'.replace(
-                    '..', '.'))
+                _check_positive(path, part.get(name), _at(kind, name))
+            share = part.get('partial_rotary_factor')
+            if share is not None and not (_number(share) and 0 < share <= 1):
+                raise _useless(path, _at(kind, 'partial_rotary_factor'), share,
+                               'a number above 0, at most 1')
     for name in _SCALES:
         _check_positive(path, getattr(config, name, None), name)
+
+
+def _at(kind: str, name: str) -> str:
+    return '.'.join(filter(None, ('rope_parameters', kind, name)))
 
 
 def _check_positive(path: object, value: object, name: str) -> None:

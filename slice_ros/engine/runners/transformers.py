@@ -13,6 +13,8 @@ import torch
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
+_NAMES = {torch.float16: 'fp16', torch.bfloat16: 'bf16', torch.float32: 'fp32'}
+
 
 class TransformersRunner:
     """A `Runner` that feeds each segment alone; each slot has a transformers cache of its own.
@@ -26,7 +28,8 @@ class TransformersRunner:
         weight_bytes = sum(p.nbytes for p in model.parameters())
         self.info = RunnerInfo(
             path='transformers', kernels='transformers', pages=pages, weight_bytes=weight_bytes,
-            streamed_bytes=weight_bytes, kv_bytes=0, shares_prefixes=False, asynchronous=False)
+            streamed_bytes=weight_bytes, kv_bytes=0, shares_prefixes=False, asynchronous=False,
+            weights=_NAMES.get(model.dtype))
 
     @classmethod
     def load(cls, path: Path, config: 'PreTrainedConfig', weights: str, device: torch.device,

@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every family against transformers' own forward, alone and in company."""
 
+import json
 import logging
 
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.runners.runner import Segment
+from slice_ros.errors import ModelError
 import tiny
 import torch
+from transformers import AutoConfig
 
 LLAMA = [tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases]
 FLAT = {family.__name__: family for family in LLAMA} | tiny.FAMILIES
@@ -75,6 +78,7 @@ def test_other_families_run_through_transformers_and_say_so(family, tmp_path, ca
     with caplog.at_level(logging.WARNING, 'slice_ros'):
         engine = load_engine(EngineConfig(str(tmp_path), max_context=128, slots=2))
     assert engine.info.path == 'transformers'
+    assert engine.info.weights == 'fp32'   # 16 bits are slower there on a CPU
     assert family().model_type in caplog.text
     prompts = [ids(9, 3), ids(17, 4)]
     live = [engine.open(p, 12, Sampling()) for p in prompts]
@@ -110,3 +114,21 @@ def test_a_row_does_not_depend_on_who_shares_the_step(threads, tmp_path, kernels
         both = run([*company, row, chunk])
         assert torch.equal(both[-2], alone)
         assert torch.equal(both[-1], chunk_alone)
+
+
+def test_a_model_that_cannot_go_on_after_a_step_is_refused(tmp_path):
+    tiny.save(tmp_path, AutoConfig.for_model(
+        'mamba2', hidden_size=64, num_heads=8, head_dim=16, n_groups=1, state_size=16, expand=2,
+        num_hidden_layers=2, vocab_size=320))
+    with pytest.raises(ModelError, match='cannot go on after a step'):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
+
+
+def test_a_tensor_that_the_family_does_not_speak_of_is_refused(tmp_path):
+    """Else its answers would be wrong without a word."""
+    tiny.save(tmp_path, tiny.FAMILIES['qwen3']())
+    config = json.loads((tmp_path / 'config.json').read_text())
+    for model_type in ('llama', 'qwen2'):
+        (tmp_path / 'config.json').write_text(json.dumps(config | {'model_type': model_type}))
+        with pytest.raises(ModelError, match='_norm.weight is in no model of this type'):
+            load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))

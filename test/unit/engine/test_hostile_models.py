@@ -92,6 +92,41 @@ def test_a_config_of_nonsense_for_another_family_is_refused(copy_of, name, value
     assert outcome(change(copy_of('gpt2'), 'config.json', **{name: value}))
 
 
+STRANGE = [0, -1, 7, HUGE, 10 ** 30, 2.5, -0.5, 1e308, 'x', [], [1], {}, {'x': 1}, True, None]
+OF_FAMILIES = {
+    'gemma3_text': ('sliding_window', 'layer_types', 'rope_parameters', 'query_pre_attn_scalar',
+                    'attn_logit_softcapping', 'final_logit_softcapping', 'hidden_activation',
+                    'use_bidirectional_attention', 'norm_offset', 'num_hidden_layers'),
+    'phi3 longrope': ('rope_parameters', 'original_max_position_embeddings', 'head_dim',
+                      'num_key_value_heads'),
+    'granite': ('embedding_multiplier', 'residual_multiplier', 'attention_multiplier',
+                'logits_scaling'),
+    'smollm3': ('no_rope_layers', 'layer_types', 'use_sliding_window', 'sliding_window'),
+    'exaone4': ('layer_types', 'sliding_window', 'sliding_window_pattern'),
+}
+TRIED = 12   # of each family: each takes half a second
+ROPE_KEYS = ('rope_type', 'rope_theta', 'factor', 'partial_rotary_factor', 'short_factor',
+             'long_factor', 'original_max_position_embeddings')
+
+
+@pytest.mark.parametrize('family', OF_FAMILIES)
+def test_strange_numbers_of_a_family_are_refused_or_run(family, tmp_path):
+    """A sentence, or a model that gives numbers; never another exception, nor much memory."""
+    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    whole = json.loads((tmp_path / 'config.json').read_text())
+    rope = whole.get('rope_parameters') or {}
+    strange = [{name: value} for name in OF_FAMILIES[family] for value in STRANGE]
+    if 'rope_type' in rope:
+        strange += [{'rope_parameters': rope | {key: value}}
+                    for key in ROPE_KEYS for value in STRANGE]
+    refused = 0
+    strange = random.Random(family).sample(strange, TRIED)
+    for change_of in strange:
+        (tmp_path / 'config.json').write_text(json.dumps(whole | change_of))
+        refused += bool(outcome(tmp_path))
+    assert refused > TRIED // 4
+
+
 @pytest.mark.parametrize('file', ['config.json', 'tokenizer.json', 'model.safetensors'])
 @pytest.mark.parametrize('content', [b'', b'{', b'null', b'1', b'"x"', b'[' * 100000,
                                      b'{"a":' * 5000, b'\xff\xfe\0', b'\xed\xa0\x80'])

@@ -44,9 +44,8 @@ def mistral(**changes):
 
 def all_biases(**changes):
     """Return a Llama config with bias everywhere, one key-value head, and yarn rope."""
-    return llama(attention_bias=True, mlp_bias=True, num_key_value_heads=1, **changes, rope_parameters={
-        'rope_type': 'yarn', 'rope_theta': 10000.0, 'factor': 4.0,
-        'original_max_position_embeddings': 64})
+    return llama(attention_bias=True, mlp_bias=True, num_key_value_heads=1, rope_parameters=yarn(),
+                 **changes)
 
 
 def described(model_type, **changes):
