@@ -59,6 +59,24 @@ demo: build ## Play a robot's minute: control, navigation and dialogue on one mo
 test: build ## Run the whole test suite.
 	$(PY) -m pytest
 
+# A planner's build, in an environment of its own, against a node of $(VENV).
+CLIENT := build/client_only
+MOST_BYTES := 3000000
+MOST_SECONDS := 60
+
+.PHONY: test-client-only
+test-client-only: build ## Build what a planner needs, install it alone, ask a node with it.
+	rm -rf $(CLIENT) build/wheels
+	SLICE_CLIENT_ONLY=1 $(PY) -m pip wheel -q --no-deps --no-build-isolation -w build/wheels .
+	$(PYTHON) -m venv $(CLIENT)
+	@wheel=$$(ls build/wheels/*.whl); bytes=$$(stat -c %s "$$wheel"); begun=$$(date +%s); \
+	$(CLIENT)/bin/python -m pip install -q --disable-pip-version-check "$$wheel"; \
+	seconds=$$(( $$(date +%s) - begun )); \
+	echo "== $$wheel: $$bytes bytes, installed with all it needs in $$seconds s"; \
+	test "$$bytes" -lt $(MOST_BYTES) && test "$$seconds" -lt $(MOST_SECONDS)
+	SLICE_TEST_CLIENT=$(CURDIR)/$(CLIENT)/bin/python $(PY) -m pytest \
+	  test/integration/test_planner_without_engine.py
+
 # The native kernels for Arm, under emulation: what the tests need of Debian, Ubuntu has as well.
 ARM := build/arm
 ARM_CXX := aarch64-linux-gnu-g++

@@ -5,9 +5,11 @@ Build the package with CMakeLists.txt and hand the result to setuptools.
 
 The same CMakeLists.txt serves colcon and pip: this file runs it, installs into a staging folder
 and splits that folder in two: what lies in site-packages becomes the Python package, everything
-else (lib/, share/, include/) becomes data files of the environment's prefix.
+else (lib/, share/, include/) becomes data files of the environment's prefix. With
+SLICE_CLIENT_ONLY=1 it is what a planner needs: interfaces, client library and their programs.
 """
 
+import configparser
 import os
 from pathlib import Path
 import shutil
@@ -22,6 +24,21 @@ from setuptools.command.build import build
 ROOT = Path(__file__).resolve().parent
 PACKAGE_XML = ElementTree.parse(ROOT / 'package.xml').getroot()
 NAME = PACKAGE_XML.findtext('name')
+CLIENT_ONLY = os.environ.get('SLICE_CLIENT_ONLY', '') == '1'
+CLIENT_MODULES = (ROOT / 'cmake' / 'client_modules.txt').read_text().split()
+LISTS = configparser.ConfigParser()
+LISTS.read(ROOT / 'setup.cfg')
+
+
+def lines_of(option):
+    """Return a list of the section `slice_ros` of setup.cfg."""
+    return LISTS['slice_ros'][option].strip().splitlines()
+
+
+def programs():
+    """Return the console scripts of which the modules are installed."""
+    return [line for line in lines_of('console_scripts') if not CLIENT_ONLY
+            or line.split(' = ')[1].split(':')[0].replace('.', '/') + '.py' in CLIENT_MODULES]
 
 
 def ros_prefixes():
@@ -41,7 +58,8 @@ class CMakeBuild(build):
 
     def run(self):
         """Fill `build_lib` and the distribution's data files."""
-        build_folder = Path(self.build_temp).resolve()
+        # Each kind of build has a folder of its own, which stays valid beside the other's.
+        build_folder = Path(self.build_temp + ('-client' if CLIENT_ONLY else '')).resolve()
         stage = build_folder / 'stage'
         self.run_cmake(build_folder, stage)
         site_packages = stage / Path(sysconfig.get_path(
@@ -67,6 +85,7 @@ class CMakeBuild(build):
                      f'-DCMAKE_INSTALL_PREFIX={stage}',
                      f'-DCMAKE_PREFIX_PATH={";".join(prefixes)}',
                      f'-DPython3_EXECUTABLE={sys.executable}',
+                     f'-DSLICE_CLIENT_ONLY={"ON" if CLIENT_ONLY else "OFF"}',
                      '-DPython3_FIND_VIRTUALENV=ONLY', '-DBUILD_TESTING=OFF',
                      # Generated message code only copies fields: -O1 takes half the time of -O3.
                      '-DCMAKE_C_FLAGS_RELEASE=-O1 -DNDEBUG',
@@ -95,7 +114,7 @@ class BinaryDistribution(Distribution):
 
 setup(
     name=NAME,
-    version=PACKAGE_XML.findtext('version'),
+    version=PACKAGE_XML.findtext('version') + ('+client' if CLIENT_ONLY else ''),
     description=' '.join(PACKAGE_XML.findtext('description').split()),
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
@@ -103,6 +122,9 @@ setup(
     license_files=['LICENSE'],
     maintainer=PACKAGE_XML.findtext('maintainer'),
     maintainer_email=PACKAGE_XML.find('maintainer').get('email'),
+    install_requires=(lines_of('client_requires')
+                      + ([] if CLIENT_ONLY else lines_of('engine_requires'))),
+    entry_points={'console_scripts': programs()},
     packages=[],
     zip_safe=False,
     cmdclass={'build': CMakeBuild},

@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 
 from catkin_pkg.package import parse_package
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # The text of the Apache License 2.0 as its authors publish it.
@@ -88,11 +89,28 @@ def test_development_set_up_installs_all_that_is_declared():
     """What pip would install to build and to run the package is pinned in requirements-dev.txt."""
     setup_cfg = configparser.ConfigParser()
     setup_cfg.read(ROOT / 'setup.cfg')
-    runtime = setup_cfg['options']['install_requires'].strip().splitlines()
+    lists = setup_cfg['slice_ros']
+    runtime = (lists['client_requires'] + lists['engine_requires']).strip().splitlines()
     build = tomllib.loads((ROOT / 'pyproject.toml').read_text())['build-system']['requires']
     pinned = (ROOT / 'requirements-dev.txt').read_text().splitlines()
     assert package_names([*runtime, *build]) - package_names(pinned) == set()
     assert all('==' in line for line in pinned if line and not line.startswith('#'))
+
+
+def test_rosdep_has_or_is_offered_a_key_for_every_python_package():
+    """package.xml names the keys that rosdep has, resource/rosdep.yaml proposes the others."""
+    setup_cfg = configparser.ConfigParser()
+    setup_cfg.read(ROOT / 'setup.cfg')
+    lists, others = setup_cfg['slice_ros'], {'torch': 'pytorch', 'pyyaml': 'yaml'}
+    needed = {others.get(name, name) for name in package_names(
+        (lists['client_requires'] + lists['engine_requires']).splitlines())}
+    declared = {depend.name for depend in parse_package(str(ROOT)).exec_depends}
+    offered = yaml.safe_load((ROOT / 'resource' / 'rosdep.yaml').read_text())
+    missing = {name for name in needed if not name.startswith('ros-')
+               and not {f'python3-{name}', f'python3-{name}-pip'} & declared}
+    assert {f'python3-{name}-pip' for name in missing} == set(offered)
+    for systems in offered.values():
+        assert set(systems) == {'debian', 'ubuntu'}
 
 
 def test_every_interface_file_is_generated():
@@ -104,10 +122,10 @@ def test_every_interface_file_is_generated():
     assert listed == present
 
 
-def imported(folder: Path) -> set[str]:
-    """Return the top-level names that the modules below a folder import, also inside functions."""
+def imported(*paths: Path) -> set[str]:
+    """Return the top-level names that these modules import, also inside functions."""
     names = set()
-    for path in folder.rglob('*.py'):
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
@@ -120,7 +138,8 @@ def test_every_ros_package_that_is_imported_is_declared():
     """What rosdep does not install is missing on a robot, even if another package brings it."""
     package = parse_package(str(ROOT))
     declared = {depend.name for depend in package.exec_depends}
-    ros = {name for name in imported(ROOT / 'slice_ros') | imported(ROOT / 'launch')
+    ros = {name for name in imported(*(ROOT / 'slice_ros').rglob('*.py'),
+                                     *(ROOT / 'launch').glob('*.py'))
            if re.search('^(rclpy|launch|ament_)|_(msgs|interfaces)$', name)}
     assert len(ros) > 8
     assert ros - declared == set()
@@ -130,7 +149,7 @@ def test_every_console_script_exists():
     """Each program of setup.cfg names a module of the package that has that function."""
     setup_cfg = configparser.ConfigParser()
     setup_cfg.read(ROOT / 'setup.cfg')
-    scripts = setup_cfg['options.entry_points']['console_scripts'].strip().splitlines()
+    scripts = setup_cfg['slice_ros']['console_scripts'].strip().splitlines()
     assert scripts
     for script in scripts:
         module, function = script.split(' = ')[1].split(':')
