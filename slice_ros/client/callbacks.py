@@ -16,6 +16,7 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 from rclpy.timer import Timer
 from slice_ros.client.answer import Waiter
+from slice_ros.ros.compat import idle_timer
 
 
 class Callbacks:
@@ -50,8 +51,8 @@ class Callbacks:
         def fire() -> None:
             self.node.destroy_timer(timer)
             callback()
-        timer = self.node.create_timer(seconds, fire, callback_group=self.group,
-                                       clock=self._steady, autostart=False)
+        timer = idle_timer(self.node, seconds, fire, callback_group=self.group,
+                           clock=self._steady)
         timer.reset()  # started only now, since `fire` uses the name
         return timer
 

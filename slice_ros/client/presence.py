@@ -8,10 +8,10 @@ node's ~/scheduler_state has a shorter lease, which the middleware renews and ch
 
 from collections.abc import Callable
 
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.subscription import Subscription
 from slice_ros import msg
 from slice_ros.client.callbacks import Callbacks
+from slice_ros.ros.compat import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from slice_ros.ros.qos import STATE
 
 

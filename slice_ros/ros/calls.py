@@ -12,10 +12,10 @@ from rclpy.publisher import Publisher
 from slice_ros import msg
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
+from slice_ros.ros.class_topics import Speaker
 from slice_ros.ros.conversions import report_message, session_hash
 from slice_ros.ros.isolation.boundary import logging_faults, refusal
 from slice_ros.ros.isolation.executor import Awaited
-from slice_ros.ros.speech import Speaker
 from slice_ros.serving import Delivery
 from slice_ros.slo import SloClass
 

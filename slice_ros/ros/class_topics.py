@@ -13,15 +13,48 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from slice_ros import msg
 from slice_ros.ros.isolation.boundary import logging_faults
 from slice_ros.ros.qos import NO_EVENTS, PROMPTS, TOKENS
-from slice_ros.ros.speech import SENTENCES, Speaker
+from slice_ros.serving.sentences import SentenceSplitter
 from std_msgs.msg import String
 
+# As deep as that of tokens: speaking is much slower than generating.
+SENTENCES = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
+                       durability=DurabilityPolicy.VOLATILE)
 BETWEEN = 0.02   # seconds between the topics of two new classes
+
+
+class Speaker:
+    """Publishes the sentences of one request for speech synthesis, each once it is complete.
+
+    Without subscribers no text is split. A subscriber that joins during an answer receives it
+    from the sentence that is incomplete at that time.
+    """
+
+    def __init__(self, publisher: Publisher, language: str) -> None:
+        self._publisher, self._language = publisher, language
+        self._splitter: SentenceSplitter | None = None
+
+    def publish(self, pieces: list[str], last: bool) -> None:
+        """Publish the sentences that the last of `pieces` completes.
+
+        `pieces` is all text so far; `last` is whether it ends the answer.
+        """
+        if not self._publisher.get_subscription_count():
+            self._splitter = None
+            return
+        if self._splitter is None:
+            self._splitter = SentenceSplitter(self._language)
+            self._splitter.push(''.join(pieces[:-1]))
+        for sentence in self._splitter.push(pieces[-1]):
+            self._publisher.publish(String(data=sentence))
+        if last:
+            for sentence in self._splitter.flush():
+                self._publisher.publish(String(data=sentence))
 
 
 class ClassTopics:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
+from slice_ros.ros.compat import idle_timer
 from slice_ros.ros.parameters import Settings
 from slice_ros.serving import Gate, RateControl
 
@@ -25,8 +26,7 @@ class GateTimer:
                  group: CallbackGroup) -> None:
         self.gate = Gate(config)
         self._busy, self._clock, self._period = busy, node.get_clock(), config.period_s
-        self._timer = node.create_timer(self._period, self._tick, callback_group=group,
-                                        autostart=False)
+        self._timer = idle_timer(node, self._period, self._tick, callback_group=group)
 
     @property
     def ticking(self) -> bool:

@@ -11,20 +11,20 @@ manager's time-out (Nav2's `service_timeout`) must be longer than the model take
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 import math
 import threading
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNodeMixin, ManagedEntity, TransitionCallbackReturn
-from rclpy.node import Node
-from rclpy.service import Service
 from slice_ros.engine import Engine
 from slice_ros.errors import ModelError
+from slice_ros.ros.compat import change_state_service
 from slice_ros.ros.host import Host
 from slice_ros.ros.isolation.background import Background
 from slice_ros.ros.isolation.boundary import logging_faults, refusal
+from slice_ros.ros.isolation.placement import place, placing_threads
 from slice_ros.ros.isolation.workers import Work, Workers
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.scheduling.latency import LatencyModel
@@ -44,18 +44,6 @@ MAX_LABEL = 80   # characters of a transition's label that are looked at
 
 class _Stopped(Exception):
     """Raised inside the loader when the node is asked to stop."""
-
-
-def change_state_service(node: Node) -> Service:
-    """Return the ~/change_state service that rclpy made for a lifecycle node.
-
-    Raises ``RuntimeError`` where rclpy does not list it in `Node.services`.
-    """
-    name = node.resolve_service_name('~/change_state')
-    for service in node.services:
-        if service.service_name == name:
-            return service
-    raise RuntimeError(f'rclpy lists no service {name} in Node.services')
 
 
 def _logged(transition: Callable) -> Callable:
@@ -179,10 +167,13 @@ class Lifecycle(ManagedEntity):
             if what != logged:
                 logged = what
                 self._node.get_logger().info(f'{what} ...')
-        try:
+
+        def load() -> None:
             engine = load_engine(self._parameters.settings.engine, progress)
             self._latency = engine.profile(progress)
             self.engine = engine
+        try:
+            placing_threads(self._parameters.settings.loop, load)
         except _Stopped:
             pass
         except ModelError as error:
@@ -216,7 +207,8 @@ class Lifecycle(ManagedEntity):
             return FAILURE
         settings = self._parameters.settings
         self._host.server = Server(self.engine, self._latency, settings.server,
-                                   gate=self._gate, on_gate=self._on_gate)
+                                   gate=self._gate, on_gate=self._on_gate,
+                                   prepare_thread=partial(place, settings.loop))
         self._host.state = 'inactive'
         info, decode = self.engine.info, self._latency.decode
         self._node.get_logger().info(

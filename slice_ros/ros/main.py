@@ -136,6 +136,10 @@ def _answer_all(node) -> None:
 
 def _spin(executor, node) -> None:
     from rclpy.executors import ExternalShutdownException, ShutdownException
+    from slice_ros.ros.isolation.boundary import logging_faults
+    from slice_ros.ros.isolation.placement import place
+    with logging_faults('placing the executor'):
+        place(node.settings.executor)
     while True:
         try:
             executor.spin()

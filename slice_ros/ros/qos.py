@@ -3,8 +3,8 @@
 """The quality of service of the node's topics and services. Clients use the same profiles."""
 
 from rclpy.duration import Duration
-from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from slice_ros.ros.compat import PublisherEventCallbacks
 
 # A slow subscriber still needs every token: keep many, and never block on it.
 TOKENS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,

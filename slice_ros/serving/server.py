@@ -3,6 +3,7 @@
 """The server, as the rest of the node uses it: submit, cancel, predict, reconfigure, snapshot."""
 
 from collections.abc import Callable, Iterable
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from slice_ros.engine import Engine, ResponseFormat, Sampling
     from slice_ros.engine.pinned_prefixes import PinnedPrefixes
 
+log = logging.getLogger('slice_ros.serving')
+
 
 class Server:
     """Serves requests on one engine under one policy, from `start` to `stop`.
@@ -41,12 +44,14 @@ class Server:
     def __init__(self, engine: 'Engine', latency: LatencyModel,
                  config: ServerConfig = ServerConfig(), *,
                  clock: Callable[[], float] = time.monotonic, gate: Gate | None = None,
-                 on_gate: Callable[[bool], None] | None = None) -> None:
+                 on_gate: Callable[[bool], None] | None = None,
+                 prepare_thread: Callable[[], None] = lambda: None) -> None:
         """Make a server. Raises ``ValueError`` when the policy, or an option of it, is unknown.
 
         With a `gate`, somebody has to open it while requests are live. `on_gate` is called by the
         thread of `on_output`, with True when the gate shuts while requests are live and about once
-        a second while it stays shut, with False when it opens.
+        a second while it stays shut, with False when it opens. `prepare_thread` is what the thread
+        of the loop does first.
         """
         self.engine, self.latency, self.clock = engine, latency, clock
         self._shared = SharedState(config)
@@ -55,6 +60,7 @@ class Server:
                           lambda: configured_policy(self.config, engine.info), clock,
                           self._shared, gate, on_gate)
         self._intake = Intake(engine, self._shared, self._predict, clock, lambda: self.alive)
+        self._prepare_thread = prepare_thread
         self._thread: threading.Thread | None = None
         self._started = clock()
 
@@ -69,8 +75,15 @@ class Server:
             raise RuntimeError('the server has been started already')
         self._shared.restart()
         self._loop.delivery.start()
-        self._thread = threading.Thread(target=self._loop.run, name='slice loop', daemon=True)
+        self._thread = threading.Thread(target=self._run, name='slice loop', daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._prepare_thread()
+        except Exception:
+            log.exception('the thread of the loop could not be prepared; it serves all the same')
+        self._loop.run()
 
     def stop(self, drain: float = 0.0, timeout: float = 10.0) -> bool:
         """Accept no more requests, give live ones `drain` seconds, then end the rest.

@@ -29,6 +29,7 @@ LAYERS = (
     ('engine.text',),
     ('engine',),
     ('serving',),
+    ('ros.compat',),
     ('ros.qos',),
     ('ros.parameters', 'ros.isolation'),
     ('ros',),

@@ -11,8 +11,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from slice_ros.action import Generate
 from slice_ros.client.goal_client import GoalClient
+from slice_ros.ros.compat import change_state_service
 from slice_ros.ros.isolation.bounds import taken
-from slice_ros.ros.lifecycle import change_state_service
 
 RCLPY = f'rclpy {version("rclpy")}'
 

@@ -6,7 +6,7 @@ from conftest import get, subscribers, wait_until
 import pytest
 from slice_ros import msg
 from slice_ros.action import Generate
-from slice_ros.ros.speech import SENTENCES
+from slice_ros.ros.class_topics import SENTENCES
 from std_msgs.msg import String
 
 Result = Generate.Result

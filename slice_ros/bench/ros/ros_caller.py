@@ -117,11 +117,11 @@ def calling() -> Iterator[Caller]:
     from rcl_interfaces.srv import SetParameters
     import rclpy
     from rclpy.action import ActionClient
-    from rclpy.event_handler import SubscriptionEventCallbacks
     from rclpy.executors import SingleThreadedExecutor
     from rosgraph_msgs.msg import Clock
     from slice_ros import msg, srv
     from slice_ros.action import Generate
+    from slice_ros.ros.compat import SubscriptionEventCallbacks
     from slice_ros.ros.qos import TOKENS
     rclpy.init()
     node = rclpy.create_node('slice_bench')

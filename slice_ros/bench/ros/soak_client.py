@@ -70,12 +70,12 @@ class Client:
     def __init__(self) -> None:
         import rclpy
         from rclpy.action import ActionClient
-        from rclpy.event_handler import SubscriptionEventCallbacks
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
         from slice_ros import msg, srv
         from slice_ros.action import Generate
         from slice_ros.client import SliceClient
+        from slice_ros.ros.compat import SubscriptionEventCallbacks
         from slice_ros.ros.qos import SERVICES, TOKENS
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = self.node = rclpy.create_node(f'slice_bench_soak_{uuid.uuid4().hex[:8]}',

@@ -8,11 +8,12 @@ import time
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from slice_ros.ros.callers.caller_ids import client_of, LEASE, LEASE_S, lease_topic
 from slice_ros.ros.calls import Call
+from slice_ros.ros.compat import (
+    count_clients, SubscriptionEventCallbacks, UnsupportedEventTypeError)
 from slice_ros.ros.parameters import Parameters
 from std_msgs.msg import Empty
 
@@ -132,9 +133,9 @@ class CallerWatch:
                     for what in ('tokens', 'sentences'))
         if door == 'action':
             found += node.count_subscribers('~/generate/_action/feedback')
-            found += node.count_clients('~/generate/_action/get_result')
+            found += count_clients(node, '~/generate/_action/get_result')
         elif door == 'service':
-            found += node.count_clients('~/generate_text')
+            found += count_clients(node, '~/generate_text')
         return found
 
     def _end(self, call: Call, why: str) -> None:

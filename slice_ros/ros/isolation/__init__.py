@@ -4,5 +4,6 @@
 
 `boundary` turns whatever is raised into an answer for this caller, `bounds` refuses by length
 before anything else is done, `workers` do what grows with a caller's input, and `background` runs
-the slow part of a transition. The parts of the node use these; nothing here knows a part.
+the slow part of a transition; `placement` is where and how urgently threads run. The parts of the
+node use these; nothing here knows a part.
 """

@@ -16,6 +16,7 @@ from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from slice_ros import srv
 from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.ros.compat import service_name
 
 log = logging.getLogger('slice_ros.ros')
 
@@ -55,7 +56,7 @@ def logging_faults(what: str):
 def guard_services(node: Node) -> None:
     """Have every service of `node` answer, whatever its callback raises."""
     for service in node.services:
-        service.callback = _answered(service.callback, service.srv_type, service.service_name)
+        service.callback = _answered(service.callback, service.srv_type, service_name(service))
 
 
 def _answered(callback: Callable, kind: type, name: str) -> Callable:

@@ -10,6 +10,7 @@ import threading
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.task import Future
+from slice_ros.ros.compat import leave_out, put_back
 
 _spinning = threading.local()   # .executor: the one whose callbacks this thread runs
 
@@ -26,16 +27,8 @@ class Executor(SingleThreadedExecutor):
     def rest_until(self, future: Future) -> None:
         """Leave out the coroutine that runs now until `future` is complete."""
         entry = self._running
-        with self._tasks_lock:
-            if not entry[0].executing() or entry not in self._tasks:
-                return
-            self._tasks.remove(entry)
-        future.add_done_callback(lambda _: self._go_on(entry))
-
-    def _go_on(self, entry: tuple) -> None:
-        with self._tasks_lock:
-            self._tasks.append(entry)
-        self.wake()
+        if leave_out(self, entry):
+            future.add_done_callback(lambda _: put_back(self, entry))
 
 
 class Awaited(Future):
@@ -47,5 +40,5 @@ class Awaited(Future):
             executor = getattr(_spinning, 'executor', None)
             if executor is not None:
                 executor.rest_until(self)
-            yield
+            yield self   # an executor that resumes coroutines by itself awaits what they yield
         return self.result()

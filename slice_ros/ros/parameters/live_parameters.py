@@ -8,6 +8,8 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException, ParameterNotDeclaredException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from slice_ros.ros.compat import on_parameters
+from slice_ros.ros.isolation.placement import PlacementError, try_out
 from slice_ros.ros.parameters.overrides import MAX_NAME, MOST, unknown_overrides
 from slice_ros.ros.parameters.parameter_specs import class_specs, CLASSES, descriptor, Spec, SPECS
 from slice_ros.ros.parameters.settings import (
@@ -37,9 +39,11 @@ class Parameters:
             values.update({spec.name: self._declare(spec) for spec in class_specs(name)})
             self._declared.add(name)
         self.settings = settings_from(names, values)
-        node.add_pre_set_parameters_callback(self._prepare)
-        node.add_on_set_parameters_callback(self._check)
-        node.add_post_set_parameters_callback(self._apply)
+        try:
+            try_out(self.settings.executor, self.settings.loop)
+        except PlacementError as error:
+            raise ParameterError(str(error)) from error
+        on_parameters(node, self._prepare, self._check, self._apply)
         for sentence in unknown_overrides(node, names):
             node.get_logger().warning(sentence)
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from rclpy.node import Node
+from slice_ros.ros.compat import given_parameters
 from slice_ros.ros.parameters.parameter_specs import class_specs, CLASSES, SPECS
 
 OF_ROS = ('qos_overrides.',)   # rclpy declares these itself, when it needs them
@@ -15,8 +16,7 @@ MAX_NAME = 120      # characters of a name in a sentence
 
 def unknown_overrides(node: Node, classes: Collection[str]) -> list[str]:
     """Return a sentence for each override of `node` that no declared parameter takes."""
-    # rclpy has no public name for them; test/ros/test_rclpy.py watches this one.
-    unknown = [name for name in node._parameter_overrides
+    unknown = [name for name in given_parameters(node)
                if not node.has_parameter(name) and not name.startswith(OF_ROS)]
     sentences = [_sentence(name, classes) for name in unknown[:MOST]]
     if len(unknown) > MOST:

@@ -100,6 +100,18 @@ SPECS = (
          0.05, 3600.0),
     Spec('status.window_s', 60.0, 'Time span that the figures of the status cover, seconds.',
          1.0, 86400.0),
+    Spec('threads.executor_cpus', '', 'CPUs of the executor, which answers, and of the threads '
+         'that deliver and read, such as 0-3,6; empty = all.', fixed=True),
+    Spec('threads.executor_nice', 0, 'Their nice value; 0 = that of the process.', -20, 19,
+         fixed=True),
+    Spec('threads.executor_priority', 0, 'Their real-time priority (SCHED_FIFO); 0 = none.', 0, 99,
+         fixed=True),
+    Spec('threads.loop_cpus', '', 'CPUs of the loop, which plans and computes, and of the threads '
+         'that compute with it; empty = all. Give engine.threads their number.', fixed=True),
+    Spec('threads.loop_nice', 0, 'Their nice value; 0 = that of the process.', -20, 19,
+         fixed=True),
+    Spec('threads.loop_priority', 0, 'Their real-time priority (SCHED_FIFO); 0 = none. Without a '
+         'CPU of its own the executor needs a higher one.', 0, 99, fixed=True),
     Spec('shutdown.drain_s', 0.0, 'Time for live requests to end when the node is asked to '
          'stop, seconds.', 0.0, 600.0),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import re
 
 from slice_ros.engine import EngineConfig
+from slice_ros.ros.isolation.placement import cpus_from, Placement
 from slice_ros.ros.parameters.parameter_specs import class_specs, MAX_CLASSES, Spec, SPECS
 from slice_ros.scheduling.admission import check_rule
 from slice_ros.scheduling.policy_options import option_types
@@ -38,6 +39,8 @@ class Settings:
     drain_s: float
     language: str
     autostart: bool
+    executor: Placement   # of its thread
+    loop: Placement       # of its thread, and of those that compute with it
 
 
 class ParameterError(Exception):
@@ -91,7 +94,16 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         result_timeout_s=values['limits.result_timeout_s'],
         status_period_s=values['status.period_s'], drain_s=values['shutdown.drain_s'],
         language=values['speech.language'],
-        autostart=values['autostart'])
+        autostart=values['autostart'],
+        executor=_placement('executor', values), loop=_placement('loop', values))
+
+
+def _placement(of: str, values: Mapping[str, object]) -> Placement:
+    try:
+        cpus = cpus_from(values[f'threads.{of}_cpus'])
+    except ValueError as error:
+        raise ParameterError(f'threads.{of}_cpus {error}') from error
+    return Placement(of, cpus, values[f'threads.{of}_nice'], values[f'threads.{of}_priority'])
 
 
 def _preamble(name: str, values: Mapping[str, object]) -> Messages:
