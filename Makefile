@@ -62,6 +62,7 @@ test: build ## Run the whole test suite.
 # A planner's build, in an environment of its own, against a node of $(VENV).
 CLIENT := build/client_only
 MOST_BYTES := 3000000
+# Of processor time, so that a busy machine does not count; most of it is pip itself.
 MOST_SECONDS := 60
 
 .PHONY: test-client-only
@@ -70,10 +71,11 @@ test-client-only: build ## Build what a planner needs, install it alone, ask a n
 	SLICE_CLIENT_ONLY=1 $(PY) -m pip wheel -q --no-deps --no-build-isolation -w build/wheels .
 	$(PYTHON) -m venv $(CLIENT)
 	@wheel=$$(ls build/wheels/*.whl); bytes=$$(stat -c %s "$$wheel"); begun=$$(date +%s); \
-	$(CLIENT)/bin/python -m pip install -q --disable-pip-version-check "$$wheel"; \
-	seconds=$$(( $$(date +%s) - begun )); \
-	echo "== $$wheel: $$bytes bytes, installed with all it needs in $$seconds s"; \
-	test "$$bytes" -lt $(MOST_BYTES) && test "$$seconds" -lt $(MOST_SECONDS)
+	TIMEFORMAT='%U %S'; { time $(CLIENT)/bin/python -m pip install -q --disable-pip-version-check \
+	  "$$wheel" 2> $(CLIENT)/pip.log; } 2> $(CLIENT)/seconds || { cat $(CLIENT)/pip.log; exit 1; }; \
+	echo "== $$wheel: $$bytes bytes, installed with all it needs in $$(( $$(date +%s) - begun )) s," \
+	  "processor time $$(sed 's/ / + /' $(CLIENT)/seconds) s"; \
+	test "$$bytes" -lt $(MOST_BYTES) && awk '{ exit $$1 + $$2 > $(MOST_SECONDS) }' $(CLIENT)/seconds
 	SLICE_TEST_CLIENT=$(CURDIR)/$(CLIENT)/bin/python $(PY) -m pytest \
 	  test/integration/test_planner_without_engine.py
 
