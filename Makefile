@@ -114,7 +114,8 @@ test-arm: $(VENV)/requirements.stamp ## Test the native kernels on three emulate
 	@cmake --build $(ARM)
 	@$(ARM_CXX) -O1 -Wall -Wextra -o $(ARM)/call_server test/unit/native/call_server.cpp -ldl
 	SLICE_TEST_ARM=$(CURDIR)/$(ARM) $(PY) -m pytest --timeout 600 \
-	  test/unit/native/test_operators.py test/unit/native/test_model.py test/unit/native/test_weights.py
+	  test/unit/native/test_operators.py test/unit/native/test_model.py test/unit/native/test_weights.py \
+	  test/unit/native/test_gguf_types.py
 
 .PHONY: lint
 lint: $(VENV)/requirements.stamp ## Check style, docstrings, manifest and licence.

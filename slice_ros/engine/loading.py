@@ -4,12 +4,15 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 import logging
 import os
 from pathlib import Path
 
 import numpy as np
-from slice_ros.engine.checkpoints import hf_directory, model_cache
+from slice_ros.engine.checkpoints import hf_directory
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
 from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.checkpoints.regroup import FLOATS, form_of
 from slice_ros.engine.checkpoints.tensor_files import Tensors
@@ -24,12 +27,14 @@ from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.runners.choose import (
     build_runner, choose_device, choose_weights, keeps_codes, RunnerSpec)
 from slice_ros.engine.runners.cuda.failure import cuda_failure
+from slice_ros.engine.runners.native import load_library
+from slice_ros.engine.runners.native.gguf_decoder import NativeDecoder
 from slice_ros.engine.runners.runner import Runner, Segment
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.errors import ModelError, one_line
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 MakeTensors = Callable[[PreTrainedConfig, torch.device], Tensors]
@@ -53,13 +58,11 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
-        if path.is_dir():
-            return _load(path, '', config, device, weights, progress, tensors)
-        dtype = np.float32 if weights in ('fp32', 'bf16') else np.float16
-        with model_cache.converted(path, dtype, progress) as directory:
-            if keeps_codes(device):
-                _report_types(path.stem, model_cache.types(directory), config.weights)
-            return _load(directory, path.stem, config, device, weights, progress, None)
+        progress('reading the config', 0.0)
+        memory.collect_garbage()  # an earlier engine
+        checkpoint = _directory(path, device, tensors) if path.is_dir() else _gguf(
+            path, device, config.weights, weights)
+        return _load(checkpoint, config, device, weights, progress)
     except (ModelError, *_DAMAGE) as error:
         logger.debug('why the model cannot be loaded', exc_info=error)
         failure = cuda_failure(device)
@@ -73,35 +76,70 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
                          'convert it again') from error
 
 
-def _load(path: Path, name: str, config: EngineConfig, device: torch.device, weights: str,
-          progress: Progress, make_tensors: MakeTensors | None) -> Engine:
-    """Load a Hugging Face directory; `name` is that of the GGUF file it was converted from."""
-    progress('reading the config', 0.0)
-    memory.collect_garbage()  # an earlier engine
-    model = hf_directory.read_config(path, complete=bool(name))
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """A model on disk that is about to be loaded. `tokenizer` reads that of the model."""
+
+    path: Path
+    name: str
+    model: PreTrainedConfig
+    made: Architecture | str  # or why there is no description of it
+    tensors: Tensors
+    tokenizer: Callable[[], PreTrainedTokenizerBase]
+    keeps: bool  # the codes of its weights
+
+
+def _directory(path: Path, device: torch.device, make_tensors: MakeTensors | None) -> _Checkpoint:
+    """Open a Hugging Face directory."""
+    model = hf_directory.read_config(path)
+    name = getattr(model, 'name_or_path', '') or path.name
+    if make_tensors is None:
+        made, tensors = _checked(path, model, lambda: Tensors(path))
+    else:
+        made, tensors = _checked(path, model, lambda: make_tensors(model, device), False)
+    return _Checkpoint(path, name, model, made, tensors,
+                       lambda: hf_directory.read_tokenizer(path, model), False)
+
+
+def _gguf(path: Path, device: torch.device, wanted: str, weights: str) -> _Checkpoint:
+    """Open a GGUF file, of which `weights` are loaded where `wanted` were asked for."""
+    source = GgufFile(path)
+    model = hf_directory.complete_config(source.config())
+    library, _ = load_library()
+    dtype = np.float32 if weights in ('fp32', 'bf16') else np.float16
+    made, tensors = _checked(path, model, lambda: GgufTensors(
+        source, dtype, None if library is None else NativeDecoder(library)))
+    if keeps_codes(device):
+        _report_types(path.stem, source.types(), wanted)
+    return _Checkpoint(path, path.stem, model, made, tensors, source.tokenizer,
+                       wanted == 'auto')
+
+
+def _load(checkpoint: _Checkpoint, config: EngineConfig, device: torch.device, weights: str,
+          progress: Progress) -> Engine:
+    path, model = checkpoint.path, checkpoint.model
     progress('reading the tokenizer', 0.0)
-    tokenizer = hf_directory.read_tokenizer(path, model)
-    made, tensors = _checked(path, name, model, device, make_tensors)
+    tokenizer, made = checkpoint.tokenizer(), checkpoint.made
     max_context = _max_context(model, made, config.max_context)
     if isinstance(made, Architecture):
         made = within(made, max_context)
     table = page_table(config.slots + KEPT_SLOTS, max_context)
     runner = build_runner(
-        RunnerSpec(path, model, made, tensors, weights, device, max_context, table, config,
-                   keep=bool(name) and config.weights == 'auto'),
+        RunnerSpec(path, model, made, checkpoint.tensors, weights, device, max_context, table,
+                   config, checkpoint.keeps),
         lambda share: progress('loading the weights', share))
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
     _try_out(path, runner, slots)
     progress('loading the weights', 1.0)
-    info = _info(name or getattr(model, 'name_or_path', '') or path.name, model, str(device),
-                 runner.info.weights or weights, max_context, runner, slots)
+    info = _info(checkpoint.name, model, str(device), runner.info.weights or weights, max_context,
+                 runner, slots)
     logger.info(_sentence(info))
     stop_tokens = hf_directory.stop_tokens(path, model, tokenizer)
     encoder = PromptEncoder(tokenizer, max_context)
     if encoder.template is None:
         logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
-                       'refused; a Hugging Face directory has it in chat_template.jinja', name
-                       or path)
+                       'refused; a Hugging Face directory has it in chat_template.jinja',
+                       checkpoint.name)
     engine = Engine(info, runner, encoder,
                     Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
     memory.trim_heap()
@@ -129,20 +167,17 @@ def _report_types(name: str, types: dict[str, str], weights: str) -> None:
         logger.info('%s: the weights of the file are kept: %s', name, forms)
 
 
-def _checked(path: Path, name: str, model: PreTrainedConfig, device: torch.device,
-             make_tensors: MakeTensors | None) -> tuple[Architecture | str, Tensors]:
+def _checked(path: Path, model: PreTrainedConfig, make: Callable[[], Tensors],
+             shapes: bool = True) -> tuple[Architecture | str, Tensors]:
     """Return the description of a model, or why there is none, and its tensors.
 
     The tensors of a described model are checked against its config.
     """
     if model.model_type in FAMILIES:
-        check_numbers(name or path, model)
-    made = describe(model)
-    if make_tensors is not None:
-        return made, make_tensors(model, device)
-    tensors = Tensors(path)
-    if isinstance(made, Architecture):
-        check_tensors(name or path, ModelTensors(made, tensors))
+        check_numbers(path, model)
+    made, tensors = describe(model), make()
+    if isinstance(made, Architecture) and shapes:
+        check_tensors(path, ModelTensors(made, tensors))
     return made, tensors
 
 

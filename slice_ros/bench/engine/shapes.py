@@ -8,11 +8,10 @@ The time of a step depends on the shape alone.
 from collections.abc import Mapping
 import json
 from pathlib import Path
-import shutil
 import zlib
 
 import numpy as np
-from slice_ros.engine.checkpoints.model_cache import converted
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.checkpoints.stored_weights import Bfloats
 from slice_ros.engine.models.families import head_dim
@@ -53,10 +52,8 @@ def write(shape: str, folder: Path) -> Path:
     Raises ``ModelError`` when there is no embedded model.
     """
     path = folder / shape
-    with converted(find_model(''), np.float16) as source:
-        path.mkdir()
-        for file in source.glob('*token*'):
-            shutil.copy(file, path)
+    path.mkdir()
+    GgufFile(find_model('')).tokenizer().save_pretrained(path)
     (path / 'config.json').write_text(json.dumps(SHAPES[shape]))
     return path
 
@@ -85,6 +82,8 @@ class RandomTensors:
         if config.model_type == 'qwen2':
             self._sizes |= {'q_proj.bias': (queries,), 'k_proj.bias': (keys,),
                             'v_proj.bias': (keys,)}
+
+    nbytes = 0  # none is kept
 
     def __contains__(self, name: str) -> bool:
         return _part(name) in self._sizes

@@ -8,11 +8,10 @@ server. Nothing is downloaded.
 
 import json
 from pathlib import Path
-import shutil
 
 import numpy as np
 from safetensors.numpy import save_file
-from slice_ros.engine.checkpoints.model_cache import converted
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.model_path import find_model
 
 HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, CONTEXT = 64, 96, 2, 4, 2, 512
@@ -27,12 +26,10 @@ def write_tiny(folder: Path) -> Path:
     Raises ``ModelError`` when there is no embedded model to take the tokenizer from.
     """
     path = folder / 'tiny'
-    with converted(find_model(''), np.float16) as source:
-        path.mkdir()
-        for pattern in ('*token*', '*template*'):
-            for file in source.glob(pattern):
-                shutil.copy(file, path)
-        vocabulary = json.loads((source / 'config.json').read_text())['vocab_size']
+    source = GgufFile(find_model(''))
+    path.mkdir()
+    source.tokenizer().save_pretrained(path)
+    vocabulary = source.config()['vocab_size']
     # No end-of-sequence token: an answer ends with max_tokens, mostly.
     (path / 'config.json').write_text(json.dumps({
         'model_type': 'llama', 'architectures': ['LlamaForCausalLM'], 'vocab_size': vocabulary,

@@ -8,7 +8,9 @@ import time
 
 import numpy as np
 from slice_ros.bench.engine.accuracy import perplexity
-from slice_ros.engine.checkpoints import hf_directory, model_cache
+from slice_ros.engine.checkpoints import hf_directory
+from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 import torch
 import transformers
@@ -100,13 +102,15 @@ class Transformers:
 
 def _model(path: Path, random: bool, dtype: torch.dtype, device: str):
     if not path.is_dir():
-        with model_cache.converted(path, np.float16) as directory:
-            return _model(directory, random, dtype, device)
-    config = hf_directory.read_config(path)
+        source = GgufFile(path)
+        config = transformers.AutoConfig.for_model(**source.config())
+        tensors = GgufTensors(source, np.float16)
+    else:
+        config = hf_directory.read_config(path)
     if random:
         from slice_ros.bench.engine.shapes import RandomTensors
         tensors = RandomTensors(config, torch.device(device))
-    else:
+    elif path.is_dir():
         tensors = Tensors(path)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()

@@ -1,10 +1,8 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""GGUF files of known families as a Hugging Face config, tensors and tokenizer."""
+"""GGUF files of known families: config and tokenizer as Hugging Face has them, and tensors."""
 
 from collections.abc import Iterator
-from functools import partial
-import math
 from pathlib import Path
 import re
 
@@ -12,12 +10,9 @@ import numpy as np
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
 from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
 from slice_ros.engine.checkpoints.gguf_tokenizer import ARRAYS, build_tokenizer
-from slice_ros.engine.checkpoints.regroup import kept_as, regrouped
-from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS, GROUP
-from slice_ros.engine.checkpoints.tensor_files import Outgoing
+from slice_ros.engine.checkpoints.regroup import GgufDecoder
 from slice_ros.errors import ModelError, one_line
 
-_PIECE = 1 << 22  # weights converted at a time
 # What follows from the metadata: the frequencies of the rope.
 _DERIVED = ('rope_freqs.', 'rope_factors_')
 
@@ -72,30 +67,9 @@ class GgufFile:
 
     def types(self) -> dict[str, str]:
         """Return the GGUF types of the matrices, by their Hugging Face names."""
-        return {name: tensor.type.name for name, tensor in self._named() if len(tensor.shape) > 1}
+        return {name: tensor.type.name for name, tensor in self.named() if len(tensor.shape) > 1}
 
-    def tensors(self, dtype: np.dtype) -> list[Outgoing]:
-        """Return the tensors under their Hugging Face names, matrices in `dtype`.
-
-        Matrices whose codes the native kernels can use are uint8 [outputs, bytes], with the
-        format after the name: 'lm_head.weight.Q8_0'. Those in such a format are copied unchanged.
-        Others are brought into it, but for float32, which keeps more of their scales. Norms and
-        biases are float32, which is exact; they are small.
-        """
-        found = []
-        for name, tensor in self._named():
-            kept, *rows = kept_as(tensor.type.name), *tensor.shape[:-1]
-            if len(tensor.shape) > 1 and kept is not None and (
-                    kept == tensor.type.name or np.dtype(dtype) != np.float32):
-                row_bytes = tensor.shape[-1] // GROUP * GGUF_FORMATS[kept][1]
-                found.append(Outgoing(f'{name}.{kept}', np.uint8, (*rows, row_bytes),
-                                      partial(self._pieces, tensor, False)))
-            else:
-                found.append(Outgoing(name, dtype if len(tensor.shape) > 1 else np.float32,
-                                      tensor.shape, partial(self._pieces, tensor, True)))
-        return found
-
-    def _named(self) -> Iterator[tuple[str, StoredTensor]]:
+    def named(self) -> Iterator[tuple[str, StoredTensor]]:
         """Yield the tensors of the model, with their Hugging Face names."""
         for tensor in self._tensors.values():
             name = self._family.name(tensor.name)
@@ -106,34 +80,29 @@ class GgufFile:
                                  f'architecture {self._arch} that is known: convert it again, or '
                                  'load it as a Hugging Face directory')
 
-    def _pieces(self, tensor: StoredTensor, floats: bool) -> Iterator[np.ndarray]:
-        """Yield the rows of a tensor in pieces, in the order of Hugging Face."""
-        from gguf import dequantize
-        rows, inputs = math.prod(tensor.shape[:-1]), tensor.shape[-1]
-        row_bytes = tensor.nbytes // rows
-        paired = self._family.paired and re.search(r'attn_[qk]\.', tensor.name)
-        step = rows if paired else max(_PIECE // inputs, 1)
-        for first in range(0, rows, step):
-            count = min(step, rows - first)
-            data = np.fromfile(self.path, np.uint8, count * row_bytes,
-                               offset=tensor.start + first * row_bytes).reshape(count, row_bytes)
-            try:
-                values = dequantize(data, tensor.type) if floats else \
-                    regrouped(data, tensor.type.name)
-            except NotImplementedError as error:
-                raise ModelError(f'{self.path}: tensor {tensor.name} has a format that the gguf '
-                                 f'package cannot read ({error})') from error
-            if paired:
-                # llama.cpp interleaves the two halves that rotary embedding pairs.
-                key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'
-                heads = self._count(f'attention.{key}', self._count('attention.head_count'))
-                width = values.size // tensor.shape[0]
-                try:
-                    values = values.reshape(heads, -1, 2, width).swapaxes(1, 2)
-                except ValueError as error:
-                    raise ModelError(f'{self.path}: tensor {tensor.name} is not of {heads} heads '
-                                     f'({error})') from error
-            yield values
+    def order(self, tensor: StoredTensor) -> np.ndarray | None:
+        """Return which row of a tensor each row of Hugging Face's is; None where it is the same.
+
+        llama.cpp interleaves the two halves of a head that rotary embedding pairs.
+        """
+        if not self._family.paired or not re.search(r'attn_[qk]\.', tensor.name):
+            return None
+        key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'
+        heads = self._count(f'attention.{key}', self._count('attention.head_count'))
+        if tensor.shape[0] % (2 * heads):
+            raise ModelError(f'{self.path}: tensor {tensor.name} has {tensor.shape[0]} rows, '
+                             f'which is not of {heads} heads')
+        return np.arange(tensor.shape[0]).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
+
+    def read(self, tensor: StoredTensor, first: int, count: int) -> np.ndarray:
+        """Return `count` bytes of a tensor from `first` on.
+
+        Raises ``ModelError`` when the file has become shorter.
+        """
+        data = np.fromfile(self.path, np.uint8, count, offset=tensor.start + first)
+        if len(data) < count:
+            raise ModelError(f'{self.path} was cut short: copy or download it again')
+        return data
 
     def tokenizer(self):
         """Return the transformers tokenizer that the file describes."""
@@ -142,6 +111,13 @@ class GgufFile:
         except Exception as error:  # tokenizers raises a bare one
             raise ModelError(f'{self.path}: its tokenizer cannot be read ({one_line(error)})'
                              ) from error
+
+    def _vector(self, name: str) -> np.ndarray:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ModelError(f'{self.path} holds no tensor {name}: the file is incomplete')
+        data = self.read(tensor, 0, tensor.nbytes)
+        return GgufDecoder().floats(data, tensor.type.name).ravel()
 
     def _head_dim(self, default: int) -> int:
         # Files of Llama from before `key_length` have it as the size of the rope.
@@ -157,17 +133,16 @@ class GgufFile:
         if dims and dims < dim:
             rope['partial_rotary_factor'] = dims / dim
         if 'rope_factors_short.weight' in self._tensors:
-            short, long = (next(self._pieces(self._tensors[f'rope_factors_{which}.weight'], True))
-                           for which in ('short', 'long'))
-            rope |= {'rope_type': 'longrope', 'short_factor': short.ravel().tolist(),
-                     'long_factor': long.ravel().tolist(),
+            rope |= {'rope_type': 'longrope',
+                     'short_factor': self._vector('rope_factors_short.weight').tolist(),
+                     'long_factor': self._vector('rope_factors_long.weight').tolist(),
                      'attention_factor': self._value('rope.scaling.attn_factor'),
                      'original_max_position_embeddings':
                          self._need('rope.scaling.original_context_length')}
         elif 'rope_freqs.weight' in self._tensors:
             # llama.cpp stores the scaling of Llama 3 as a divisor for each frequency. The numbers
             # below are those of all Llama 3.x; the factor is the largest divisor.
-            divisors, = self._pieces(self._tensors['rope_freqs.weight'], True)
+            divisors = self._vector('rope_freqs.weight')
             rope |= {'rope_type': 'llama3', 'factor': float(divisors.max()),
                      'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
                      'original_max_position_embeddings': 8192}

@@ -11,7 +11,7 @@ by at most 1/254 of the largest weight of 32, which is a fraction of their own s
 from gguf import dequantize, GGML_QUANT_SIZES, GGMLQuantizationType, quantize
 from gguf.quants import Q4_K
 import numpy as np
-from slice_ros.engine.checkpoints.stored_weights import GGUF_FORMATS, GROUP
+from slice_ros.engine.checkpoints.stored_weights import Codes, GGUF_FORMATS, GROUP
 
 # How the scales of a type are found: a block in which all codes are the same dequantises to them.
 # `kept` are the bits of a block that hold scales, `set` those of the codes, and `codes` is the
@@ -36,6 +36,24 @@ _ROUNDED = ('Q5_1', 'Q2_K', 'Q5_K', 'Q6_K', 'IQ1_M', 'IQ2_XS', 'IQ2_S', 'NVFP4')
 _KEPT_AS = ({name: name for name in GGUF_FORMATS} | {name: 'Q8_0' for name in _SCALES}
             | {name: 'Q8_0' for name in _ROUNDED} | {'Q4_K': 'Q4_1'})
 FLOATS = ('F64', 'F32', 'F16', 'BF16')  # types that are not quantised
+
+
+class GgufDecoder:
+    """Weights from rows of blocks, uint8 [outputs, bytes], of a GGUF type."""
+
+    def codes(self, data: np.ndarray, type_name: str) -> Codes:
+        """Return the codes that keep the weights of a type with such (`form_of`).
+
+        Scales that are no numbers, of a damaged file, stay such.
+        """
+        return Codes.from_gguf(regrouped(data, type_name), kept_as(type_name))
+
+    def floats(self, data: np.ndarray, type_name: str) -> np.ndarray:
+        """Return the weights as float32, exactly.
+
+        Raises ``NotImplementedError`` for a type that is not known.
+        """
+        return dequantize(data, GGMLQuantizationType[type_name])
 
 
 def kept_as(type_name: str) -> str | None:

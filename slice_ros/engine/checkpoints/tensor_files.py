@@ -1,16 +1,14 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Safetensors files, read and written in pieces, so that no tensor is in memory twice."""
+"""Safetensors files, read in pieces, so that no tensor is in memory twice."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open, SafetensorError
-from slice_ros.engine.checkpoints.stored_weights import Bfloats, Codes, GGUF_FORMATS, StoredRows
+from slice_ros.engine.checkpoints.stored_weights import Bfloats, StoredRows
 from slice_ros.errors import ModelError, one_line
 import torch
 
@@ -18,35 +16,6 @@ _DTYPES = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16,
            'BF16': torch.bfloat16, 'U8': torch.uint8}
 _NUMPY = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': np.uint16,
           'U8': np.uint8}
-_NAMES = {np.dtype(dtype): name for name, dtype in _NUMPY.items() if name != 'BF16'}
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A tensor to be written to a file; `pieces` yields its rows in parts, in order."""
-
-    name: str
-    dtype: np.dtype         # uint8, float16, float32 or float64
-    shape: tuple[int, ...]
-    pieces: Callable[[], Iterable[np.ndarray]]
-
-
-def write(path: Path, tensors: Sequence[Outgoing]) -> None:
-    """Write a safetensors file, with one piece of one tensor in memory at a time."""
-    header, at = {'__metadata__': {'format': 'pt'}}, 0
-    for tensor in tensors:
-        end = at + math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
-        header[tensor.name] = {'dtype': _NAMES[np.dtype(tensor.dtype)],
-                               'shape': list(tensor.shape), 'data_offsets': [at, end]}
-        at = end
-    text = json.dumps(header).encode()
-    text += b' ' * (-len(text) % 8)
-    with path.open('wb') as file:
-        file.write(len(text).to_bytes(8, 'little') + text)
-        for tensor in tensors:
-            for piece in tensor.pieces():
-                with np.errstate(over='ignore'):  # becomes infinite, which loading refuses
-                    file.write(np.ascontiguousarray(piece, tensor.dtype))
 
 
 class Tensors:
@@ -83,56 +52,46 @@ class Tensors:
         return len(self._where)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._where or self._format(name) is not None
+        return name in self._where
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        if self._format(name) is not None:
-            return torch.from_numpy(self.rows(name).rows(slice(None)).floats())
         entry = self._entry(name)
         return torch.from_numpy(self._read(name)).view(_DTYPES[entry['dtype']]).reshape(
             entry['shape'])
 
     def names(self) -> Iterator[str]:
-        """Yield the names of all tensors, without the GGUF formats after them."""
-        for name in self._where:
-            stem, _, kind = name.rpartition('.')
-            yield stem if kind in GGUF_FORMATS else name
+        """Yield the names of all tensors."""
+        yield from self._where
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor, without reading it."""
-        if self._format(name) is not None:
-            return self.rows(name).shape
         return tuple(self._entry(name)['shape'])
 
-    def rows(self, name: str) -> StoredRows:
-        """Return a matrix that stays in its file until rows of it are read.
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry['data_offsets'][1] - entry['data_offsets'][0]
+                   for _, _, entry in self._where.values())
 
-        Rows of a GGUF format that the native kernels can use are read as `Codes`.
-        """
-        gguf = self._format(name)
-        stored = name if gguf is None else f'{name}.{gguf}'
-        entry = self._entry(stored)
+    def kind(self, name: str) -> str | None:
+        """Return the kind of `Codes` that a tensor is read as; None for floats."""
+        return None
+
+    def rows(self, name: str) -> StoredRows:
+        """Return a matrix that stays in its file until rows of it are read."""
+        entry = self._entry(name)
         if len(entry['shape']) != 2:
             raise ModelError(f'{self._path}: tensor {name} is no matrix: it has the shape '
                              f'{entry["shape"]}')
         outputs, inputs = entry['shape']
         dtype = np.dtype(_NUMPY[entry['dtype']])
 
-        def read(first: int, last: int) -> np.ndarray | Bfloats | Codes:
+        def read(first: int, last: int) -> np.ndarray | Bfloats:
             width = inputs * dtype.itemsize
-            data = self._read(stored, first * width, last * width).view(dtype)
+            data = self._read(name, first * width, last * width).view(dtype)
             data = data.reshape(last - first, inputs)
-            if gguf is not None:
-                return Codes.from_gguf(data, gguf)
             return Bfloats(data) if entry['dtype'] == 'BF16' else data
-
-        if gguf is None:
-            return StoredRows((outputs, inputs), None, read)
-        kind, size = GGUF_FORMATS[gguf]
-        return StoredRows((outputs, inputs // size * 32), kind, read)
-
-    def _format(self, name: str) -> str | None:
-        return next((kind for kind in GGUF_FORMATS if f'{name}.{kind}' in self._where), None)
+        return StoredRows((outputs, inputs), None, read)
 
     def _entry(self, name: str) -> dict:
         if name not in self._where:

@@ -12,24 +12,23 @@ from slice_ros.errors import ModelError
 import torch
 
 
-def kv_pages(path: Path, device: torch.device, page_bytes: int, max_context: int,
-             config: EngineConfig) -> int:
+def kv_pages(path: Path, weight_bytes: int, device: torch.device, page_bytes: int,
+             max_context: int, config: EngineConfig) -> int:
     """Return how many pages of `page_bytes` the KV cache gets, by the memory that is free.
 
-    At most `config.slots` full contexts. On a GPU the weights are loaded already; on CPU the size
-    of the files in `path` is subtracted. Raises ``ModelError`` when there is too little for one
+    At most `config.slots` full contexts. On a GPU the weights are loaded already; on CPU their
+    bytes, `weight_bytes`, are subtracted. `path` is that of the model, for the error. Raises ``ModelError`` when there is too little for one
     request.
     """
     per_slot = -(-max_context // PAGE_TOKENS)
     every = config.slots * per_slot
     gpu = device.type == 'cuda'
-    weight_bytes = 0 if gpu else sum(f.stat().st_size for f in path.glob('*.safetensors'))
     # One full context, and the first page of each other request.
     least = min(per_slot + config.slots, every)
     free = _free_on_gpu(device) if gpu else _available_memory()
     if free is None:
         return every
-    left = max(free - weight_bytes, 0)
+    left = max(free - (0 if gpu else weight_bytes), 0)
     pages = min(int(left * config.memory_fraction) // page_bytes, every)
     if pages < least:
         raise ModelError(

@@ -59,7 +59,7 @@ def keeps_codes(device: torch.device) -> bool:
 class RunnerSpec:
     """What a runner is built from."""
 
-    path: Path                # of the model directory, for error sentences and file sizes
+    path: Path                # of the model, for error sentences
     model: PreTrainedConfig
     made: Architecture | str  # or why the flat batch cannot run the model
     tensors: Tensors
@@ -149,7 +149,8 @@ def _pages(spec: RunnerSpec, dtype: torch.dtype) -> int:
     made = spec.made
     page_bytes = (2 * len(made.layers) * made.kv_heads * made.head_dim * dtype.itemsize
                   * PAGE_TOKENS)
-    return memory.kv_pages(spec.path, spec.device, page_bytes, spec.max_context, spec.config)
+    return memory.kv_pages(spec.path, spec.tensors.nbytes, spec.device, page_bytes,
+                           spec.max_context, spec.config)
 
 
 def _kv_cache(spec: RunnerSpec, loaded: DecoderWeights, pages: int, dtype: torch.dtype

@@ -22,6 +22,7 @@ import mutated_gguf
 import numpy as np
 from slice_ros.engine import ResponseFormat
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
+from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.errors import ErrorCode, ModelError, RequestError
@@ -131,9 +132,9 @@ def gguf(targets, dice):
     made = GgufFile(targets.file)
     made.config()
     made.types()
-    for tensor in made.tensors(np.float16):
-        for piece in tensor.pieces():
-            assert piece.size
+    tensors = GgufTensors(made, np.float16)
+    for name, _ in made.named():
+        assert tensors[name].numel()
 
 
 KINDS = {'text': text, 'regex': regex, 'schema': schema, 'gguf': gguf, 'template': template}

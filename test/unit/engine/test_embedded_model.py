@@ -113,10 +113,3 @@ def test_logits_are_the_same_bits_in_company_and_close_in_chunks(embedded):
     embedded._slots.give(slot)
     for s in others:
         embedded.close(s)
-
-
-def test_the_second_start_reads_the_converted_model(embedded):
-    seen = []
-    load_engine(EngineConfig(max_context=64, slots=1), lambda what, share: seen.append(what))
-    assert 'converting its weights' not in seen
-    assert 'loading the weights' in seen

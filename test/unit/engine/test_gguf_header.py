@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.gguf_header import read_header
+from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
 from slice_ros.errors import ModelError
 import tiny
 
@@ -82,9 +83,9 @@ def outcome(path):
         made = GgufFile(path)
         made.config()
         made.types()
-        for tensor in made.tensors(np.float16):
-            for piece in tensor.pieces():
-                assert piece.size
+        tensors = GgufTensors(made, np.float16)
+        for name, _ in made.named():
+            assert tensors[name].numel()
     except ModelError as error:
         assert len(str(error)) < 1000
         return str(error)
@@ -116,8 +117,8 @@ def test_counts_that_are_none_are_refused(key, value, file):
         made.config()
     if 'head_count' in key:
         with pytest.raises(ModelError, match=key):
-            for tensor in made.tensors(np.float16):
-                list(tensor.pieces())
+            for name, _ in made.named():
+                GgufTensors(made, np.float16)[name]
 
 
 @pytest.mark.parametrize('length', [1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])

@@ -55,7 +55,7 @@ def test_a_gpu_with_few_pages_serves_what_the_plain_pass_serves(tmp_path, monkey
     """Chunks and rows together, prefixes shared and adopted again, pages running out."""
     tiny.save(tmp_path, tiny.llama(num_hidden_layers=1))
     page = 2 * 2 * 16 * 32 * 4
-    weights = sum(f.stat().st_size for f in tmp_path.glob('*.safetensors'))
+    weights = Tensors(tmp_path).nbytes
     config = EngineConfig(str(tmp_path), DEVICE.type, 'fp32', max_context=96, slots=4,
                           max_batch=2, memory_fraction=1.0)
     use_kernels(monkeypatch, 'torch')
@@ -79,10 +79,10 @@ def test_a_small_gpu_keeps_its_slots_and_shares_fewer_pages(monkeypatch, tmp_pat
     config, cuda = EngineConfig(slots=32, memory_fraction=0.5), torch.device('cuda')
     for free, pages in ((8000, 320), (1000, 50)):  # 10 pages of 10 bytes hold a full context
         monkeypatch.setattr(memory, '_free_on_gpu', lambda device: free)
-        assert memory.kv_pages(tmp_path, cuda, 10, 320, config) == pages
+        assert memory.kv_pages(tmp_path, 1 << 40, cuda, 10, 320, config) == pages
     monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 800)
     with pytest.raises(ModelError, match='shorter max_context'):
-        memory.kv_pages(tmp_path, cuda, 10, 320, config)
+        memory.kv_pages(tmp_path, 1 << 40, cuda, 10, 320, config)
 
 
 def test_loading_for_a_gpu_puts_it_all_together(tiny_directory, monkeypatch):

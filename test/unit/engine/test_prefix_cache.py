@@ -8,6 +8,7 @@ from queue import Queue
 import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.kv.slots import KEPT_SLOTS, Slots
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.request import Request
@@ -167,7 +168,7 @@ def test_the_embedded_model_gives_the_same_bits(embedded):
 def test_memory_bounds_the_tokens_and_prefixes_make_room(tiny_directory, kernels, monkeypatch):
     from slice_ros.engine.kv import memory
     page = 2 * 3 * 2 * 16 * 32 * (4 if kernels == 'torch' else 2)
-    weights = sum(f.stat().st_size for f in tiny_directory.glob('*.safetensors'))
+    weights = Tensors(tiny_directory).nbytes
     monkeypatch.setattr(memory, '_available_memory', lambda: weights + 2 * 12 * page)
     engine = load_engine(EngineConfig(str(tiny_directory), max_context=128, slots=8))
     assert engine.info.kv_tokens == (12 - 8) * 32

@@ -9,10 +9,12 @@ process, calls the function there (call_server.cpp), and copies the results back
 from contextlib import contextmanager
 import ctypes
 from ctypes import c_int32
+import math
 from pathlib import Path
 import struct
 import subprocess
 
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from slice_ros.engine.runners.native import library as native
 
 # The instruction sets that each processor has, and so runs the tests on.
@@ -132,6 +134,25 @@ class Emulated(native.Library):
             pointers = [there.copy(*source) for source in (*sources, (packed, size))]
             status = self._status(name, kind, outputs, inputs, *pointers)
             there.copy_back(packed, size)
+        return status
+
+    def slice_gguf_codes(self, kind, weights, data, grid, codes, scales, minimums):
+        groups = weights // 16  # bytes of 16 bit scales
+        return self._decode('slice_gguf_codes', kind, weights, data, grid, (codes, weights),
+                            (scales, groups), (minimums, groups))
+
+    def slice_gguf_floats(self, kind, weights, data, grid, out):
+        return self._decode('slice_gguf_floats', kind, weights, data, grid, (out, 4 * weights))
+
+    def _decode(self, name, kind, weights, data, grid, *results):
+        block, size = GGML_QUANT_SIZES.get(kind, (1, 1))
+        points = getattr(quants, GGMLQuantizationType(kind).name, quants.Q4_0).grid_shape
+        with self._copies() as there:
+            pointers = [there.copy(*part) for part in (
+                (data, weights // block * size), (grid, math.prod(points)), *results)]
+            status = self._status(name, kind, weights, *pointers)
+            for result in results if status == 0 else ():
+                there.copy_back(*result)
         return status
 
     def _matrix(self, there, matrix):

@@ -5,10 +5,11 @@
 import gguf
 import numpy as np
 import pytest
-from slice_ros.engine.checkpoints import tensor_files
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
-from slice_ros.engine.checkpoints.regroup import form_of, kept_as
-from slice_ros.engine.runners.native import pack
+from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
+from slice_ros.engine.checkpoints.regroup import form_of, GgufDecoder, kept_as
+from slice_ros.engine.runners.native import load_library, pack
+from slice_ros.engine.runners.native.gguf_decoder import NativeDecoder
 from slice_ros.engine.runners.native.packing import Interleaved, KEPT
 from test_weights import unpacked
 
@@ -53,8 +54,8 @@ def blocks(name):
     return data.reshape(ROWS, -1)
 
 
-def converted(name, data, folder, dtype=np.float16):
-    """Return the tensors of a GGUF file with one matrix, `NAME`, of a type, converted."""
+def tensors_of(name, data, folder, dtype=np.float16):
+    """Return the tensors of a GGUF file with one matrix, `NAME`, of a type."""
     writer = gguf.GGUFWriter(folder / 'model.gguf', 'llama')
     writer.add_tensor('blk.0.ffn_down.weight', data, raw_dtype=gguf.GGMLQuantizationType[name])
     writer.write_header_to_file()
@@ -63,8 +64,8 @@ def converted(name, data, folder, dtype=np.float16):
     writer.close()
     file = GgufFile(folder / 'model.gguf')
     assert file.types() == {NAME: name}
-    tensor_files.write(folder / 'model.safetensors', file.tensors(dtype))
-    return tensor_files.Tensors(folder)
+    library, _ = load_library()
+    return GgufTensors(file, dtype, None if library is None else NativeDecoder(library))
 
 
 def weights_and_tensors(name, folder, dtype=np.float16):
@@ -72,7 +73,7 @@ def weights_and_tensors(name, folder, dtype=np.float16):
     data = blocks(name)
     want = gguf.dequantize(data, gguf.GGMLQuantizationType[name])
     assert want.shape == (ROWS, INPUTS) and np.isfinite(want).all() and want.any(1).all()
-    return want, converted(name, data, folder, dtype)
+    return want, tensors_of(name, data, folder, dtype)
 
 
 @pytest.mark.parametrize('name', sum(FORMS.values(), ()))
@@ -90,6 +91,33 @@ def test_the_kernels_compute_with_the_weights_of_the_file(library, name, tmp_pat
 def test_weights_in_32_bits_are_those_of_the_file_to_the_bit(name, tmp_path):
     want, tensors = weights_and_tensors(name, tmp_path, np.float32)
     np.testing.assert_array_equal(tensors[NAME].numpy(), want)
+
+
+@pytest.mark.parametrize('name', sum(FORMS.values(), ()))
+def test_the_library_decodes_as_numpy_does_to_the_bit(library, name):
+    data, numpy, native = blocks(name), GgufDecoder(), NativeDecoder(library)
+    np.testing.assert_array_equal(native.floats(data, name), numpy.floats(data, name))
+    if name in FORMS['fp16']:
+        return
+    want, got = numpy.codes(data, name), native.codes(data, name)
+    assert got.kind == want.kind
+    np.testing.assert_array_equal(got.scales.view(np.uint16), want.scales.view(np.uint16))
+    np.testing.assert_array_equal(got.codes, want.codes)
+    if got.kind == 'int4':
+        np.testing.assert_array_equal(got.minimums.view(np.uint16), want.minimums.view(np.uint16))
+
+
+@pytest.mark.parametrize('change', [
+    {'type': 9}, {'weights': 0}, {'weights': 100}, {'data': None}, {'grid': None},
+    {'codes': None}, {'scales': None}])
+def test_blocks_that_cannot_be_decoded_are_refused(library, change):
+    data, kind = blocks('IQ2_S'), gguf.GGMLQuantizationType.IQ2_S
+    space = np.zeros(1 << 16, np.uint8).ctypes.data
+    wanted = {'type': kind, 'weights': 512, 'data': data.ctypes.data, 'grid': space,
+              'codes': space, 'scales': space, 'minimums': None} | change
+    assert library.slice_gguf_codes(*wanted.values()) < 0
+    if 'scales' not in change:
+        assert library.slice_gguf_floats(*list(wanted.values())[:5]) < 0
 
 
 def test_matrices_that_are_one_are_kept_in_the_kind_with_more_bits(library, tmp_path):
@@ -117,6 +145,6 @@ def test_floats_have_no_integer_form():
 def test_scales_that_are_no_numbers_are_refused(library, name, tmp_path):
     damaged = blocks(name)
     damaged[3, :2] = np.array([np.inf], np.float16).view(np.uint8)
-    tensors = converted(name, damaged, tmp_path)
+    tensors = tensors_of(name, damaged, tmp_path)
     with pytest.raises(ValueError, match='not finite'):
         pack(library, KEPT, [tensors.rows(NAME)])

@@ -3,6 +3,7 @@
 """From named weights to a ``NativeModel``."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import Rows
@@ -19,10 +20,10 @@ class _Packer:
     """Packs tensors into matrices of one arena."""
 
     def __init__(self, library: Library, made: Architecture, tensors: Mapping[str, Rows],
-                 weights: str) -> None:
+                 weights: str, workers: ThreadPoolExecutor) -> None:
         self._library, self._made, self._tensors = library, made, tensors
         self._weights = weights
-        self._arena = Arena()
+        self._arena, self._workers = Arena(), workers
 
     def layer(self, number: int) -> LayerWeights:
         """Return the weights of a layer."""
@@ -43,7 +44,7 @@ class _Packer:
         rows = self._tensors[name]
         kept = getattr(rows, 'kind', None) == 'int4'
         kind = 'int8' if self._weights == 'int4' and not kept else self._weights
-        return pack(self._library, kind, [rows], arena=self._arena)
+        return pack(self._library, kind, [rows], None, self._arena, self._workers)
 
     def _matrix(self, *names: str) -> Packed:
         biases = [self._tensors.get(f'{name}.bias') for name in names]
@@ -52,7 +53,7 @@ class _Packer:
         if any(b is not None for b in biases):
             bias = np.concatenate([np.zeros(part.shape[0], np.float32) if b is None else b
                                    for part, b in zip(parts, biases)])
-        return pack(self._library, self._weights, parts, bias, self._arena)
+        return pack(self._library, self._weights, parts, bias, self._arena, self._workers)
 
     def _gate_up(self, gate: str, up: str) -> Packed:
         tensors = self._tensors
@@ -61,7 +62,7 @@ class _Packer:
         if f'{gate}.bias' in tensors:
             both = Interleaved(tensors[f'{gate}.bias'][:, None], tensors[f'{up}.bias'][:, None])
             bias = both.rows(slice(None))[:, 0]
-        return pack(self._library, self._weights, [weight], bias, self._arena)
+        return pack(self._library, self._weights, [weight], bias, self._arena, self._workers)
 
 
 def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows], weights: str,
@@ -78,13 +79,14 @@ def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows
     `cos` and `sin` are as `rope.rope_tables` returns them.
     Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
-    packer = _Packer(library, made, tensors, weights)
     built = []
-    for number in range(len(made.layers)):
-        built.append(packer.layer(number))
-        progress((number + 1) / (len(made.layers) + 1))
-    embedding = packer.outer(f'{EMBEDDING}.weight')
-    head = packer.outer(f'{HEAD}.weight') if f'{HEAD}.weight' in tensors else embedding
+    with ThreadPoolExecutor(threads) as workers:
+        packer = _Packer(library, made, tensors, weights, workers)
+        for number in range(len(made.layers)):
+            built.append(packer.layer(number))
+            progress((number + 1) / (len(made.layers) + 1))
+        embedding = packer.outer(f'{EMBEDDING}.weight')
+        head = packer.outer(f'{HEAD}.weight') if f'{HEAD}.weight' in tensors else embedding
     cache = KvPages(library, made, table, pages, wide=weights == 'fp32')
     # What scales the logits scales the input of the head, and is exact there.
     final_norm = tensors[f'{FINAL_NORM}.weight'] * np.float32(made.logit_scale)

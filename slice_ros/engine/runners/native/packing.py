@@ -3,6 +3,7 @@
 """Packing weights for the kernels, from floats or from the codes of a GGUF file."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +33,12 @@ class Packed:
 
 
 def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | None = None,
-         arena: Arena | None = None) -> Packed:
+         arena: Arena | None = None, workers: ThreadPoolExecutor | None = None) -> Packed:
     """Return the matrix of `kind` whose outputs are those of `parts`, one after the other.
 
     `kind` is one of `KINDS`, or `KEPT`: that of the codes of all parts (`joint_kind`), or fp16.
     Codes of that kind are copied exactly; everything else is converted through float32. Both
-    happen in pieces. Raises ``ValueError`` when the parts do not fit each other or have numbers
+    happen in pieces, by `workers` several at a time. Raises ``ValueError`` when the parts do not fit each other or have numbers
     that are not finite.
     """
     if kind == KEPT:
@@ -57,10 +58,12 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
     data = (arena or Arena(nbytes)).take(nbytes)
     block = library.slice_packed_bytes(KINDS[kind], _BLOCK, inputs)
     step = max(_PIECE // inputs // _PAIR, 1) * _PAIR
-    for first in range(0, outputs, step):
+
+    def pack_from(first: int) -> int:
         piece = _cut(parts, first, first + step)
-        if _pack_piece(library, kind, piece, inputs, data.ctypes.data + first // _BLOCK * block):
-            raise ValueError(f'a matrix of {outputs} by {inputs} cannot be packed as {kind}')
+        return _pack_piece(library, kind, piece, inputs, data.ctypes.data + first // _BLOCK * block)
+    if any((workers.map if workers else map)(pack_from, range(0, outputs, step))):
+        raise ValueError(f'a matrix of {outputs} by {inputs} cannot be packed as {kind}')
     matrix = Matrix(data.ctypes.data, None if bias is None else bias.ctypes.data, KINDS[kind],
                     outputs, inputs)
     return Packed(matrix, data, bias, kind)

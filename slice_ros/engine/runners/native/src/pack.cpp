@@ -19,16 +19,19 @@ void put_group(int kind, uint8_t* block, int inputs, int group, int lane, uint16
   uint8_t* body = block + scale_bytes(kind, inputs);
   if (kind == SLICE_Q8) {
     scales[group * kBlock + lane] = scale;
-    for (int i = 0; i < kGroup; ++i) {
-      body[((group * kQuads + i / 4) * kBlock + lane) * 4 + i % 4] = codes[i];
+    for (int quad = 0; quad < kQuads; ++quad) {
+      std::memcpy(body + ((group * kQuads + quad) * kBlock + lane) * 4, codes + quad * 4, 4);
     }
     return;
   }
   scales[(group * 2) * kBlock + lane] = scale;
   scales[(group * 2 + 1) * kBlock + lane] = minimum;
+  uint8_t pairs[kGroup / 2];
   for (int i = 0; i < kGroup / 2; ++i) {
-    body[((group * kQuads / 2 + i / 4) * kBlock + lane) * 4 + i % 4] =
-        static_cast<uint8_t>((codes[i] & 15) | (codes[i + kGroup / 2] & 15) << 4);
+    pairs[i] = static_cast<uint8_t>((codes[i] & 15) | (codes[i + kGroup / 2] & 15) << 4);
+  }
+  for (int quad = 0; quad < kQuads / 2; ++quad) {
+    std::memcpy(body + ((group * kQuads / 2 + quad) * kBlock + lane) * 4, pairs + quad * 4, 4);
   }
 }
 
@@ -98,6 +101,14 @@ float quantized_value(int kind, const uint8_t* block, int inputs, int input, int
          half_to_float(scales[(group * 2 + 1) * kBlock + lane]);
 }
 
+// The block that a row is in, with zeros before its first row.
+uint8_t* block_of(int kind, int inputs, int row, void* packed) {
+  const size_t bytes = block_bytes(kind, inputs);
+  uint8_t* block = static_cast<uint8_t*>(packed) + row / kBlock * bytes;
+  if (row % kBlock == 0) std::memset(block, 0, bytes);
+  return block;
+}
+
 }  // namespace
 
 void unpack_row(const SliceMatrix& matrix, int row, float* out) {
@@ -134,10 +145,8 @@ int64_t slice_packed_bytes(int32_t kind, int32_t outputs, int32_t inputs) {
 int32_t slice_pack_floats(int32_t kind, int32_t outputs, int32_t inputs, const float* weights,
                           void* packed) {
   if (!slice::valid_shape(kind, outputs, inputs) || !weights || !packed) return SLICE_BAD_ARGUMENT;
-  const size_t stride = slice::block_bytes(kind, inputs);
-  std::memset(packed, 0, slice::blocks_of(outputs) * stride);
   for (int row = 0; row < outputs; ++row) {
-    uint8_t* block = static_cast<uint8_t*>(packed) + row / kBlock * stride;
+    uint8_t* block = slice::block_of(kind, inputs, row, packed);
     const float* source = weights + static_cast<size_t>(row) * inputs;
     (slice::is_quantized(kind) ? slice::pack_quantized_row : slice::pack_float_row)(
         kind, block, inputs, row % kBlock, source);
@@ -151,11 +160,9 @@ int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inputs, const ui
       inputs % kGroup != 0 || !codes || !scales || !packed || (kind == SLICE_Q4 && !minimums)) {
     return SLICE_BAD_ARGUMENT;
   }
-  const size_t stride = slice::block_bytes(kind, inputs);
-  std::memset(packed, 0, slice::blocks_of(outputs) * stride);
   const size_t groups = static_cast<size_t>(inputs / kGroup);
   for (int row = 0; row < outputs; ++row) {
-    uint8_t* block = static_cast<uint8_t*>(packed) + row / kBlock * stride;
+    uint8_t* block = slice::block_of(kind, inputs, row, packed);
     for (size_t group = 0; group < groups; ++group) {
       const size_t at = row * groups + group;
       slice::put_group(kind, block, inputs, static_cast<int>(group), row % kBlock, scales[at],

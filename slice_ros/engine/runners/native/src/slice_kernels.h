@@ -128,6 +128,15 @@ SLICE_EXPORT int32_t slice_pack_floats(int32_t kind, int32_t outputs, int32_t in
 SLICE_EXPORT int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inputs,
                                       const uint8_t* codes, const uint16_t* scales,
                                       const uint16_t* minimums, void* packed);
+// Weights of a GGUF file, in blocks of a type of ggml, as slice_pack_codes takes them. Types without
+// integer codes and one scale for each 32 weights are rounded to Q8. `grid` has the points of types
+// that have one, else null; `minimums` may be null for Q8. Numbers that are not finite stay such.
+SLICE_EXPORT int32_t slice_gguf_codes(int32_t type, int64_t weights, const uint8_t* data,
+                                      const int8_t* grid, uint8_t* codes, uint16_t* scales,
+                                      uint16_t* minimums);
+// The same as fp32, exactly.
+SLICE_EXPORT int32_t slice_gguf_floats(int32_t type, int64_t weights, const uint8_t* data,
+                                       const int8_t* grid, float* out);
 // One row of W as fp32 [inputs]: an embedding, or for tests.
 SLICE_EXPORT int32_t slice_unpack_row(const SliceMatrix* matrix, int32_t row, float* out);
 
