@@ -14,7 +14,9 @@ import numpy as np
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.checkpoints.stored_weights import Bfloats
-from slice_ros.engine.models.families import head_dim
+from slice_ros.engine.models.architecture import HEAD, layer_name, QKV
+from slice_ros.engine.models.families import describe
+from slice_ros.engine.models.model_tensors import ModelTensors
 import torch
 from transformers import PreTrainedConfig
 
@@ -24,13 +26,14 @@ _SPREAD = 0.02   # standard deviation of weights, as before training
 
 
 def _config(model_type: str, vocabulary: int, hidden: int, intermediate: int, layers: int,
-            heads: int, kv_heads: int, context: int, rope: Mapping, tied: bool = True) -> dict:
+            heads: int, kv_heads: int, context: int, rope: Mapping, tied: bool = True,
+            **more: object) -> dict:
     return {'model_type': model_type, 'vocab_size': vocabulary, 'hidden_size': hidden,
             'intermediate_size': intermediate, 'num_hidden_layers': layers,
             'num_attention_heads': heads, 'num_key_value_heads': kv_heads,
             'max_position_embeddings': context, 'rope_parameters': dict(rope),
             'tie_word_embeddings': tied, 'rms_norm_eps': 1e-5, 'bos_token_id': None,
-            'eos_token_id': None}
+            'eos_token_id': None} | more
 
 
 # config.json by name.
@@ -39,6 +42,14 @@ SHAPES = {
                             {'rope_type': 'default', 'rope_theta': 100000.0}),
     'qwen2.5-0.5b': _config('qwen2', 151936, 896, 4864, 24, 14, 2, 32768,
                             {'rope_type': 'default', 'rope_theta': 1000000.0}),
+    'qwen3-0.6b': _config('qwen3', 151936, 1024, 3072, 28, 16, 8, 40960,
+                          {'rope_type': 'default', 'rope_theta': 1000000.0}, head_dim=128),
+    'qwen3-1.7b': _config('qwen3', 151936, 2048, 6144, 28, 16, 8, 40960,
+                          {'rope_type': 'default', 'rope_theta': 1000000.0}, head_dim=128),
+    'gemma-3-1b': _config('gemma3_text', 262144, 1152, 6912, 26, 4, 1, 32768, {
+        'full_attention': {'rope_type': 'default', 'rope_theta': 1000000.0},
+        'sliding_attention': {'rope_type': 'default', 'rope_theta': 10000.0}},
+        head_dim=256, sliding_window=512, query_pre_attn_scalar=256),
     'llama-3.2-1b': _config('llama', 128256, 2048, 8192, 16, 32, 8, 131072,
                             _LLAMA3 | {'factor': 32.0}),
     'llama-3.1-8b': _config('llama', 128256, 4096, 14336, 32, 32, 8, 131072,
@@ -59,7 +70,7 @@ def write(shape: str, folder: Path) -> Path:
 
 
 class RandomTensors:
-    """Random tensors for a `config` of the Llama family, in the place of `Tensors`.
+    """Random tensors for a `config` of a described family, in the place of `Tensors`.
 
     A tensor is made when it is asked for, and is the same each time on the same kind of device:
     bfloat16, norms of ones.
@@ -67,29 +78,23 @@ class RandomTensors:
 
     def __init__(self, config: PreTrainedConfig, device: torch.device) -> None:
         self._device = device
-        dim, hidden = head_dim(config), config.hidden_size
-        queries, keys = (n * dim for n in (config.num_attention_heads, config.num_key_value_heads))
-        inner = config.intermediate_size
-        self._sizes = {
-            'q_proj.weight': (queries, hidden), 'k_proj.weight': (keys, hidden),
-            'v_proj.weight': (keys, hidden), 'o_proj.weight': (hidden, queries),
-            'gate_proj.weight': (inner, hidden), 'up_proj.weight': (inner, hidden),
-            'down_proj.weight': (hidden, inner), 'input_layernorm.weight': (hidden,),
-            'post_attention_layernorm.weight': (hidden,), 'norm.weight': (hidden,),
-            'embed_tokens.weight': (config.vocab_size, hidden)}
-        if not config.tie_word_embeddings:
-            self._sizes['lm_head.weight'] = (config.vocab_size, hidden)
+        made = describe(config)
+        self._sizes = {} if config.tie_word_embeddings else {
+            f'{HEAD}.weight': (made.vocabulary, made.hidden)}
+        self._sizes |= dict(ModelTensors(made, self).needed())
         if config.model_type == 'qwen2':
-            self._sizes |= {'q_proj.bias': (queries,), 'k_proj.bias': (keys,),
-                            'v_proj.bias': (keys,)}
+            queries, keys = made.heads * made.head_dim, made.kv_heads * made.head_dim
+            self._sizes |= {f'{layer_name(layer, part)}.bias': (size,)
+                            for layer in range(len(made.layers))
+                            for part, size in zip(QKV, (queries, keys, keys))}
 
     nbytes = 0  # none is kept
 
     def __contains__(self, name: str) -> bool:
-        return _part(name) in self._sizes
+        return name in self._sizes
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        made = torch.empty(self._sizes[_part(name)], device=self._device)
+        made = torch.empty(self._sizes[name], device=self._device)
         if name.endswith('norm.weight'):
             return made.fill_(1.0).bfloat16()
         seed = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
@@ -98,7 +103,3 @@ class RandomTensors:
     def rows(self, name: str) -> Bfloats:
         """Return a matrix in the form that the native runner packs."""
         return Bfloats(self[name].view(torch.int16).numpy().view(np.uint16))
-
-
-def _part(name: str) -> str:
-    return '.'.join(name.split('.')[-2:])

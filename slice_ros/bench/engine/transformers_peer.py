@@ -115,6 +115,8 @@ def _model(path: Path, random: bool, dtype: torch.dtype, device: str):
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     with torch.no_grad():
+        # GGUF files of Gemma hold the sum of the weight and the 1 that is added to it.
+        added = 1.0 if getattr(config, 'norm_offset', None) == 0 else 0.0
         for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[name])
+            parameter.copy_(tensors[name] - added if 'norm' in name else tensors[name])
     return model
