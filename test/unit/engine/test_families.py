@@ -4,15 +4,20 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
+from slice_ros.engine.models.families import describe, FAMILIES
+from slice_ros.engine.runners.cuda.graph_runner import _lacking
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
 import tiny
 import torch
 from transformers import AutoConfig
 
+ROOT = Path(__file__).parents[3]
 LLAMA = [tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases]
 FLAT = {family.__name__: family for family in LLAMA} | tiny.FAMILIES
 OTHER = {family.__name__: family for family in [tiny.gpt2, tiny.gpt_neox]}
@@ -132,3 +137,19 @@ def test_a_tensor_that_the_family_does_not_speak_of_is_refused(tmp_path):
         (tmp_path / 'config.json').write_text(json.dumps(config | {'model_type': model_type}))
         with pytest.raises(ModelError, match='_norm.weight is in no model of this type'):
             load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
+
+
+def test_the_table_of_the_documentation_is_true():
+    table = {}
+    for line in (ROOT / 'docs' / 'models.md').read_text().splitlines():
+        if line.startswith('| `'):
+            name, files, gpu = (cell.strip() for cell in line.strip('|').split('|'))
+            table[name.strip('`')] = files, gpu
+    assert list(table) == list(FAMILIES)
+    for name, (files, gpu) in table.items():
+        known = [f'`{arch}`' for arch, family in ARCHITECTURES.items()
+                 if family.model_type == name]
+        assert files == (', '.join(known) or '-')
+        config = tiny.mistral(sliding_window=None) if name == 'mistral' else FLAT[name]()
+        lacking = _lacking(describe(config))
+        assert gpu == ('recorded' if lacking is None else f'plain pass: {lacking}')
