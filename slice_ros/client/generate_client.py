@@ -20,6 +20,7 @@ from slice_ros.client.exceptions import Cancelled, SliceError, Timeout, Unavaila
 from slice_ros.client.goal_client import GoalClient
 from slice_ros.client.presence import Presence
 from slice_ros.ros.callers.caller_ids import LEASE, lease_topic, new_client, new_request_id
+from slice_ros.ros.compat import end_future
 from slice_ros.ros.qos import NO_EVENTS, SERVICES, TOKENS
 from std_msgs.msg import Empty
 from unique_identifier_msgs.msg import UUID
@@ -166,7 +167,7 @@ class GenerateClient:
         """Remove a request that the node will not answer any more."""
         self._remove(live)
         for future in live.futures:
-            future.cancel()
+            end_future(future.cancel)
 
     # -- runs of the node ----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from slice_ros.client.exceptions import Cancelled, SliceError, Unavailable
 from slice_ros.client.generate_client import GenerateClient, GRAPH_CHECK
 from slice_ros.client.goals import check_timeout, make_goal
 from slice_ros.client.stream import Stream
+from slice_ros.ros.compat import end_future
 
 POLL = 0.2       # seconds between two status calls while the node is not ready
 ASK_AGAIN = 2.0  # seconds after which a status call without an answer is repeated
@@ -69,9 +70,9 @@ class SliceClient:
             if future.cancelled():
                 return
             if buffer.error is not None:
-                future.set_exception(buffer.error)
+                end_future(future.set_exception, buffer.error)
             else:
-                future.set_result(buffer.answer)
+                end_future(future.set_result, buffer.answer)
         stream = Stream(buffer, self._generate_client.abandon)
         buffer.on_end(ended)
         future.add_done_callback(lambda _: stream.cancel())
@@ -96,7 +97,7 @@ class SliceClient:
             return future.result()
         finally:
             self.node.destroy_timer(timer)
-            future.cancel()
+            end_future(future.cancel)
 
     async def wait_until_ready(self, timeout: float,
                                on_wait: Callable[[str], object] = lambda state: None

@@ -24,9 +24,9 @@ except ImportError:   # Humble
     from rclpy.qos_event import (
         PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError)
 
-__all__ = ['change_state_service', 'count_clients', 'given_parameters', 'idle_timer',
-           'leave_out', 'on_parameters', 'PublisherEventCallbacks', 'put_back', 'service_name',
-           'SubscriptionEventCallbacks', 'UnsupportedEventTypeError']
+__all__ = ['change_state_service', 'count_clients', 'end_future', 'given_parameters',
+           'idle_timer', 'leave_out', 'on_parameters', 'PublisherEventCallbacks', 'put_back',
+           'service_name', 'SubscriptionEventCallbacks', 'UnsupportedEventTypeError']
 
 _AUTOSTART = 'autostart' in inspect.signature(Node.create_timer).parameters
 
@@ -92,6 +92,18 @@ def on_parameters(node: Node, prepare: Callable[[list[Parameter]], list[Paramete
             guard.trigger()
         return result
     node.add_on_set_parameters_callback(checked)
+
+
+def end_future(end: Callable[..., object], *outcome: object) -> None:
+    """Call `cancel`, `set_result` or `set_exception` of a future whose executor may have ended.
+
+    Its callbacks then never run; on Jazzy the executor has nothing left to hand them to, and
+    raises ``AttributeError`` once the future is as asked.
+    """
+    try:
+        end(*outcome)
+    except AttributeError:
+        pass
 
 
 # -- the executor's coroutines -------------------------------------------------------------------

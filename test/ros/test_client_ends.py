@@ -128,12 +128,13 @@ def test_close_works_when_nothing_spins_any_more(node, spin):
     planner = Node('late')
     client, spinning = SliceClient(planner), spin(planner)
     asyncio.run(client.wait_until_ready(20))
-    stream = client.generate(**LONG)
-    wait_until(lambda: len(live(node)) == 1)
+    stream, future = client.generate(**LONG), client.ask_future(**LONG)
+    future.add_done_callback(lambda _: None)
+    wait_until(lambda: len(live(node)) == 2 and stream.text)   # its executor knows its futures
     spinning.close()
     client.close()
     wait_until(lambda: not live(node))
-    assert isinstance(stream.error, Cancelled)
+    assert isinstance(stream.error, Cancelled) and isinstance(future.exception(), Cancelled)
     planner.destroy_node()
 
 

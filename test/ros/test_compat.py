@@ -8,6 +8,7 @@ from conftest import Spinning, wait_until
 import pytest
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 from slice_ros.ros import compat
 from slice_ros.ros.isolation.executor import Awaited, Executor
 
@@ -95,3 +96,16 @@ def test_a_coroutine_goes_on_when_what_it_awaits_is_done(lonely, monkeypatch, kn
     executor.spin_until_future_complete(task, 5.0)
     executor.shutdown()
     assert task.done() and task.result() == 'done'
+
+
+def test_a_future_ends_although_its_executor_has():
+    """As Jazzy's does then: the future is as asked, and its callbacks cannot be handed on."""
+    class Ended:
+        def create_task(self, *args):
+            raise AttributeError("'NoneType' object has no attribute 'trigger'")
+    executor = Ended()
+    for end, outcome in (('cancel', ()), ('set_result', (1,)), ('set_exception', (OSError(),))):
+        future = Future(executor=executor)
+        future.add_done_callback(lambda _: None)
+        compat.end_future(getattr(future, end), *outcome)
+        assert future.cancelled() if end == 'cancel' else future.done()

@@ -40,7 +40,8 @@ def find_machine() -> Machine:
     """Look for all that the GPU path needs."""
     gpu = capability = memory = None
     refusal = ''
-    with warnings.catch_warnings(action='ignore'):  # of an old driver: it is in `refusal` as well
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')   # of an old driver: it is in `refusal` as well
         if torch.cuda.is_available():
             found = torch.cuda.get_device_properties(0)
             gpu, capability = found.name, f'{found.major}.{found.minor}'
