@@ -106,11 +106,13 @@ def _gguf(path: Path, device: torch.device, wanted: str, weights: str) -> _Check
     source = GgufFile(path)
     model = hf_directory.complete_config(source.config())
     library, _ = load_library()
-    dtype = np.float32 if weights in ('fp32', 'bf16') else np.float16
+    types = source.types()
+    kept = wanted == 'auto' and keeps_codes(device) and not set(types.values()) <= set(FLOATS)
+    dtype = np.float32 if weights in ('fp32', 'bf16') and not kept else np.float16
     made, tensors = _checked(path, model, lambda: GgufTensors(
         source, dtype, None if library is None else NativeDecoder(library)))
     if keeps_codes(device):
-        _report_types(path.stem, source.types(), wanted)
+        _report_types(path.stem, types, wanted, device)
     return _Checkpoint(path, path.stem, model, made, tensors, source.tokenizer,
                        wanted == 'auto')
 
@@ -146,8 +148,8 @@ def _load(checkpoint: _Checkpoint, config: EngineConfig, device: torch.device, w
     return engine
 
 
-def _report_types(name: str, types: dict[str, str], weights: str) -> None:
-    """Log how the native kernels keep the GGUF types of a file, and which they round again.
+def _report_types(name: str, types: dict[str, str], weights: str, device: torch.device) -> None:
+    """Log how the kernels keep the GGUF types of a file, and which they round again.
 
     `types` are those of the matrices, by name; `weights` is what was asked for.
     """
@@ -156,6 +158,8 @@ def _report_types(name: str, types: dict[str, str], weights: str) -> None:
         allowed = {weights}
         if weights == 'int4' and not tensor.startswith('model.layers.'):
             allowed.add('int8')  # as in `build_model`
+        if weights == 'int8' and device.type == 'cuda':
+            allowed.add('int4')  # the codes stay as they are, in 8 bits
         if weights in ('int8', 'int4') and kind not in FLOATS and form_of(kind) not in allowed:
             again.add(kind)
     forms = ', '.join(f'{kind} as {form_of(kind)}' for kind, _ in Counter(

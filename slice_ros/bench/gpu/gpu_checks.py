@@ -12,7 +12,7 @@ import subprocess
 import sysconfig
 import warnings
 
-from slice_ros.errors import one_line
+from slice_ros.engine.runners.cuda.failure import cuda_refusal
 import torch
 
 _PROC = Path('/proc/driver/nvidia')
@@ -47,7 +47,7 @@ def find_machine() -> Machine:
             gpu, capability = found.name, f'{found.major}.{found.minor}'
             memory = found.total_memory / 2**30
         else:
-            refusal = _refusal()
+            refusal = cuda_refusal()
     header = Path(sysconfig.get_paths()['include']) / 'Python.h'
     return Machine(gpu, capability, memory, _driver(), torch.__version__, torch.version.cuda,
                    refusal, _triton(), _compiler(), str(header), header.is_file())
@@ -80,14 +80,6 @@ def missing(machine: Machine) -> list[str]:
         found.append(f'the headers of Python {python} are missing ({machine.headers}), with which '
                      f'Triton builds its launcher: sudo apt install python{python}-dev')
     return found
-
-
-def _refusal() -> str:
-    try:
-        torch.cuda.init()
-    except (AssertionError, RuntimeError) as error:
-        return one_line(error)
-    return 'torch gives no reason'
 
 
 def _driver() -> str | None:

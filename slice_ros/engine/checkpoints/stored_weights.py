@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights as files store them: integer codes with scales, bfloat16, or rows still on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 # Formats that are used without loss: the kind of weights, and the bytes of a block of 32.
 GGUF_FORMATS = {'Q4_0': ('int4', 18), 'Q4_1': ('int4', 20), 'Q8_0': ('int8', 34)}
 GROUP = 32  # inputs that share a scale
+KEPT = 'kept'  # as a format of weights: each matrix in the kind of its codes, floats in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +101,9 @@ class StoredRows:
 
 
 Rows = np.ndarray | Codes | Bfloats | StoredRows  # weights [outputs, inputs]
+
+
+def joint_kind(parts: Sequence[object]) -> str | None:
+    """Return the kind of codes that keeps all parts, the one with more bits; None for floats."""
+    kinds = {getattr(part, 'kind', None) for part in parts}
+    return None if None in kinds else 'int8' if len(kinds) > 1 else kinds.pop()

@@ -77,6 +77,14 @@ class ModelTensors:
 
         return StoredRows((count, rows.shape[1]), getattr(rows, 'kind', None), read)
 
+    def as_stored(self, name: str) -> torch.Tensor | Codes:
+        """Return a matrix as `Codes` where the file has it so, else as floats."""
+        stem, _, kind = name.rpartition('.')
+        if isinstance(self.stored, Tensors) and self.stored.kind(
+                f'{self._stored(stem)[0]}.{kind}') is not None:
+            return self.rows(name).rows(slice(None))
+        return self[name]
+
     def get(self, name: str) -> torch.Tensor | None:
         """Return a tensor, None if there is none of this name."""
         return self[name] if name in self else None

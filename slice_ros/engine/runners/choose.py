@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from slice_ros.engine.checkpoints.stored_weights import KEPT
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.config import EngineConfig
 from slice_ros.engine.kv import memory
@@ -15,12 +16,13 @@ from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.models.model_tensors import ModelTensors
-from slice_ros.engine.runners.cuda.gpu_linear import make_gpu_linear
+from slice_ros.engine.runners.cuda.failure import cuda_refusal
+from slice_ros.engine.runners.cuda.gpu_linear import (
+    IntegerKernelError, make_gpu_embedding, make_gpu_linear, sixteen_bits)
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
 from slice_ros.engine.runners.native import Library, load_library, native_runner
-from slice_ros.engine.runners.native.packing import KEPT
 from slice_ros.engine.runners.runner import Runner
-from slice_ros.engine.runners.torch.linear import fp16_kernels
+from slice_ros.engine.runners.torch.linear import DTYPES, fp16_kernels
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.torch.weights import build_weights, DecoderWeights
 from slice_ros.engine.runners.transformers import TransformersRunner
@@ -30,14 +32,24 @@ from transformers import PreTrainedConfig
 
 logger = logging.getLogger(__name__)
 
+# What torch says on a machine without a GPU, or where it is hidden on purpose.
+_NO_GPU = ('no NVIDIA driver', 'No CUDA GPUs')
+
 
 def choose_device(wanted: str) -> torch.device:
-    """Return the device for 'auto', 'cpu' or 'cuda'. Raises ``ModelError`` without CUDA."""
-    if wanted == 'cuda' and not torch.cuda.is_available():
-        raise ModelError("device 'cuda' was asked for, but this torch finds no CUDA device: "
-                         "use 'cpu' or 'auto', or install a CUDA build of torch")
-    return torch.device('cuda' if wanted == 'cuda' or wanted == 'auto'
-                        and torch.cuda.is_available() else 'cpu')
+    """Return the device for 'auto', 'cpu' or 'cuda'. Raises ``ModelError`` without CUDA.
+
+    Where 'auto' becomes a CPU although a driver is there that torch cannot use, the log says so.
+    """
+    if wanted == 'cpu' or torch.cuda.is_available():
+        return torch.device('cpu' if wanted == 'cpu' else 'cuda')
+    refusal = cuda_refusal()
+    if wanted == 'cuda':
+        raise ModelError("device 'cuda' was asked for, but this torch finds no CUDA device "
+                         f"({refusal}): use 'cpu' or 'auto', or install what is missing")
+    if torch.version.cuda is not None and not any(said in refusal for said in _NO_GPU):
+        logger.warning('the model runs on the CPU, because torch cannot use the GPU: %s', refusal)
+    return torch.device('cpu')
 
 
 def choose_weights(wanted: str, device: torch.device) -> str:
@@ -45,14 +57,13 @@ def choose_weights(wanted: str, device: torch.device) -> str:
     if wanted != 'auto':
         return wanted
     if device.type == 'cuda':
-        # GPUs before Ampere emulate bf16: slowly, and not in Triton.
-        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
+        return sixteen_bits(device)
     return 'fp16' if fp16_kernels() or load_library()[0] is not None else 'fp32'
 
 
 def keeps_codes(device: torch.device) -> bool:
-    """Return whether weights can stay in the integer formats of a GGUF file."""
-    return device.type == 'cpu' and load_library()[0] is not None
+    """Return whether weights can stay in the integer formats of a file."""
+    return device.type == 'cuda' or load_library()[0] is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ class RunnerSpec:
     max_context: int          # tokens of one request
     table: np.ndarray         # page table, int32 [slots, pages of a slot]
     config: EngineConfig      # slots, max_batch, memory_fraction
-    keep: bool = False        # in the native kernels, codes of the file instead of `weights`
+    keep: bool = False        # codes of the file instead of `weights`, which floats have
 
 
 def build_runner(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
@@ -98,26 +109,25 @@ def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
         if why_not is not None:
             library, sentence = None, f'torch path: the native kernels cannot run {why_not}'
     logger.info(sentence)
-    if not cpu and weights != 'int4':
+    if not cpu:
         return _on_gpu(spec, progress)
     if library is not None:
         return _native(spec, library, progress)
-    dtype = torch.float32 if cpu else _kv_dtype(weights)
-    pages = _pages(spec, dtype)
     if weights in ('int8', 'int4'):
-        raise ModelError(f"weights '{weights}' need the native kernels, which this machine, model "
-                         f"or device has not ({sentence}): use 'auto'")
+        raise ModelError(f"weights '{weights}' need the native kernels, which this machine or "
+                         f"model has not ({sentence}): use 'auto'")
     if weights == 'fp16' and not fp16_kernels():
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
-    loaded = build_weights(spec.made, ModelTensors(spec.made, spec.tensors), weights, spec.device,
-                           spec.max_context, progress)
-    return TorchRunner(loaded, _kv_cache(spec, loaded, pages, dtype))
+    pages = _pages(spec, torch.float32)
+    loaded = build_weights(spec.made, ModelTensors(spec.made, spec.tensors), weights, weights,
+                           spec.device, spec.max_context, progress)
+    return TorchRunner(loaded, _kv_cache(spec, loaded, pages, torch.float32))
 
 
 def _native(spec: RunnerSpec, library: Library, progress: Callable[[float], None]) -> Runner:
     weights = KEPT if spec.keep else spec.weights
-    pages = _pages(spec, _kv_dtype(weights))
+    pages = _pages(spec, torch.float32 if weights == 'fp32' else torch.float16)
     try:
         return native_runner.NativeRunner(spec.made, ModelTensors(spec.made, spec.tensors),
                                           weights, library, spec.table, pages,
@@ -127,10 +137,10 @@ def _native(spec: RunnerSpec, library: Library, progress: Callable[[float], None
 
 
 def _on_gpu(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
-    dtype = _kv_dtype(spec.weights)
+    floats = spec.weights if spec.weights in DTYPES else sixteen_bits(spec.device)
+    dtype = DTYPES[floats]
     try:
-        loaded = build_weights(spec.made, ModelTensors(spec.made, spec.tensors), spec.weights,
-                               spec.device, spec.max_context, progress, make_gpu_linear)
+        loaded = _weights_on_gpu(spec, floats, progress)
         # Memory is counted behind the weights: they are on the GPU already.
         cache = _kv_cache(spec, loaded, _pages(spec, dtype), dtype)
         return gpu_runner(loaded, cache, min(spec.config.max_batch, spec.config.slots))
@@ -140,8 +150,20 @@ def _on_gpu(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
             'use fewer slots, a shorter max_context or a smaller model') from error
 
 
-def _kv_dtype(weights: str) -> torch.dtype:
-    return {'fp32': torch.float32, 'bf16': torch.bfloat16}.get(weights, torch.float16)
+def _weights_on_gpu(spec: RunnerSpec, floats: str, progress: Callable[[float], None]
+                    ) -> DecoderWeights:
+    tensors = ModelTensors(spec.made, spec.tensors)
+
+    def build(weights: str) -> DecoderWeights:
+        return build_weights(spec.made, tensors, weights, floats, spec.device, spec.max_context,
+                             progress, make_gpu_linear, make_gpu_embedding)
+    if spec.keep:
+        try:
+            return build(KEPT)
+        except IntegerKernelError as error:
+            logger.warning('the weights of %s take 16 bits each: %s', spec.path, error)
+            return build(floats)
+    return build(spec.weights)
 
 
 def _pages(spec: RunnerSpec, dtype: torch.dtype) -> int:

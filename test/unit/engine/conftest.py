@@ -68,3 +68,4 @@ def quick_checks(monkeypatch):
     if not torch.cuda.is_available():
         monkeypatch.setattr(graph_runner, '_PROGRAMS', 12)
         monkeypatch.setattr(graph_runner, '_CHECKED', 4)
+        monkeypatch.setattr(graph_runner, '_CHUNKS', (2,))

@@ -6,9 +6,11 @@ from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.models.families import describe
 from slice_ros.engine.models.model_tensors import ModelTensors
-from slice_ros.engine.runners.cuda.gpu_linear import make_gpu_linear
+from slice_ros.engine.runners.cuda.gpu_linear import (
+    make_gpu_embedding, make_gpu_linear, sixteen_bits)
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
 from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.runners.torch.linear import DTYPES
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.torch.weights import build_weights
 import tiny
@@ -19,20 +21,24 @@ CONTEXT = 256
 PAGES = 8  # of a slot
 
 
-def build(config, weights, device=DEVICE, tensors=None, make_linear=make_gpu_linear):
+def build(config, weights, device=DEVICE, tensors=None, make_linear=make_gpu_linear,
+          make_embedding=make_gpu_embedding):
     """Return the weights of a random model of that shape on the device."""
     made = describe(config)
     tensors = ModelTensors(made, tensors or dict(tiny.model(config).state_dict()))
-    return build_weights(made, tensors, weights, device, CONTEXT, lambda share: None, make_linear)
+    floats = weights if weights in DTYPES else sixteen_bits(device)
+    return build_weights(made, tensors, weights, floats, device, CONTEXT, lambda share: None,
+                         make_linear, make_embedding)
 
 
 def runners(config, weights='fp32', max_batch=4, slots=4, tensors=None,
-            make_linear=make_gpu_linear):
+            make_linear=make_gpu_linear, make_embedding=make_gpu_embedding):
     """Return the plain and the recorded pass of a random model of that shape.
 
     Every slot has its pages already, in another order in each.
     """
-    weights = build(config, weights, tensors=tensors, make_linear=make_linear)
+    weights = build(config, weights, tensors=tensors, make_linear=make_linear,
+                    make_embedding=make_embedding)
     made = weights.made
     caches = [KvCache(len(made.layers), page_table(slots, CONTEXT), slots * PAGES,
                       made.kv_heads, made.head_dim, weights.embedding.dtype, DEVICE)

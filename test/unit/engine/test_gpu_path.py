@@ -11,11 +11,12 @@ import pytest
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.models.architecture import within
-from slice_ros.engine.runners.cuda import kernels as gpu_kernels
+from slice_ros.engine.runners.cuda import graph_runner, kernels as gpu_kernels
 from slice_ros.engine.runners.cuda.failure import cuda_failure
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner, GraphRunner
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.runners.torch.linear import Linear
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 import tiny
 import torch
@@ -63,17 +64,47 @@ def test_prefill_chunks_and_rows_share_a_step_in_any_order(shape):
                 near(found, wanted)
 
 
+@pytest.mark.parametrize('shape', (tiny.qwen2, tiny.all_biases), ids=lambda shape: shape.__name__)
+def test_a_short_chunk_beside_decodes_is_part_of_a_recorded_step(shape, monkeypatch):
+    """At the start of a prompt and later, in any order, its logits wanted or not, alone too."""
+    monkeypatch.setattr(graph_runner, '_CHUNKS', (8,))
+    plain, recorded = filled(shape(), (90, 20, 0, 70))
+    rows = [Segment(slot, length, [slot], True) for slot, length in enumerate((90, 20, 0, 70))
+            if length]
+
+    def not_recorded(segments):
+        raise AssertionError('launched kernel by kernel')
+    monkeypatch.setattr(recorded, '_launched', not_recorded)
+    for start, (tokens, wants) in enumerate(((3, False), (8, True), (2, True), (5, False))):
+        chunk = Segment(2, 6 * start, [7 * n for n in range(tokens)], wants)
+        if start:
+            plain.forward([chunk._replace(start=0, ids=[5] * 6 * start, wants_logits=False)])
+            recorded.cache.data[:, :, recorded.cache.table[2]] = plain.cache.data[
+                :, :, plain.cache.table[2]]
+        segments = rows[:start] + [chunk] + rows[start:]
+        near(recorded.forward(segments), plain.forward(segments))
+        assert recorded.greedy(segments)() == plain.greedy(segments)()
+    near(recorded.forward([chunk._replace(wants_logits=True)]),
+         plain.forward([chunk._replace(wants_logits=True)]))
+    for segments in (rows + [chunk, chunk._replace(slot=1, start=21)],
+                     [chunk._replace(ids=[1] * 9)]):
+        with pytest.raises(AssertionError, match='kernel by kernel'):
+            recorded.forward(segments)
+
+
 def test_a_step_touches_nobody_elses_keys():
     """The rows that pad a step write to the page beyond the last, and nowhere else."""
     _, recorded = runners(tiny.llama(num_hidden_layers=1))
     before = recorded.cache.data.normal_().clone()
     recorded.forward([Segment(slot, 9, [1], True) for slot in (0, 2, 3)])
+    recorded.forward([Segment(2, 10, [1, 1, 1], True), Segment(3, 10, [1], True)])
     changed = (recorded.cache.data != before).any(-1).nonzero()
     assert {(int(page), int(row)) for *_, page, row in changed} == {
-        *((int(recorded.cache.table[slot, 0]), 9) for slot in (0, 2, 3)), (4 * PAGES, 0)}
+        *((int(recorded.cache.table[slot, 0]), row) for slot, row in (
+            (0, 9), (2, 9), (2, 10), (2, 11), (2, 12), (3, 9), (3, 10))), (4 * PAGES, 0)}
 
 
-@pytest.mark.parametrize('kernel', ('attend', 'silu_and_mul'))
+@pytest.mark.parametrize('kernel', ('attend', 'attend_chunk', 'silu_and_mul'))
 def test_kernels_that_compute_wrongly_are_found_when_the_model_loads(kernel, monkeypatch):
     right = getattr(gpu_kernels, kernel)
     monkeypatch.setattr(gpu_kernels, kernel, lambda *given: right(*given).roll(1, -1))
@@ -143,10 +174,10 @@ def test_what_is_fetched_waits_for_the_device_and_nothing_before(monkeypatch):
 @pytest.mark.parametrize('large', (False, True))
 def test_steps_in_16_bits_stay_near_those_in_32(large):
     """Weights and cache as a GPU has them; residuals may grow too large for 16 bits."""
-    def linear(weight, bias, weights, device):
-        weight = weight.to(device, torch.float16)
+    def linear(parts, bias, weights, device):
+        weight = torch.cat(parts).to(device, torch.float16)
         bias = None if bias is None else bias.to(device, torch.float16)
-        return lambda x: F.linear(x.half(), weight, bias)
+        return Linear(lambda x: F.linear(x.half(), weight, bias), weights, weight.nbytes)
     config = tiny.all_biases()
     tensors = dict(tiny.model(config).state_dict())
     for layer in range(3):

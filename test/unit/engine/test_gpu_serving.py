@@ -5,6 +5,7 @@
 from dataclasses import replace
 import gc
 import random
+import re
 
 from conftest import use_kernels
 from gpu_runners import DEVICE
@@ -16,7 +17,9 @@ from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.models.families import describe
 from slice_ros.engine.runners import choose
+from slice_ros.engine.runners.cuda.gpu_linear import sixteen_bits
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
+from slice_ros.engine.runners.torch.linear import DTYPES
 from slice_ros.errors import ModelError
 import tiny
 import torch
@@ -85,10 +88,28 @@ def test_a_small_gpu_keeps_its_slots_and_shares_fewer_pages(monkeypatch, tmp_pat
         memory.kv_pages(tmp_path, 1 << 40, cuda, 10, 320, config)
 
 
+@pytest.mark.parametrize('reason, warned', [
+    ('The NVIDIA driver on your system is too old (found version 11040)', True),
+    ('Found no NVIDIA driver on your system. Please check', False),
+    ('No CUDA GPUs are available', False)])
+def test_a_driver_that_torch_cannot_use_is_named(reason, warned, monkeypatch, caplog):
+    def refuse():
+        raise RuntimeError(reason)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.cuda, 'init', refuse)
+    monkeypatch.setattr(torch.version, 'cuda', '12.8')
+    assert choose.choose_device('cpu').type == choose.choose_device('auto').type == 'cpu'
+    assert [record.levelname for record in caplog.records] == ['WARNING'] * warned
+    assert not warned or reason in caplog.text
+    with pytest.raises(ModelError, match=re.escape(reason)):
+        choose.choose_device('cuda')
+
+
 def test_loading_for_a_gpu_puts_it_all_together(tiny_directory, monkeypatch):
     """With a CPU in the place of the GPU, in every precision that it has."""
     model_config = hf_directory.read_config(tiny_directory)
-    for weights, dtype in (('fp32', torch.float32), ('int8', torch.float16)):
+    integers = DTYPES[sixteen_bits(DEVICE)]
+    for weights, dtype in (('fp32', torch.float32), ('int8', integers), ('int4', integers)):
         table = page_table(4, 64)
         runner = choose._on_gpu(
             choose.RunnerSpec(tiny_directory, model_config, describe(model_config),

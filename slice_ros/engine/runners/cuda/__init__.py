@@ -2,5 +2,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The step on a GPU: Triton kernels and recorded graphs, on top of the `torch` runner.
 
-Triton need not be installed: modules here import `kernels` and `int8_linear` only when used.
+Triton need not be installed: modules here import `kernels` and `group_linear` only when used.
 """

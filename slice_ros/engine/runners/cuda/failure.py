@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of CUDA after which a process cannot use the device any more."""
+"""Why a process has no CUDA, or cannot use the device any more."""
 
 from slice_ros.errors import one_line
 import torch
@@ -19,3 +19,12 @@ def cuda_failure(device: torch.device) -> str | None:
     except RuntimeError as error:
         return one_line(error)
     return None
+
+
+def cuda_refusal() -> str:
+    """Return what torch says where it finds no device: of an old driver, a hidden GPU, a build."""
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError) as error:
+        return one_line(error)
+    return 'torch gives no reason'

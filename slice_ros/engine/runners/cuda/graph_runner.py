@@ -1,10 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The forward pass on a GPU: decode steps are recorded once for each batch size, and replayed.
+"""The forward pass on a GPU: steps are recorded once for each size, and replayed.
 
 A replay reads token ids, positions and pages from a buffer with a fixed address. So a step costs
-one copy to the device and one launch, for any requests. Steps with prefill chunks launch the same
-kernels one by one. The device never waits for the host in either.
+one copy to the device and one launch, for any requests. Steps with long or several prefill chunks
+launch the same kernels one by one. The device never waits for the host in either.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.runners.cuda.failure import cuda_failure
+from slice_ros.engine.runners.cuda.recorded import Recorded, Recorder
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import flatten, Segment
 from slice_ros.engine.runners.torch.batch import Batch
@@ -28,57 +29,14 @@ from torch.nn import functional as F
 logger = logging.getLogger(__name__)
 
 _PROGRAMS = 2         # of attention at least, for each processor of the GPU
+_CHUNKS = (16, 64)    # recorded prefill tokens beside decodes: the end of a prompt, a chunk
 _MOST_SPLITS = 32
 _TOLERANCE = 0.1      # relative: rounding gives 0.01 to 0.03 in 16 bits, wrong logits above 1
 _CHECKED = 150        # cached tokens of the steps that are checked: several tiles of keys
 
 
-class _Recorded:
-    """Buffer and graph of decode steps with up to `rows` requests."""
-
-    def __init__(self, runner: 'GraphRunner', rows: int, warm: 'torch.cuda.Stream | None') -> None:
-        self.rows = rows
-        programs = runner.programs // (rows * runner.weights.made.kv_heads)
-        self.splits = min(1 << max(programs - 1, 0).bit_length(), _MOST_SPLITS)
-        # Unused rows feed token 0 to the first place of the scratch page.
-        self._batch = Batch(runner.cache, rows, rows, runner.device, pinned=warm is not None)
-        self._batch.set([], [], [], [], [])
-        self._graph = self._copied = None
-        if warm is not None:
-            self._record(runner, warm)
-
-    def _record(self, runner: 'GraphRunner', warm: 'torch.cuda.Stream') -> None:
-        warm.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(warm):
-            for _ in range(2):  # compiles the kernels; libraries allocate their work space
-                runner.decode(self._batch, self.splits).argmax(-1)
-        torch.cuda.current_stream().wait_stream(warm)
-        self._copied = torch.cuda.Event(blocking=True)  # sleeps: else a core spins
-        self._graph = torch.cuda.CUDAGraph()
-        # thread_local: work of other threads on the device is not recorded.
-        with torch.cuda.graph(self._graph, pool=runner.pool, capture_error_mode='thread_local'):
-            self._compute(runner)
-
-    def _compute(self, runner: 'GraphRunner') -> None:
-        self.logits = runner.decode(self._batch, self.splits)
-        self.tokens = self.logits.argmax(-1)
-
-    def run(self, runner: 'GraphRunner', segments: Sequence[Segment]) -> None:
-        """Feed one token of each segment; results are in the first rows of `logits`, `tokens`."""
-        if self._copied is not None:
-            self._copied.synchronize()  # the last copy may still read the buffer
-        slots = [s.slot for s in segments]
-        self._batch.set([s.ids[0] for s in segments], slots, [s.start for s in segments], [],
-                        slots)
-        if self._graph is None:  # no GPU, as in tests: the same step, kernel by kernel
-            self._compute(runner)
-        else:
-            self._copied.record()
-            self._graph.replay()
-
-
 class GraphRunner(TorchRunner):
-    """A `Runner` that replays a recorded graph for a step of decodes alone.
+    """A `Runner` that replays a recorded graph for decodes, alone or beside one short chunk.
 
     Raises ``ValueError`` when the logits differ from those of `TorchRunner`, and lets errors of
     the device through; `gpu_runner` falls back to `TorchRunner` then.
@@ -92,16 +50,22 @@ class GraphRunner(TorchRunner):
         from slice_ros.engine.runners.cuda import kernels  # Triton need not be installed
         self._kernels = kernels
         cuda = self.device.type == 'cuda'
-        self.programs = _PROGRAMS * (
+        programs = _PROGRAMS * (
             torch.cuda.get_device_properties(self.device).multi_processor_count if cuda else 1)
-        self.pool = torch.cuda.graph_pool_handle() if cuda else None
         # One stream for all sizes: libraries allocate a work space for each stream.
-        warm = torch.cuda.Stream() if cuda else None
+        recorder = Recorder(self.compute, torch.cuda.graph_pool_handle() if cuda else None,
+                            torch.cuda.Stream() if cuda else None)
+
+        def recorded(rows: int, chunk: int = 0) -> Recorded:
+            each = programs // (rows * weights.made.kv_heads)
+            return Recorded(recorder, cache, rows, chunk,
+                            min(1 << max(each - 1, 0).bit_length(), _MOST_SPLITS))
         sizes = [1 << n for n in range(max_batch.bit_length()) if 1 << n < max_batch]
         with torch.inference_mode():
             # The largest first: the smaller ones reuse its memory.
-            self._recorded = [_Recorded(self, rows, warm)
-                              for rows in [max_batch, *reversed(sizes)]]
+            self._mixed = [recorded(max_batch, chunk) for chunk in reversed(_CHUNKS)]
+            self._recorded = [recorded(rows) for rows in (max_batch, *reversed(sizes))]
+        self._mixed.reverse()
         self._recorded.reverse()
         self._check()
         self.info = replace(self.info, kernels=f'{weights.linears} linears, Triton attention, '
@@ -111,25 +75,26 @@ class GraphRunner(TorchRunner):
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Return logits, which the next call overwrites; as `Runner.forward`."""
         recorded = self._replayed(segments)
-        return self._launched(segments) if recorded is None else recorded.logits[:len(segments)]
+        return self._launched(segments) if recorded is None else recorded.logits(segments)
 
     @torch.inference_mode()
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
         """As `Runner.greedy`."""
         recorded = self._replayed(segments)
         return fetch(self._launched(segments).argmax(-1) if recorded is None
-                     else recorded.tokens[:len(segments)])
+                     else recorded.tokens(segments))
 
-    def _replayed(self, segments: Sequence[Segment]) -> _Recorded | None:
-        """Replay a step of decodes; None if there are chunks or too many segments."""
-        recorded = self._fitting(len(segments))
-        if recorded.rows < len(segments) or not all(
-                len(s.ids) == 1 and s.wants_logits for s in segments):
-            return None
-        recorded.run(self, segments)
-        return recorded
+    def _replayed(self, segments: Sequence[Segment]) -> Recorded | None:
+        """Replay a step, and return what was recorded; None if nothing of its size was."""
+        decodes = [s for s in segments if len(s.ids) == 1]
+        chunks = [s for s in segments if len(s.ids) > 1]
+        found = next((r for r in (self._mixed if chunks else self._recorded)
+                      if r.fits(decodes, chunks)), None)
+        if found is not None:
+            found.run(segments)
+        return found
 
-    def _fitting(self, rows: int) -> _Recorded:
+    def _fitting(self, rows: int) -> Recorded:
         return next((r for r in self._recorded if r.rows >= rows), self._recorded[-1])
 
     def _launched(self, segments: Sequence[Segment]) -> torch.Tensor:
@@ -163,22 +128,29 @@ class GraphRunner(TorchRunner):
         x = self._layers(batch, attend)
         return self.weights.head(x[batch.last]).float() if last else x.new_empty(0, 0)
 
-    def decode(self, batch: Batch, splits: int) -> torch.Tensor:
-        """Feed one token of each request; return float32 logits [requests, vocab].
+    def compute(self, step: Recorded) -> torch.Tensor:
+        """Compute a step; return float32 logits [rows, vocab], and one more of its chunk.
 
-        Nothing in it depends on the numbers in `batch`, so that it can be recorded.
+        Nothing in it depends on the numbers in its batch, so that it can be recorded.
         """
-        kernels, cache = self._kernels, self.cache.data
-        return self.weights.head(self._layers(
-            batch, lambda layer, queries: kernels.attend(
-                queries, cache[layer], batch.positions, batch.pages, splits))).float()
+        kernels, cache, batch, rows = self._kernels, self.cache.data, step.batch, step.rows
+
+        def attend(layer: int, queries: torch.Tensor) -> torch.Tensor:
+            out = kernels.attend(queries[:rows], cache[layer], batch.positions[:rows],
+                                 batch.pages[:rows], step.splits)
+            if not step.chunk:
+                return out
+            return torch.cat((out, kernels.attend_chunk(
+                queries[rows:], cache[layer], batch.positions[rows:], batch.pages[rows])))
+        x = self._layers(batch, attend)
+        return self.weights.head(x[batch.last] if step.chunk else x).float()
 
     def _layers(self, batch: Batch, attend: Callable[[int, torch.Tensor], torch.Tensor]
                 ) -> torch.Tensor:
         """Return the input of the head, [tokens, hidden]."""
         w, cache, kernels = self.weights, self.cache.data, self._kernels
         (cos, sin), eps = w.ropes[0], w.made.norm_eps
-        h = F.embedding(batch.ids, w.embedding).to(w.norm.dtype)
+        h = w.embedding[batch.ids].to(w.norm.dtype)
         x = F.rms_norm(h, h.shape[1:], w.layers[0].attention_norm, eps)
         for i, layer in enumerate(w.layers):
             queries = kernels.rope_and_store(
@@ -190,6 +162,7 @@ class GraphRunner(TorchRunner):
             x = kernels.add_and_norm(h, x, after, eps)
         return x
 
+    @torch.inference_mode()
     def _check(self) -> None:
         """Raise ``ValueError`` when logits of a prefill or a step differ from `TorchRunner`'s."""
         behind = min(_CHECKED, len(self.weights.ropes[0][0]) - 2)
@@ -201,7 +174,10 @@ class GraphRunner(TorchRunner):
         row = Segment(0, behind, [1], True)
         wanted = [super(GraphRunner, self).forward([s]).clone() for s in (*chunk, row)]
         self.forward(chunk[:1])
-        _compare(self.forward(chunk[1:]), wanted[1], 'a prefill')
+        for recorded in self._mixed:
+            recorded.run([row, chunk[1]])
+            _compare(recorded.logits([row, chunk[1]]), torch.cat((wanted[2], wanted[1])),
+                     'a recorded step with a prefill')
         for recorded in self._recorded:  # copies of one row write the same to the cache
             _compare(self.forward([row] * recorded.rows), wanted[2], 'a recorded step')
 

@@ -14,6 +14,7 @@ import triton.language as tl
 _TILE_BYTES = 1 << 14  # of keys that a program reads together: see `tile_keys`
 _STAGES = 5            # of attention: two tiles are being loaded, and the pages of two more
 _LEAST_ROWS = 16       # of a matrix product in Triton, in every direction
+_CHUNK_ROWS = 32       # tokens by heads of a group, of a prefill chunk, in a program
 _COLUMNS = 1024        # of the feed-forward layer, by one program
 
 
@@ -46,21 +47,27 @@ def _rope_and_store(qkv, cos, sin, positions, places, queries, cache, heads, kv_
 
 @triton.jit
 def _attend_split(queries, cache, positions, pages, part, most, total, kv_heads, room, columns,
-                  scale, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
-                  WIDE: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
+                  scale, GROUP: tl.constexpr, TOKENS: tl.constexpr, ROWS: tl.constexpr,
+                  DIM: tl.constexpr, WIDE: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
                   SPLITS: tl.constexpr):
-    # Program (row, key-value head, split): a share of the row's keys, for all heads of a group.
-    row, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    length = tl.load(positions + row) + 1
+    # Program (tile of tokens, key-value head, split): a share of the keys of one request, for all
+    # heads of a group and TOKENS neighbouring tokens. Pages are by tile where TOKENS is 1, else
+    # all tiles are of one request.
+    tile, kv_head, split = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    member, at = tl.arange(0, ROWS), tl.arange(0, WIDE)
+    mine = member < TOKENS * GROUP
+    row = tile * TOKENS + member // GROUP
+    position = tl.load(positions + row, mask=mine, other=0)
+    length = tl.max(position, 0) + 1
     share = tl.cdiv(tl.cdiv(length, SPLITS), KEYS) * KEYS
     begin = split * share
     end = tl.minimum(begin + share, length)
-    member, at = tl.arange(0, ROWS), tl.arange(0, WIDE)
+    if TOKENS == 1:
+        pages += tile * columns
     heads = kv_heads * GROUP
-    head = kv_head * GROUP + member
-    ours = (member[:, None] < GROUP) & (at[None, :] < DIM)
-    query = tl.load(queries + (row * heads + head[:, None]) * DIM + at[None, :], mask=ours,
-                    other=0.0)
+    head = row * heads + kv_head * GROUP + member % GROUP
+    ours = mine[:, None] & (at[None, :] < DIM)
+    query = tl.load(queries + head[:, None] * DIM + at[None, :], mask=ours, other=0.0)
     keys = cache + kv_head * room.to(tl.int64) * DIM
     values = keys + kv_heads * room.to(tl.int64) * DIM
     best = tl.full([ROWS], float('-inf'), tl.float32)
@@ -68,25 +75,27 @@ def _attend_split(queries, cache, positions, pages, part, most, total, kv_heads,
     mixed = tl.zeros([ROWS, WIDE], tl.float32)
     for first in range(begin, end, KEYS):
         # KEYS divides PAGE: these keys are in one page.
-        page = tl.load(pages + row * columns + first // PAGE).to(tl.int64)
+        page = tl.load(pages + first // PAGE).to(tl.int64)
         number = first + tl.arange(0, KEYS)
         place = page * PAGE + number % PAGE
         seen = (number[:, None] < end) & (at[None, :] < DIM)
         key = tl.load(keys + place[:, None] * DIM + at[None, :], mask=seen, other=0.0)
         score = tl.dot(query, tl.trans(key), input_precision='ieee').to(tl.float32) * scale
-        score = tl.where(number[None, :] < end, score, float('-inf'))
+        known = (number[None, :] < end) & (number[None, :] <= position[:, None])
+        score = tl.where(known, score, float('-inf'))
         top = tl.maximum(best, tl.max(score, 1))
-        weight = tl.exp(score - top[:, None])
-        fade = tl.exp(best - top)
+        against = tl.where(top == float('-inf'), 0.0, top)  # a token that knows none of the keys
+        weight = tl.exp(score - against[:, None])
+        fade = tl.exp(best - against)
         whole = whole * fade + tl.sum(weight, 1)
         value = tl.load(values + place[:, None] * DIM + at[None, :], mask=seen, other=0.0)
         mixed = mixed * fade[:, None] + tl.dot(weight.to(value.dtype), value,
                                                input_precision='ieee')
         best = top
-    to = (row * heads + head) * SPLITS + split
+    to = head * SPLITS + split
     tl.store(part + to[:, None] * DIM + at[None, :], mixed, mask=ours)
-    tl.store(most + to, best, mask=member < GROUP)
-    tl.store(total + to, whole, mask=member < GROUP)
+    tl.store(most + to, best, mask=mine)
+    tl.store(total + to, whole, mask=mine)
 
 
 @triton.jit
@@ -164,15 +173,32 @@ def attend(queries: torch.Tensor, cache: torch.Tensor, positions: torch.Tensor,
     `pages` [rows, pages of a slot] are their pages in `cache`. `splits`, a power of 2, is how many
     programs share the keys of a row.
     """
+    return _attend(queries, cache, positions, pages, splits, 1)
+
+
+def attend_chunk(queries: torch.Tensor, cache: torch.Tensor, positions: torch.Tensor,
+                 pages: torch.Tensor) -> torch.Tensor:
+    """Return attention as `attend`, of neighbouring tokens of one request with these `pages`.
+
+    Their number is a power of 2. Those behind the end of the chunk have position 0.
+    """
+    group = queries.shape[1] // (cache.shape[0] // 2)
+    tokens = min(max(_CHUNK_ROWS // triton.next_power_of_2(group), 1), len(queries))
+    return _attend(queries, cache, positions, pages, 1, tokens)
+
+
+def _attend(queries: torch.Tensor, cache: torch.Tensor, positions: torch.Tensor,
+            pages: torch.Tensor, splits: int, tokens: int) -> torch.Tensor:
     rows, heads, dim = queries.shape
     kv_heads, room = cache.shape[0] // 2, cache.shape[1] * PAGE_TOKENS
     group, wide = heads // kv_heads, max(triton.next_power_of_2(dim), 16)
     part = queries.new_empty(rows * heads, splits, dim, dtype=torch.float32)
     # Separate tensors: Triton compiles again for a pointer that is no multiple of 16 bytes.
     most, total = part.new_empty(rows * heads, splits), part.new_empty(rows * heads, splits)
-    _attend_split[(rows, kv_heads, splits)](
-        queries, cache, positions, pages, part, most, total, kv_heads, room, pages.shape[1],
-        dim ** -0.5, GROUP=group, ROWS=max(triton.next_power_of_2(group), _LEAST_ROWS), DIM=dim,
+    _attend_split[(rows // tokens, kv_heads, splits)](
+        queries, cache, positions, pages, part, most, total, kv_heads, room, pages.shape[-1],
+        dim ** -0.5, GROUP=group, TOKENS=tokens,
+        ROWS=max(triton.next_power_of_2(tokens * group), _LEAST_ROWS), DIM=dim,
         WIDE=wide, PAGE=PAGE_TOKENS, KEYS=tile_keys(wide, cache.dtype), SPLITS=splits,
         num_stages=_STAGES)
     out = queries.new_empty(rows, heads * dim)

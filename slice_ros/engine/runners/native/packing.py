@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from slice_ros.engine.checkpoints.stored_weights import Bfloats, Codes, Rows
+from slice_ros.engine.checkpoints.stored_weights import Bfloats, Codes, joint_kind, KEPT, Rows
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import Library, Matrix
 
 KINDS = {'fp32': 0, 'fp16': 1, 'bf16': 2, 'int8': 3, 'int4': 4}
-KEPT = 'kept'  # each matrix in the kind of its codes, floats in fp16
 _BLOCK = 16
 _PAIR = 2 * _BLOCK  # outputs of a block of `gate` and one of `up`
 _PIECE = 1 << 20  # weights packed at a time: a whole matrix in float32 may take gigabytes
@@ -67,12 +66,6 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
     matrix = Matrix(data.ctypes.data, None if bias is None else bias.ctypes.data, KINDS[kind],
                     outputs, inputs)
     return Packed(matrix, data, bias, kind)
-
-
-def joint_kind(parts: Sequence[Rows]) -> str | None:
-    """Return the kind of codes that keeps all parts, the one with more bits; None for floats."""
-    kinds = {getattr(part, 'kind', None) for part in parts}
-    return None if None in kinds else 'int8' if len(kinds) > 1 else kinds.pop()
 
 
 def _cut(parts: Sequence[Rows], first: int, last: int) -> list[Rows]:

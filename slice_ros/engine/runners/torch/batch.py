@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The index numbers of a step, sent to the device in one copy."""
 
+import numpy as np
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 import torch
@@ -32,16 +33,17 @@ class Batch:
         self.last = self._last[:0]
 
     def set(self, ids: list[int], slots: list[int], positions: list[int], last: list[int],
-            owners: list[int]) -> 'Batch':
+            owners: list[int], at: np.ndarray | None = None) -> 'Batch':
         """Send token `ids` at `positions` of `slots`; `owners` are the slots of the requests.
 
-        Returns before the copy is done; the next call must wait for it.
+        They become tokens 0, 1 ..., or those with the indices `at`. Returns before the copy is
+        done; the next call must wait for it.
         """
-        numbers, tokens = self._numbers, len(ids)
-        numbers[0, :tokens], numbers[1, :tokens] = ids, positions
-        numbers[2, :tokens] = self._cache.places(slots, numbers[1, :tokens])
-        numbers[:2, tokens:] = 0
-        numbers[2, tokens:] = self._cache.scratch * PAGE_TOKENS
+        numbers, where = self._numbers, slice(len(ids)) if at is None else at
+        numbers[:2] = 0
+        numbers[2] = self._cache.scratch * PAGE_TOKENS
+        numbers[0, where], numbers[1, where] = ids, positions
+        numbers[2, where] = self._cache.places(slots, numbers[1, where])
         numbers[3, :len(last)] = last
         self._table[:len(owners)] = self._cache.table[owners]
         self._table[len(owners):] = self._cache.scratch

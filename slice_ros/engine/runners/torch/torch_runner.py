@@ -30,7 +30,7 @@ class TorchRunner:
             path='flat batch', kernels=f'{weights.linears} linears, {self.attention.name}',
             pages=cache.pages, weight_bytes=weights.nbytes,
             streamed_bytes=weights.streamed_bytes, kv_bytes=cache.nbytes, shares_prefixes=True,
-            asynchronous=self.device.type != 'cpu')
+            asynchronous=self.device.type != 'cpu', weights=weights.kinds)
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:

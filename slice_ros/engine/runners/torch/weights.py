@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of a described decoder as torch holds them, and how they come from a checkpoint."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from slice_ros.engine.models.architecture import (
     QKV)
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import rope_tables
-from slice_ros.engine.runners.torch.linear import Linear, make_linear, MakeLinear
+from slice_ros.engine.runners.torch.linear import (
+    Embedding, Linear, make_embedding, make_linear, MakeEmbedding, MakeLinear, Part)
 import torch
 
 
@@ -35,7 +37,7 @@ class DecoderWeights:
     """Weights of a decoder, and what its forward needs beside them."""
 
     made: Architecture
-    embedding: torch.Tensor      # [vocab, hidden]
+    embedding: Embedding         # [vocab, hidden]
     layers: tuple[DecoderLayer, ...]
     norm: torch.Tensor           # [hidden]
     head: Linear
@@ -43,35 +45,35 @@ class DecoderWeights:
     # negated: see `torch_runner.rotate`.
     ropes: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     linears: str                 # their implementation, in words
+    kinds: str                   # of the weights of the layers: 'int4+int8', most bytes first
     nbytes: int
     streamed_bytes: int          # of these, what each step reads: not the embedding
 
 
-def build_weights(made: Architecture, tensors: ModelTensors, weights: str,
+def build_weights(made: Architecture, tensors: ModelTensors, weights: str, floats: str,
                   device: torch.device, max_context: int, progress: Callable[[float], None],
-                  make_linear: MakeLinear = make_linear) -> DecoderWeights:
+                  make_linear: MakeLinear = make_linear,
+                  make_embedding: MakeEmbedding = make_embedding) -> DecoderWeights:
     """Convert the tensors of a checkpoint to `weights` on `device`.
 
-    `progress` is called with the share that is done, from 0 to 1. `make_linear` builds each
-    linear layer. Raises ``KeyError`` or ``ModelError`` for a missing tensor.
+    `floats` is the format of torch that rows of the embedding have. With 'int4' embedding and
+    head have 8 bits, because each token depends on them directly, unless the file has them in 4.
+    `progress` is called with the share that is done, from 0 to 1. Raises ``KeyError`` or
+    ``ModelError`` for a missing tensor.
     """
-    streamed = 0
-
     def norm(name: str) -> torch.Tensor | None:
         found = tensors.get(f'{name}.weight')
         # A copy: a view would keep the whole file that it was read from in memory.
         return None if found is None else found.to(device, torch.float32, copy=True)
 
-    def linear(*names: str):
-        nonlocal streamed
-        weight = torch.cat([tensors[f'{n}.weight'] for n in names])
+    def linear(*names: str) -> Linear:
+        parts = [tensors.as_stored(f'{n}.weight') for n in names]
         biases = [tensors.get(f'{n}.bias') for n in names]
         bias = None
         if any(b is not None for b in biases):
-            bias = torch.cat([torch.zeros(tensors[f'{n}.weight'].shape[0]) if b is None
-                              else b.float() for n, b in zip(names, biases)])
-        streamed += _bytes(weight, weights)
-        return make_linear(weight, bias, weights, device)
+            bias = torch.cat([torch.zeros(part.shape[0]) if b is None else b.float()
+                              for part, b in zip(parts, biases)])
+        return make_linear(parts, bias, weights, device)
 
     layers = []
     for i in range(len(made.layers)):
@@ -84,30 +86,35 @@ def build_weights(made: Architecture, tensors: ModelTensors, weights: str,
             **dict(zip(('query_norm', 'key_norm'), (
                 norm(at(part)) if made.qk_norm else None for part in QK_NORMS)))))
         progress((i + 1) / (len(made.layers) + 1))
-    embedding = tensors[f'{EMBEDDING}.weight'].to(device, _dtype(weights), copy=True)
+    part = tensors.as_stored(f'{EMBEDDING}.weight')
+    embedding, tied_head = make_embedding(part, _outer(part, weights), floats, device)
     tied = f'{HEAD}.weight' not in tensors
+    part = tied_head if tied else tensors.as_stored(f'{HEAD}.weight')
+    head = make_linear([part], None, _outer(part, weights), device)
+    kinds = _bytes_by_kind(layers)
     fbgemm = weights == 'fp16' and device.type == 'cpu'
-    shared = tied and not fbgemm and weights != 'int8'  # these pack the head into a copy
-    if tied:
-        head = make_linear(embedding, None, weights, device)
-        streamed += _bytes(embedding, weights)
-    else:
-        head = linear(HEAD)
+    shared = tied and not fbgemm  # fbgemm packs the head into a copy
+    names = '+'.join(kind for kind, _ in kinds.most_common())
+    streamed = kinds.total() + head.nbytes
     return DecoderWeights(
         made=made, embedding=embedding, layers=tuple(layers), norm=norm(FINAL_NORM), head=head,
         ropes=tuple((torch.cat((cos, cos), -1)[:, None].to(device),
                      torch.cat((-sin, sin), -1)[:, None].to(device))
                     for cos, sin in zip(*rope_tables(made, max_context))),
-        linears={'int8': 'Triton int8'}.get(weights, 'fbgemm fp16' if fbgemm else 'torch'),
-        nbytes=streamed + (0 if shared else embedding.nbytes), streamed_bytes=streamed)
+        linears=f'Triton {names}' if 'int' in names else 'fbgemm fp16' if fbgemm else 'torch',
+        kinds=names, nbytes=streamed + (0 if shared else embedding.nbytes),
+        streamed_bytes=streamed)
 
 
-def _dtype(weights: str) -> torch.dtype:
-    return {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32,
-            'int8': torch.float16}[weights]  # of the embedding, beside int8 linears
+def _outer(part: Part, weights: str) -> str:
+    """Return the format of embedding or head in a model of `weights`."""
+    return 'int8' if weights == 'int4' and getattr(part, 'kind', None) != 'int4' else weights
 
 
-def _bytes(weight: torch.Tensor, weights: str) -> int:
-    if weights == 'int8':  # and a float32 scale for each output
-        return weight.numel() + 4 * len(weight)
-    return weight.numel() * _dtype(weights).itemsize
+def _bytes_by_kind(layers: list[DecoderLayer]) -> Counter[str]:
+    """Return the bytes of the matrices of all layers, by the kind of their weights."""
+    kinds = Counter()
+    for layer in layers:
+        for part in (layer.qkv, layer.output, layer.gate_up, layer.down):
+            kinds[part.kind] += part.nbytes
+    return kinds
