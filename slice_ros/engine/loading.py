@@ -14,6 +14,7 @@ from slice_ros.engine.checkpoints import hf_directory
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
 from slice_ros.engine.checkpoints.model_path import find_model
+from slice_ros.engine.checkpoints.packed_int4 import open_tensors
 from slice_ros.engine.checkpoints.regroup import FLOATS, form_of
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progress
@@ -60,7 +61,8 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
     try:
         progress('reading the config', 0.0)
         memory.collect_garbage()  # an earlier engine
-        checkpoint = _directory(path, device, tensors) if path.is_dir() else _gguf(
+        checkpoint = _directory(
+            path, device, config.weights, tensors) if path.is_dir() else _gguf(
             path, device, config.weights, weights)
         return _load(checkpoint, config, device, weights, progress)
     except (ModelError, *_DAMAGE) as error:
@@ -89,16 +91,20 @@ class _Checkpoint:
     keeps: bool  # the codes of its weights
 
 
-def _directory(path: Path, device: torch.device, make_tensors: MakeTensors | None) -> _Checkpoint:
+def _directory(path: Path, device: torch.device, wanted: str, make_tensors: MakeTensors | None
+               ) -> _Checkpoint:
     """Open a Hugging Face directory."""
     model = hf_directory.read_config(path)
     name = getattr(model, 'name_or_path', '') or path.name
+    packed = getattr(model, 'quantization_config', None) is not None
     if make_tensors is None:
-        made, tensors = _checked(path, model, lambda: Tensors(path))
+        made, tensors = _checked(path, model, lambda made: open_tensors(path, model) if isinstance(
+            made, Architecture) else Tensors(path))
     else:
-        made, tensors = _checked(path, model, lambda: make_tensors(model, device), False)
+        made, tensors = _checked(path, model, lambda made: make_tensors(model, device), False)
     return _Checkpoint(path, name, model, made, tensors,
-                       lambda: hf_directory.read_tokenizer(path, model), False)
+                       lambda: hf_directory.read_tokenizer(path, model),
+                       packed and wanted == 'auto')
 
 
 def _gguf(path: Path, device: torch.device, wanted: str, weights: str) -> _Checkpoint:
@@ -109,7 +115,7 @@ def _gguf(path: Path, device: torch.device, wanted: str, weights: str) -> _Check
     types = source.types()
     kept = wanted == 'auto' and keeps_codes(device) and not set(types.values()) <= set(FLOATS)
     dtype = np.float32 if weights in ('fp32', 'bf16') and not kept else np.float16
-    made, tensors = _checked(path, model, lambda: GgufTensors(
+    made, tensors = _checked(path, model, lambda made: GgufTensors(
         source, dtype, None if library is None else NativeDecoder(library)))
     if keeps_codes(device):
         _report_types(path.stem, types, wanted, device)
@@ -171,15 +177,17 @@ def _report_types(name: str, types: dict[str, str], weights: str, device: torch.
         logger.info('%s: the weights of the file are kept: %s', name, forms)
 
 
-def _checked(path: Path, model: PreTrainedConfig, make: Callable[[], Tensors],
-             shapes: bool = True) -> tuple[Architecture | str, Tensors]:
+def _checked(path: Path, model: PreTrainedConfig,
+             make: Callable[[Architecture | str], Tensors], shapes: bool = True
+             ) -> tuple[Architecture | str, Tensors]:
     """Return the description of a model, or why there is none, and its tensors.
 
     The tensors of a described model are checked against its config.
     """
     if model.model_type in FAMILIES:
         check_numbers(path, model)
-    made, tensors = describe(model), make()
+    made = describe(model)
+    tensors = make(made)
     if isinstance(made, Architecture) and shapes:
         check_tensors(path, ModelTensors(made, tensors))
     return made, tensors
