@@ -89,17 +89,22 @@ def _drawn(probs: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
 
 def _adjusted(logits: torch.Tensor, samplers: Sequence[Sampler],
               forbidden: Mapping[int, torch.Tensor]) -> torch.Tensor:
-    """Return logits with repetition penalties, and -inf for forbidden tokens."""
+    """Return logits with repetition penalties, and -inf for forbidden tokens: in two uploads."""
     penalised = [row for row, sampler in enumerate(samplers) if sampler.seen is not None]
     if not penalised and not forbidden:
         return logits
     logits = logits.clone()
-    for row, without in forbidden.items():
-        logits[row].masked_fill_(_upload(without, logits.device), -math.inf)
-    for row in penalised:
-        seen = _upload(torch.tensor(sorted(samplers[row].seen)), logits.device)
-        values, penalty = logits[row, seen], samplers[row].sampling.repetition_penalty
-        logits[row, seen] = torch.where(values > 0, values / penalty, values * penalty)
+    if forbidden:
+        masks = _upload(torch.stack(list(forbidden.values())), logits.device)
+        for row, without in zip(forbidden, masks):
+            logits[row].masked_fill_(without, -math.inf)
+    numbers = [(row, token, samplers[row].sampling.repetition_penalty)
+               for row in penalised for token in samplers[row].seen]
+    if numbers:
+        at, seen, penalty = _upload(torch.tensor(numbers, dtype=torch.float64).T, logits.device)
+        at, seen, penalty = at.long(), seen.long(), penalty.float()
+        values = logits[at, seen]
+        logits[at, seen] = torch.where(values > 0, values / penalty, values * penalty)
     return logits
 
 

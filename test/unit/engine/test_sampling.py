@@ -8,6 +8,7 @@ import random
 from hypothesis import given, settings, strategies as st
 import pytest
 from slice_ros.engine.config import Sampling
+from slice_ros.engine.text import device_sampling
 from slice_ros.engine.text.choice import choose_tokens
 from slice_ros.engine.text.device_sampling import choose_at_once, chosen
 from slice_ros.engine.text.sampling import Sampler
@@ -126,6 +127,16 @@ def test_choosing_on_a_device_waits_for_nothing_but_the_tokens():
     samplers = [Sampler(wanted, [1, 2]) for wanted in requests(24, 3)]
     draws = {row: 0.5 for row, s in enumerate(samplers) if s.sampling.temperature > .1}
     assert draws and chosen(torch.empty(24, 1000, device='meta'), samplers, draws).shape == (2, 24)
+
+
+def test_a_step_uploads_penalties_and_masks_of_all_requests_together(monkeypatch):
+    calls, upload = [], device_sampling._upload
+    monkeypatch.setattr(device_sampling, '_upload', lambda *given: calls.append(1) or upload(
+        *given))
+    samplers = [Sampler(Sampling(repetition_penalty=1.1 + n), [n, 7]) for n in range(6)]
+    forbidden = {row: torch.zeros(40, dtype=torch.bool) for row in (1, 3, 4)}
+    choose_at_once(torch.randn(6, 40), samplers, forbidden)()
+    assert len(calls) == 2
 
 
 @pytest.mark.gpu
