@@ -60,10 +60,11 @@ def _beside_transformers(shape: str, limit_s: float) -> Measure:
 
 # The most important first: what comes last may find no time.
 MEASURES = (
-    Measure('llama-3.1-8b', 'auto', 75.0), Measure('llama-3.2-1b', 'auto', 45.0),
+    Measure('llama-3.1-8b', 'auto', 75.0), Measure('llama-3.1-8b', 'int4', 75.0),
+    Measure('llama-3.2-1b', 'auto', 45.0), Measure('llama-3.2-1b', 'int4', 45.0),
     Measure('llama-3.1-8b', 'int8', 75.0), Measure('llama-3.2-1b', 'int8', 45.0),
     _beside_transformers('llama-3.2-1b', 120.0),
-    Measure('qwen2.5-0.5b', 'auto', 45.0), Measure('qwen2.5-0.5b', 'int8', 45.0),
+    *(Measure('qwen2.5-0.5b', weights, 45.0) for weights in ('auto', 'int4', 'int8')),
     _beside_transformers('llama-3.1-8b', 150.0), _beside_transformers('qwen2.5-0.5b', 120.0))
 
 
