@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Capacity, Policy
 from slice_ros.scheduling.registry import make_policy
 from slice_ros.serving.server_config import ServerConfig
@@ -15,6 +16,23 @@ from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
     from slice_ros.engine import EngineInfo
+
+
+_CHUNK_S = 0.02           # of a chosen chunk: decodes beside it still keep 50 ms a token
+_CHUNKS = (64, 128, 256, 512, 1024, 2048)
+
+
+def settled(config: ServerConfig, info: 'EngineInfo', latency: LatencyModel) -> ServerConfig:
+    """Return `config` with a prefill chunk for this engine where it leaves the choice (0).
+
+    An urgent request waits for the chunk that is computed. On a GPU, where small ones leave most
+    of the device idle, it is the largest that takes at most 20 ms by the profile.
+    """
+    if config.prefill_chunk:
+        return config
+    chunks = _CHUNKS if info.asynchronous else _CHUNKS[:1]
+    return replace(config, prefill_chunk=max(
+        chunk for chunk in chunks if chunk == _CHUNKS[0] or latency.prefill(chunk) <= _CHUNK_S))
 
 
 def configured_policy(config: ServerConfig, info: 'EngineInfo') -> Policy:

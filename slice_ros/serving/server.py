@@ -15,7 +15,7 @@ from slice_ros.scheduling.contract import PolicyError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.intake import check_size, Intake
-from slice_ros.serving.live_config import configured_policy, reconfigure
+from slice_ros.serving.live_config import configured_policy, reconfigure, settled
 from slice_ros.serving.loop import Loop
 from slice_ros.serving.rate_control import Gate
 from slice_ros.serving.server_config import ServerConfig
@@ -54,6 +54,7 @@ class Server:
         of the loop does first.
         """
         self.engine, self.latency, self.clock = engine, latency, clock
+        config = settled(config, engine.info, latency)
         self._shared = SharedState(config)
         self.sessions = Sessions(engine, config.sessions, clock, self._shared.abandon)
         self._loop = Loop(engine, latency,
@@ -143,6 +144,7 @@ class Server:
         policy is replaced by one that keeps what it has learnt. Raises ``ValueError`` as the
         constructor does; nothing changes then.
         """
+        config = settled(config, self.engine.info, self.latency)
         configured_policy(config, self.engine.info)
         reconfigure(self._shared, self.sessions, config)
 

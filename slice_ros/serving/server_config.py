@@ -20,7 +20,7 @@ class ServerConfig:
     admission: str = 'accept'    # accept, reject or degrade:CLASS what cannot be met
     classes: tuple[SloClass, ...] = DEFAULT_CLASSES
     max_batch: int = 16          # requests in one decode step
-    prefill_chunk: int = 512     # prompt tokens in one step
+    prefill_chunk: int = 512     # prompt tokens in one step; 0 = by the profile of the engine
     max_queued: int = 64         # live requests without a KV cache
     class_share: float = 0.5     # of the full queue, that one class has at most
     max_prompt_tokens: int = 0   # 0 = as many as the context has room for

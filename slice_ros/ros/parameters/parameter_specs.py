@@ -57,8 +57,9 @@ SPECS = (
          'fill; 0 = its own.', 0.0, 1.0),
     Spec('scheduler.cycle_s', 0.0, 'For slice_static: span over which rates are planned, '
          'seconds; 0 = its own.', 0.0, 60.0),
-    Spec('scheduler.prefill_chunk', 64, 'Prompt tokens in one step: with fewer an urgent request '
-         'starts sooner, with more a prompt is computed faster.', 1, 1 << 16),
+    Spec('scheduler.prefill_chunk', 0, 'Prompt tokens in one step: with fewer an urgent request '
+         'starts sooner, with more a prompt is computed faster; 0 = 64, on a GPU as many as take '
+         '20 ms.', 0, 1 << 16),
     Spec('rate_control.mode', 'work_conserving', 'How tokens are released: paced = each request '
          'at the rate of its class, with the engine idle in between; work_conserving = as fast '
          'as the engine computes them.', choices=MODES),

@@ -14,6 +14,7 @@ from slice_ros.engine.pinned_prefixes import PinnedPrefixes
 from slice_ros.errors import RequestError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.serving.delivery import Delivery
+from slice_ros.serving.live_config import settled
 from slice_ros.serving.sentences import SentenceSplitter
 from slice_ros.serving.server import Server
 from slice_ros.serving.server_config import ServerConfig
@@ -39,6 +40,7 @@ def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
     `preambles` are by class name. A server of its own is used: the real one has no figures of it,
     and learns nothing from the first, slow steps. Nothing here keeps the node from serving.
     """
+    config = settled(config, engine.info, latency)
     pinned = pinned_preambles(engine, preambles)
     while not stopping() and pinned.compute(config.prefill_chunk):
         pass

@@ -12,6 +12,7 @@ from slice_ros.request import State
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.scheduling.registry import POLICIES
+from slice_ros.serving import Server, ServerConfig
 from slice_ros.slo import DEFAULT_CLASSES, SloClass
 
 from .conftest import Consumer, FakeEngine, FakeInfo
@@ -440,6 +441,20 @@ def test_what_the_policy_has_learnt_outlives_other_parameters(make_server):
     assert expected() < unknown / 3
     server.reconfigure(replace(server.config, policy='slice_static', policy_options={}))
     assert ask(server, max_tokens=400)[1].wait()
+
+
+@pytest.mark.parametrize('asynchronous, token_ms, chunk', [
+    (False, 0.01, 64), (True, 0.01, 1024), (True, 0.001, 2048), (True, 0.1, 128), (True, 5, 64)])
+def test_a_gpu_prefills_as_many_tokens_as_the_profile_allows(asynchronous, token_ms, chunk):
+    """In 20 ms, 5 of which every chunk takes."""
+    latency = LatencyModel('m', ((1, 1.0),), prefill_base_ms=5.0, prefill_token_ms=token_ms)
+    engine = FakeEngine(FakeInfo(asynchronous=asynchronous))
+    server = Server(engine, latency, ServerConfig(prefill_chunk=0))
+    assert server.config.prefill_chunk == chunk
+    server.reconfigure(ServerConfig(prefill_chunk=16))
+    assert server.config.prefill_chunk == 16
+    server.reconfigure(ServerConfig(prefill_chunk=0))
+    assert server.config.prefill_chunk == chunk
 
 
 def test_what_begins_adopts_what_it_could_not_on_arrival(engine, make_server):
