@@ -1,6 +1,9 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every kernel of a step compiles for GPUs of robots and servers, as a launch would have it."""
+"""Every kernel of a step compiles for GPUs of robots and servers, as a launch would have it.
+
+A GPU changes nothing here.
+"""
 
 import json
 import os
@@ -10,8 +13,6 @@ import sys
 
 import gpu_compiler
 import pytest
-
-pytestmark = pytest.mark.gpu(needed=False)
 
 # KiB of shared memory that a program may have, by compute capability: "maximum amount of shared
 # memory per thread block" of the CUDA C++ Programming Guide.
