@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+import json
 import math
 
 # Called with what is being done and the share of it that is done, from 0 to 1.
@@ -13,6 +14,9 @@ WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
 ISAS = ('auto', 'portable', 'avx2', 'avxvnni', 'avx512', 'dotprod', 'i8mm')
 FORMATS = ('text', 'choice', 'json_schema', 'regex')
+MAX_TEMPLATE_ARGUMENTS = 4096   # characters
+# What every chat template is given with a request.
+GIVEN = ('messages', 'tools', 'documents', 'add_generation_prompt')
 MAX_STOPS = 16           # stop texts of a request
 MAX_STOP_BYTES = 256     # the longest of them
 
@@ -33,6 +37,7 @@ class EngineConfig:
     threads: int = 0         # 0 = torch's default
     isa: str = 'auto'        # instruction set of the native kernels; auto = the best there is
     memory_fraction: float = 0.5  # of the memory that the weights leave free, for the KV cache
+    template_arguments: str = ''  # JSON object: names that the chat template reads; '' = none
 
     def __post_init__(self) -> None:
         for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS)):
@@ -45,6 +50,29 @@ class EngineConfig:
         if not 0 < self.memory_fraction <= 1:
             raise ValueError(f'memory_fraction must be above 0 and at most 1, not '
                              f'{self.memory_fraction}')
+        template_arguments(self.template_arguments)
+
+
+def template_arguments(text: str) -> dict[str, object]:
+    """Return the arguments of a chat template from a JSON object, none from ''.
+
+    Raises ``ValueError`` when it is no object, too long, or has a name that is not free.
+    """
+    if not text:
+        return {}
+    try:
+        found = json.loads(text) if len(text) <= MAX_TEMPLATE_ARGUMENTS else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError('template_arguments must be a JSON object of at most '
+                         f'{MAX_TEMPLATE_ARGUMENTS} characters, such as '
+                         f'{{"enable_thinking": false}}, not {text!r:.80}')
+    taken = next((name for name in found if not name.isidentifier() or name in GIVEN), None)
+    if taken is not None:
+        raise ValueError(f'template_arguments has the name {taken!r:.80}, which is none that a '
+                         'template could read, or is given by the node')
+    return found
 
 
 @dataclass(frozen=True, slots=True)

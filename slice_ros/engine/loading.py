@@ -17,7 +17,8 @@ from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.checkpoints.packed_int4 import open_tensors
 from slice_ros.engine.checkpoints.regroup import FLOATS, form_of
 from slice_ros.engine.checkpoints.tensor_files import Tensors
-from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progress
+from slice_ros.engine.config import (
+    EngineConfig, EngineInfo, no_progress, Progress, template_arguments)
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.slots import KEPT_SLOTS, page_table, Slots
@@ -143,7 +144,7 @@ def _load(checkpoint: _Checkpoint, config: EngineConfig, device: torch.device, w
                  runner, slots)
     logger.info(_sentence(info))
     stop_tokens = hf_directory.stop_tokens(path, model, tokenizer)
-    encoder = PromptEncoder(tokenizer, max_context)
+    encoder = PromptEncoder(tokenizer, max_context, template_arguments(config.template_arguments))
     if encoder.template is None:
         logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
                        'refused; a Hugging Face directory has it in chat_template.jinja',

@@ -64,6 +64,7 @@ def put(node, caller):
     ({'slo__classes': None}, ('slo.classes', 'deleted', 'dialogue')),
     ({'slo__control__deadline_ms': -1}, ('slo.control.deadline_ms', '1000000000')),
     ({'engine__slots': 3}, ('engine.slots', 'unconfigured')),
+    ({'engine__template_arguments': '[1]'}, ('engine.template_arguments', 'JSON object')),
     ({'autostart': False}, ('read-only',))])
 def test_a_set_that_cannot_be_used_is_refused_and_changes_nothing(node, put, values, words):
     before = node.settings

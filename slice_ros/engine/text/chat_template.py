@@ -28,13 +28,14 @@ Messages = Sequence[tuple[str, str]]  # role, content
 class ChatTemplate:
     """Renders messages with a chat template. Thread-safe; one rendering at a time.
 
-    `tokens` are the names and texts of special tokens that the template may use. The process is
-    started here, once more after each death, and ends with this object.
+    `names` are what the template may read beside the messages: texts of special tokens, and
+    arguments of its own. The process is started here, once more after each death, and ends with
+    this object.
     """
 
-    def __init__(self, source: str, tokens: Mapping[str, str], max_bytes: int) -> None:
+    def __init__(self, source: str, names: Mapping[str, object], max_bytes: int) -> None:
         self.source = source
-        self._setup = {'template': source, 'tokens': dict(tokens), 'max_bytes': max_bytes}
+        self._setup = {'template': source, 'names': dict(names), 'max_bytes': max_bytes}
         self._lock = Lock()
         self._process: _Process | None = None
         self._unusable = False  # whether compiling it takes too long
@@ -46,11 +47,16 @@ class ChatTemplate:
     def render(self, messages: Messages) -> str:
         """Return the text of messages, with the start of the answer.
 
-        Raises ``RequestError``: INVALID_REQUEST when the template refuses them, fails, or needs
-        too much time or memory; PROMPT_TOO_LONG when the text has more than `max_bytes`.
+        Where the template refuses them with a system message in front, as that of Gemma 2 does,
+        its content goes in front of the user's first: so its makers' documentation says. Raises
+        ``RequestError``: INVALID_REQUEST when the template refuses them, fails, or needs too much
+        time or memory; PROMPT_TOO_LONG when the text has more than `max_bytes`.
         """
         with self._lock:
             answer = self._answer(messages)
+            if answer.get('refused') and (folded := _folded(messages)):
+                again = self._answer(folded)
+                answer = answer if again.get('refused') else again
         if 'text' in answer:
             return answer['text']
         if 'size' in answer:
@@ -82,6 +88,13 @@ class ChatTemplate:
                                f'template cannot be started ({error}): free memory') from error
         raise _refused('the process that renders the chat template died of these messages: '
                        'correct the chat_template.jinja of the model')
+
+
+def _folded(messages: Messages) -> Messages | None:
+    """Return messages whose system message is a part of the user's first; None without both."""
+    if [role for role, _ in messages[:2]] != ['system', 'user']:
+        return None
+    return [('user', '\n\n'.join(content for _, content in messages[:2])), *messages[2:]]
 
 
 class _Process:

@@ -62,7 +62,7 @@ def render(template, messages: list[tuple[str, str]], setup: dict) -> dict[str, 
     """Return the text, or its size if that is above the limit; as transformers renders it."""
     text = template.render(
         messages=[{'role': role, 'content': content} for role, content in messages], tools=None,
-        documents=None, add_generation_prompt=True, **setup['tokens'])
+        documents=None, add_generation_prompt=True, **setup['names'])
     size = len(text.encode())
     return {'size': size} if size > setup['max_bytes'] else {'text': text}
 

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 import re
 import secrets
+from types import MappingProxyType
 
 from slice_ros.engine.text.chat_template import ChatTemplate
 from slice_ros.engine.text.special_tokens import SpecialTokens
@@ -39,10 +40,12 @@ class PromptEncoder:
     """Encodes prompts and chats with a Hugging Face tokenizer. Thread-safe.
 
     Text with more bytes than `max_context` tokens can have is refused by its length alone, so
-    that megabytes of text cost nothing. `template` is None for a model without one.
+    that megabytes of text cost nothing. `template` is None for a model without one; `arguments`
+    are names that it may read.
     """
 
-    def __init__(self, tokenizer, max_context: int) -> None:
+    def __init__(self, tokenizer, max_context: int,
+                 arguments: Mapping[str, object] = MappingProxyType({})) -> None:
         self._tokenizer = tokenizer
         self._max_context = max_context
         names = tokenizer.get_vocab()
@@ -57,7 +60,7 @@ class PromptEncoder:
         self.special_texts = tuple(self._special.texts)
         source = _template_of(tokenizer)
         self.template = source if source is None else ChatTemplate(
-            source, tokenizer.special_tokens_map, self._max_bytes)
+            source, {**arguments, **tokenizer.special_tokens_map}, self._max_bytes)
         self._makes_characters = bool(source and _MAKES_CHARACTERS.search(source))
 
     def encode(self, prompt: str) -> list[int]:

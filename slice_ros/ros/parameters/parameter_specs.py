@@ -49,6 +49,8 @@ SPECS = (
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
     Spec('engine.isa', 'auto', 'Instruction set of the native kernels; auto = the best of this '
          'processor.', choices=ISAS),
+    Spec('engine.template_arguments', '', 'JSON object of names that the chat template of the '
+         'model reads, such as {"enable_thinking": false} for Qwen3; empty = none.'),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.', choices=policy_names()),
     Spec('scheduler.admission', 'accept', 'What happens to a request whose objectives cannot be '
          'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '

@@ -73,9 +73,12 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
     if rate.stall_s < 4 * rate.period_s:
         raise ParameterError('rate_control.stall_s must be at least 4 times '
                              f'rate_control.period_s ({rate.period_s:g}), not {rate.stall_s:g}')
-    engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
-        'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
-        'threads', 'isa')})
+    try:
+        engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
+            'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
+            'threads', 'isa', 'template_arguments')})
+    except ValueError as error:
+        raise ParameterError(f'engine.{error}') from error
     server = ServerConfig(
         policy=values['scheduler.policy'], policy_options=options,
         admission=values['scheduler.admission'],

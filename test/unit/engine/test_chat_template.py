@@ -11,6 +11,7 @@ from threading import Thread
 import time
 
 import pytest
+from slice_ros.engine.config import EngineConfig, template_arguments
 from slice_ros.engine.text import chat_template
 from slice_ros.engine.text.chat_template import ChatTemplate
 from slice_ros.engine.text.tokenizer import PromptEncoder
@@ -198,3 +199,44 @@ def test_threads_receive_their_own_text():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+GEMMA2 = ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported')"
+          " }}{% endif %}{% for m in messages %}{{ m['role'] + ':' + m['content'] + '|' }}"
+          '{% endfor %}')
+
+
+def test_a_system_message_that_is_refused_goes_in_front_of_the_first_question():
+    render = ChatTemplate(GEMMA2, {}, 999).render
+    system, user = ('system', 'Be brief.'), ('user', 'Hi')
+    assert render([system, user, ('assistant', 'Yes'), user]) == (
+        'user:Be brief.\n\nHi|assistant:Yes|user:Hi|')
+    assert render([user]) == 'user:Hi|'
+    for messages in ([system], [system, ('assistant', 'Yes')]):
+        assert 'System role not supported' in refusal(render, messages).message
+
+
+def test_a_refusal_for_another_reason_stays_the_one_of_the_messages_as_they_are():
+    source = "{{ raise_exception('first is ' + messages[0]['role']) }}"
+    render = ChatTemplate(source, {}, 999).render
+    assert 'first is system' in refusal(render, [('system', 'a'), ('user', 'b')]).message
+
+
+def test_arguments_reach_the_template_and_special_tokens_stay_what_they_are():
+    made = tiny.tokenizer()
+    made.chat_template = "{{ 'think' if enable_thinking else 'act' }} {{ eos_token }}"
+    for arguments, text in (({}, 'act'), ({'enable_thinking': True}, 'think'),
+                            ({'enable_thinking': False, 'eos_token': 'x'}, 'act')):
+        encoder = PromptEncoder(made, 200, arguments)
+        assert encoder.encode_chat(CHAT) == encoder.encode(f'{text} <|im_end|>')
+
+
+@pytest.mark.parametrize('text, wrong', [
+    ('[]', 'JSON object'), ('1', 'JSON object'), ('{', 'JSON object'), ('x' * 5000, 'JSON object'),
+    ('[' * 4000, 'JSON object'), ('{"messages": []}', "'messages'"), ('{"a b": 1}', "'a b'"),
+    ('{"": 1}', "''"), ('{"tools": 1}', "'tools'")])
+def test_arguments_that_are_none_are_named(text, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        EngineConfig(template_arguments=text)
+    assert template_arguments('{"enable_thinking": false}') == {'enable_thinking': False}
+    assert template_arguments('') == {}
