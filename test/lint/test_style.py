@@ -42,5 +42,5 @@ def test_the_oldest_python_that_is_declared_has_all_that_is_used():
         [Path(sys.executable).with_name('vermin'), f'-t={oldest}-', '--no-tips', '--violations',
          *PACKAGE],
         cwd=ROOT, capture_output=True, text=True, timeout=100)
-    newer = [line for line in done.stdout.splitlines() if ' require' in line]
+    newer = [line for line in done.stdout.splitlines() if ' requires ' in line]
     assert 'Analyzing' in done.stdout and not newer, done.stdout
