@@ -24,7 +24,7 @@ SOURCES := $(BUILD_FILES) $(shell find $(BUILD_DIRS) -type f -not -path '*/__pyc
 .PHONY: help
 help: ## Show this list.
 	@echo 'make TARGET [PYTHON=$(PYTHON)]'
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(VENV)/bin/python:
 	@echo '== creating $(VENV) with $(PYTHON)'
