@@ -4,6 +4,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 import logging
 import os
@@ -127,32 +128,45 @@ def _gguf(path: Path, device: torch.device, wanted: str, weights: str) -> _Check
 def _load(checkpoint: _Checkpoint, config: EngineConfig, device: torch.device, weights: str,
           progress: Progress) -> Engine:
     path, model = checkpoint.path, checkpoint.model
-    progress('reading the tokenizer', 0.0)
-    tokenizer, made = checkpoint.tokenizer(), checkpoint.made
+    made = checkpoint.made
     max_context = _max_context(model, made, config.max_context)
     if isinstance(made, Architecture):
         made = within(made, max_context)
     table = page_table(config.slots + KEPT_SLOTS, max_context)
-    runner = build_runner(
-        RunnerSpec(path, model, made, checkpoint.tensors, weights, device, max_context, table,
-                   config, checkpoint.keeps),
-        lambda share: progress('loading the weights', share))
+    progress('reading the tokenizer', 0.0)
+    with ThreadPoolExecutor(1, 'slice texts') as beside:
+        texts = beside.submit(_texts, checkpoint, max_context, config)
+        runner = build_runner(
+            RunnerSpec(path, model, made, checkpoint.tensors, weights, device, max_context, table,
+                       config, checkpoint.keeps),
+            lambda share: progress('loading the weights', share))
+        encoder, grammars, stop_tokens = texts.result()
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
     _try_out(path, runner, slots)
     progress('loading the weights', 1.0)
     info = _info(checkpoint.name, model, str(device), runner.info.weights or weights, max_context,
                  runner, slots)
     logger.info(_sentence(info))
-    stop_tokens = hf_directory.stop_tokens(path, model, tokenizer)
-    encoder = PromptEncoder(tokenizer, max_context, template_arguments(config.template_arguments))
     if encoder.template is None:
         logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
                        'refused; a Hugging Face directory has it in chat_template.jinja',
                        checkpoint.name)
-    engine = Engine(info, runner, encoder,
-                    Grammars(tokenizer, info.vocab_size, stop_tokens), slots, stop_tokens, config)
+    engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config)
     memory.trim_heap()
     return engine
+
+
+def _texts(checkpoint: _Checkpoint, max_context: int, config: EngineConfig
+           ) -> tuple[PromptEncoder, Grammars, frozenset[int]]:
+    """Return what turns texts into tokens, what constrains answers, and the tokens that end one.
+
+    It takes about as long as the weights of a small model.
+    """
+    tokenizer = checkpoint.tokenizer()
+    stop_tokens = hf_directory.stop_tokens(checkpoint.path, checkpoint.model, tokenizer)
+    encoder = PromptEncoder(tokenizer, max_context, template_arguments(config.template_arguments))
+    vocabulary = checkpoint.model.get_text_config().vocab_size
+    return encoder, Grammars(tokenizer, vocabulary, stop_tokens), stop_tokens
 
 
 def _report_types(name: str, types: dict[str, str], weights: str, device: torch.device) -> None:

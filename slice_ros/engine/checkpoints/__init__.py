@@ -3,5 +3,5 @@
 """Model files: where configs, tokenizers and tensors come from. No network, no remote code.
 
 Files are untrusted until checked, and each fault ends in a `ModelError`. Nothing here runs a
-model. Only `model_cache` and `cache_folder` write to disk.
+model. Only `cache_folder` writes to disk.
 """

@@ -56,8 +56,18 @@ def build_tokenizer(metadata: Mapping[str, object]):
     made.add_special_tokens(whole[_Kind.UNKNOWN] + whole[_Kind.CONTROL] + list(special.values()))
     made.add_tokens(whole[_Kind.USER_DEFINED])
     made.post_processor = _ends(made, about, begin, special)
-    return PreTrainedTokenizerFast(tokenizer_object=made,
+    return PreTrainedTokenizerFast(tokenizer_object=_Given(made),
                                    chat_template=about.get('tokenizer.chat_template'), **special)
+
+
+class _Given:
+    """A tokenizer that is given away: transformers would make a copy, through all of its JSON."""
+
+    def __init__(self, made: Tokenizer) -> None:
+        self._made = made
+
+    def __deepcopy__(self, memo: dict) -> Tokenizer:
+        return self._made
 
 
 def _tokens(about: Mapping[str, object]) -> Sequence[str]:

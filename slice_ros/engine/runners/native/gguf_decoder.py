@@ -12,7 +12,7 @@ from slice_ros.engine.runners.native.library import Library
 
 
 class NativeDecoder(GgufDecoder):
-    """A `GgufDecoder` with the same results, to the bit."""
+    """A `GgufDecoder` with the same results, to the bit, but for the signs of zeros as floats."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
