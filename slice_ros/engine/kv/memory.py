@@ -17,8 +17,8 @@ def kv_pages(path: Path, weight_bytes: int, device: torch.device, page_bytes: in
     """Return how many pages of `page_bytes` the KV cache gets, by the memory that is free.
 
     At most `config.slots` full contexts. On a GPU the weights are loaded already; on CPU their
-    bytes, `weight_bytes`, are subtracted. `path` is that of the model, for the error. Raises ``ModelError`` when there is too little for one
-    request.
+    bytes, `weight_bytes`, are subtracted. `path` is that of the model, for the error. Raises
+    ``ModelError`` when there is too little for one request.
     """
     per_slot = -(-max_context // PAGE_TOKENS)
     every = config.slots * per_slot

@@ -37,8 +37,8 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
 
     `kind` is one of `KINDS`, or `KEPT`: that of the codes of all parts (`joint_kind`), or fp16.
     Codes of that kind are copied exactly; everything else is converted through float32. Both
-    happen in pieces, by `workers` several at a time. Raises ``ValueError`` when the parts do not fit each other or have numbers
-    that are not finite.
+    happen in pieces, by `workers` several at a time. Raises ``ValueError`` when the parts do not
+    fit each other or have numbers that are not finite.
     """
     if kind == KEPT:
         kind = joint_kind(parts) or 'fp16'
@@ -59,8 +59,8 @@ def pack(library: Library, kind: str, parts: Sequence[Rows], bias: np.ndarray | 
     step = max(_PIECE // inputs // _PAIR, 1) * _PAIR
 
     def pack_from(first: int) -> int:
-        piece = _cut(parts, first, first + step)
-        return _pack_piece(library, kind, piece, inputs, data.ctypes.data + first // _BLOCK * block)
+        piece, to = _cut(parts, first, first + step), data.ctypes.data + first // _BLOCK * block
+        return _pack_piece(library, kind, piece, inputs, to)
     if any((workers.map if workers else map)(pack_from, range(0, outputs, step))):
         raise ValueError(f'a matrix of {outputs} by {inputs} cannot be packed as {kind}')
     matrix = Matrix(data.ctypes.data, None if bias is None else bias.ctypes.data, KINDS[kind],
