@@ -29,7 +29,9 @@ from slice_ros.bench.engine.peer_process import Peer
 from slice_ros.bench.engine.peers import make_peers, PEERS
 from slice_ros.bench.engine.roofline import roofline
 from slice_ros.bench.engine.shapes import RandomTensors, SHAPES, write
+from slice_ros.bench.engine.start_times import show_starts, starts
 from slice_ros.engine import Engine, EngineConfig, load_engine
+from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.config import DEVICES, ISAS, WEIGHTS
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.runners.native import KINDS
@@ -67,6 +69,8 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help='also measure what limits the native kernels, and the share of it '
                         'that decode at batch 1 and the longest prefill reach, with the weights '
                         'of the run or with these')
+    parser.add_argument('--starts', action='store_true', help='measure nothing but a first and a '
+                        'later start with the model: time, memory and disk')
     parser.add_argument('--plot', type=Path, help='file to draw the figures to')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
 
@@ -81,6 +85,9 @@ def run(args: Namespace) -> int:
     if args.shape and (args.model or args.peer in ('llama.cpp', 'cyllama')):
         raise ValueError('--shape goes with neither --model nor a peer that runs a file')
     console = Console()
+    if args.starts:
+        show_starts(console, starts(find_model(args.model)))
+        return 0
     with Progress(console=console, transient=True) as bar, ExitStack() as stack:
         task = bar.add_task('', total=1.0)
         result = _measured(args, bar, task, stack)

@@ -54,6 +54,14 @@ def test_the_json_has_every_agreed_field(tiny_directory, tmp_path, capsys):
     assert 'batch 3' in out and 'in one step' in out
 
 
+def test_starts_take_hardly_any_disk(tiny_directory, capsys):
+    assert bench.run(args('--starts')) == 0
+    out = ' '.join(capsys.readouterr().out.split())
+    assert 'the cache takes 0.0' in out and 'first start: ' in out and 'later start: ' in out
+    with pytest.raises(ValueError, match='.gguf file'):
+        bench.run(args('--starts', '--model', str(tiny_directory)))
+
+
 @pytest.mark.parametrize('options', [['--batches', '0'], ['--contexts', 'x'], ['--prefill', '']])
 def test_lists_that_are_none_are_refused(options, capsys):
     with pytest.raises(SystemExit):
