@@ -39,8 +39,8 @@ def starts(path: Path) -> dict[str, object]:
 
 def show_starts(console: Console, result: dict) -> None:
     """Print what `starts` returns."""
-    console.print(f'file: {result["file_mb"]:.0f} MiB, read in {result["read_s"]:.1f} s; the cache '
-                  f'takes {result["disk_mb"]:.3f} MiB')
+    console.print(f'file: {result["file_mb"]:.0f} MiB, read in {result["read_s"]:.1f} s; the '
+                  f'cache takes {result["disk_mb"]:.3f} MiB')
     for name in ('first', 'later'):
         of = result[name]
         console.print(

@@ -30,7 +30,9 @@ def complete_config(data: dict) -> PreTrainedConfig:
 
 
 def read_config(path: Path) -> PreTrainedConfig:
-    """Read ``config.json``. Raises ``ModelError`` when there is none, or it needs code of its own.
+    """Read ``config.json``.
+
+    Raises ``ModelError`` when there is none, or it needs code of its own.
     """
     try:
         data = json.loads((path / 'config.json').read_text())
