@@ -7,7 +7,7 @@ from pathlib import Path
 import random
 
 import pytest
-from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine import Sampling
 from slice_ros.engine.runners.runner import Segment
 import torch
 

@@ -13,7 +13,6 @@ import gguf
 import gguf_files
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 from slice_ros.engine import EngineConfig, load_engine, loading, Sampling
 from slice_ros.engine.checkpoints import model_path
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
