@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 import logging
 import os
 from pathlib import Path
@@ -128,19 +129,21 @@ def _gguf(path: Path, device: torch.device, wanted: str, weights: str) -> _Check
 def _load(checkpoint: _Checkpoint, config: EngineConfig, device: torch.device, weights: str,
           progress: Progress) -> Engine:
     path, model = checkpoint.path, checkpoint.model
-    made = checkpoint.made
+    made, described = checkpoint.made, isinstance(checkpoint.made, Architecture)
     max_context = _max_context(model, made, config.max_context)
-    if isinstance(made, Architecture):
+    if described:
         made = within(made, max_context)
     table = page_table(config.slots + KEPT_SLOTS, max_context)
     progress('reading the tokenizer', 0.0)
     with ThreadPoolExecutor(1, 'slice texts') as beside:
-        texts = beside.submit(_texts, checkpoint, max_context, config)
+        make = partial(_texts, checkpoint, max_context, config)
+        # Only of a described model the vocabulary is known to be that of its tensors by now.
+        texts = beside.submit(make) if described else None
         runner = build_runner(
             RunnerSpec(path, model, made, checkpoint.tensors, weights, device, max_context, table,
                        config, checkpoint.keeps),
             lambda share: progress('loading the weights', share))
-        encoder, grammars, stop_tokens = texts.result()
+        encoder, grammars, stop_tokens = texts.result() if described else make()
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
     _try_out(path, runner, slots)
     progress('loading the weights', 1.0)

@@ -8,9 +8,11 @@ is none.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+import re
 
 Value = Callable[[str], object]
 
+_OF_LAYER = re.compile(r'blk\.(\d+)\.(\w+)\.(weight|bias)')
 _OUTER = {'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head'}
 _LLAMA = {
     'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
@@ -40,14 +42,12 @@ class GgufFamily:
 
     def name(self, gguf: str) -> str | None:
         """Return the Hugging Face name of a tensor, None for one that has none."""
-        if not gguf.startswith('blk.'):
+        found = _OF_LAYER.fullmatch(gguf)
+        if found is None:
             part, _, kind = gguf.rpartition('.')
             return f'{_OUTER[part]}.{kind}' if part in _OUTER else None
-        _, layer, rest = gguf.split('.', 2)
-        part, _, kind = rest.rpartition('.')
-        if part not in self.names or kind not in ('weight', 'bias') or not layer.isdecimal():
-            return None
-        return f'model.layers.{layer}.{self.names[part]}.{kind}'
+        layer, part, kind = found.groups()
+        return f'model.layers.{layer}.{self.names[part]}.{kind}' if part in self.names else None
 
 
 def _layer_types(value: Value, period: int) -> dict:
