@@ -32,8 +32,9 @@ def expected(model, tokens):
     return model(torch.tensor([tokens])).logits[0, -1]
 
 
-@pytest.mark.parametrize('name', [*FLAT, *OTHER])
-@pytest.mark.parametrize('weights, tolerance', [('fp32', 1e-4), ('auto', 4e-2)])
+@pytest.mark.parametrize('name, weights, tolerance', [
+    *((name, 'fp32', 1e-4) for name in [*FLAT, *OTHER]),
+    *((family.__name__, 'auto', 4e-2) for family in LLAMA)])
 def test_logits_are_those_of_transformers(name, weights, tolerance, tmp_path, kernels):
     """Whole prompts, chunks behind chunks, and decode rows, mixed in the same steps."""
     model = tiny.save(tmp_path, (FLAT | OTHER)[name]())
@@ -58,6 +59,8 @@ def test_48_greedy_tokens_are_those_of_transformers(name, tmp_path, kernels):
     engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', max_context=160, slots=3))
     engine._stop_tokens = frozenset()   # random answers are full of them
     prompts = [ids(length, 5 + length) for length in (5, 33, 70 if 'longrope' in name else 100)]
+    assert engine.info.path == 'flat batch'
+    assert ('native' in engine.info.kernels) == (kernels == 'native')
     live = [engine.open(prompt, 48, Sampling()) for prompt in prompts]
     while todo := [(s, min(s.pending, 23)) for s in live if not s.finish_reason]:
         engine.step(todo)
@@ -65,16 +68,6 @@ def test_48_greedy_tokens_are_those_of_transformers(name, tmp_path, kernels):
         out = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)),
                              max_new_tokens=48, do_sample=False, pad_token_id=0)
         assert sequence.tokens == out[0].tolist() and len(sequence.tokens) == len(prompt) + 48
-
-
-@pytest.mark.parametrize('name', FLAT)
-def test_described_families_run_as_a_flat_batch(name, tmp_path, kernels):
-    tiny.save(tmp_path, FLAT[name]())
-    engine = load_engine(EngineConfig(str(tmp_path), max_context=4096, slots=2))
-    assert engine.info.path == 'flat batch'
-    assert ('native' in engine.info.kernels) == (kernels == 'native')
-    # The model's own limit, or that of the frequencies of its rope.
-    assert engine.info.max_context == (128 if name == 'phi3 longrope' else 256)
 
 
 @pytest.mark.parametrize('family', OTHER.values(), ids=OTHER)
@@ -93,6 +86,15 @@ def test_other_families_run_through_transformers_and_say_so(family, tmp_path, ca
         out = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)),
                              max_new_tokens=12, do_sample=False, pad_token_id=0)
         assert sequence.tokens == out[0].tolist()
+
+
+@pytest.mark.parametrize('name, context', [('llama', 256), ('mistral', 256),
+                                           ('gemma3_text', 256), ('phi3 longrope', 128)])
+def test_the_context_ends_where_the_model_does(name, context, tmp_path):
+    """At its own limit, or that of the frequencies of its rope; a window is no limit."""
+    tiny.save(tmp_path, FLAT[name]())
+    engine = load_engine(EngineConfig(str(tmp_path), max_context=4096, slots=2))
+    assert engine.info.max_context == context
 
 
 @pytest.mark.parametrize('threads', [1, 2])
