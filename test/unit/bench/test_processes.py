@@ -15,6 +15,7 @@ from slice_ros.bench.processes import uninterrupted
 PROGRAM = """
 import os, signal, subprocess, sys
 from slice_ros.bench.processes import end_as_interrupted, Process
+signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell's background ignores it
 end_as_interrupted()
 number, place = int(sys.argv[1]), sys.argv[2]
 start = subprocess.Popen
