@@ -81,8 +81,7 @@ def test_the_best_of_the_rounds_counts(tiny_directory, small_reads, monkeypatch)
     assert decode['work'] == pytest.approx(nbytes / 1e9) and decode['ms'] == 200.0
     assert decode['least_ms'] == pytest.approx(nbytes / 4e3)
     assert decode['share'] == pytest.approx(nbytes / 4e6 / 0.2)
-    weights, attention = module.prefill_products(
-        engine._runner._model.shape, engine._runner._layers, 16)
+    weights, attention = module.prefill_products(engine._runner._model.made, 16)
     least_s = weights / 3e9 + attention / 2e9
     assert prefill['work'] == pytest.approx((weights + attention) / 1e9)
     assert prefill['share'] == pytest.approx(least_s / 2.0)

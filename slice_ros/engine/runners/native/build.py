@@ -80,7 +80,7 @@ def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows
     Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
     built = []
-    with ThreadPoolExecutor(threads) as workers:
+    with ThreadPoolExecutor(max(threads, 1)) as workers:
         packer = _Packer(library, made, tensors, weights, workers)
         for number in range(len(made.layers)):
             built.append(packer.layer(number))
