@@ -10,6 +10,7 @@ import numpy as np
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
 from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
 from slice_ros.engine.checkpoints.gguf_tokenizer import ARRAYS, build_tokenizer
+from slice_ros.engine.checkpoints.hf_directory import MOST_LAYERS
 from slice_ros.engine.checkpoints.regroup import GgufDecoder
 from slice_ros.errors import ModelError, one_line
 
@@ -39,6 +40,10 @@ class GgufFile:
         """Return the model's ``config.json``."""
         heads = self._count('attention.head_count')
         hidden = self._count('embedding_length')
+        layers = self._count('block_count')
+        if layers > MOST_LAYERS:
+            raise ModelError(f'{self.path}: {self._arch}.block_count is {layers}, which must be '
+                             f'at most {MOST_LAYERS}: the file is damaged')
         embedding = self._tensors.get('token_embd.weight')
         if embedding is None:
             raise ModelError(f'{self.path} holds no token embedding: the file is incomplete')
@@ -49,7 +54,7 @@ class GgufFile:
             '_name_or_path': self._get('general.name') or self.path.stem,
             'hidden_size': hidden,
             'intermediate_size': self._need('feed_forward_length'),
-            'num_hidden_layers': self._need('block_count'),
+            'num_hidden_layers': layers,
             'num_attention_heads': heads,
             'num_key_value_heads': self._count('attention.head_count_kv', heads),
             'head_dim': self._head_dim(hidden // heads),

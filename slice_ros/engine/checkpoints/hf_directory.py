@@ -9,6 +9,7 @@ from slice_ros.errors import ModelError, one_line
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 _MAX_LABELS = 1 << 16
+MOST_LAYERS = 1 << 12  # each is described before its tensors are looked for
 # Tokens that end an answer in the common chat formats, beside those in the model's own list.
 _END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', '<|end|>',
                 '<|eom_id|>', '<end_of_turn>')
@@ -39,6 +40,9 @@ def read_config(path: Path) -> PreTrainedConfig:
         labels = data.get('num_labels') or 0
         if not 0 <= labels <= _MAX_LABELS:  # transformers makes a name for each
             raise ValueError(f'num_labels is {labels}')
+        layers = data.get('num_hidden_layers') or 0
+        if not 0 <= layers <= MOST_LAYERS:  # transformers names the kind of each
+            raise ValueError(f'num_hidden_layers is {layers}')
         if 'auto_map' in data and 'model_type' not in data:
             raise ModelError(f'{path} needs code of its own, which is never run')
         return AutoConfig.from_pretrained(

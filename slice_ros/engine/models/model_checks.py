@@ -4,6 +4,7 @@
 
 import math
 
+from slice_ros.engine.checkpoints.hf_directory import MOST_LAYERS
 from slice_ros.engine.models.families import head_dim
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.errors import ModelError
@@ -19,7 +20,6 @@ _SCALES = ('query_pre_attn_scalar', 'embedding_multiplier', 'residual_multiplier
            'attention_multiplier', 'logits_scaling', 'attn_logit_softcapping',
            'final_logit_softcapping')
 _MOST = 1 << 31  # the kernels count in int32
-_MOST_LAYERS = 1 << 12  # each is described before its tensors are looked for
 
 
 def check_numbers(path: object, config: PreTrainedConfig) -> None:
@@ -30,9 +30,9 @@ def check_numbers(path: object, config: PreTrainedConfig) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < _MOST:
             raise _useless(path, name, value, 'a whole number of at least 1')
-    if config.num_hidden_layers > _MOST_LAYERS:
+    if config.num_hidden_layers > MOST_LAYERS:
         raise _useless(path, 'num_hidden_layers', config.num_hidden_layers,
-                       f'at most {_MOST_LAYERS}')
+                       f'at most {MOST_LAYERS}')
     if head_dim(config) > _MOST_HEAD:
         raise _useless(path, 'head_dim', head_dim(config), f'at most {_MOST_HEAD}')
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads

@@ -109,9 +109,13 @@ class ModelTensors:
 
     def unused(self) -> str | None:
         """Return the name of a tensor of the file that the description does not speak of."""
-        used = {name.rpartition('.')[0] for name, _ in self.needed()} | {HEAD}
+        used = {name for name, _ in self.needed()} | {f'{HEAD}.weight'}
+        # Matrices of layers may have a bias beside their weights, or be packed in several tensors.
+        matrices = {stem for stem in (name.rpartition('.')[0] for name in used)
+                    if stem.endswith('_proj')}
         for name in self.stored.names():
-            if name.rpartition('.')[0] not in used and not any(d in name for d in _DERIVED):
+            if (name not in used and name.rpartition('.')[0] not in matrices
+                    and not any(derived in name for derived in _DERIVED)):
                 return name
         return None
 

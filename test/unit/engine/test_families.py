@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
 from slice_ros.engine.models.families import describe, FAMILIES
@@ -139,6 +140,16 @@ def test_a_tensor_that_the_family_does_not_speak_of_is_refused(tmp_path):
         (tmp_path / 'config.json').write_text(json.dumps(config | {'model_type': model_type}))
         with pytest.raises(ModelError, match='_norm.weight is in no model of this type'):
             load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
+
+
+@pytest.mark.parametrize('name', ['model.layers.0.input_layernorm.bias', 'lm_head.bias',
+                                  'model.layers.1.mlp.router.weight'])
+def test_a_bias_that_no_runner_adds_is_refused(name, tmp_path):
+    model = tiny.save(tmp_path, tiny.llama())
+    tensors = {key: value.clone() for key, value in model.state_dict().items()}
+    save_file(tensors | {name: torch.ones(64)}, tmp_path / 'model.safetensors')
+    with pytest.raises(ModelError, match=f'{name} is in no model of this type'):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
 
 
 def test_the_table_of_the_documentation_is_true():

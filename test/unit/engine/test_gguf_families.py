@@ -6,6 +6,7 @@ import gguf
 import gguf_files
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine.checkpoints import gguf_file
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
 from slice_ros.errors import ModelError
 import tiny
@@ -146,4 +147,16 @@ def test_a_tensor_that_the_family_does_not_speak_of_is_refused(tmp_path):
                      [('blk.0.attn_q_norm.weight', torch.ones(16).numpy())],
                      describe=gguf_files.add_bytes)
     with pytest.raises(ModelError, match='blk.0.attn_q_norm.weight is in no model'):
+        load_engine(EngineConfig(str(tmp_path / 'model.gguf'), max_context=64, slots=1))
+
+
+def test_a_billion_blocks_are_refused_before_each_is_given_a_kind(tmp_path, monkeypatch):
+    write(tmp_path / 'model.gguf', 'gemma3')
+    read = gguf_file.read_header
+
+    def damaged(*given):
+        metadata, tensors = read(*given)
+        return dict(metadata) | {'gemma3.block_count': 10 ** 9}, tensors
+    monkeypatch.setattr(gguf_file, 'read_header', damaged)
+    with pytest.raises(ModelError, match='gemma3.block_count is 1000000000'):
         load_engine(EngineConfig(str(tmp_path / 'model.gguf'), max_context=64, slots=1))

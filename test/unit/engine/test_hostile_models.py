@@ -127,6 +127,16 @@ def test_strange_numbers_of_a_family_are_refused_or_run(family, tmp_path):
     assert refused > TRIED // 4
 
 
+@pytest.mark.parametrize('family', ['gemma3_text', 'smollm3', 'exaone4'])
+def test_a_billion_layers_are_refused_before_each_is_given_a_kind(family, tmp_path):
+    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    whole = json.loads((tmp_path / 'config.json').read_text())
+    for kinds in ('layer_types', 'no_rope_layers'):
+        whole.pop(kinds, None)
+    (tmp_path / 'config.json').write_text(json.dumps(whole | {'num_hidden_layers': HUGE}))
+    assert 'num_hidden_layers' in outcome(tmp_path)
+
+
 @pytest.mark.parametrize('file', ['config.json', 'tokenizer.json', 'model.safetensors'])
 @pytest.mark.parametrize('content', [b'', b'{', b'null', b'1', b'"x"', b'[' * 100000,
                                      b'{"a":' * 5000, b'\xff\xfe\0', b'\xed\xa0\x80'])
