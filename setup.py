@@ -124,6 +124,7 @@ setup(
     maintainer_email=PACKAGE_XML.find('maintainer').get('email'),
     install_requires=(lines_of('client_requires')
                       + ([] if CLIENT_ONLY else lines_of('engine_requires'))),
+    extras_require={} if CLIENT_ONLY else {'vllm': lines_of('vllm_requires')},
     entry_points={'console_scripts': programs()},
     packages=[],
     zip_safe=False,

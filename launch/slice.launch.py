@@ -35,7 +35,12 @@ def generate_launch_description():
         DeclareLaunchArgument(
             'respawn', default_value='false', choices=['true', 'false'],
             description='Start the node again 5 s after it ends.'),
+        DeclareLaunchArgument(
+            'gateway_port', default_value='',
+            description='Port at which slice_gateway serves the node by HTTP, to this machine '
+                        'alone. Empty: none.'),
         OpaqueFunction(function=_slice_node),
+        OpaqueFunction(function=_gateway),
     ])
 
 
@@ -58,3 +63,16 @@ def _slice_node(context):
         output='both',
         emulate_tty=True,
     )]
+
+
+def _gateway(context):
+    port = LaunchConfiguration('gateway_port').perform(context)
+    return [Node(
+        package='slice_ros',
+        executable='slice_gateway',
+        name='slice_gateway',
+        namespace=LaunchConfiguration('namespace'),
+        arguments=['--port', port],
+        output='both',
+        emulate_tty=True,
+    )] if port else []

@@ -11,6 +11,9 @@ The rooms, from the bottom up; imports point down only (docs/architecture.md):
 - ``serving``          the loop that joins the two: admit, plan, run, deliver
 - ``ros``              the node
 - ``client``           for planner nodes: ask the node, without the engine
+- ``behaviours``       leaves of behaviour trees that ask the node
+- ``gateway``          the node through HTTP, and a page to look at
+- ``router``           a node that sends each request to one of several slice nodes
 - ``examples``         small planner nodes to copy
 - ``bench``, ``cli``   programs for people
 """

@@ -9,13 +9,16 @@ from xml.etree import ElementTree
 def share() -> Path:
     """Return the folder with package.xml and config/: the checkout, or <prefix>/share/slice_ros.
 
-    Raises ``FileNotFoundError`` when there is none above this file.
+    The latter has no config/ in a planner's build. Raises ``FileNotFoundError`` when there is
+    none above this file.
     """
     here = Path(__file__).resolve()
     for parent in here.parents[1:]:
-        for folder in (parent, parent / 'share' / 'slice_ros'):
-            if (folder / 'package.xml').is_file() and (folder / 'config').is_dir():
-                return folder
+        if (parent / 'package.xml').is_file() and (parent / 'config').is_dir():
+            return parent
+        folder = parent / 'share' / 'slice_ros'
+        if (folder / 'package.xml').is_file():
+            return folder
     raise FileNotFoundError(f'no package.xml and config/ above {here}: is slice_ros installed?')
 
 

@@ -15,6 +15,8 @@ import math
 from slice_ros.errors import ErrorCode
 from slice_ros.slo import SloClass, SloReport
 
+MAX_FORCED = 16   # tokens that a request jumps at once: the rows that it adds to the next step
+
 
 class State(Enum):
     """``WAITING -> PREFILL -> RUNNING <-> PAUSED -> FINISHED / CANCELLED / FAILED / REJECTED``."""
@@ -38,8 +40,9 @@ class Request:
 
     ``cached`` counts the tokens whose keys and values are in the cache, ``generated`` the tokens
     sampled so far. What still has to be fed before the next token can be sampled is ``pending``:
-    the rest of the prompt during prefill, exactly 1 (the last sampled token) while decoding, and
-    the whole context again after an eviction. Feeding the last pending token samples a new one.
+    the rest of the prompt during prefill, the last sampled token and those ``forced`` behind it
+    while decoding, and the whole context again after an eviction. Feeding the last pending token
+    samples a new one.
     """
 
     id: str
@@ -51,8 +54,15 @@ class Request:
     cached: int = 0
     reused: int = 0  # of the prompt, found in the KV cache on arrival
     generated: int = 0
+    forced: int = 0  # of the pending tokens, those that the response format left no choice of
+    jumped: int = 0  # of those generated, forced or guessed: they came without a step of their own
+    drafted: int = 0  # guesses of its next tokens that were fed
+    guesses: int = 0  # of these, those that were looked at, none behind a wrong one
+    right: int = 0    # of these
+    thought: int = 0  # of those generated, the first: they are no part of the answer
     first_token_at: float = math.nan
     last_token_at: float = math.nan
+    answer_at: float = math.nan   # first token behind a thought
     ended_at: float = math.nan
     max_gap: float = 0.0
     error: ErrorCode = ErrorCode.NONE
@@ -68,18 +78,18 @@ class Request:
 
     @property
     def pending(self) -> int:
-        """Tokens that have to be fed before the next one can be sampled (1 while decoding)."""
+        """Tokens to feed before the next one can be sampled (decoding: 1, and forced ones)."""
         return self.prompt_tokens + self.generated - self.cached
 
     @property
     def decoding(self) -> bool:
         """Whether the next step of this request is a decode (else a prefill)."""
-        return self.generated > 0 and self.pending == 1
+        return self.generated > 0 and self.pending == 1 + self.forced
 
     @property
     def ready(self) -> bool:
         """Whether the next step may decode it."""
-        return not self.gated and self.generated > 0 and self.pending == 1
+        return not self.gated and self.decoding
 
     @property
     def ended(self) -> bool:
@@ -102,6 +112,7 @@ class Request:
             self.state = State.PREFILL
             return False
         self.generated += 1
+        self.forced = 0
         if self.generated == 1:
             self.first_token_at = now
         else:
@@ -109,6 +120,42 @@ class Request:
         self.last_token_at = now
         self.state = State.RUNNING
         return True
+
+    def jump(self) -> None:
+        """Record that the token behind the last one is known without a step: it is forced.
+
+        Raises ``ValueError`` when the request has ended, or is not decoding.
+        """
+        if self.ended or not self.decoding:
+            raise ValueError(f'request {self.id} ({self.state.value}, {self.pending} tokens '
+                             'pending) has no last token: none can be forced behind it')
+        self.generated += 1
+        self.forced += 1
+        self.jumped += 1
+
+    def look_at(self, right: bool) -> None:
+        """Record a guess of the last token. A right one was fed, and the next token is sampled.
+
+        Raises ``ValueError`` when the request has ended, or is not decoding one token a step.
+        """
+        if self.ended or not self.decoding or self.forced:
+            raise ValueError(f'request {self.id} ({self.state.value}, {self.pending} tokens '
+                             'pending) has no last token that a step can have guessed')
+        self.guesses += 1
+        if right:
+            self.right += 1
+            self.cached += 1
+            self.generated += 1
+            self.jumped += 1
+
+    def think(self) -> None:
+        """Record that all tokens so far are those of a thought."""
+        self.thought = self.generated
+
+    def answer(self) -> None:
+        """Record that the last token is the answer's."""
+        if self.thought and math.isnan(self.answer_at):
+            self.answer_at = self.last_token_at
 
     def adopt(self, tokens: int) -> None:
         """Record that the first `tokens` were found in the KV cache and need not be fed.
@@ -166,4 +213,5 @@ class Request:
             prompt_tokens=self.prompt_tokens, output_tokens=self.generated, ttft=self.ttft,
             tpot=self.tpot, completion=self.completion, max_gap=self.max_gap,
             elapsed=self.ended_at - self.arrival, reused_tokens=self.reused,
-            session_id=self.session_id)
+            session_id=self.session_id, reasoning_tokens=self.thought,
+            answer=(self.answer_at if self.thought else self.first_token_at) - self.arrival)

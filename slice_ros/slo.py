@@ -92,6 +92,8 @@ class SloReport:
     elapsed: float = math.nan
     reused_tokens: int = 0  # of the prompt, found in the KV cache
     session_id: str = ''    # session it belonged to; empty = none
+    reasoning_tokens: int = 0   # of the output tokens, those of a thought before the answer
+    answer: float = math.nan    # request received to first token of the answer itself
 
     @property
     def ttft_met(self) -> bool:

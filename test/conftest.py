@@ -25,6 +25,8 @@ def pytest_collection_modifyitems(items):
     # Not `launch`: the folder of that name in the checkout can be imported too.
     if importlib.util.find_spec('launch_testing') is None:
         reasons['launch'] = 'needs the ROS 2 launch stack: launch_testing is not installed'
+    if importlib.util.find_spec('vllm') is None:
+        reasons['vllm'] = 'needs vLLM, which is not installed: make test-vllm'
     if 'SLICE_TEST_CLIENT' not in os.environ:
         reasons['client_only'] = 'needs a client-only build: make test-client-only'
     for item in items:

@@ -20,10 +20,15 @@ SUBCOMMANDS = {
     'admission': ('schedule.admission_bench', 'whether refusals are right, by replay'),
     'serve': ('schedule.serve', 'the same on the real engine, in real time'),
     'engine': ('engine.engine_bench', 'decode step and prefill times of the engine'),
+    'perplexity': ('quantised.perplexity_bench', 'each quantisation beside llama.cpp'),
+    'adapters': ('adapters_bench', 'what a LoRA adapter adds to a step'),
+    'images': ('images_bench', 'what encoding an image takes, and does to steps'),
     'gpu': ('gpu.gpu_bench', 'checks, tests and step times of a CUDA GPU, in nine minutes'),
     'ros': ('ros.ros_bench', 'delivery and class isolation over real topics'),
+    'gateway': ('gateway_bench', 'how much later a text comes by HTTP than by the action'),
     'abuse': ('ros.abuse', 'what hostile inputs do to the node and to other callers'),
     'soak': ('ros.soak', 'thousands of mixed requests, cancels and kills'),
+    'router': ('router_bench', 'two nodes behind a router, one of which is killed'),
     'reports': ('ros.reports', 'figures of recorded slo_reports: a bag or JSON lines'),
 }
 

@@ -4,6 +4,6 @@
 
 They reach the node through `slice_ros.client` and its interfaces, never through its objects.
 `connection` is the ROS node of `ask` and `demo`; `robots_minute` and `demo_requests` belong to the
-demo; `watch`, `strips`, `dashboard` and `figures` belong to the monitor. Scripts rely on options
+demo; `dashboard` and `figures` belong to the monitor. Scripts rely on options
 and JSON output: add to them, never rename or remove.
 """

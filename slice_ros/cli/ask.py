@@ -49,6 +49,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
                       help='the answer is JSON that is valid under the JSON schema in FILE')
     form.add_argument('--regex', metavar='EXPRESSION',
                       help='the answer matches the whole regular expression')
+    parser.add_argument('--reasoning', choices=('on', 'off', 'default'), default='',
+                        help='whether a model that can thinks first; the thought is printed to '
+                        'standard error (default: as the class has it)')
+    parser.add_argument('--reasoning-budget', type=int, default=0, metavar='N',
+                        help="tokens of the thought at most (default: the class's)")
     parser.add_argument('--session', default='', metavar='ID', help='conversation to continue')
     parser.add_argument('--reset', action='store_true', help='forget the conversation first')
     for name in ('ttft', 'tpot', 'deadline'):
@@ -81,10 +86,12 @@ async def _run(client: SliceClient, options: argparse.Namespace) -> int:
         ttft_ms=options.ttft_ms, tpot_ms=options.tpot_ms, deadline_ms=options.deadline_ms,
         sampling={'temperature': options.temperature, 'seed': options.seed},
         session_id=options.session, reset_session=options.reset, choice=options.choice,
-        schema=options.schema, regex=options.regex, timeout=max(end - time.monotonic(), 0.1))
+        schema=options.schema, regex=options.regex, reasoning=options.reasoning,
+        reasoning_budget=options.reasoning_budget, timeout=max(end - time.monotonic(), 0.1))
     try:
         async for chunk in stream:
             if not options.json:
+                print(chunk.reasoning, end='', flush=True, file=sys.stderr)
                 print(chunk.text, end='', flush=True)
     except SliceError as error:
         if error.answer is None:
@@ -117,7 +124,7 @@ def _as_json(answer: Answer, code: int, sentence: str) -> dict:
     def seconds(ms: float) -> float | None:
         return ms / 1e3 if math.isfinite(ms) else None
     return {
-        'request_id': answer.request_id, 'text': answer.text,
+        'request_id': answer.request_id, 'text': answer.text, 'reasoning': answer.reasoning,
         'finish_reason': answer.finish_reason, 'error_code': code, 'error': _name(code),
         'error_msg': sentence, 'class': report.slo.name, 'attained': report.attained,
         'prompt_tokens': report.prompt_tokens, 'reused_tokens': report.reused_tokens,

@@ -3,7 +3,6 @@
 """The picture of slice_monitor: from messages to what rich draws."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 import math
 from operator import itemgetter
@@ -11,28 +10,17 @@ from operator import itemgetter
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from slice_ros import msg, srv
+from slice_ros import msg
 from slice_ros.cli.figures import (
     BAD, bar, DIM, GOOD, join, ms, NEAR, number, of_share, plain, share, times, with_unit)
-from slice_ros.cli.strips import BINS, GATED, PAUSED, PREFILL, Strip, WAITING
+from slice_ros.client.strips import BINS, GATED, PAUSED, PREFILL, Strip, WAITING
+from slice_ros.client.watch import View
 from slice_ros.errors import ErrorCode
 
 CLASS_STYLES = ('deep_sky_blue1', 'orchid1', 'slate_blue1', 'grey85')
 CELLS = {WAITING: ('·', NEAR), PREFILL: ('░', 'blue'), PAUSED: ('─', DIM), GATED: ('‖', 'grey62')}
 HEIGHTS = ((1, '▂'), (2, '▃'), (4, '▅'), (8, '▆'), (math.inf, '█'))   # tokens in a cell, at most
 STATE_STYLES = {'ready': GOOD, 'failed': BAD, 'finalized': BAD}
-
-
-@dataclass(frozen=True)
-class View:
-    """The data of a node at one moment."""
-
-    node: str                                     # as the user named it
-    absent: str = ''                              # why there is no data of it, or empty
-    status: srv.GetStatus.Response | None = None  # its last answer
-    state: msg.SchedulerState | None = None       # its last state
-    reports: Sequence[msg.SloReport] = ()         # of ended requests, the newest last
-    strips: Sequence[Strip] = ()                  # of live requests, the oldest first
 
 
 def render(view: View, width: int, height: int | None) -> Group:

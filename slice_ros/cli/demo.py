@@ -46,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='slice_demo', description=__doc__)
     parser.add_argument('--params-file', type=Path, default=None,
                         help='parameters of the node (default: the installed config/slice.yaml)')
+    parser.add_argument('--model', default='', help='directory or .gguf file to serve '
+                        '(default: that of the parameters)')
+    parser.add_argument('--chat-template', default='', metavar='FILE',
+                        help="Jinja chat template in place of the model's own")
     parser.add_argument('--node', default='', metavar='NAME',
                         help='ask the node of this name, which runs already, and start none')
     parser.add_argument('--report', type=Path, default=Path('demo_report.json'),
@@ -59,7 +63,9 @@ def main(argv: list[str] | None = None) -> int:
         # A ROS graph of its own: no other node takes part.
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
-        start = _node(options.params_file or share() / 'config' / 'slice.yaml', console)
+        own = {f'engine.{name}': value for name, value in (
+            ('model', options.model), ('chat_template', options.chat_template)) if value}
+        start = _node(options.params_file or share() / 'config' / 'slice.yaml', own, console)
     try:
         with start as node, Connection(options.node or 'slice', argv) as connection:
             _wait_until_ready(connection, node, console)
@@ -74,12 +80,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 @contextmanager
-def _node(config: Path, console: Console):
-    """Run the node as a process of its own; end it with SIGINT."""
+def _node(config: Path, own: Mapping[str, str], console: Console):
+    """Run the node as a process of its own, with parameters of its own; end it with SIGINT."""
     with tempfile.NamedTemporaryFile('w+', prefix='slice_node_', suffix='.log',
                                      delete=False) as log, tempfile.NamedTemporaryFile(
                                          'w', suffix='.yaml') as beginnings:
-        yaml.safe_dump({'/**': {'ros__parameters': preambles()}}, beginnings)
+        yaml.safe_dump({'/**': {'ros__parameters': {**preambles(), **own}}}, beginnings)
         beginnings.flush()
         command = [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', '--params-file',
                    str(config), '--params-file', beginnings.name]

@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 
+import rclpy
 from rclpy.exceptions import NameValidationException
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from rich.console import Console
 from rich.live import Live
 from slice_ros.cli.dashboard import render
-from slice_ros.cli.watch import Watch
+from slice_ros.client.watch import Watch
 
 REDRAW = 0.25        # seconds between two pictures in a terminal
 REPRINT = 2.0        # seconds between two pictures in a file or a pipe
@@ -30,8 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(remove_ros_args(argv)[1:])
     sys.stdout.reconfigure(errors='replace')   # a terminal without block characters
     console = Console(width=None if sys.stdout.isatty() or 'COLUMNS' in os.environ else 120)
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        with Watch(options.node, argv) as watch:
+        with Watch(options.node) as watch:
             if options.once:
                 return _once(watch, console, stop, options.seconds)
             _live(watch, console, stop, options.seconds)
@@ -41,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:       # the reader of the pipe has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        rclpy.shutdown()
     return 0
 
 

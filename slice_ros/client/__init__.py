@@ -12,18 +12,22 @@ In a coroutine of the executor that spins the node (a callback, ``executor.creat
 
     answer = await client.ask('A box is 0.4 m ahead.', 'control', choice=['STOP', 'GO'])
 
+    answer = await client.run_tools('Turn left.', [turn, drive], 'control')
+
 In callbacks: ``client.ask_future(...).add_done_callback(...)``. The coroutines also work in
 asyncio while an executor spins the node in another thread, and in a plain thread by
 ``asyncio.run(client.ask(...))``. Nothing here blocks the executor.
 
 Planners depend on the names in ``__all__``: extend them, never rename or remove one. Everything
 else may change: `slice_client` (`SliceClient`), `stream` (what it returns), `answer` (the text on
-its way to the reader), `goals` (Python values to the goal message), `generate_client` (sends the
-goals; with `goal_client`, `presence` and `callbacks`), `exceptions`, and `run` (the process of a
-node). The library needs rclpy and the interfaces, and never imports the engine.
+its way to the reader), `function_tools` (functions that the model may call), `goals` (Python
+values to the goal message), `generate_client` (sends the goals; with `goal_client`, `presence` and
+`callbacks`), `exceptions`, `run` (the process of a node), and `watch` (what goes on in the node,
+for programs that show it; with `strips`). The library needs rclpy and the interfaces, pydantic for
+functions as tools, and never imports the engine.
 """
 
-from slice_ros.client.answer import Answer, Chunk
+from slice_ros.client.answer import Answer, Chunk, ToolCall
 from slice_ros.client.exceptions import (
     Cancelled, DeadlineMissed, EngineFailure, FormatIncomplete, Infeasible, InvalidRequest,
     QueueFull, SessionBusy, SliceError, Timeout, Unavailable)
@@ -33,4 +37,4 @@ from slice_ros.client.stream import Stream
 
 __all__ = ['Answer', 'Cancelled', 'Chunk', 'DeadlineMissed', 'EngineFailure', 'FormatIncomplete',
            'Infeasible', 'InvalidRequest', 'QueueFull', 'SessionBusy', 'SliceClient', 'SliceError',
-           'Stream', 'Timeout', 'Unavailable', 'run_node']
+           'Stream', 'Timeout', 'ToolCall', 'Unavailable', 'run_node']

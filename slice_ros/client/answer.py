@@ -27,9 +27,24 @@ MAX_UNREAD = 256  # pieces kept for a slow reader; further text is appended to t
 class Chunk:
     """A piece of an answer."""
 
-    text: str                     # newly printable text, never empty
+    text: str                     # newly printable text; empty in a piece of the thought alone
     tokens: int                   # tokens generated so far
     predicted_completion_ms: float  # received to last token, predicted; NaN = unknown
+    reasoning: str = ''           # newly printable text of the thought before the answer
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool, as the model wishes it."""
+
+    id: str          # noqa: A003
+    name: str
+    json: str        # of its arguments
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by name."""
+        return json.loads(self.json)
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,24 @@ class Answer:
     text: str
     finish_reason: str       # stop, length, cancelled or error
     report: msg.SloReport    # objectives and measured times
+    tool_calls: tuple[ToolCall, ...] = ()   # with which it ends
+    reasoning: str = ''      # the thought before it, which is no part of its text
+
+    @property
+    def message(self) -> msg.ChatMessage:
+        """The answer as a message of the conversation that goes on with it."""
+        return msg.ChatMessage(role='assistant', content=self.text, tool_calls=[
+            msg.ToolCall(id=c.id, name=c.name, arguments=c.json) for c in self.tool_calls])
 
     @cached_property
     def json(self) -> Any:
         """The text parsed as JSON. Raises ``ValueError`` when it is not JSON."""
         return json.loads(self.text)
+
+
+def rest_of(whole: str, received: str) -> str:
+    """Return what of a text has not been received; '' where that was no part of it."""
+    return whole[len(received):] if whole.startswith(received) else ''
 
 
 class Waiter:
@@ -87,7 +115,7 @@ class AnswerBuffer:
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self.text = ''                          # received so far
+        self.text = self.reasoning = ''         # received so far
         self.answer: Answer | None = None       # the result of the node
         self.error: SliceError | None = None    # set before `done` if it was not served
         self.done = False
@@ -102,16 +130,20 @@ class AnswerBuffer:
         if self.done or feedback.sequence != self._expected:
             return
         self._expected += 1
-        self._add(Chunk(feedback.text, feedback.tokens, feedback.predicted_completion_ms))
+        self._add(Chunk(feedback.text, feedback.tokens, feedback.predicted_completion_ms,
+                        feedback.reasoning))
 
     def finish(self, result: Generate.Result) -> None:
         """Add the result of the node, and end."""
         if self.done:
             return
         tokens, took = result.report.output_tokens, result.report.completion_ms
-        if result.text.startswith(self.text):
-            self._add(Chunk(result.text[len(self.text):], tokens, took))
-        answer = Answer(result.request_id, result.text, result.finish_reason, result.report)
+        self._add(Chunk(rest_of(result.text, self.text), tokens, took,
+                        rest_of(result.reasoning, self.reasoning)))
+        answer = Answer(
+            result.request_id, result.text, result.finish_reason, result.report,
+            tuple(ToolCall(c.id, c.name, c.arguments) for c in result.tool_calls),
+            result.reasoning)
         error = None
         if result.error_code != ErrorCode.NONE:
             error = error_for(result.error_code, result.error_msg, answer)
@@ -161,13 +193,15 @@ class AnswerBuffer:
         return self.answer
 
     def _add(self, chunk: Chunk) -> None:
-        if not chunk.text:
+        if not chunk.text and not chunk.reasoning:
             return
         with self._lock:
             self.text += chunk.text
+            self.reasoning += chunk.reasoning
             if len(self._unread) >= MAX_UNREAD:
-                chunk = Chunk(self._unread.pop().text + chunk.text, chunk.tokens,
-                              chunk.predicted_completion_ms)
+                last = self._unread.pop()
+                chunk = Chunk(last.text + chunk.text, chunk.tokens,
+                              chunk.predicted_completion_ms, last.reasoning + chunk.reasoning)
             self._unread.append(chunk)
         self._wake()
 

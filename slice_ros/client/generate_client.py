@@ -78,6 +78,11 @@ class GenerateClient:
         """Cancel a request; any thread may call this at any time."""
         self._callbacks.post(partial(self._stop, buffer, None))
 
+    def abandon_all(self) -> None:
+        """Cancel all requests; any thread may call this at any time."""
+        self._callbacks.post(
+            lambda: [self._stop(one.buffer, None) for one in list(self.live.values())])
+
     def close(self) -> list[AnswerBuffer]:
         """Cancel and forget all requests, and leave the graph; return those to be ended."""
         live = list(self.live.values())

@@ -10,14 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import json
 import math
 import operator
+from typing import Any
 
 from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.client.exceptions import InvalidRequest
+from slice_ros.client.function_tools import Tool, tool_message
+from slice_ros.client.images import image_messages
 
 MAX_TIMEOUT = 1e9  # seconds; a timer cannot count much further
 
-Messages = Iterable[msg.ChatMessage | tuple[str, str] | Mapping[str, str]]
+Messages = Iterable[msg.ChatMessage | tuple[str, str] | Mapping[str, Any]]
 
 
 def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
@@ -26,11 +29,14 @@ def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
               session_id: str = '', reset_session: bool = False,
               response_format: msg.ResponseFormat | None = None,
               choice: Iterable[str] | None = None, schema: Mapping | str | None = None,
-              regex: str | None = None) -> Generate.Goal:
+              regex: str | None = None, tools: Iterable[Tool] = (), tool_choice: str = '',
+              adapter: str = '', reasoning: str = '', reasoning_budget: int = 0,
+              template_arguments: Mapping[str, Any] | str = '') -> Generate.Goal:
     """Return the goal of a request; fields as in `action/Generate`, formats as in `answer_format`.
 
-    `prompt` is a text, or a conversation: messages, (role, text) pairs or mappings with `role`
-    and `content`. Raises `InvalidRequest` for values that no message can carry.
+    `prompt` is a text, or a conversation: messages, (role, text) pairs or mappings with the fields
+    of a message, where `images` may be anything that `image_messages` takes. `tools` are Python
+    functions, messages or mappings. Raises `InvalidRequest` for values that no message can carry.
     """
     try:
         text = isinstance(prompt, str)
@@ -40,8 +46,12 @@ def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
             ttft_ms=float(ttft_ms), tpot_ms=float(tpot_ms), deadline_ms=float(deadline_ms),
             max_tokens=operator.index(max_tokens), sampling=_sampling(sampling),
             stop=[stop] if isinstance(stop, str) else list(stop), session_id=session_id,
-            reset_session=reset_session,
-            response_format=answer_format(response_format, choice, schema, regex))
+            reset_session=reset_session, adapter=adapter, reasoning=reasoning,
+            reasoning_budget=operator.index(reasoning_budget),
+            template_arguments=template_arguments if isinstance(template_arguments, str)
+            else json.dumps(template_arguments),
+            response_format=answer_format(response_format, choice, schema, regex),
+            tools=[tool_message(tool) for tool in tools], tool_choice=tool_choice)
         _check_encodable(goal)
     except (AssertionError, AttributeError, KeyError, OverflowError, TypeError,
             ValueError) as error:
@@ -87,28 +97,56 @@ def answer_format(response_format: msg.ResponseFormat | None = None,
 
 
 def _chat_message(message: msg.ChatMessage | tuple[str, str] | Mapping[str, str]):
+    calls, answered, images = [], '', ()
     if isinstance(message, msg.ChatMessage):
         role, content = message.role, message.content
+        calls, answered = message.tool_calls, message.tool_call_id
+        images = [*message.compressed_images, *message.images]
     elif isinstance(message, Mapping):
-        role, content = message['role'], message['content']
+        images = message.get('images', ())
+        role, content = message['role'], message.get('content', '') if images else (
+            message['content'])
+        calls, answered = message.get('tool_calls', ()), message.get('tool_call_id', '')
     elif isinstance(message, Sequence) and not isinstance(message, str):
         role, content = message
     else:
         raise TypeError(f'a message is a (role, text) pair, not {message!r:.80}')
-    return msg.ChatMessage(check_fields=True, role=role, content=content)
+    compressed, raw = image_messages(images)
+    return msg.ChatMessage(
+        check_fields=True, role=role, content=content, tool_call_id=answered,
+        compressed_images=compressed, images=raw,
+        tool_calls=[_tool_call(call) for call in calls])
+
+
+def _tool_call(call: msg.ToolCall | Mapping[str, str]) -> msg.ToolCall:
+    values = call if isinstance(call, Mapping) else {
+        name: getattr(call, name) for name in ('id', 'name', 'arguments')}
+    return msg.ToolCall(check_fields=True, **values)
 
 
 def _sampling(values: msg.SamplingParams | Mapping | None) -> msg.SamplingParams:
+    """Return the message; `logit_bias` of a mapping has biases by token id."""
     types = msg.SamplingParams.get_fields_and_field_types()
     if isinstance(values, msg.SamplingParams):
         values = {name: getattr(values, name) for name in types}
+    values = dict(values or {})
+    bias = values.pop('logit_bias', {})
+    if bias:
+        values |= {'biased_tokens': [operator.index(token) for token in bias],
+                   'biases': [float(value) for value in bias.values()]}
     return msg.SamplingParams(check_fields=True, **{
         name: float(value) if types.get(name) == 'float' else value
-        for name, value in (values or {}).items()})
+        for name, value in values.items()})
 
 
 def _check_encodable(goal: Generate.Goal) -> None:
-    for text in (goal.prompt, goal.slo_class, goal.session_id, goal.response_format.type,
+    for text in (goal.prompt, goal.slo_class, goal.session_id, goal.adapter, goal.reasoning,
+                 goal.template_arguments,
+                 goal.response_format.type,
                  goal.response_format.grammar, *goal.response_format.choices, *goal.stop,
-                 *(field for m in goal.messages for field in (m.role, m.content))):
+                 goal.tool_choice,
+                 *(field for t in goal.tools for field in (t.name, t.description, t.parameters)),
+                 *(field for m in goal.messages for field in (m.role, m.content, m.tool_call_id)),
+                 *(field for m in goal.messages for c in m.tool_calls
+                   for field in (c.id, c.name, c.arguments))):
         text.encode()

@@ -3,8 +3,10 @@
 """The inference engine: prompts to tokens.
 
 `load_engine` and `Engine` are its face; other rooms import from here, and from `engine.config`.
-Knows torch and `slice_ros.request`, and nothing of ROS or of policies. Inside, imports go one way:
-config; kv, checkpoints, models; runners; text; sequence; engine, profile; loading.
+Knows torch and `slice_ros.request`, and nothing of ROS or of policies. torch and transformers are
+imported when they are used: a GGUF file on the native kernels needs neither. Inside, imports go
+one way: config, chat_options, cores; kv, checkpoints, models; runners; text; vision; pooling,
+sequence; appending, opening, engine, profile; opened_checkpoint, loading.
 """
 
 import os
@@ -15,11 +17,12 @@ os.environ.update(HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1')
 # makes a step ten times slower beside other busy processes, as on a robot; sleeping costs little.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+from slice_ros.engine.chat_options import ChatOptions  # noqa: E402
 from slice_ros.engine.config import (  # noqa: E402
-    EngineConfig, EngineInfo, ResponseFormat, Sampling)
+    EngineConfig, EngineInfo, Message, ResponseFormat, Sampling, Tool, ToolCall)
 from slice_ros.engine.engine import Engine  # noqa: E402
 from slice_ros.engine.loading import load_engine  # noqa: E402
 from slice_ros.engine.sequence import Collected, Output, TokenSequence  # noqa: E402
 
-__all__ = ['Collected', 'Engine', 'EngineConfig', 'EngineInfo', 'Output', 'ResponseFormat',
-           'Sampling', 'TokenSequence', 'load_engine']
+__all__ = ['ChatOptions', 'Collected', 'Engine', 'EngineConfig', 'EngineInfo', 'Message', 'Output',
+           'ResponseFormat', 'Sampling', 'TokenSequence', 'Tool', 'ToolCall', 'load_engine']

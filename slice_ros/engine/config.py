@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the engine (model, memory) and of a request (sampling, response format)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 import json
 import math
+import re
+from typing import NamedTuple
 
 # Called with what is being done and the share of it that is done, from 0 to 1.
 Progress = Callable[[str, float], None]
@@ -14,11 +16,21 @@ WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
 DEVICES = ('auto', 'cpu', 'cuda')
 ISAS = ('auto', 'portable', 'avx2', 'avxvnni', 'avx512', 'dotprod', 'i8mm')
 FORMATS = ('text', 'choice', 'json_schema', 'regex')
+TOOL_SYNTAXES = ('auto', 'hermes', 'llama', 'mistral', 'mistral_spaced', 'mistral_args', 'gemma',
+                 'phi', 'json')
 MAX_TEMPLATE_ARGUMENTS = 4096   # characters
 # What every chat template is given with a request.
 GIVEN = ('messages', 'tools', 'documents', 'add_generation_prompt')
+MAX_BIASES = 300         # tokens of a logit bias; as OpenAI's API allows
+MAX_BIAS = 100.0         # of a logit, either way: a token is banned, or taken for sure
+MAX_ADAPTERS = 64
+_ADAPTER = re.compile(r'([\w.-]{1,63})=(.+)', re.DOTALL)
 MAX_STOPS = 16           # stop texts of a request
 MAX_STOP_BYTES = 256     # the longest of them
+MAX_IMAGES = 8           # images of a request
+MAX_IMAGE_BYTES = 8 << 20   # of all of them, as they are sent: so much may wait in the queue
+MAX_TOOLS = 64           # tools of a request
+MAX_TOOL_BYTES = 32768   # of their names, descriptions and schemas together
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +49,14 @@ class EngineConfig:
     threads: int = 0         # 0 = torch's default
     isa: str = 'auto'        # instruction set of the native kernels; auto = the best there is
     memory_fraction: float = 0.5  # of the memory that the weights leave free, for the KV cache
+    chat_template: str = ''  # file of a Jinja template in place of the model's own; '' = that
     template_arguments: str = ''  # JSON object: names that the chat template reads; '' = none
+    tool_syntax: str = 'auto'     # how the model calls tools; auto = as its chat template shows
+    adapters: tuple[str, ...] = ()  # NAME=DIRECTORY of each LoRA adapter that requests may name
 
     def __post_init__(self) -> None:
-        for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS)):
+        for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS),
+                              ('tool_syntax', TOOL_SYNTAXES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f'{name} must be one of {", ".join(choices)}, '
                                  f'not {getattr(self, name)!r:.80}')
@@ -51,6 +67,24 @@ class EngineConfig:
             raise ValueError(f'memory_fraction must be above 0 and at most 1, not '
                              f'{self.memory_fraction}')
         template_arguments(self.template_arguments)
+        adapter_directories(self.adapters)
+
+
+def adapter_directories(entries: Iterable[str]) -> dict[str, str]:
+    """Return directories of adapters by name, from entries NAME=DIRECTORY.
+
+    Raises ``ValueError`` for other entries, a name that is there twice, or too many.
+    """
+    found = {}
+    for entry in entries:
+        match = _ADAPTER.fullmatch(entry)
+        if match is None or match[1] in found:
+            raise ValueError('adapters must be NAME=DIRECTORY each, with different names of '
+                             f'letters, digits, _ . and -, not {entry!r:.80}')
+        found[match[1]] = match[2]
+    if len(found) > MAX_ADAPTERS:
+        raise ValueError(f'adapters has {len(found)} entries: give {MAX_ADAPTERS} at most')
+    return found
 
 
 def template_arguments(text: str) -> dict[str, object]:
@@ -79,7 +113,7 @@ def template_arguments(text: str) -> dict[str, object]:
 class Sampling:
     """How the next token is chosen from the logits.
 
-    The order is: repetition penalty, temperature, top-k, top-p, min-p. Raises ``ValueError``
+    The order is: bias, repetition penalty, temperature, top-k, top-p, min-p. Raises ``ValueError``
     naming the field when a value is not finite or out of range.
     """
 
@@ -89,6 +123,7 @@ class Sampling:
     min_p: float = 0.0               # keep those at least this share of the most likely
     repetition_penalty: float = 1.0  # divides positive logits of tokens seen before; 1 = none
     seed: int | None = None          # same seed, same text; None = a fresh one per request
+    logit_bias: tuple[tuple[int, float], ...] = ()   # token ids, and what is added to their logits
 
     def __post_init__(self) -> None:
         for name, low, high in (('temperature', 0.0, 100.0), ('top_p', 0.0, 1.0),
@@ -101,8 +136,35 @@ class Sampling:
         if self.top_p == 0:
             raise ValueError('top_p must be above 0 (1 keeps every token)')
         _check_int('top_k', self.top_k, 0, 1 << 31)
+        _check_bias(self.logit_bias)
         if self.seed is not None:
             _check_int('seed', self.seed, -(1 << 63), (1 << 64) - 1)
+
+
+class Tool(NamedTuple):
+    """A function that the model may call; checked by `read_tools` of the room `text.tools`."""
+
+    name: str
+    description: str = ''
+    parameters: str = ''   # JSON schema of its arguments; '' = it has none
+
+
+class ToolCall(NamedTuple):
+    """A call of a tool, as the model wishes it."""
+
+    id: str          # noqa: A003
+    name: str
+    arguments: str   # JSON object
+
+
+class Message(NamedTuple):
+    """A message of a conversation; a plain (role, content) pair will do as well."""
+
+    role: str
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()   # of an assistant: what it ended with
+    tool_call_id: str = ''                  # of a tool: the call whose result it is
+    images: tuple = ()                      # of a user: each a `Picture` or a `SeenImage`
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +174,8 @@ class ResponseFormat:
     kind: str = 'text'              # text | choice | json_schema | regex
     choices: tuple[str, ...] = ()   # for choice
     grammar: str = ''               # for json_schema: JSON text; for regex: the expression
+    tools: tuple[Tool, ...] = ()    # that the answer may call; for text
+    tool_choice: str = 'auto'       # auto | required | name of a tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +195,27 @@ class EngineInfo:
     weight_bytes: int
     kv_bytes: int      # of `kv_tokens`; on CPU, memory is taken from the system on first use
     vocab_size: int
+    threads: int = 1   # that compute a step on the CPU
+    hidden: int = 0     # width of an embedding; 0 = the runner makes none
     asynchronous: bool = False  # a launched step computes by itself while the host goes on
+    adapters: tuple[str, ...] = ()  # that requests may name; sequences have their numbers
+
+    def sentence(self) -> str:
+        """Return what was loaded, for the log."""
+        return (f'{self.model} ({self.family}) on {self.device}: {self.path} ({self.kernels}), '
+                f'{self.weight_bytes / 2**20:.0f} MiB of {self.weights} weights, at most '
+                f'{self.kv_bytes / 2**20:.0f} MiB of keys and values for {self.slots} requests of '
+                f'{self.max_context} tokens, {self.kv_tokens} in all')
+
+
+def _check_bias(pairs: tuple[tuple[int, float], ...]) -> None:
+    if len(pairs) > MAX_BIASES or len(dict(pairs)) < len(pairs):
+        raise ValueError(f'logit_bias has {len(pairs)} tokens: give {MAX_BIASES}, each once')
+    for token, bias in pairs:
+        _check_int('a token of logit_bias', token, 0, (1 << 31) - 1)
+        if not abs(bias) <= MAX_BIAS:   # NaN is no such number either
+            raise ValueError(f'the logit_bias of token {token} must be between {-MAX_BIAS:g} and '
+                             f'{MAX_BIAS:g}, not {bias}')
 
 
 def no_progress(what: str, share: float) -> None:

@@ -2,46 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the name of a model to a running engine: find, read, build the runner, try it, assemble."""
 
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 import logging
+import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from slice_ros.engine.checkpoints import hf_directory
-from slice_ros.engine.checkpoints.gguf_file import GgufFile
-from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
 from slice_ros.engine.checkpoints.model_path import find_model
-from slice_ros.engine.checkpoints.packed_int4 import open_tensors
-from slice_ros.engine.checkpoints.regroup import FLOATS, form_of
-from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.config import (
     EngineConfig, EngineInfo, no_progress, Progress, template_arguments)
+from slice_ros.engine.cores import compute_threads
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.slots import KEPT_SLOTS, page_table, Slots
 from slice_ros.engine.models.architecture import Architecture, within
-from slice_ros.engine.models.families import describe, FAMILIES
-from slice_ros.engine.models.model_checks import check_numbers, check_tensors
-from slice_ros.engine.models.model_tensors import ModelTensors
-from slice_ros.engine.runners.choose import (
-    build_runner, choose_device, choose_weights, keeps_codes, RunnerSpec)
+from slice_ros.engine.opened_checkpoint import Checkpoint, MakeTensors, open_directory, open_gguf
+from slice_ros.engine.runners.choose import build_runner, choose_device, choose_weights
 from slice_ros.engine.runners.cuda.failure import cuda_failure
-from slice_ros.engine.runners.native import load_library
-from slice_ros.engine.runners.native.gguf_decoder import NativeDecoder
 from slice_ros.engine.runners.runner import Runner, Segment
+from slice_ros.engine.runners.runner_spec import RunnerSpec
+from slice_ros.engine.text.chat_template import read_template
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.tokenizer import PromptEncoder
+from slice_ros.engine.vision.vision_families import IMAGE
 from slice_ros.errors import ModelError, one_line
-import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+if TYPE_CHECKING:
+    from slice_ros.engine.vision.vision_encoder import VisionEncoder
+    from transformers import PreTrainedConfig
 
 logger = logging.getLogger(__name__)
-MakeTensors = Callable[[PreTrainedConfig, torch.device], Tensors]
 # Errors that reading a damaged model may end with, beside `ModelError`.
 _DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError,
            RuntimeError, TypeError, ValueError)
@@ -59,13 +52,11 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
     path = find_model(config.model)
     device = choose_device(config.device)
     weights = choose_weights(config.weights, device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     try:
         progress('reading the config', 0.0)
         memory.collect_garbage()  # an earlier engine
-        checkpoint = _directory(
-            path, device, config.weights, tensors) if path.is_dir() else _gguf(
+        checkpoint = open_directory(
+            path, device, config.weights, tensors) if path.is_dir() else open_gguf(
             path, device, config.weights, weights)
         return _load(checkpoint, config, device, weights, progress)
     except (ModelError, *_DAMAGE) as error:
@@ -81,52 +72,7 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
                          'convert it again') from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Checkpoint:
-    """A model on disk that is about to be loaded. `tokenizer` reads that of the model."""
-
-    path: Path
-    name: str
-    model: PreTrainedConfig
-    made: Architecture | str  # or why there is no description of it
-    tensors: Tensors
-    tokenizer: Callable[[], PreTrainedTokenizerBase]
-    keeps: bool  # the codes of its weights
-
-
-def _directory(path: Path, device: torch.device, wanted: str, make_tensors: MakeTensors | None
-               ) -> _Checkpoint:
-    """Open a Hugging Face directory."""
-    model = hf_directory.read_config(path)
-    name = getattr(model, 'name_or_path', '') or path.name
-    packed = getattr(model, 'quantization_config', None) is not None
-    if make_tensors is None:
-        made, tensors = _checked(path, model, lambda made: open_tensors(path, model) if isinstance(
-            made, Architecture) else Tensors(path))
-    else:
-        made, tensors = _checked(path, model, lambda made: make_tensors(model, device), False)
-    return _Checkpoint(path, name, model, made, tensors,
-                       lambda: hf_directory.read_tokenizer(path, model),
-                       packed and wanted == 'auto')
-
-
-def _gguf(path: Path, device: torch.device, wanted: str, weights: str) -> _Checkpoint:
-    """Open a GGUF file, of which `weights` are loaded where `wanted` were asked for."""
-    source = GgufFile(path)
-    model = hf_directory.complete_config(source.config())
-    library, _ = load_library()
-    types = source.types()
-    kept = wanted == 'auto' and keeps_codes(device) and not set(types.values()) <= set(FLOATS)
-    dtype = np.float32 if weights in ('fp32', 'bf16') and not kept else np.float16
-    made, tensors = _checked(path, model, lambda made: GgufTensors(
-        source, dtype, None if library is None else NativeDecoder(library)))
-    if keeps_codes(device):
-        _report_types(path.stem, types, wanted, device)
-    return _Checkpoint(path, path.stem, model, made, tensors, source.tokenizer,
-                       wanted == 'auto')
-
-
-def _load(checkpoint: _Checkpoint, config: EngineConfig, device: torch.device, weights: str,
+def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: str,
           progress: Progress) -> Engine:
     path, model = checkpoint.path, checkpoint.model
     made, described = checkpoint.made, isinstance(checkpoint.made, Architecture)
@@ -140,78 +86,56 @@ def _load(checkpoint: _Checkpoint, config: EngineConfig, device: torch.device, w
         # Only of a described model the vocabulary is known to be that of its tensors by now.
         texts = beside.submit(make) if described else None
         runner = build_runner(
-            RunnerSpec(path, model, made, checkpoint.tensors, weights, device, max_context, table,
-                       config, checkpoint.keeps),
+            RunnerSpec(path=path, model=model, made=made, tensors=checkpoint.tensors,
+                       weights=weights, device=device, max_context=max_context, table=table,
+                       config=config, keep=checkpoint.keeps),
             lambda share: progress('loading the weights', share))
         encoder, grammars, stop_tokens = texts.result() if described else make()
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
     _try_out(path, runner, slots)
     progress('loading the weights', 1.0)
-    info = _info(checkpoint.name, model, str(device), runner.info.weights or weights, max_context,
-                 runner, slots)
-    logger.info(_sentence(info))
+    info = _info(checkpoint, device, runner.info.weights or weights, max_context,
+                 runner, slots, compute_threads(config.threads))
+    logger.info(info.sentence())
     if encoder.template is None:
         logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
-                       'refused; a Hugging Face directory has it in chat_template.jinja',
-                       checkpoint.name)
-    engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config)
+                       'refused; engine.chat_template names a file of one', checkpoint.name)
+    vision = _vision(checkpoint, device, encoder, progress)
+    engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision)
     memory.trim_heap()
     return engine
 
 
-def _texts(checkpoint: _Checkpoint, max_context: int, config: EngineConfig
+def _texts(checkpoint: Checkpoint, max_context: int, config: EngineConfig
            ) -> tuple[PromptEncoder, Grammars, frozenset[int]]:
     """Return what turns texts into tokens, what constrains answers, and the tokens that end one.
 
     It takes about as long as the weights of a small model.
     """
     tokenizer = checkpoint.tokenizer()
+    if config.chat_template:
+        tokenizer.chat_template = read_template(config.chat_template)
     stop_tokens = hf_directory.stop_tokens(checkpoint.path, checkpoint.model, tokenizer)
-    encoder = PromptEncoder(tokenizer, max_context, template_arguments(config.template_arguments))
+    image = tokenizer.convert_tokens_to_ids(IMAGE) if checkpoint.vision is not None else None
+    encoder = PromptEncoder(tokenizer, max_context, template_arguments(config.template_arguments),
+                            config.tool_syntax, image)
     vocabulary = checkpoint.model.get_text_config().vocab_size
-    return encoder, Grammars(tokenizer, vocabulary, stop_tokens), stop_tokens
+    return encoder, Grammars(tokenizer, vocabulary, stop_tokens, encoder.syntax), stop_tokens
 
 
-def _report_types(name: str, types: dict[str, str], weights: str, device: torch.device) -> None:
-    """Log how the kernels keep the GGUF types of a file, and which they round again.
-
-    `types` are those of the matrices, by name; `weights` is what was asked for.
-    """
-    again = set()
-    for tensor, kind in types.items():
-        allowed = {weights}
-        if weights == 'int4' and not tensor.startswith('model.layers.'):
-            allowed.add('int8')  # as in `build_model`
-        if weights == 'int8' and device.type == 'cuda':
-            allowed.add('int4')  # the codes stay as they are, in 8 bits
-        if weights in ('int8', 'int4') and kind not in FLOATS and form_of(kind) not in allowed:
-            again.add(kind)
-    forms = ', '.join(f'{kind} as {form_of(kind)}' for kind, _ in Counter(
-        types.values()).most_common())
-    if again:
-        logger.warning("%s: weights '%s' round the codes of %s again, which costs accuracy: "
-                       "'auto' keeps %s", name, weights, ' and '.join(sorted(again)), forms)
-    elif weights == 'auto':
-        logger.info('%s: the weights of the file are kept: %s', name, forms)
+def _vision(checkpoint: Checkpoint, device: str, encoder: PromptEncoder, progress: Progress
+            ) -> 'VisionEncoder | None':
+    """Return what encodes images; None for a model that does not see."""
+    if checkpoint.vision is None:
+        return None
+    from slice_ros.engine.vision.vision_loading import load_vision
+    progress('loading the vision tower', 1.0)
+    vision = load_vision(checkpoint.path, checkpoint.vision, device, encoder.ids)
+    logger.info('%s sees: images are encoded beside the steps', checkpoint.name)
+    return vision
 
 
-def _checked(path: Path, model: PreTrainedConfig,
-             make: Callable[[Architecture | str], Tensors], shapes: bool = True
-             ) -> tuple[Architecture | str, Tensors]:
-    """Return the description of a model, or why there is none, and its tensors.
-
-    The tensors of a described model are checked against its config.
-    """
-    if model.model_type in FAMILIES:
-        check_numbers(path, model)
-    made = describe(model)
-    tensors = make(made)
-    if isinstance(made, Architecture) and shapes:
-        check_tensors(path, ModelTensors(made, tensors))
-    return made, tensors
-
-
-def _max_context(model: PreTrainedConfig, made: Architecture | str, wanted: int) -> int:
+def _max_context(model: 'PreTrainedConfig', made: Architecture | str, wanted: int) -> int:
     """Return the tokens that one request may have in the KV cache."""
     limits = [wanted, getattr(model, 'max_position_embeddings', None),
               made.max_context if isinstance(made, Architecture) else None]
@@ -232,26 +156,21 @@ def _try_out(path: Path, runner: Runner, slots: Slots) -> None:
             raise ModelError(
                 f'{path}: the weights do not fit the config, or the model cannot go on after a '
                 f'step ({type(error).__name__}: {one_line(error)})') from error
-        if not logits.isfinite().all():
+        if not abs(logits).max() < math.inf:
             raise ModelError(f'{path}: the weights are damaged: step {position + 1} gives no '
                              'numbers')
     slots.give(slot)
 
 
-def _info(name: str, model: PreTrainedConfig, device: str, weights: str, max_context: int,
-          runner: Runner, slots: Slots) -> EngineInfo:
-    run = runner.info
+def _info(checkpoint: Checkpoint, device: str, weights: str, max_context: int,
+          runner: Runner, slots: Slots, threads: int) -> EngineInfo:
+    run, model = runner.info, checkpoint.model
     return EngineInfo(
-        model=name, family=model.model_type, device=device, weights=weights, path=run.path,
-        fills_cores=device == 'cpu' and torch.get_num_threads() >= (os.cpu_count() or 1),
+        model=checkpoint.name, family=(checkpoint.vision or model).model_type, device=device,
+        weights=weights, path=run.path,
+        fills_cores=device == 'cpu' and threads >= (os.cpu_count() or 1),
         kernels=run.kernels, max_context=max_context, slots=slots.count,
         kv_tokens=memory.kv_tokens(run.pages, slots.count, max_context),
-        weight_bytes=run.weight_bytes, kv_bytes=run.kv_bytes,
-        vocab_size=model.get_text_config().vocab_size, asynchronous=run.asynchronous)
-
-
-def _sentence(info: EngineInfo) -> str:
-    return (f'{info.model} ({info.family}) on {info.device}: {info.path} ({info.kernels}), '
-            f'{info.weight_bytes / 2**20:.0f} MiB of {info.weights} weights, at most '
-            f'{info.kv_bytes / 2**20:.0f} MiB of keys and values for {info.slots} requests of '
-            f'{info.max_context} tokens, {info.kv_tokens} in all')
+        weight_bytes=run.weight_bytes, kv_bytes=run.kv_bytes, threads=threads, hidden=run.hidden,
+        vocab_size=model.get_text_config().vocab_size, asynchronous=run.asynchronous,
+        adapters=run.adapters)

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Sequence
 import hashlib
+from importlib.metadata import version
 import logging
 import math
 import platform
@@ -16,7 +17,6 @@ from slice_ros.engine.checkpoints.cache_folder import cache_root, keep_file
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.latency_learning import OFF
-import torch
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 CONTEXTS = (64, 512)             # all batches at the first, the ends at the second
 PREFILLS = ((16, 0), (64, 0), (256, 0), (64, 448))  # tokens, after this many cached
 MIXED_CHUNKS = 2                 # of the prefills, the shortest also run together with decodes
-FORMAT = 2                       # of profiles in the cache: 1 did not know what parts share
+FORMAT = 3                       # of profiles in the cache: 2 did not know further tokens
 BUDGET_S = 2.0                   # for all of it
 TRY_S = 0.2                      # to check whether a profile from the cache is still right
 _REPEATS = 3
@@ -61,8 +61,7 @@ class Probe:
     def decode(self, batch: int, context: int) -> float:
         """Return the seconds of a decode step of `batch` requests with `context` tokens each."""
         self._fill(context)
-        return self._time([Segment(slot, context, self._ids[:1], True)
-                           for slot in self._slots[:batch]])
+        return self._time(self._decodes(batch, context))
 
     def prefill(self, tokens: int, context: int = 0) -> float:
         """Return the seconds of a prefill chunk of `tokens` after `context` cached tokens."""
@@ -77,13 +76,17 @@ class Probe:
         The chunk is that of a request more, with nothing cached: `batch` is less than the slots.
         """
         self._fill(context)
-        return self._time([*[Segment(slot, context, self._ids[:1], True)
-                             for slot in self._slots[:batch]],
+        return self._time([*self._decodes(batch, context),
                            Segment(self._slots[batch], 0, self._ids[:tokens], True)])
 
     def filling(self, context: int) -> float:
         """Return the predicted seconds to cache `context` tokens, from the last prefill."""
         return self._token_s * max(context - self._context, 0)
+
+    def _decodes(self, batch: int, context: int) -> list[Segment]:
+        """Return segments of different tokens: equal ones would all choose the same experts."""
+        return [Segment(slot, context, [token], True)
+                for slot, token in zip(self._slots[:batch], self._ids)]
 
     def _fill(self, context: int) -> None:
         if context > self._context:
@@ -108,8 +111,7 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
     slots are free.
     """
     key = hashlib.sha256(repr((
-        FORMAT, engine.info, _machine(engine.info.device), torch.__version__,
-        torch.get_num_threads(),
+        FORMAT, engine.info, _machine(engine.info.device), version('torch'),
     )).encode()).hexdigest()[:32]
     try:
         path = cache_root() / 'profiles' / f'{key}.yaml'
@@ -203,6 +205,7 @@ def fit(name: str, decode: dict[tuple[int, int], float], prefill: dict[tuple[int
         mixed: dict[tuple[int, int, int], float] | None = None) -> LatencyModel:
     """Fit a latency model to ms by (batch, context of each request) and by (tokens, context).
 
+    What a further token takes is measured by the shortest prefill, beyond a decode step of one.
     `mixed` has the ms of steps that decode and prefill, by (batch, context, tokens). What their
     parts share is the median of the time they saved, where both parts were measured alone too.
     Coefficients minimise the squared relative error, and none is negative. The decode table has
@@ -223,9 +226,11 @@ def fit(name: str, decode: dict[tuple[int, int], float], prefill: dict[tuple[int
     constant, token, context = _non_negative_fit(rows / ms[:, None], np.ones(len(ms)))
     saved = [decode[b, c] + prefill[n, 0] - ms for (b, c, n), ms in (mixed or {}).items()
              if (b, c) in decode and (n, 0) in prefill]
+    (tokens, _), short = min(prefill.items())
     return LatencyModel(name, tuple(table), decode_context_ms=slope, prefill_base_ms=constant,
                         prefill_token_ms=token, prefill_context_ms=context,
-                        shared_ms=min(max(median(saved), 0.0), table[0][1]) if saved else 0.0)
+                        shared_ms=min(max(median(saved), 0.0), table[0][1]) if saved else 0.0,
+                        further_ms=max(short - base.get(1, short), 0.0) / max(tokens - 1, 1))
 
 
 def _non_negative_fit(rows: np.ndarray, wanted: np.ndarray) -> list[float]:
@@ -244,6 +249,7 @@ def _non_negative_fit(rows: np.ndarray, wanted: np.ndarray) -> list[float]:
 
 def _machine(device: str) -> str:
     if device.startswith('cuda'):
+        import torch
         return torch.cuda.get_device_name()
     try:
         with open('/proc/cpuinfo') as file:

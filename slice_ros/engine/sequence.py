@@ -2,14 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A request inside the engine: its token ids, its place in the KV cache, its sampler and text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from slice_ros.engine.config import ToolCall
+from slice_ros.engine.pooling import Pooling
+from slice_ros.engine.runners.runner import NO_ADAPTER, Segment
+from slice_ros.engine.text.choice import NO_TOKEN
+from slice_ros.engine.text.constraint import Constraint
 from slice_ros.engine.text.detokenizer import Detokenizer
-from slice_ros.engine.text.grammar import Constraint
+from slice_ros.engine.text.prompt_lookup import PromptLookup
+from slice_ros.engine.text.reasoning.thought import Thought
 from slice_ros.engine.text.sampling import Sampler
-from slice_ros.errors import ErrorCode, RequestError
+from slice_ros.engine.vision.image_tokens import inputs_at
+from slice_ros.errors import RequestError
 from slice_ros.request import Request
 
 
@@ -27,7 +35,12 @@ class TokenSequence:
     limit: int             # tokens sampled at most; a workload may script less than max_tokens
     sampler: Sampler
     detokenizer: Detokenizer
-    constraint: Constraint | None = None  # keeps the answer in its response format
+    constraint: Constraint | None = None  # keeps the answer in its format, once it has begun
+    lookup: PromptLookup | None = None    # guesses its next tokens; None = nothing does
+    pooling: Pooling | None = None        # makes an embedding of it, in place of an answer
+    adapter: int = NO_ADAPTER             # index in `EngineInfo.adapters`
+    images: Mapping[int, np.ndarray] = field(default_factory=dict)  # rows of them, by key
+    thought: Thought | None = None        # before the answer, or that may come before it
     slot: int | None = None
     closed: bool = False
     finish_reason: str | None = None
@@ -60,13 +73,29 @@ class TokenSequence:
 
     @property
     def pending(self) -> int:
-        """Tokens that have to be fed before the next one can be sampled (1 while decoding)."""
+        """Tokens to feed before the next one can be sampled (decoding: 1, and forced ones)."""
         return self.request.pending
 
     @property
     def text(self) -> str:
-        """The answer so far."""
+        """The answer so far, without tool calls."""
         return ''.join(self.pieces)
+
+    @property
+    def reasoning(self) -> str:
+        """The thought so far."""
+        return ''.join(self.thought.pieces) if self.thought else ''
+
+    def forced(self) -> int | None:
+        """Return the next token, where it is the only one possible."""
+        if self.thought is not None and not self.thought.over:
+            return self.thought.forced
+        return self.constraint.forced() if self.constraint else None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The whole tool calls that the answer ends with."""
+        return self.constraint.calls if self.constraint else ()
 
     @property
     def plain_greedy(self) -> bool:
@@ -75,78 +104,81 @@ class TokenSequence:
 
 
 class Output(NamedTuple):
-    """One sampled token and the text that it released.
+    """One token, sampled or forced, and the text that it released.
 
+    ``number`` counts the tokens of its answer, from 1. An embedding has one, ``NO_TOKEN``.
     ``text`` is what became printable with this token: whole characters, never part of a stop
     string, possibly empty. ``finish_reason`` is None until the last token, then ``'stop'`` (a
     stop token, a stop string, or an answer that is complete in its format), ``'length'``
-    (``max_tokens``, or the context is full) or ``'error'``, with the ``error``.
+    (``max_tokens``, or the context is full) or ``'error'``, with the ``error``. ``reasoning`` is
+    newly printable text of the thought, which comes before all ``text``.
     """
 
     sequence: TokenSequence
     token: int
+    number: int
     text: str
     finish_reason: str | None
     error: RequestError | None = None
+    reasoning: str = ''
 
 
 class Launched(NamedTuple):
     """A forward pass that has begun."""
 
     work: list[tuple[TokenSequence, int]]  # and how many tokens of each are fed
-    sampled: list[TokenSequence]           # those whose last pending token is fed
-    tokens: Callable[[], list[int]]        # waits for the device; the next token of each
+    sampled: list[TokenSequence]           # those whose last pending token is fed, for a next one
+    pooled: list[TokenSequence]            # those whose last pending token is fed, for embeddings
+    tokens: Callable[[], list[int]]        # waits for the device; the next of each, and its drafts
+    drafts: Mapping[TokenSequence, Sequence[int]]
 
 
 class Collected(NamedTuple):
     """What a forward pass gave."""
 
     at: float              # when the device was done, on the caller's clock
-    outputs: list[Output]  # one for each sequence whose last pending token was fed, in order
+    outputs: list[Output]  # of each sequence whose last pending token was fed, in order
 
 
-def append_token(sequence: TokenSequence, token: int, stop_tokens: frozenset[int],
-                 max_context: int) -> Output:
-    """Add a sampled token, which the request counts already; return the text that it releases."""
-    sequence.tokens.append(token)
-    sequence.sampler.accept(token)
-    stopped = token in stop_tokens
-    ended = (len(sequence.tokens) >= max_context
-             or sequence.request.generated >= sequence.limit)
-    if sequence.constraint is not None:
-        return _append_constrained(sequence, token, stopped, ended)
-    text = ''
-    if not stopped:
-        text, found = sequence.detokenizer.push(token)
-        if found:
-            sequence.finish_reason = 'stop'
-            sequence.pieces.append(text)
-            return Output(sequence, token, text, 'stop')
-    if stopped or ended:
-        sequence.finish_reason = 'stop' if stopped else 'length'
-        text += sequence.detokenizer.flush()
-    sequence.pieces.append(text)
-    return Output(sequence, token, text, sequence.finish_reason)
+def check_work(work: list[tuple[TokenSequence, int]]) -> int:
+    """Return how many slots the work of a step needs. Raises ``ValueError`` where it is none."""
+    if len(dict(work)) < len(work):
+        raise ValueError('a sequence is twice in one step')
+    for sequence, n in work:
+        request = sequence.request
+        if sequence.closed or sequence.finish_reason or request.ended:
+            raise ValueError('a sequence that has ended cannot take part in a step')
+        if not 1 <= n <= request.pending:
+            raise ValueError(f'a sequence has {request.pending} tokens pending, not {n}')
+    return sum([sequence.slot is None for sequence, _ in work])
 
 
-def _append_constrained(sequence: TokenSequence, token: int, stopped: bool, ended: bool) -> Output:
-    answer, text, error = sequence.constraint, '', None
-    stopped = stopped and not answer.error
-    if not stopped:
-        text = answer.accept(token)
-    if answer.error:
-        sequence.finish_reason = 'error'
-        error = RequestError(
-            ErrorCode.INVALID_REQUEST,
-            f'response_format: the answer cannot go on in it: {answer.error}')
-    elif stopped or answer.over:
-        sequence.finish_reason = 'stop'
-    elif ended:
-        sequence.finish_reason = 'length' if answer.complete else 'error'
-        if not answer.complete:
-            error = RequestError(
-                ErrorCode.FORMAT_INCOMPLETE,
-                f'the answer was not whole in its response_format after {sequence.generated} '
-                'tokens: raise max_tokens, or ask for less')
-    sequence.pieces.append(text)
-    return Output(sequence, token, text, sequence.finish_reason, error)
+def segment_of(sequence: TokenSequence, n: int, draft: Sequence[int] = ()) -> Segment:
+    """Return n pending tokens of a sequence, and guesses behind them, as a runner takes them."""
+    start, tokens = sequence.cached, sequence.tokens
+    wants = start + n == len(tokens) and sequence.pooling is None
+    fed, inputs = tokens[start:start + n], ()
+    if sequence.images:
+        fed, inputs = inputs_at(fed, sequence.images)
+    return Segment(sequence.slot, start, [*fed, *draft], wants, len(draft), sequence.adapter,
+                   inputs)
+
+
+def rows_of(sampled: Iterable[TokenSequence], drafts: Mapping[TokenSequence, Sequence[int]]
+            ) -> tuple[list[Sampler], dict[int, Constraint], dict[int, int]]:
+    """Return the samplers of the rows of a step's logits, and by row, constraints and guesses."""
+    samplers, constraints, guesses = [], {}, {}
+    for sequence in sampled:
+        if sequence.constraint is not None:
+            constraints[len(samplers)] = sequence.constraint
+        samplers.append(sequence.sampler)
+        for guess in drafts.get(sequence, ()):
+            guesses[len(samplers)] = guess
+            samplers.append(sequence.sampler)
+    return samplers, constraints, guesses
+
+
+def embedded(sequence: TokenSequence) -> Output:
+    """Return the end of a text whose embedding is complete."""
+    sequence.finish_reason = 'stop'
+    return Output(sequence, NO_TOKEN, sequence.generated, '', 'stop')

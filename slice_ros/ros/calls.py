@@ -13,7 +13,7 @@ from slice_ros import msg
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.ros.class_topics import Speaker
-from slice_ros.ros.conversions import report_message, session_hash
+from slice_ros.ros.conversions import report_message, session_hash, tool_call_messages
 from slice_ros.ros.isolation.boundary import logging_faults, refusal
 from slice_ros.ros.isolation.executor import Awaited
 from slice_ros.serving import Delivery
@@ -26,14 +26,14 @@ class Call:
     An instance is the `on_output` of its request: the server's delivery thread calls it, and it
     publishes in that thread. It ends once: with the last delivery or by `refuse`, whichever comes
     first, and what comes later is ignored. Nothing is published before `publish_on`. `feedback`
-    is called with (text, number, tokens, predicted completion in ms) for each token. `ended` is
-    called once everything is published, `wake` after `done` is complete, since that does not wake
-    an executor in another thread. No fault of any of these withholds the answer.
+    is called with (text, thought, number, tokens, predicted completion in ms) for each token.
+    `ended` is called once everything is published, `wake` after `done` is complete, since that
+    does not wake an executor in another thread. No fault of any of these withholds the answer.
     """
 
     def __init__(self, request_id: str, slo_class: str, clock: Clock,
                  wake: Callable[[], None], ended: Callable[['Call'], None],
-                 feedback: Callable[[str, int, int, float], None] | None = None) -> None:
+                 feedback: Callable[[str, str, int, int, float], None] | None = None) -> None:
         self.id, self.slo_class = request_id, slo_class   # the class that was asked for
         self.slo: SloClass | None = None   # the class with the objectives; None while unknown
         self.arrival = 0.0                 # when it was received, on the server's clock
@@ -42,7 +42,8 @@ class Call:
         self.session_id = ''
         self.door = 'action' if feedback else 'topic'   # or 'service': how it came in
         self.done = Awaited()   # completed with None; the answer is in the fields below
-        self.text = ''
+        self.text = self.reasoning = ''
+        self.tool_calls: list[msg.ToolCall] = []
         self.finish_reason = ''
         self.error = ErrorCode.NONE
         self.message = ''
@@ -52,6 +53,7 @@ class Call:
         self._reports: Publisher | None = None
         self._speaker: Speaker | None = None
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._chunk = msg.TokenChunk(request_id=request_id)  # reused for each token
         self._received = clock.now().to_msg()
         self._lock = threading.Lock()   # of what is published, and of the end
@@ -94,7 +96,7 @@ class Call:
         with logging_faults(f'the refusal of {self.id}'):
             chunk = self._chunk
             chunk.stamp, chunk.finished, chunk.finish_reason = self._received, True, reason
-            chunk.sequence, chunk.text = len(self._pieces), ''
+            chunk.sequence, chunk.text, chunk.reasoning = len(self._pieces), '', ''
             chunk.error_code, chunk.error_msg = int(error.code), error.message
             if self.slo is not None:
                 cancelled = error.code is ErrorCode.CANCELLED
@@ -112,9 +114,12 @@ class Call:
         chunk, received = self._chunk, self._feedback is not None
         last = delivery.finish_reason is not None
         self._pieces.append(delivery.text)
+        if delivery.reasoning:
+            self._thoughts.append(delivery.reasoning)
         if last:
             chunk.finished = True
             chunk.finish_reason = delivery.finish_reason
+            chunk.tool_calls = self.tool_calls = tool_call_messages(delivery.tool_calls)
             chunk.error_code, chunk.error_msg = int(delivery.error), delivery.message
         if self._tokens is not None and self._tokens.get_subscription_count():
             # The time at which the engine had sampled it, not the time of publishing.
@@ -122,13 +127,14 @@ class Call:
             nanoseconds = max(self._clock.now().nanoseconds - age, 0)
             chunk.stamp.sec, chunk.stamp.nanosec = divmod(nanoseconds, 10**9)
             chunk.sequence, chunk.text = delivery.number, delivery.text
+            chunk.reasoning = delivery.reasoning
             chunk.tokens = delivery.tokens
             self._tokens.publish(chunk)
             received = True
         if self._speaker is not None and not delivery.error:
             self._speaker.publish(self._pieces, last)
         if self._feedback is not None and (delivery.text or not delivery.error):
-            self._feedback(delivery.text, delivery.number, delivery.tokens,
+            self._feedback(delivery.text, delivery.reasoning, delivery.number, delivery.tokens,
                            _predicted_completion_ms(delivery))
         return received
 
@@ -136,7 +142,7 @@ class Call:
                 message: str) -> None:
         """Publish the report and complete `done`; without a request there is no report."""
         self._over = True
-        self.text = ''.join(self._pieces)
+        self.text, self.reasoning = ''.join(self._pieces), ''.join(self._thoughts)
         self.finish_reason, self.error, self.message = reason, error, message
         with logging_faults(f'the report of {self.id}'):
             report = self.report

@@ -14,7 +14,9 @@ import sys
 
 from builtin_interfaces.msg import Time
 from slice_ros import msg
-from slice_ros.engine import EngineInfo, ResponseFormat, Sampling
+from slice_ros.engine import (
+    ChatOptions, EngineInfo, Message, ResponseFormat, Sampling, Tool, ToolCall)
+from slice_ros.engine.chat_options import names_a_switch
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 from slice_ros.ros.isolation.bounds import check_size, invalid, MAX_NAME
@@ -22,19 +24,26 @@ from slice_ros.ros.parameters import Settings
 from slice_ros.serving import ClassSnapshot, Snapshot
 from slice_ros.slo import SloClass, SloReport
 
-ROLES = (msg.ChatMessage.SYSTEM, msg.ChatMessage.USER, msg.ChatMessage.ASSISTANT)
+ROLES = (msg.ChatMessage.SYSTEM, msg.ChatMessage.USER, msg.ChatMessage.ASSISTANT,
+         msg.ChatMessage.TOOL)
 MAX_LISTED = 64         # live requests in SchedulerState
 HASH_BYTES = 6          # of the hash of a session id
 _HASH_KEY = secrets.token_bytes(16)   # of this process, so that nobody can try out likely ids
 
 
-def slo_class(name: str, goal, settings: Settings) -> SloClass:
-    """Return the class `name` with the goal's own objectives where it sets some."""
+def configured_class(name: str, settings: Settings) -> SloClass:
+    """Return the class `name`. Raises `RequestError` UNKNOWN_SLO_CLASS."""
     slo = settings.classes.get(name) if len(name) <= MAX_NAME else None
     if slo is None:
         raise RequestError(ErrorCode.UNKNOWN_SLO_CLASS,
                            f'there is no class {name[:MAX_NAME]!r}: choose one of '
                            f'{", ".join(settings.classes)}')
+    return slo
+
+
+def slo_class(name: str, goal, settings: Settings) -> SloClass:
+    """Return the class `name` with the goal's own objectives where it sets some."""
+    slo = configured_class(name, settings)
     if not (goal.ttft_ms or goal.tpot_ms or goal.deadline_ms):
         return slo
 
@@ -50,31 +59,48 @@ def slo_class(name: str, goal, settings: Settings) -> SloClass:
                     slo.utility)
 
 
-def messages(goal, settings: Settings) -> list[tuple[str, str]]:
-    """Return the conversation of a goal as (role, content) pairs, oldest first."""
+def messages(goal, settings: Settings) -> list[Message]:
+    """Return the conversation of a goal, oldest message first, without its images."""
     if goal.prompt and goal.messages:
         raise invalid('both prompt and messages are given: give one of them')
     check_size(len(goal.prompt.encode(errors='replace')) + sum(
-        len(message.content.encode(errors='replace')) for message in goal.messages),
+        len(text.encode(errors='replace')) for message in goal.messages
+        for text in (message.content, *(call.arguments for call in message.tool_calls))),
         settings.max_text_bytes)
     if not goal.messages:
         if not goal.prompt.strip():
             raise invalid('the prompt is empty: say something in prompt or messages')
-        return [('user', goal.prompt)]
+        return [Message('user', goal.prompt)]
     for number, message in enumerate(goal.messages):
         if message.role not in ROLES:
             raise invalid(f'messages[{number}].role is {message.role!r:.80}: choose one of '
                           f'{", ".join(ROLES)}')
-        if message.role != 'assistant' and not message.content.strip():
+        if message.role in ('system', 'user') and not message.content.strip() and not (
+                message.images or message.compressed_images):
             raise invalid(f'messages[{number}] ({message.role}) is empty: say something or '
                           'leave it out')
-    return [(message.role, message.content) for message in goal.messages]
+    return [Message(m.role, m.content, tuple(ToolCall(c.id, c.name, c.arguments)
+                                             for c in m.tool_calls), m.tool_call_id)
+            for m in goal.messages]
+
+
+def tools(goal) -> tuple[Tool, ...]:
+    """Return the tools of a goal; the engine checks them."""
+    return tuple(Tool(tool.name, tool.description, tool.parameters) for tool in goal.tools)
+
+
+def tool_call_messages(calls: tuple[ToolCall, ...]) -> list[msg.ToolCall]:
+    return [msg.ToolCall(id=c.id, name=c.name, arguments=c.arguments) for c in calls]
 
 
 def sampling(values: msg.SamplingParams) -> Sampling:
     """Return how the tokens of a goal are sampled."""
+    if len(values.biased_tokens) != len(values.biases):
+        raise invalid(f'sampling.biased_tokens has {len(values.biased_tokens)} tokens and biases '
+                      f'{len(values.biases)} numbers: give one for each')
     try:
         return Sampling(
+            logit_bias=tuple(zip(values.biased_tokens, values.biases)),
             temperature=values.temperature, top_k=values.top_k, top_p=values.top_p,
             min_p=values.min_p, repetition_penalty=values.repetition_penalty,
             seed=None if values.seed < 0 else values.seed)
@@ -82,9 +108,29 @@ def sampling(values: msg.SamplingParams) -> Sampling:
         raise invalid(f'sampling.{error}') from error
 
 
-def response_format(form: msg.ResponseFormat) -> ResponseFormat:
-    """Return the format of the answer; the engine checks whether it can be enforced."""
-    return ResponseFormat(form.type, tuple(form.choices), form.grammar)
+def response_format(goal) -> ResponseFormat:
+    """Return the format of the answer; the engine checks whether it can be enforced.
+
+    With the choice `none` the model is not shown any tools.
+    """
+    form, choice = goal.response_format, goal.tool_choice or 'auto'
+    if not goal.tools and choice not in ('none', 'auto'):
+        raise invalid(f'tool_choice is {choice!r:.80}, but no tools are given')
+    return ResponseFormat(form.type, tuple(form.choices), form.grammar,
+                          () if choice == 'none' else tools(goal), choice)
+
+
+def chat_options(goal, of_class: ChatOptions) -> ChatOptions:
+    """Return how a goal is rendered and thought about: as its class, where it says nothing.
+
+    Arguments that turn thoughts on or off count as the goal's own word on them.
+    """
+    try:
+        says = 'default' if names_a_switch(goal.template_arguments) else of_class.reasoning
+        return ChatOptions(goal.reasoning or says, goal.reasoning_budget or of_class.budget,
+                           goal.template_arguments, of_class.defaults)
+    except ValueError as error:
+        raise invalid(str(error)) from error
 
 
 def session_id(goal) -> str:
@@ -121,8 +167,8 @@ def report_message(report: SloReport, requested: str, stamp: Time, reason: str,
         slo=slo_message(report.slo), served=report.served, attained=report.attained,
         ttft_met=report.ttft_met, tpot_met=report.tpot_met, deadline_met=report.deadline_met,
         prompt_tokens=report.prompt_tokens, output_tokens=report.output_tokens,
-        reused_tokens=report.reused_tokens,
-        ttft_ms=report.ttft * 1e3, tpot_ms=report.tpot * 1e3,
+        reused_tokens=report.reused_tokens, reasoning_tokens=report.reasoning_tokens,
+        answer_ms=report.answer * 1e3, ttft_ms=report.ttft * 1e3, tpot_ms=report.tpot * 1e3,
         completion_ms=report.completion * 1e3, elapsed_ms=report.elapsed * 1e3,
         max_gap_ms=report.max_gap * 1e3,
         finish_reason=reason, error_code=int(error), error_msg=sentence)
@@ -136,7 +182,8 @@ def report_from(message: msg.SloReport) -> SloReport:
         request_id=m.request_id, slo=slo, served=m.served, prompt_tokens=m.prompt_tokens,
         output_tokens=m.output_tokens, ttft=m.ttft_ms / 1e3, tpot=m.tpot_ms / 1e3,
         completion=m.completion_ms / 1e3, max_gap=m.max_gap_ms / 1e3, elapsed=m.elapsed_ms / 1e3,
-        reused_tokens=m.reused_tokens, session_id=m.session_id)
+        reused_tokens=m.reused_tokens, session_id=m.session_id,
+        reasoning_tokens=m.reasoning_tokens, answer=m.answer_ms / 1e3)
 
 
 def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
@@ -145,7 +192,8 @@ def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
         model=info.model, family=info.family, device=info.device, weights=info.weights,
         path=info.path, kernels=info.kernels, max_context=info.max_context, slots=info.slots,
         max_batch=max_batch, kv_tokens=info.kv_tokens, weight_bytes=info.weight_bytes,
-        kv_bytes=info.kv_bytes, resident_bytes=_resident_bytes(), vocab_size=info.vocab_size)
+        kv_bytes=info.kv_bytes, resident_bytes=_resident_bytes(), vocab_size=info.vocab_size,
+        adapters=list(info.adapters))
 
 
 def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.SchedulerState:

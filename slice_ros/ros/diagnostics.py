@@ -107,11 +107,13 @@ class Diagnostics:
 
 
 def _values(message) -> list[tuple[str, str]]:
-    """Return the plain fields of a message, by their names."""
+    """Return the plain fields of a message, lists of names among them, by their names."""
     return [(name, _text(getattr(message, name)))
             for name, kind in message.get_fields_and_field_types().items()
-            if kind in ('boolean', 'double', 'string', 'uint32', 'uint64')]
+            if kind in ('boolean', 'double', 'string', 'uint32', 'uint64', 'sequence<string>')]
 
 
 def _text(value) -> str:
+    if isinstance(value, list):
+        return ', '.join(value)
     return f'{value:.6g}' if isinstance(value, float) else str(value)

@@ -115,7 +115,7 @@ class Lifecycle(ManagedEntity):
         server = self._host.server
         if server is not None and after.server != before.server:
             server.reconfigure(after.server)
-        if server is not None and after.preambles != before.preambles:
+        if server is not None and _beginnings(after) != _beginnings(before):
             self._workers.submit(Work(self._keep_preambles, lambda error: None, math.inf,
                                       heavy=True), most=math.inf)
 
@@ -188,15 +188,17 @@ class Lifecycle(ManagedEntity):
         self._node.get_logger().info('computing what requests begin with ...')
         with logging_faults('the warm-up, without which the first requests are slower,'):
             self._host.server.keep(warm_up(self.engine, self._latency, settings.server,
-                                           settings.preambles, self._stopping.is_set))
-            if self._parameters.settings.preambles != settings.preambles:
+                                           settings.preambles, self._stopping.is_set,
+                                           settings.chat))
+            if _beginnings(self._parameters.settings) != _beginnings(settings):
                 self._keep_preambles()   # they have changed meanwhile
 
     def _keep_preambles(self) -> None:
         """Have the server compute the preambles that are in force while no request is live."""
         with self._keeping:
             if (server := self._host.server) is not None:
-                server.keep(pinned_preambles(server.engine, self._parameters.settings.preambles))
+                server.keep(pinned_preambles(
+                    server.engine, *_beginnings(self._parameters.settings)))
 
     # -- the transitions as rclpy runs them ----------------------------------------------------
 
@@ -250,3 +252,7 @@ class Lifecycle(ManagedEntity):
         self.on_cleanup(state)
         self._host.state = 'finalized'
         return SUCCESS
+
+
+def _beginnings(settings: Settings) -> tuple:
+    return settings.preambles, settings.chat

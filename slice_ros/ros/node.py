@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node `slice`: composed of its parts, each a plain class in a file of its own."""
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
 from rclpy.node import Node
 from slice_ros.engine import Engine
 from slice_ros.ros.callers.caller_watch import CallerWatch
+from slice_ros.ros.callers.embeddings import Embeddings
 from slice_ros.ros.gate_timer import GateTimer
 from slice_ros.ros.host import Host
 from slice_ros.ros.isolation.boundary import guard_services, logging_faults
@@ -44,10 +46,13 @@ class SliceNode(LifecycleNodeMixin, Node):
         self.requests = Requests(
             self, self.host, self.live_parameters, group, self.workers,
             wake_gate=self.gate_timer.wake, submitted=self._submitted, wake_executor=self.wake)
+        self.embeddings = Embeddings(
+            self, self.host, self.live_parameters, group, self.workers, self.gate_timer.wake,
+            self._submitted, self.wake)
         self.lifecycle = Lifecycle(self, self.host, self.live_parameters, self.gate_timer.gate,
                                    on_gate=self.status.gate_changed, wake=self.wake,
                                    workers=self.workers)
-        self.caller_watch = CallerWatch(self, self.live_parameters, group,
+        self.caller_watch = CallerWatch(self, lambda: self.settings.unattended_s, group,
                                         lambda: list(self.requests.live.values()),
                                         self.requests.cancel)
         self._status_timer = self.create_timer(
@@ -86,6 +91,17 @@ class SliceNode(LifecycleNodeMixin, Node):
         executor = self.executor
         if executor is not None:
             executor.wake()
+
+    def describe_parameter(self, name: str) -> ParameterDescriptor:
+        """
+        Return what a parameter is, with the type of the value that it has.
+
+        rclpy leaves there the type of a value that was refused.
+        """
+        found = super().describe_parameter(name)
+        if self.has_parameter(name):
+            found.type = self.get_parameter(name).type_.value
+        return found
 
     # -- for the process around the node, and for tests ----------------------------------------
 

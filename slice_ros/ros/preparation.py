@@ -9,11 +9,13 @@ conversion, the chat template, tokenising, and the compilation of a grammar.
 from collections.abc import Callable
 import threading
 
+from slice_ros.engine.vision.image_tokens import images_of
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.ros import conversions
 from slice_ros.ros.callers.caller_ids import client_of
 from slice_ros.ros.calls import Call
 from slice_ros.ros.isolation.bounds import is_heavy
+from slice_ros.ros.isolation.camera_images import images_in, with_pictures
 from slice_ros.ros.isolation.workers import Work, Workers
 from slice_ros.ros.parameters import Settings
 from slice_ros.serving import Server
@@ -47,7 +49,8 @@ class Preparation:
         def refuse(error: RequestError) -> None:
             self.forget(call)
             call.refuse(error)
-        work = Work(run, refuse, call.slo.utility, call.session_id, is_heavy(goal))
+        work = Work(run, refuse, call.slo.utility, call.session_id, is_heavy(goal),
+                    any(images_in(goal)))
         with self._lock:
             self._works[call.id] = call, work
         try:
@@ -73,20 +76,28 @@ class Preparation:
 
     def _prepare(self, call: Call, goal, server: Server, settings: Settings) -> None:
         """Convert a goal and submit it; runs in a worker. Raises `RequestError`."""
-        response_format = conversions.response_format(goal.response_format)
+        response_format = conversions.response_format(goal)
+        tools = response_format.tools
         sampling = conversions.sampling(goal.sampling)
-        messages = conversions.messages(goal, settings)
+        vision = server.engine.vision
+        messages = with_pictures(conversions.messages(goal, settings), goal, vision)
+        if images_of(messages):
+            self._check_known(call)   # encoding takes long
+            messages = vision.seen(messages)
+        options = conversions.chat_options(goal, settings.chat[call.slo_class])
         turn = server.sessions.begin(call.session_id, messages, goal.max_tokens,
-                                     goal.reset_session) if call.session_id else None
+                                     goal.reset_session, tools, options
+                                     ) if call.session_id else None
         try:
-            tokens = turn.tokens if turn else server.engine.encode_chat(messages)
+            tokens = turn.tokens if turn else server.engine.encode_chat(messages, tools, options)
             with self._lock:   # who is cancelled before counts at once, after by the server
-                call.submitted = self._knows(call)
-            if not call.submitted:
-                raise RequestError(ErrorCode.CANCELLED, 'cancelled by its caller')
+                self._check_known(call)
+                call.submitted = True
             server.submit(call.slo, tokens, goal.max_tokens, sampling, call, stop=goal.stop,
                           response_format=response_format, request_id=call.id,
-                          caller=client_of(call.id) or '', arrival=call.arrival, turn=turn)
+                          caller=client_of(call.id) or '', arrival=call.arrival, turn=turn,
+                          adapter=goal.adapter, options=options,
+                          images=images_of(turn.messages if turn else messages))
         except BaseException:
             if turn:
                 turn.end()
@@ -94,6 +105,11 @@ class Preparation:
         if not self.forget(call):   # cancelled while it was submitted
             server.cancel(call.id)
         self._submitted()
+
+    def _check_known(self, call: Call) -> None:
+        """Raise `RequestError` when a call is not being read any more."""
+        if not self._knows(call):
+            raise RequestError(ErrorCode.CANCELLED, 'cancelled by its caller')
 
     def forget(self, call: Call) -> bool:
         """Forget a call; return whether it was being read until now."""

@@ -7,23 +7,21 @@ from functools import partial
 import time
 import uuid
 
-from rclpy.action import ActionServer, CancelResponse
-from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from slice_ros import msg, srv
-from slice_ros.action import Generate
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.ros import conversions
+from slice_ros.ros.callers import goal_server
 from slice_ros.ros.calls import Call
 from slice_ros.ros.class_topics import ClassTopics
 from slice_ros.ros.host import Host
-from slice_ros.ros.isolation import bounds
+from slice_ros.ros.isolation import bounds, camera_images, contents
 from slice_ros.ros.isolation.boundary import answering, logging_faults
 from slice_ros.ros.isolation.workers import Workers
 from slice_ros.ros.parameters import Parameters, Settings
 from slice_ros.ros.preparation import Preparation
-from slice_ros.ros.qos import NO_EVENTS, REPORTS, SERVICES, TOKENS
+from slice_ros.ros.qos import NO_EVENTS, REPORTS, SERVICES
 
 LOG_EVERY = 1.0   # seconds between two log sentences about refusals
 
@@ -40,7 +38,6 @@ class Requests:
     def __init__(self, node: Node, host: Host, parameters: Parameters, group: CallbackGroup,
                  workers: Workers, wake_gate: Callable[[], None],
                  submitted: Callable[[], None], wake_executor: Callable[[], None]) -> None:
-        self.waiting = 0                   # callers without an answer yet
         self.live: dict[str, Call] = {}    # calls that have not ended, by request id
         self.preparation = Preparation(workers, submitted)
         self._node, self._host, self._parameters = node, host, parameters
@@ -55,12 +52,13 @@ class Requests:
                                      (srv.CancelRequest, 'cancel', self._cancel)):
             node.create_service(kind, f'~/{name}', callback, qos_profile=SERVICES,
                                 callback_group=group)
-        self._action = ActionServer(
-            node, Generate, '~/generate', self._never_called, callback_group=group,
-            handle_accepted_callback=self._accepted, cancel_callback=self._cancel_goal,
-            goal_service_qos_profile=SERVICES, result_service_qos_profile=SERVICES,
-            cancel_service_qos_profile=SERVICES, feedback_pub_qos_profile=TOKENS,
-            result_timeout=parameters.settings.result_timeout_s)
+        self._goals = goal_server.GoalServer(node, group, self._begin, self.cancel,
+                                             parameters.settings.result_timeout_s)
+
+    @property
+    def waiting(self) -> int:
+        """How many callers have no answer yet."""
+        return self._goals.waiting
 
     @property
     def busy(self) -> bool:
@@ -90,7 +88,7 @@ class Requests:
             with answering(partial(self._refuse, call), 'taking in a request'):
                 self._take_in(call, goal, name, request_id)
         finally:
-            bounds.empty(goal)   # whoever received it may keep it for minutes
+            contents.empty(goal)   # whoever received it may keep it for minutes
         return call
 
     def _take_in(self, call: Call, goal, name: str, request_id: str) -> None:
@@ -110,10 +108,11 @@ class Requests:
         bounds.check_id('request_id', request_id)
         call.slo = conversions.slo_class(name, goal, settings)
         bounds.check_request(goal, settings.max_messages, settings.max_text_bytes)
+        camera_images.check_images(goal)
         call.session_id = conversions.session_id(goal)
         server.check(1, goal.max_tokens)
         self._wake_gate()
-        self.preparation.begin(call, bounds.taken(goal), server, settings)
+        self.preparation.begin(call, contents.taken(goal), server, settings)
 
     def _refuse(self, call: Call, error: RequestError) -> None:
         now = time.monotonic()   # rclpy looks for the calling line first: 2 ms a suppressed log
@@ -130,13 +129,6 @@ class Requests:
         if self.live.get(call.id) is call:
             del self.live[call.id]
 
-    async def _end_of(self, call: Call) -> None:
-        self.waiting += 1
-        try:
-            await call.done
-        finally:
-            self.waiting -= 1
-
     # -- the prompt topics and the service -----------------------------------------------------
 
     def _on_prompt(self, name: str, prompt: msg.Prompt) -> None:
@@ -146,44 +138,8 @@ class Requests:
     async def _generate_text(self, request, response):
         call = self._begin(request, request.slo_class, request.request_id)
         call.door = 'service'
-        await self._end_of(call)
-        return _answer(response, call)
-
-    # -- the action ----------------------------------------------------------------------------
-
-    def _accepted(self, handle: ServerGoalHandle) -> None:
-        call, failed = None, []
-        with answering(failed.append, 'accepting a goal'):
-            call = self._begin(handle.request, handle.request.slo_class, _request_id(handle),
-                               partial(_publish_feedback, handle, Generate.Feedback()))
-            handle.execute(partial(self._execute, call))
-            return
-        if call is not None:
-            self.cancel(call.id, 'its goal cannot be executed')
-        handle.execute(partial(_abort, *failed))
-
-    async def _execute(self, call: Call, handle: ServerGoalHandle) -> Generate.Result:
-        failed = []
-        with answering(failed.append, 'answering a goal'):
-            await self._end_of(call)
-            result = _answer(Generate.Result(), call)
-            if call.error is ErrorCode.NONE:
-                handle.succeed()
-            elif call.error is ErrorCode.CANCELLED and handle.is_cancel_requested:
-                handle.canceled()
-            else:
-                handle.abort()
-            return result
-        return await _abort(*failed, handle)
-
-    async def _never_called(self, handle: ServerGoalHandle) -> Generate.Result:
-        raise AssertionError('every goal is executed by a callback of its own')
-
-    def _cancel_goal(self, handle: ServerGoalHandle) -> CancelResponse:
-        with logging_faults('cancelling a goal'):
-            if self.cancel(_request_id(handle), 'cancelled by its caller'):
-                return CancelResponse.ACCEPT
-        return CancelResponse.REJECT  # it has ended already
+        await self._goals.end_of(call)
+        return goal_server.answered(response, call)
 
     # -- ~/cancel ------------------------------------------------------------------------------
 
@@ -216,26 +172,3 @@ class Requests:
         server = self._host.server
         return (self.preparation.cancel(request_id, why)
                 or server is not None and server.cancel(request_id, why))
-
-
-def _request_id(handle: ServerGoalHandle) -> str:
-    return str(uuid.UUID(bytes=bytes(handle.goal_id.uuid)))
-
-
-def _publish_feedback(handle: ServerGoalHandle, feedback: Generate.Feedback, text: str,
-                      number: int, tokens: int, predicted_ms: float) -> None:
-    feedback.text, feedback.sequence, feedback.tokens = text, number, tokens
-    feedback.predicted_completion_ms = predicted_ms
-    handle.publish_feedback(feedback)
-
-
-async def _abort(error: RequestError, handle: ServerGoalHandle) -> Generate.Result:
-    """Return the result of a goal that failed outside the server; rclpy aborts it."""
-    return Generate.Result(request_id=_request_id(handle), finish_reason='error',
-                           error_code=int(error.code), error_msg=error.message)
-
-
-def _answer(result, call: Call):
-    result.request_id, result.text, result.finish_reason = call.id, call.text, call.finish_reason
-    result.report, result.error_code, result.error_msg = call.report, int(call.error), call.message
-    return result

@@ -13,7 +13,7 @@ from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.diagnostics import Diagnostics
 from slice_ros.ros.host import Host
-from slice_ros.ros.isolation import bounds
+from slice_ros.ros.isolation import bounds, camera_images, contents
 from slice_ros.ros.isolation.workers import Workers
 from slice_ros.ros.parameters import Parameters
 from slice_ros.ros.qos import NO_EVENTS, SERVICES, STATE
@@ -105,16 +105,27 @@ class Status:
         settings, server = self._parameters.settings, self._host.serving()
         slo = conversions.slo_class(request.slo_class, request, settings)
         bounds.check_texts(request, settings.max_messages, settings.max_text_bytes)
-        asked = bounds.taken(request)
+        camera_images.check_images(request)
+        images = any(camera_images.images_in(request))
+        asked = contents.taken(request)
 
         def predict() -> tuple[Prediction, int]:
-            tokens = asked.prompt_tokens
+            tokens, seconds = asked.prompt_tokens, 0.0
+            options = conversions.chat_options(asked, settings.chat[slo.name])
+            thought = options.budget if options.reasoning == 'on' else 0
             if asked.prompt or asked.messages:
-                tokens = len(server.engine.encode_chat(conversions.messages(asked, settings)))
-            return server.predict(slo, tokens, asked.max_tokens), tokens
+                messages = conversions.messages(asked, settings)
+                if images:
+                    vision = server.engine.vision
+                    messages, seconds = vision.glanced(
+                        camera_images.with_pictures(messages, asked, vision))
+                prompt = server.engine.encode_chat(messages, conversions.tools(asked), options)
+                tokens = len(prompt)
+                thought = server.engine.thought_tokens(prompt, asked.max_tokens, options)
+            return server.predict(slo, tokens, asked.max_tokens, seconds, thought), tokens
         prediction, response.prompt_tokens = await self._workers.compute(
             predict, settings.server.max_queued, utility=slo.utility,
-            heavy=bounds.text_length(asked) > bounds.HEAVY)
+            heavy=images or bounds.text_length(asked) + bounds.tools_length(asked) > bounds.HEAVY)
         response.feasible, response.reason = prediction.feasible, prediction.reason
         response.ttft_ms, response.tpot_ms = prediction.ttft * 1e3, prediction.tpot * 1e3
         response.completion_ms = prediction.completion * 1e3

@@ -3,6 +3,7 @@
 """Whether a request can be served now, and what becomes of it if not."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 import math
 
 from slice_ros.errors import ErrorCode, RequestError
@@ -15,6 +16,7 @@ from slice_ros.scheduling.roll_out import roll_out, STEPS
 from slice_ros.slo import SloClass
 
 DEGRADE = 'degrade:'
+NOTHING_MS = 1e-3   # is left of an objective, milliseconds; 0 would be none
 
 
 def predict(policy: Policy, now: float, request: Request, live: Sequence[Request],
@@ -42,6 +44,23 @@ def predict(policy: Policy, now: float, request: Request, live: Sequence[Request
     reason = ('' if served.report().attained
               else missed_objectives(slo, ttft, tpot, completion))
     return Prediction(ttft, tpot, completion, reason)
+
+
+def remaining(slo: SloClass, before: float) -> SloClass:
+    """Return a class whose objectives are what is left of those of `slo` after some seconds."""
+    ms = before * 1e3
+    set_ones = [name for name in ('ttft_ms', 'deadline_ms') if before and getattr(slo, name)]
+    return replace(slo, **{name: max(getattr(slo, name) - ms, NOTHING_MS) for name in set_ones})
+
+
+def delayed(prediction: Prediction, before: float) -> Prediction:
+    """Return the times of a request that waits some seconds before `prediction` begins."""
+    if not before:
+        return prediction
+    reason = prediction.reason and (
+        f'{prediction.reason}, after {before * 1e3:.0f} ms in which its images are encoded')
+    return Prediction(prediction.ttft + before, prediction.tpot, prediction.completion + before,
+                      reason)
 
 
 def admit(prediction: Prediction, slo: SloClass, on_infeasible: str,

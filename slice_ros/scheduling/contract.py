@@ -141,7 +141,7 @@ def _over_capacity(step: Step, capacity: Capacity, requests: Sequence[Request]) 
     for chunk in step.prefill:
         slots += not chunk.request.cached
         fed += chunk.tokens
-    tokens += len(step.decode) + fed
+    tokens += sum([request.pending for request in step.decode]) + fed
     if fed > capacity.prefill_chunk:
         return f'prefills {fed} tokens, over {capacity.prefill_chunk}'
     if slots > capacity.slots:

@@ -23,11 +23,12 @@ def fit_step(capacity: Capacity, ranked: Sequence[Request], decode: Sequence[Req
             slots -= 1
             tokens -= request.cached
     starting = sum(not chunk.request.cached for chunk in prefill)
-    if starting <= slots and len(decode) + sum(c.request.pending for c in prefill) <= tokens:
+    named = [*decode, *[chunk.request for chunk in prefill]]
+    if starting <= slots and sum([request.pending for request in named]) <= tokens:
         return Step(decode=tuple(decode), prefill=tuple(prefill))
 
     rank = {request: i for i, request in enumerate(ranked)}
-    wanted = sorted([(request, 1, None) for request in decode]
+    wanted = sorted([(request, request.pending, None) for request in decode]
                     + [(c.request, c.request.pending, c) for c in prefill],
                     key=lambda want: rank[want[0]])
     cached = [request for request in ranked if request.cached]

@@ -3,7 +3,8 @@
 """How long a step takes: decode as a function of batch and context, prefill of tokens and context.
 
 A step has parts: its decode, and each prefill chunk. What every part costs alone, reading the
-weights most of all, a step of several parts pays once.
+weights most of all, a step of several parts pays once. A request that decodes may feed further
+tokens behind its last one, where they are forced: each costs a row of the step.
 
 All times are seconds. A model is a small table that a profile run measured, or a file of
 `config/profiles/`. Batch sizes between the measured ones are interpolated linearly, those beyond
@@ -17,7 +18,8 @@ from dataclasses import dataclass, field, fields
 import math
 from pathlib import Path
 
-from slice_ros.scheduling.latency_learning import Learning, REPORT, SharedLearning
+from slice_ros.scheduling.latency_learning import (
+    DifferenceLearning, Learning, REPORT, WINDOW)
 import yaml
 
 
@@ -36,14 +38,20 @@ class LatencyModel:
     prefill_token_ms: float = 0.0     # per token fed
     prefill_context_ms: float = 0.0   # per token fed and cached token it reads
     shared_ms: float = 0.0            # of each part of a step, paid once for all of them
+    # Per further token of a request that decodes; None = as much as one request more, on average.
+    further_ms: float | None = None
+    # Steps of several parts still to be tried: what they share is not known.
+    trials: int = field(default=0, init=False, compare=False)
     # Mean |measured / predicted - 1| of the last steps observed; NaN before the first.
     error: float = field(default=math.nan, init=False, compare=False)
     _decode: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
     _prefill: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
     # Of steps with several parts: what is shared, and their prefills beyond what that explains.
-    _shared: SharedLearning = field(default_factory=SharedLearning, init=False, repr=False,
-                                    compare=False)
+    _shared: DifferenceLearning = field(default_factory=DifferenceLearning, init=False,
+                                        repr=False, compare=False)
     _beside: Learning = field(default_factory=Learning, init=False, repr=False, compare=False)
+    _further: DifferenceLearning = field(default_factory=DifferenceLearning, init=False,
+                                         repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.decode_ms = tuple((int(b), float(ms)) for b, ms in self.decode_ms)
@@ -51,14 +59,20 @@ class LatencyModel:
         if not batches or batches[0] < 1 or any(a >= b for a, b in zip(batches, batches[1:])):
             raise ValueError(
                 f'{self.name}: decode_ms needs rising batch sizes from 1, got {batches}')
+        if self.further_ms is None:
+            (least, first), (most, last) = self.decode_ms[0], self.decode_ms[-1]
+            self.further_ms = max(last - first, 0.0) / (most - least) if most > least else first
         numbers = [ms for _, ms in self.decode_ms] + [
             self.decode_context_ms, self.prefill_base_ms, self.prefill_token_ms,
-            self.prefill_context_ms, self.shared_ms]
+            self.prefill_context_ms, self.shared_ms, self.further_ms]
         if not all(math.isfinite(x) and x >= 0 for x in numbers):
             raise ValueError(f'{self.name}: times must be finite and not negative')
 
-    def decode(self, batch: int, context: int = 0) -> float:
-        """Seconds of a decode step of `batch` requests that read `context` cached tokens."""
+    def decode(self, batch: int, context: int = 0, further: int = 0) -> float:
+        """Seconds of a decode step of `batch` requests that read `context` cached tokens.
+
+        `further` is the tokens that they feed beyond one each.
+        """
         if batch <= 0:
             return 0.0
         table = self.decode_ms
@@ -70,7 +84,7 @@ class LatencyModel:
         else:
             (b0, t0), (b1, t1) = table[i - 1:i + 1] if i < len(table) else table[-2:]
             ms = t0 + (t1 - t0) * (batch - b0) / (b1 - b0)
-        return (ms + self.decode_context_ms * context) / 1e3
+        return (ms + self.decode_context_ms * context + self.further_ms * further) / 1e3
 
     def prefill(self, tokens: int, context: int = 0) -> float:
         """Seconds of a prefill chunk of `tokens` behind `context` tokens already cached."""
@@ -80,17 +94,19 @@ class LatencyModel:
         return (self.prefill_base_ms + self.prefill_token_ms * tokens
                 + self.prefill_context_ms * reads) / 1e3
 
-    def step(self, batch: int, context: int, chunks: Iterable[tuple[int, int]] = ()) -> float:
-        """Seconds of a step: `batch` decodes and prefill `chunks` (tokens, context).
+    def step(self, batch: int, context: int, chunks: Iterable[tuple[int, int]] = (),
+             further: int = 0) -> float:
+        """Seconds of a step: `batch` decodes, as in `decode`, and `chunks` (tokens, context).
 
         Each part but the longest saves what is shared, at most all of its time.
         """
-        parts = self._parts(batch, context, chunks)
+        parts = self._parts(batch, context, chunks, further)
         return sum(parts) - self._saved(parts)
 
-    def _parts(self, batch: int, context: int, chunks: Iterable[tuple[int, int]]) -> list[float]:
+    def _parts(self, batch: int, context: int, chunks: Iterable[tuple[int, int]], further: int
+               ) -> list[float]:
         """Return the seconds that the decode and each chunk would take alone, without zeros."""
-        parts = [self.decode(batch, context), *[self.prefill(n, c) for n, c in chunks]]
+        parts = [self.decode(batch, context, further), *[self.prefill(n, c) for n, c in chunks]]
         return [part for part in parts if part > 0]
 
     def _saved(self, parts: list[float]) -> float:
@@ -99,16 +115,16 @@ class LatencyModel:
         shared = self.shared_ms / 1e3
         return sum([min(part, shared) for part in parts]) - min(max(parts), shared)
 
-    def observe(self, batch: int, context: int, chunks: Iterable[tuple[int, int]],
-                seconds: float) -> float:
+    def observe(self, seconds: float, batch: int, context: int,
+                chunks: Iterable[tuple[int, int]] = (), further: int = 0) -> float:
         """Learn from a step that took `seconds`; the other arguments are those of `step`.
 
         Return what `step` predicted before. The terms of the model are corrected in place. A
         step of one part corrects the terms of that part, a step of several parts what they
-        share: their own times are taken from the model.
+        share, and one with further tokens what these take: all else is taken from the model.
         """
         chunks = tuple(chunks)
-        parts = self._parts(batch, context, chunks)
+        parts = self._parts(batch, context, chunks, further)
         predicted = sum(parts) - self._saved(parts)
         if not (0 < seconds < math.inf and predicted > 0):
             return predicted
@@ -116,14 +132,20 @@ class LatencyModel:
         self.error = (wrong if math.isnan(self.error)
                       else self.error + REPORT * (wrong - self.error))
         decode = self.decode(batch, context)
-        if len(parts) > 1:
+        if further:
+            if len(parts) == 1:   # beside chunks it is not known whose the error is
+                self._learn_further(further, predicted, seconds)
+        elif len(parts) > 1:
+            self.trials = max(self.trials - 1, 0)
             self._learn_shared(parts, decode, seconds)
         elif decode > 0:
             factor, exponent = self._decode.correction(seconds, decode)
             self._learn_decode(batch, context, decode, factor, exponent)
             if factor != 1:  # a slow machine is slow at all
                 self.shared_ms *= factor
+                self.further_ms *= factor
                 self._shared.clear()
+                self._further.clear()
                 if not self._prefill.settled:
                     self._scale_prefill(factor, factor, factor)
         else:
@@ -165,6 +187,11 @@ class LatencyModel:
             self._decode.clear()
             self.shared_ms *= factor
 
+    def _learn_further(self, further: int, predicted: float, seconds: float) -> None:
+        """Correct what a further token takes: from nothing to a decode step of its own."""
+        error = self._further.correction((seconds - predicted) / further, predicted / further)
+        self.further_ms = min(max(self.further_ms + 1e3 * error, 0.0), 1e3 * self.decode(1))
+
     def _learn_decode(self, batch: int, context: int, predicted: float, factor: float,
                       exponent: float) -> None:
         share = self.decode_context_ms * context / 1e3 / predicted
@@ -200,9 +227,14 @@ class LatencyModel:
 
 
 def load_profile(path: Path) -> LatencyModel:
-    """Read a profile. Raises ``ValueError`` naming the file when it is not one."""
+    """Read a profile. Raises ``ValueError`` naming the file when it is not one.
+
+    Where it lacks `shared_ms`, the model is to try as many steps of several parts as teach it.
+    """
     try:
         data = yaml.safe_load(path.read_text())
-        return LatencyModel(**data)
+        model = LatencyModel(**data)
+        model.trials = 0 if 'shared_ms' in data else WINDOW
+        return model
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f'{path} is not a latency profile: {error}') from error

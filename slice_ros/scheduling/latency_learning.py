@@ -8,9 +8,9 @@ all for prefill, are scaled at once: a model that is wrong by a factor is right 
 steps, and a minority of outliers changes nothing. The remaining error is learnt slowly: each step
 corrects the terms of its prediction in proportion to their share.
 
-What the parts of a step share is a difference of times, and may be 0: it is corrected by adding.
-The spread of its errors is that of whole steps, which may be far longer than what is shared, so
-that a median error counts only when it is clearly beyond that spread.
+What the parts of a step share, and what a further token takes, are differences of times and may
+be 0: they are corrected by adding. The spread of their errors is that of whole steps, which may be
+far longer, so that a median error counts only when it is clearly beyond that spread.
 """
 
 from collections import deque
@@ -57,8 +57,8 @@ class Learning:
         return 1.0, GAIN * max(-CLIP, min(error, CLIP))
 
 
-class SharedLearning:
-    """Recent errors of what the parts of a step share."""
+class DifferenceLearning:
+    """Recent errors of a term that is a difference of step times."""
 
     __slots__ = ('_errors',)
 

@@ -15,8 +15,8 @@ import math
 
 PRIOR_SHARE = 0.65   # of what an answer may have, that it is assumed to use while none is known
 UNLIKELY = 0.1       # share of the answers that are shorter, or longer, than is planned for
-KEEP = 128           # answers, classes or callers remembered: a bound of memory, no tuning
-ENOUGH = 1 / UNLIKELY  # answers that show what is unlikely
+ENOUGH = round(1 / UNLIKELY)   # answers that show what is unlikely
+KEEP = ENOUGH ** 2   # answers, classes or callers remembered: `ENOUGH` of them are unlikely
 
 
 class AnswerLengths:

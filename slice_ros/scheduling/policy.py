@@ -41,6 +41,7 @@ class PrefillChunk:
 class Step:
     """One forward pass, and what has to happen before it.
 
+    A request that decodes feeds all its pending tokens: the last one, and those forced behind it.
     ``evict`` gives up KV caches (recomputed when those requests next run) before the pass;
     ``drop`` ends requests with DEADLINE_MISSED. A step with neither decode nor prefill is idle:
     plan again at ``wake_at`` (seconds), or, if that is ``None``, when a request arrives, ends or
@@ -58,10 +59,11 @@ class Step:
         return not self.decode and not self.prefill
 
     @property
-    def shape(self) -> tuple[int, int, list[tuple[int, int]]]:
-        """The batch, its cached tokens and the chunks: arguments of `LatencyModel.step`."""
+    def shape(self) -> tuple[int, int, list[tuple[int, int]], int]:
+        """Batch, its cached tokens, chunks, further tokens: arguments of `LatencyModel.step`."""
         return (len(self.decode), sum([r.cached for r in self.decode]),
-                [(chunk.tokens, chunk.request.cached) for chunk in self.prefill])
+                [(chunk.tokens, chunk.request.cached) for chunk in self.prefill],
+                sum([r.forced for r in self.decode]))
 
 
 class Policy(ABC):

@@ -17,10 +17,13 @@ import logging
 from queue import SimpleQueue
 import threading
 import time
-from typing import NamedTuple
+from typing import NamedTuple, TYPE_CHECKING
 
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request
+
+if TYPE_CHECKING:
+    from slice_ros.engine import ToolCall
 
 log = logging.getLogger('slice_ros.serving')
 
@@ -40,6 +43,8 @@ class Delivery(NamedTuple):
     message: str                # one sentence when there is an error
     tokens: int                 # tokens generated so far
     at: float                   # when the engine had computed it, on the server's clock
+    tool_calls: tuple['ToolCall', ...] = ()   # with the end: those that the answer ends with
+    reasoning: str = ''         # newly printable text of the thought before the answer
 
 
 class DeliveryThread:

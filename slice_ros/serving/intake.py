@@ -14,7 +14,7 @@ sentence that tells its caller what to change.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 import math
 from typing import TYPE_CHECKING
 import uuid
@@ -30,7 +30,7 @@ from slice_ros.serving.shared_state import Ending, SharedState
 from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Engine, EngineInfo, ResponseFormat, Sampling
+    from slice_ros.engine import Engine, EngineInfo, TokenSequence
 
 
 class Intake:
@@ -46,21 +46,22 @@ class Intake:
         self._engine, self._shared, self._clock = engine, shared, clock
         self._predict, self._accepting = predict, accepting
 
-    def submit(self, slo: SloClass, tokens: list[int], max_tokens: int, sampling: 'Sampling',
-               on_output: Callable[[Delivery], bool | None], *, stop: Iterable[str],
-               response_format: 'ResponseFormat | None', request_id: str, caller: str,
-               arrival: float | None, turn: Turn | None) -> Request:
+    def submit(self, slo: SloClass, prompt_tokens: int, max_tokens: int,
+               open_sequence: Callable[[Request], 'TokenSequence'],
+               on_output: Callable[[Delivery], bool | None], *, request_id: str = '',
+               caller: str = '', arrival: float | None = None, turn: Turn | None = None
+               ) -> Request:
         """Make a request live and return it. Raises as `Server.submit` does.
 
-        A request that is refused, for whatever reason, counts in its class.
+        `open_sequence` returns the sequence of a request. A request that is refused, for whatever
+        reason, counts in its class.
         """
         request = Request(request_id or str(uuid.uuid4()), slo,
-                          self._clock() if arrival is None else arrival, len(tokens), max_tokens,
+                          self._clock() if arrival is None else arrival, prompt_tokens, max_tokens,
                           session_id=turn.session_id if turn else '', caller=caller)
         try:
-            check_size(self._shared.config, self._engine.info, len(tokens), max_tokens)
-            sequence = self._engine.open(tokens, max_tokens, sampling, stop, response_format,
-                                         request)
+            check_size(self._shared.config, self._engine.info, prompt_tokens, max_tokens)
+            sequence = open_sequence(request)
             self._make_live(Job(request, sequence, on_output, turn))
         except BaseException as error:   # native code may raise more than `Exception`
             code = error.code if isinstance(error, RequestError) else ErrorCode.ENGINE_FAILURE

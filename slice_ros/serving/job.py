@@ -2,18 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """A live request as the serving loop keeps it, and a step that has been computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TYPE_CHECKING
 
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request
+from slice_ros.scheduling.drafts import Drafts, MAX_DRAFT
+from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Step
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.sessions import Turn
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Output, TokenSequence
+    from slice_ros.engine import Engine, Output, TokenSequence
+
+
+# Arguments of `LatencyModel.step`.
+Shape = tuple[int, int, list[tuple[int, int]], int]
 
 
 @dataclass(eq=False, slots=True)
@@ -27,13 +33,15 @@ class Job:
     deliveries: int = 0            # made so far
     prefixes_seen: int = -1        # value of `Loop.prefixes` at the last look into the cache
 
-    def delivery(self, text: str, reason: str | None = None, error: ErrorCode = ErrorCode.NONE,
-                 message: str = '') -> tuple[Callable[[Delivery], bool | None], Delivery]:
-        """Return what `DeliveryThread.put` takes: the token just sampled, or the end."""
+    def delivery(self, text: str, tokens: int, reason: str | None = None,
+                 error: ErrorCode = ErrorCode.NONE, message: str = '', reasoning: str = ''
+                 ) -> tuple[Callable[[Delivery], bool | None], Delivery]:
+        """Return what `DeliveryThread.put` takes: the token number `tokens`, or the end."""
         request = self.request
         at = request.ended_at if error else request.last_token_at
+        calls = self.sequence.tool_calls if reason else ()
         delivery = Delivery(request, self.deliveries, text, reason, error, message,
-                            request.generated, at)
+                            tokens, at, calls, reasoning)
         self.deliveries += 1
         return self.on_output, delivery
 
@@ -52,11 +60,30 @@ def begin_cached(step: Step, adopt: Callable[[Request], int]) -> Step:
         replace(chunk, tokens=min(chunk.tokens, chunk.request.pending)) for chunk in step.prefill))
 
 
+def work_of(step: Step, jobs: dict[str, Job]) -> dict[Job, int]:
+    """Return how many pending tokens a step feeds of each job that takes part."""
+    work = {jobs[r.id]: r.pending for r in step.decode}
+    work.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
+    return work
+
+
+def with_drafts(step: Step, jobs: dict[str, Job], drafts: Drafts, engine: 'Engine',
+                latency: LatencyModel, now: float
+                ) -> tuple[dict['TokenSequence', Sequence[int]], Shape]:
+    """Return the draft tokens that a step feeds, and its shape with them."""
+    chosen = drafts.choose(
+        step, [job.request for job in jobs.values()],
+        lambda request: engine.draft(jobs[request.id].sequence, MAX_DRAFT), latency, now)
+    *parts, further = step.shape
+    return ({jobs[request.id].sequence: tokens for request, tokens in chosen.items()},
+            (*parts, further + sum(map(len, chosen.values()))))
+
+
 class ComputedStep(NamedTuple):
     """A step whose requests have advanced, and whose tokens wait to be delivered; seconds."""
 
     at: float       # when the engine had computed it
     plan: float     # duration of the plan
     took: float     # duration of the forward pass, with the time yielded before it
-    shape: tuple[int, int, list[tuple[int, int]]]  # arguments of `LatencyModel.observe`
-    outputs: list[tuple[Job, 'Output']]            # jobs that have a new token
+    shape: Shape   # with its draft tokens
+    outputs: list[tuple[Job, 'Output']]            # jobs that have new tokens

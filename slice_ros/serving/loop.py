@@ -10,9 +10,8 @@ It owns the engine, the policy and every live `Request`; other threads reach it 
 - plan: the policy's step keeps its contract. Afterwards dropped requests have ended, evicted
   ones have given up their cache, and those that begin have adopted what there was no room for.
 - run: one forward pass. The engine advances every request that took part, and no other.
-- deliver: queues the tokens, teaches the latency model, counts. An engine that computes by itself
-  (a GPU) has its next step launched before, so that it never waits for this. A request's tokens
-  are always queued before its end.
+- deliver: queues the tokens, teaches the latency model, counts. A GPU has its next step launched
+  before, so that it never waits for this. A request's tokens are queued before its end.
 """
 
 from collections.abc import Callable
@@ -24,10 +23,11 @@ from typing import TYPE_CHECKING
 from slice_ros.errors import ErrorCode
 from slice_ros.request import State
 from slice_ros.scheduling.contract import PolicyError
+from slice_ros.scheduling.drafts import Drafts
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Delivery, DeliveryThread
-from slice_ros.serving.job import begin_cached, ComputedStep, Job
+from slice_ros.serving.job import begin_cached, ComputedStep, Job, with_drafts, work_of
 from slice_ros.serving.planning import Planner
 from slice_ros.serving.rate_control import Gate, GateWatch, REMIND
 from slice_ros.serving.shared_state import Changes, Ending, SharedState
@@ -55,7 +55,7 @@ class Loop:
                  shared: SharedState, gate: Gate | None = None,
                  on_gate: Callable[[bool], None] | None = None) -> None:
         self.engine, self.latency, self.clock, self.shared = engine, latency, clock, shared
-        self.planner = Planner(make_policy)
+        self.planner, self.drafts = Planner(make_policy), Drafts()
         self.delivery = DeliveryThread(self._consumer_failed)
         self.on_gate = on_gate or (lambda shut: None)
         self.gate = GateWatch(gate, lambda shut: self.delivery.put((self.on_gate, shut)))
@@ -164,19 +164,18 @@ class Loop:
     # -- run ---------------------------------------------------------------------------------
 
     def _run(self, step: Step, jobs: Jobs, begin: float, yielded: float) -> None:
-        work = {jobs[r.id]: 1 for r in step.decode}
-        work.update((jobs[chunk.request.id], chunk.tokens) for chunk in step.prefill)
-        shape = step.shape  # before the engine advances its requests
+        work = work_of(step, jobs)
+        drafts, shape = with_drafts(step, jobs, self.drafts, self.engine, self.latency, begin)
         planned = self.clock()
         try:
-            launched = self.engine.launch([(job.sequence, n) for job, n in work.items()])
+            launched = self.engine.launch([(job.sequence, n) for job, n in work.items()], drafts)
             self._deliver()  # the previous step's: a device that computes by itself is busy again
             at, sampled = self.engine.collect(launched, self.clock)
         except BaseException as error:  # a fault of this step ends its own requests only
             self._fail(work, error)
             return
         outputs = [(jobs[output.sequence.request.id], output) for output in sampled]
-        self.prefixes += sum([job.request.generated == 1 for job, _ in outputs])
+        self.prefixes += sum([output.number == 1 for _, output in outputs])
         # The time yielded counts: every step of requests with subscribers costs as much.
         self._computed = ComputedStep(at, planned - begin, at - planned + yielded, shape, outputs)
         if not self.engine.info.asynchronous:
@@ -187,10 +186,11 @@ class Loop:
                     job.request.pause()
         for job, output in outputs:
             if output.error is not None:
-                self._end(job, Ending(State.FAILED, output.error.code, output.error.message),
-                          output.text)
+                ending = Ending(State.FAILED, output.error.code, output.error.message)
+                self._end(job, ending, output.text, reasoning=output.reasoning)
             elif output.finish_reason is not None:
-                self._end(job, Ending(State.FINISHED), output.text, output.finish_reason)
+                self._end(job, Ending(State.FINISHED), output.text, output.finish_reason,
+                          output.reasoning)
 
     def _fail(self, work: dict[Job, int], error: BaseException) -> None:
         log.exception('a step of %d requests failed', len(work))
@@ -205,15 +205,15 @@ class Loop:
 
     def _deliver(self) -> None:
         """Queue the tokens of the last step, learn from it and count it, if that is still due."""
-        step, self._computed = self._computed, None
-        if step is None:
+        if (step := self._computed) is None:
             return
-        running = [job.delivery(output.text) for job, output in step.outputs
-                   if output.finish_reason is None]
+        self._computed = None
+        running = [job.delivery(output.text, output.number, reasoning=output.reasoning)
+                   for job, output in step.outputs if output.finish_reason is None]
         if running:
             self.delivery.put(*running)
         try:
-            predicted = self.latency.observe(*step.shape, step.took)
+            predicted = self.latency.observe(step.took, *step.shape)
         except BaseException:  # no request depends on it
             log.exception('the latency model could not learn from a step')
             predicted = math.nan
@@ -223,11 +223,12 @@ class Loop:
             self.shared.loop_stats.step(StepRecord(step.at, step.plan, step.took, deliver,
                                                    predicted, len(step.outputs)))
 
-    def _end(self, job: Job, ending: Ending | None, text: str = '', reason: str = 'error') -> None:
+    def _end(self, job: Job, ending: Ending | None, text: str = '', reason: str = 'error',
+             reasoning: str = '') -> None:
         """End a request, release all it uses, and deliver its end.
 
         `SharedState.end` says how it ends where another thread has decided that, which `ending`
-        None relies on. `text` comes with its last token; `reason` is why the engine ended it.
+        None relies on. `text` or `reasoning` comes with its last token; `reason` is the engine's.
         """
         self._deliver()  # its tokens come before its end
         request = job.request
@@ -240,9 +241,11 @@ class Loop:
         self.prefixes += 1
         self.gate.forget(request)
         self.planner.finished(request)
+        self.drafts.finished(request)
         if error:
             reason = 'cancelled' if state is State.CANCELLED else 'error'
-        self.delivery.put(job.delivery(text, reason, error, message))
+        self.delivery.put(
+            job.delivery(text, request.generated, reason, error, message, reasoning))
 
     def _end_turn(self, job: Job) -> None:
         """Extend or free the session before the caller knows, who may continue it at once."""

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server, as the rest of the node uses it: submit, cancel, predict, reconfigure, snapshot."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 import logging
 import threading
 import time
@@ -26,8 +27,10 @@ from slice_ros.serving.stats import StepRecord
 from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Engine, ResponseFormat, Sampling
+    from slice_ros.engine import ChatOptions, Engine, ResponseFormat, Sampling, TokenSequence
     from slice_ros.engine.pinned_prefixes import PinnedPrefixes
+    from slice_ros.engine.pooling import Pooling
+    from slice_ros.engine.vision.image_tokens import SeenImage
 
 log = logging.getLogger('slice_ros.serving')
 
@@ -115,18 +118,35 @@ class Server:
                on_output: Callable[[Delivery], bool | None], *, stop: Iterable[str] = (),
                response_format: 'ResponseFormat | None' = None,
                request_id: str = '', caller: str = '', arrival: float | None = None,
-               turn: Turn | None = None) -> Request:
+               turn: Turn | None = None, adapter: str = '',
+               images: 'Sequence[SeenImage]' = (), options: 'ChatOptions | None' = None
+               ) -> Request:
         """Accept a request and return it; its tokens come through `on_output`.
 
-        `caller` names the client that sent it, if that is known; `arrival` is when it was
-        received, on the server's clock (now by default); `turn` is ended with the request. Raises
-        `RequestError` when it cannot be served, and counts that in its class; `on_output` is never
-        called then, and the caller has to end the turn.
+        `adapter` is the name of one of the engine's, '' for none; `caller` names the client that
+        sent it, if that is known; `arrival` is when it was received, on the server's clock (now by
+        default); `images` are those of the prompt; `turn` is ended with the request. With the
+        `options` of its prompt the model may think before its answer, which alone has
+        `max_tokens`. Raises `RequestError` when it cannot be served, and counts that in its class;
+        `on_output` is never called then, and the caller has to end the turn.
+        """
+        def open_sequence(request: Request) -> 'TokenSequence':
+            asked = () if options is None else (options,)
+            return self.engine.open(tokens, max_tokens, sampling, stop, response_format, request,
+                                    adapter, images, *asked)
+        return self._intake.submit(
+            slo, len(tokens), max_tokens, open_sequence, on_output, request_id=request_id,
+            caller=caller, arrival=arrival, turn=turn)
+
+    def embed(self, slo: SloClass, tokens: list[int], pooling: 'Pooling',
+              on_output: Callable[[Delivery], bool | None], request_id: str = '') -> Request:
+        """Accept a text, of which `pooling` has the embedding at its end, and return the request.
+
+        Its end alone comes through `on_output`. Raises as `submit` does.
         """
         return self._intake.submit(
-            slo, tokens, max_tokens, sampling, on_output, stop=stop,
-            response_format=response_format, request_id=request_id, caller=caller,
-            arrival=arrival, turn=turn)
+            slo, len(tokens), 1, partial(self.engine.open_embedding, tokens, pooling), on_output,
+            request_id=request_id)
 
     def cancel(self, request_id: str, why: str = 'cancelled by its caller') -> bool:
         """End a request before the next step; return whether it was live until now."""
@@ -157,10 +177,17 @@ class Server:
         """Raise `RequestError` when no request of this size is ever served."""
         check_size(self.config, self.engine.info, prompt_tokens, max_tokens)
 
-    def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int) -> admission.Prediction:
-        """Predict how a request would be served if it came now. Raises as `check` does."""
+    def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int, before: float = 0.0,
+                thought_tokens: int = 0) -> admission.Prediction:
+        """Predict how a request would be served if it came now. Raises as `check` does.
+
+        It becomes live `before` seconds later: so long its images are encoded. The load of this
+        moment is taken for that of then. It may think for `thought_tokens` before its answer.
+        """
         self.check(prompt_tokens, max_tokens)
-        return self._predict(Request('', slo, self.clock(), prompt_tokens, max_tokens))
+        predicted = self._predict(Request('', admission.remaining(slo, before), self.clock(),
+                                          prompt_tokens, max_tokens + thought_tokens))
+        return admission.delayed(predicted, before)
 
     def _predict(self, request: Request) -> admission.Prediction:
         live = [job.request for job in self._shared.live()]

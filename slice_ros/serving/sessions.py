@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from slice_ros.errors import ErrorCode, RequestError
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Engine, TokenSequence
+    from slice_ros.engine import ChatOptions, Engine, TokenSequence, Tool
 
-Messages = list[tuple[str, str]]   # (role, content), oldest first
+Messages = list[tuple]   # each a `Message` of the engine, or its first fields; oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class _Session:
     messages: Messages = field(default_factory=list)   # the last is an answer
     tokens: list[int] = field(default_factory=list)    # of the last prompt and its answer
     prompt_tokens: int = 0                             # number of these in the prompt
+    manner: tuple = ()                                 # tools and options of this prompt
     turn: 'Turn | None' = None                         # the live one
 
 
@@ -50,8 +51,10 @@ class Turn:
     """
 
     def __init__(self, tokens: list[int], session_id: str = '', messages: Sequence = (),
-                 end: Callable[['Turn', 'TokenSequence | None'], None] | None = None) -> None:
+                 end: Callable[['Turn', 'TokenSequence | None'], None] | None = None,
+                 manner: tuple = ()) -> None:
         self.tokens, self.session_id, self.messages = tokens, session_id, messages
+        self.manner = manner
         self.abandoned = ''
         self._end = end
 
@@ -85,17 +88,20 @@ class Sessions:
             return sum(bool(s.messages) for s in self._sessions.values())
 
     def begin(self, session_id: str, messages: Messages, max_tokens: int,
-              reset: bool = False) -> Turn:
+              reset: bool = False, tools: tuple['Tool', ...] = (),
+              options: 'ChatOptions | None' = None) -> Turn:
         """Return the next turn of a session: `messages`, and an answer of `max_tokens` at most.
 
-        With `reset` the conversation is deleted and its live turn abandoned first, also if the new
-        turn is refused. When a conversation does not fit any more, the older half of its turns is
-        deleted, repeatedly if necessary; a leading system message stays. Raises `RequestError`:
-        SESSION_BUSY, PROMPT_TOO_LONG, or INVALID_REQUEST for messages that cannot be appended or a
-        `max_tokens` without room.
+        `tools` and `options` are those of this turn alone. With `reset` the conversation is
+        deleted and its live turn abandoned first, also if the new turn is refused. When a
+        conversation does not fit any more, the older half of its turns is deleted, repeatedly if
+        necessary; a leading system message stays. Raises `RequestError`: SESSION_BUSY,
+        PROMPT_TOO_LONG, or INVALID_REQUEST for messages that cannot be appended or a `max_tokens`
+        without room.
         """
         longest = self._room(max_tokens)
-        turn = Turn([], session_id)
+        manner = (tools,) if options is None else (tools, options)
+        turn = Turn([], session_id, manner=manner)
         with self._lock:
             self._forget()
             abandoned = self._reset(session_id) if reset else None
@@ -104,11 +110,11 @@ class Sessions:
         if abandoned is not None:
             self._abandon(abandoned, 'a later request has reset its session')
         try:
-            if any(role == 'system' for role, _ in messages[bool(not session.messages):]):
+            if any(role == 'system' for role, *_ in messages[bool(not session.messages):]):
                 raise RequestError(
                     ErrorCode.INVALID_REQUEST, 'a system message can only be the first of a '
                     'session: leave it out, or set reset_session')
-            earlier, turn.tokens = self._encode(session, messages, longest)
+            earlier, turn.tokens = self._encode(session, messages, longest, manner)
         except BaseException:
             turn.end()
             raise
@@ -147,17 +153,17 @@ class Sessions:
         session.turn = turn
         return session
 
-    def _encode(self, session: _Session, messages: Messages, longest: int
-                ) -> tuple[Messages, list[int]]:
+    def _encode(self, session: _Session, messages: Messages, longest: int,
+                manner: tuple) -> tuple[Messages, list[int]]:
         """Return the earlier messages that fit, and the tokens of these and the new ones."""
-        earlier = session.messages
+        earlier, error = session.messages, None
         while True:
             try:
-                if earlier and earlier is session.messages:
+                if earlier and earlier is session.messages and manner == session.manner:
                     tokens = self._engine.extend_chat(
-                        session.tokens, session.prompt_tokens, earlier, messages)
+                        session.tokens, session.prompt_tokens, earlier, messages, *manner)
                 else:
-                    tokens = self._engine.encode_chat([*earlier, *messages])
+                    tokens = self._engine.encode_chat([*earlier, *messages], *manner)
                 if len(tokens) <= longest:
                     return earlier, tokens
                 error = RequestError(
@@ -166,7 +172,8 @@ class Sessions:
                     f'room for {longest}: shorten it, or lower max_tokens')
             except RequestError as refusal:
                 if refusal.code is not ErrorCode.PROMPT_TOO_LONG:
-                    raise
+                    # Where the call of a result was deleted, that is not the caller's fault.
+                    raise (error or refusal) from refusal
                 error = refusal
             shorter = without_older_half(earlier)
             if shorter == earlier:
@@ -179,8 +186,10 @@ class Sessions:
             if self._sessions.get(turn.session_id) is not session:
                 return   # it was reset meanwhile
             if answer is not None:
-                session.messages = [*turn.messages, ('assistant', answer.text)]
+                session.messages = [
+                    *turn.messages, ('assistant', answer.text, answer.tool_calls)]
                 session.tokens, session.prompt_tokens = answer.tokens, answer.prompt_tokens
+                session.manner = turn.manner
             session.used = self._clock()
             self._sessions.move_to_end(turn.session_id)
             if not session.messages:
@@ -207,7 +216,7 @@ def without_older_half(messages: Messages) -> Messages:
     """
     head = messages[:1] if messages and messages[0][0] == 'system' else []
     rest = messages[len(head):]
-    starts = [i for i, (role, _) in enumerate(rest)
+    starts = [i for i, (role, *_) in enumerate(rest)
               if i == 0 or role == 'user' and rest[i - 1][0] != 'user']
     if not starts:
         return head

@@ -2,24 +2,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """A ROS node that plays the robot for a running `slice` node: it sends, waits and receives."""
 
+from contextlib import contextmanager
 import os
 import subprocess
 import time
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParametersAtomically
+from rcl_interfaces.srv import ListParameters, SetParametersAtomically
 import rclpy
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from slice_ros.action import Generate
-from slice_ros.msg import TokenChunk
+from slice_ros.msg import ResponseFormat, TokenChunk
 from slice_ros.srv import GetStatus
 
 READY_WITHIN = 180.0   # seconds; the first start on a machine converts and profiles the model
 ANSWER_WITHIN = 60.0   # seconds
+ASK_AGAIN = 2.0        # seconds without an answer to a small call
+# An answer in it has all its tokens, so that what is done meanwhile does not race its end.
+MANY_WORDS = ResponseFormat(type='regex', grammar='([a-z]+ ){500}')
 
 
 def start(command, arguments, cwd, log) -> subprocess.Popen:
@@ -78,14 +82,37 @@ class Robot:
             # What is asked of a node that was killed a moment ago is never answered: ask again.
             client.wait_for_service(timeout_sec=1.0)
             future = client.call_async(GetStatus.Request())
-            self.executor.spin_until_future_complete(future, timeout_sec=2.0)
+            self.executor.spin_until_future_complete(future, timeout_sec=ASK_AGAIN)
             if future.done() and future.result().state == 'ready':
                 self.node.destroy_client(client)
-                assert self.generate.wait_for_server(timeout_sec=20.0)
+                assert self.generate.wait_for_server(timeout_sec=ANSWER_WITHIN)
                 return future.result()
             assert not future.done() or future.result().state in ('loading', 'inactive')
             time.sleep(0.2)
         raise AssertionError(f'{self.server} was not ready within {READY_WITHIN:.0f} s')
+
+    def wait_until_received(self, topic: str):
+        """Wait until all that is published on a topic from now on reaches our subscription of it.
+
+        A participant learns of our endpoints in the order in which they were made: whoever
+        answers a client that is younger than the subscription has discovered that as well.
+        """
+        def publishers():
+            return {f'{each.node_namespace.rstrip("/")}/{each.node_name}'
+                    for each in self.node.get_publishers_info_by_topic(topic)}
+        self.wait_for(lambda: publishers() and 'UNKNOWN' not in ''.join(publishers()),
+                      f'no publisher of {topic}')
+        for name in publishers():
+            client = self.node.create_client(ListParameters, f'{name}/list_parameters')
+            asked = []
+
+            def answered():
+                if not asked or time.monotonic() > asked[-1][0] + ASK_AGAIN:
+                    asked.append((time.monotonic(),
+                                  client.call_async(ListParameters.Request())))
+                return any(future.done() for _, future in asked)
+            self.wait_for(answered, f'{name} does not answer')
+            self.node.destroy_client(client)
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -122,6 +149,15 @@ class Robot:
             Parameter(name.replace('__', '.'), value=value).to_parameter_msg()
             for name, value in values.items()]).result
 
+    @contextmanager
+    def paced(self):
+        """Have dialogues take 0.25 s a token meanwhile, on any machine."""
+        assert self.put(rate_control__mode='paced').successful
+        try:
+            yield
+        finally:
+            assert self.put(rate_control__mode='work_conserving').successful
+
     def send(self, slo_class: str, prompt: str, max_tokens: int, **goal):
         """Send a goal; return its handle and the future of its result."""
         handle = self.result_of(self.generate.send_goal_async(Generate.Goal(
@@ -137,8 +173,7 @@ class Robot:
             topic = f'{self.server}/{slo_class}/tokens'
             chunks = self._chunks[slo_class] = []
             self.node.create_subscription(TokenChunk, topic, chunks.append, QoSProfile(depth=1000))
-            self.wait_for(lambda: self.node.count_publishers(topic), f'no publisher of {topic}')
-            time.sleep(0.3)  # the publisher has to find us, too
+            self.wait_until_received(topic)
         return self._chunks[slo_class]
 
     def chunks_of(self, slo_class: str, request_id: str) -> list[TokenChunk]:

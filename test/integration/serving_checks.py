@@ -6,13 +6,13 @@ The launch tests and the process tests run the same checks; each leaves the node
 ready and idle.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 import time
 import uuid
 
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
-from robot import READY_WITHIN, Robot
+from robot import MANY_WORDS, READY_WITHIN, Robot
 from slice_ros.action import Generate
 from slice_ros.client import SliceClient, Unavailable
 
@@ -26,19 +26,23 @@ def id_of(handle) -> str:
 
 
 @contextmanager
-def streaming(robot: Robot, count: int, slo_class: str = 'dialogue', max_tokens: int = 400):
-    """Keep `count` goals streaming; yields (handle, future of the result), ends them after."""
-    robot.listen(slo_class)
-    goals = [robot.send(slo_class, f'{STORY} It is called number {i}.', max_tokens)
-             for i in range(count)]
-    try:
-        robot.wait_for_tokens(slo_class, [id_of(handle) for handle, _ in goals])
-        yield goals
-    finally:
-        for handle, _ in goals:
-            handle.cancel_goal_async()
-        for _, result in goals:
-            robot.result_of(result)
+def streaming(robot: Robot, count: int, paced: bool = True):
+    """Keep `count` dialogues streaming; yields (handle, future of the result), ends them after.
+
+    Paced, each takes minutes; else as long as its 900 tokens take.
+    """
+    robot.listen('dialogue')
+    with robot.paced() if paced else nullcontext():
+        goals = [robot.send('dialogue', f'{STORY} It is called number {i}.', 900,
+                            response_format=MANY_WORDS) for i in range(count)]
+        try:
+            robot.wait_for_tokens('dialogue', [id_of(handle) for handle, _ in goals])
+            yield goals
+        finally:
+            for handle, _ in goals:
+                handle.cancel_goal_async()
+            for _, result in goals:
+                robot.result_of(result)
 
 
 def check_ready(robot: Robot):
@@ -70,9 +74,9 @@ def check_one_answer(robot: Robot):
 def check_twenty_goals(robot: Robot):
     """Twenty goals of three classes at once: each has its own answer, whole on its topic."""
     classes = ('control', 'navigation', 'dialogue')
-    before = {c.slo.name: c.finished for c in robot.status().scheduler.classes}
     for name in classes:
         robot.listen(name)
+    before = {c.slo.name: c.finished for c in robot.status().scheduler.classes}
     sent = [(classes[i % 3], *robot.send(classes[i % 3], f'Say the number {i}.', 6))
             for i in range(20)]
     for name, handle, future in sent:
@@ -95,7 +99,7 @@ def check_cancel_in_mid_stream(robot: Robot):
         assert answer.status == GoalStatus.STATUS_CANCELED
         assert answer.result.error_code == RESULT.CANCELLED
         last = robot.chunks_of('dialogue', id_of(handle))[-1]
-        assert last.finish_reason == 'cancelled' and last.tokens < 400
+        assert last.finish_reason == 'cancelled' and last.tokens < 900
         steps = robot.status().scheduler
         assert steps.slots_used == 0 and not steps.requests
         assert robot.status().scheduler.steps == steps.steps  # nothing is computed for it
@@ -103,7 +107,7 @@ def check_cancel_in_mid_stream(robot: Robot):
 
 def check_control_preempts_dialogue(robot: Robot):
     """A control goal that comes last is over while every dialogue still streams."""
-    with streaming(robot, 6) as dialogues:
+    with streaming(robot, 6, paced=False) as dialogues:
         answer = robot.result_of(robot.send('control', 'Stop or go? One word.', 6)[1])
         assert answer.status == GoalStatus.STATUS_SUCCEEDED, answer.result.error_msg
         assert not any(future.done() for _, future in dialogues)
@@ -169,9 +173,10 @@ def check_respawn_while_a_client_waits(robot: Robot, kill):
     robot.wait_until_ready()
     robot.listen('dialogue')
     client = SliceClient(robot.node, robot.server)
-    robot.result_of(robot.executor.create_task(client.wait_until_ready, 20.0))
-    handle, lost = robot.send('dialogue', STORY, 400)
-    stream = client.generate(STORY, max_tokens=400)
+    robot.result_of(robot.executor.create_task(client.wait_until_ready, 60.0))
+    assert robot.put(rate_control__mode='paced').successful   # until it is killed
+    handle, lost = robot.send('dialogue', STORY, 900, response_format=MANY_WORDS)
+    stream = client.generate(STORY, max_tokens=900, regex=MANY_WORDS.grammar)
     robot.wait_for_tokens('dialogue', [id_of(handle), stream.request_id])
     kill()
     killed = time.monotonic()

@@ -42,7 +42,7 @@ def test_serves_and_ends_cleanly(way, tmp_path):
             robot.wait_until_ready()
             check_one_answer(robot)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=20.0) == 0, output.read_text()
+            assert process.wait(timeout=60.0) == 0, output.read_text()
         finally:
             robot.close()
             process.kill()

@@ -41,7 +41,8 @@ def generate_test_description():
             PythonLaunchDescriptionSource(str(LAUNCH / f'example_{name}.launch.py')),
             launch_arguments={'namespace': 'robot', 'start_slice': start_slice}.items())
             for name, start_slice in (
-                ('control', 'true'), ('planner', 'false'), ('talker', 'false'))),
+                ('control', 'true'), ('planner', 'false'), ('talker', 'false'),
+                ('patrol', 'false'), ('look', 'false'))),
         demo,
         ReadyToTest(),
     ]), {'demo': demo, 'report': report}

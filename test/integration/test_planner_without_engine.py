@@ -15,8 +15,8 @@ from robot import Robot, start
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(os.environ.get('SLICE_TEST_CLIENT', 'none'))
 IN_NAMESPACE = ['--ros-args', '-r', '__ns:=/robot']
-PROGRAMS = {'slice_client', 'slice_monitor', 'slice_example_control', 'slice_example_planner',
-            'slice_example_talker'}
+PROGRAMS = {'slice_client', 'slice_monitor', 'slice_router', 'slice_example_control',
+            'slice_example_patrol', 'slice_example_planner', 'slice_example_talker'}
 PLANNER = """
 import asyncio, sys, threading
 import rclpy
@@ -25,7 +25,13 @@ from slice_ros.client import SliceClient
 rclpy.init()
 node = rclpy.create_node('planner', namespace='/robot')
 threading.Thread(target=rclpy.spin, args=(node,), daemon=True).start()
-answer = asyncio.run(SliceClient(node).ask('A box is ahead.', 'control', choice=['STOP', 'GO']))
+client = SliceClient(node)
+
+async def ask():
+    await client.wait_until_ready(60)
+    return await client.ask('A box is ahead.', 'control', choice=['STOP', 'GO'])
+
+answer = asyncio.run(ask())
 print(answer.text, *(name for name in ('torch', 'transformers') if name in sys.modules))
 """
 
@@ -51,7 +57,7 @@ def node(tmp_path_factory):
         robot.wait_until_ready()
         yield
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30.0) == 0, log.read_text()
+        assert process.wait(timeout=60.0) == 0, log.read_text()
     finally:
         robot.close()
         process.kill()

@@ -8,7 +8,7 @@ import sys
 
 from lifecycle_msgs.msg import Transition
 import pytest
-from robot import Robot, start
+from robot import MANY_WORDS, Robot, start
 from serving_checks import (
     check_respawn_while_a_client_waits, check_side_by_side, CHECKS, id_of, STORY)
 from slice_ros.action import Generate
@@ -87,7 +87,9 @@ def test_interrupted_both_end_with_0(nodes):
     goals = []
     for robot in (left, right):
         robot.listen('dialogue')
-        goals.append([robot.send('dialogue', STORY, 900) for _ in range(8)])
+        assert robot.put(rate_control__mode='paced').successful   # none ends by itself
+        goals.append([robot.send('dialogue', STORY, 900, response_format=MANY_WORDS)
+                      for _ in range(8)])
         robot.wait_for_tokens('dialogue', [id_of(handle) for handle, _ in goals[-1]])
     right.begin(Transition.TRANSITION_DEACTIVATE)
     right.wait_for(lambda: right.status().state == 'draining', 'it does not drain')
@@ -95,5 +97,5 @@ def test_interrupted_both_end_with_0(nodes):
     nodes.processes['right'].send_signal(signal.SIGTERM)
     for _, result in goals[0]:
         assert left.result_of(result).result.error_code == Generate.Result.SHUTTING_DOWN
-    assert [p.wait(timeout=30.0) for p in nodes.processes.values()] == [0, 0], nodes.output()
+    assert [p.wait(timeout=60.0) for p in nodes.processes.values()] == [0, 0], nodes.output()
     assert 'Traceback' not in nodes.output()

@@ -15,8 +15,9 @@ from test_structure import import_graph, modules
 ROOT = Path(__file__).resolve().parents[2]
 LISTED = (ROOT / 'cmake' / 'client_modules.txt').read_text().split()
 # What a planner runs or copies.
-ENTRIES = ('client', 'cli.ask', 'cli.monitor', 'examples.control', 'examples.goal_planner',
-           'examples.talker')
+ENTRIES = ('client', 'behaviours', 'cli.ask', 'cli.monitor', 'examples.control',
+           'examples.goal_planner', 'examples.look', 'examples.patrol_tree',
+           'examples.talker', 'router.router_main')
 ENGINE = ('torch', 'transformers', 'slice_ros.engine', 'slice_ros.serving', 'slice_ros.ros.node')
 
 
@@ -53,7 +54,7 @@ def test_rosdep_leaves_out_what_the_engine_needs():
         package.evaluate_conditions(environment)
         return {each.name for each in package.exec_depends if each.evaluated_condition}
     whole, client = names({}), names({'SLICE_CLIENT_ONLY': '1'})
-    assert {'python3-pytorch-pip', 'python3-transformers-pip'} <= whole - client
+    assert {'python3-scipy', 'lifecycle_msgs'} <= whole - client
     assert names({'SLICE_CLIENT_ONLY': '0'}) == whole
     ros = {name for name in imported(*(ROOT / file for file in LISTED if file.endswith('.py')),
                                      *(ROOT / 'launch').glob('example_*.py'))

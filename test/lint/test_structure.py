@@ -14,19 +14,23 @@ PACKAGE = 'slice_ros'
 # From the bottom up. A module belongs to the longest prefix that fits, and imports from its own
 # line or from lines above it here. docs/architecture.md draws the same order.
 LAYERS = (
-    ('slo', 'errors', 'installed'),
+    ('slo', 'errors', 'installed', 'engine_venv'),
     ('request',),
     ('scheduling',),
     ('scheduling.slice', 'scheduling.baselines'),
     ('scheduling.registry', 'scheduling.admission'),
-    ('engine.config',),
+    ('vllm',),
+    ('engine.config', 'engine.chat_options', 'engine.cores'),
     ('engine.kv', 'engine.checkpoints'),
     ('engine.models',),
+    ('engine.adapters',),
     ('engine.runners',),
     ('engine.runners.native', 'engine.runners.torch'),
     ('engine.runners.cuda',),
+    ('engine.runners.torch_paths',),
     ('engine.runners.choose',),
     ('engine.text',),
+    ('engine.vision',),
     ('engine',),
     ('serving',),
     ('ros.compat',),
@@ -34,10 +38,12 @@ LAYERS = (
     ('ros.parameters', 'ros.isolation'),
     ('ros',),
     ('client',),
+    ('behaviours', 'gateway', 'router'),
     ('examples',),
     ('bench',),
+    ('bench.answers',),
     ('bench.engine', 'bench.ros', 'bench.schedule'),
-    ('bench.regimes', 'bench.gpu'),
+    ('bench.regimes', 'bench.gpu', 'bench.quantised', 'bench.images_bench'),
     ('cli',),
 )
 # Modules that a room may never import, at any depth of its own modules.
@@ -46,11 +52,14 @@ FORBIDDEN = {
     'slo': ('torch', 'rclpy', 'transformers'),
     'request': ('torch', 'rclpy', 'transformers'),
     'engine': ('rclpy',),
-    'engine.runners.native': ('torch',),
+    'engine.runners.native': ('torch', 'transformers'),
     'serving': ('rclpy', 'torch'),
+    'vllm': ('rclpy', 'torch', 'transformers'),
     'client': ('torch', 'transformers', f'{PACKAGE}.engine', f'{PACKAGE}.serving'),
+    'behaviours': ('torch', 'transformers', f'{PACKAGE}.engine', f'{PACKAGE}.serving'),
+    'gateway': ('torch', 'transformers', f'{PACKAGE}.engine', f'{PACKAGE}.serving'),
+    'router': ('torch', 'transformers', f'{PACKAGE}.engine', f'{PACKAGE}.serving'),
 }
-TORCH_SIDE = 'engine.runners.native.native_runner'   # joins the native kernels to the engine
 MOST_FILES = 15       # Python files of one room
 MOST_LINES = 260      # of one file
 MOST_BODY_LINES = 60  # of one function
@@ -153,10 +162,16 @@ def test_a_room_does_without(room):
         if name != room and not name.startswith(f'{room}.'):
             continue
         for other in FORBIDDEN[room]:
-            if name == TORCH_SIDE and other == 'torch':
-                continue
             wrong = [i for i in imports_of(path) if i == other or i.startswith(f'{other}.')]
             assert not wrong, f'{path} imports {wrong[0]}'
+
+
+def test_nothing_needs_the_scheduler_for_vllm():
+    """It is named to vLLM, which imports it."""
+    graph = import_graph()
+    inside = {name for name in graph if name == 'vllm' or name.startswith('vllm.')}
+    assert inside and not [f'{module} -> {target}' for module in graph.keys() - inside
+                           for target in graph[module] & inside]
 
 
 def test_rooms_are_small_and_say_what_they_are_for():

@@ -29,9 +29,15 @@ from slice_ros.ros.qos import SERVICES, TOKENS  # noqa: E402
 from slice_ros.scheduling.latency import LatencyModel  # noqa: E402
 
 CLASSES = ('control', 'navigation', 'dialogue')
+# A format of at least so many tokens: how long a story is depends on the last bits of logits.
+MANY_WORDS = '([a-z]+ ){400}'
+# An answer that does not end by itself: with `slow_steps`, for 12 s at least on any machine.
+LONG = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400,
+        'response_format': msg.ResponseFormat(type='regex', grammar=MANY_WORDS)}
+PAUSE = 0.03   # seconds that each slowed step takes longer
 
 
-def wait_until(condition, timeout=30.0, what='the condition did not become true'):
+def wait_until(condition, timeout=60.0, what='the condition did not become true'):
     """Wait for a condition without spinning anything."""
     end = time.monotonic() + timeout
     while not condition():
@@ -68,12 +74,42 @@ def live(node):
     return [request for request in node.server.snapshot().requests if not request.ended]
 
 
-def spin_until(planner, condition, timeout=30.0):
+def spin_until(planner, condition, timeout=60.0):
     """Spin a planner until a condition holds."""
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, 'the condition did not become true'
         planner[0].spin_once(0.02)
+
+
+class SlowSteps:
+    """Slows an engine down: what a test does while a request lives does not race its end."""
+
+    def __init__(self, engine) -> None:
+        self.pause = PAUSE   # may be changed at any time
+        self._quick, self._launch = threading.Event(), engine.launch
+
+    def __call__(self, *step):
+        begun = time.monotonic()
+        while not self._quick.wait(0.01) and time.monotonic() < begun + self.pause:
+            pass
+        return self._launch(*step)
+
+    def end(self) -> None:
+        """Let the steps be as quick as they are, this one included."""
+        self._quick.set()
+
+
+@contextmanager
+def slowed(engine):
+    """Have each step of an engine take longer, at first by `PAUSE`, and give one token."""
+    steps = SlowSteps(engine)
+    engine.launch, engine.draft = steps, lambda sequence, most: []
+    try:
+        yield steps
+    finally:
+        steps.end()
+        del engine.launch, engine.draft
 
 
 class Spinning:
@@ -121,6 +157,7 @@ class Caller(Node):
                                        qos_profile=SERVICES)
         self.admission = self.create_client(srv.CheckAdmission, f'{server}/check_admission')
         self.canceller = self.create_client(srv.CancelRequest, f'{server}/cancel')
+        self.embedder = self.create_client(srv.Embed, f'{server}/embed', qos_profile=SERVICES)
         self.status = self.create_client(srv.GetStatus, f'{server}/get_status')
         self.chunks: dict[str, list[msg.TokenChunk]] = {name: [] for name in CLASSES}
         self.reports: list[msg.SloReport] = []
@@ -171,7 +208,7 @@ def engine():
     return load_engine(EngineConfig(max_context=512, slots=16, max_batch=16, threads=2))
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def latency():
     """Step times of a small CPU; tests must not depend on the load of the machine."""
     return LatencyModel('test', ((1, 15.0), (4, 20.0), (16, 50.0)), prefill_token_ms=1.5)
@@ -206,6 +243,16 @@ def caller(node):
     yield caller
     spinning.close()
     caller.destroy_node()
+
+
+@pytest.fixture
+def slow_steps(node):
+    """Have each step of the node take longer; what is live in the end is cancelled."""
+    with slowed(node.engine) as steps:
+        yield steps
+    for request in live(node):
+        node.server.cancel(request.id)
+    wait_until(lambda: not live(node))
 
 
 @pytest.fixture

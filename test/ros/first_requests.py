@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+from string import ascii_letters
 import subprocess
 import sys
 import tempfile
@@ -82,10 +83,11 @@ def _ask() -> dict[str, list[float]]:
         await client.wait_until_ready(300)
         times = {}
         for name, messages in PREAMBLES.items():
+            places = iter(ascii_letters)   # begin a text, so that each shares the preamble alone
             for form, options in FORMATS.items():
                 ttft = times[f'{name} {form}'] = []
-                for number in range(REQUESTS):
-                    text = f'A wall is {number} m ahead. What now?'
+                for _ in range(REQUESTS):
+                    text = f'{next(places)} has a wall ahead. What now?'
                     try:
                         answer = await client.ask(
                             [*messages, {'role': 'user', 'content': text}], name, max_tokens=8,

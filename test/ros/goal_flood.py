@@ -14,7 +14,7 @@ from rclpy.executors import SingleThreadedExecutor
 from slice_ros.action import Generate
 from slice_ros.ros.qos import SERVICES
 
-PATIENCE = 15.0   # seconds without any news
+PATIENCE = 45.0   # seconds without any news
 
 action, goals, open_at_once = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rclpy.init()

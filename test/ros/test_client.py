@@ -48,12 +48,18 @@ def test_without_a_node_it_gives_up(ros):
 def test_it_says_at_once_what_the_node_waits_for(ros, spin):
     idle = SliceNode(namespace='idle', parameter_overrides=[Parameter('autostart', value=False)])
     spinning = spin(idle)
-    done = run('Say hi.', '--node', '/idle/slice', '--timeout', '4')
-    spinning.close()
-    idle.destroy_node()
-    waited = [line for line in done.stderr.splitlines() if line.startswith('waiting')]
-    assert done.returncode == 1 and waited[-1] == (
-        'waiting for the node, which is unconfigured: configure and activate it')
+    client = subprocess.Popen([sys.executable, '-m', 'slice_ros.cli.ask', 'Say hi.', '--node',
+                               '/idle/slice'], stderr=subprocess.PIPE, text=True)
+    try:
+        said = 'waiting for the node, which is unconfigured: configure and activate it\n'
+        assert said in iter(client.stderr.readline, '')   # before it gives up
+        client.send_signal(signal.SIGINT)
+        assert client.wait(60) == 130
+    finally:
+        client.kill()
+        client.stderr.close()
+        spinning.close()
+        idle.destroy_node()
 
 
 def test_a_conversation_and_a_form_reach_the_node(node, tmp_path):
@@ -88,10 +94,10 @@ def test_ctrl_c_cancels_the_request(node):
         assert process.stdout.read(1)
         request, = node.server.snapshot().requests
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
+        wait_until(lambda: request.ended)   # in this mode: in the other it may be served first
     finally:
         process.kill()
         node.set_parameters([Parameter('rate_control.mode', value='work_conserving')])
-    wait_until(lambda: request.ended)
     assert request.error is ErrorCode.CANCELLED and request.generated < 400
     assert process.returncode == 130 and 'Traceback' not in errors

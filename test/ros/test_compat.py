@@ -93,7 +93,7 @@ def test_a_coroutine_goes_on_when_what_it_awaits_is_done(lonely, monkeypatch, kn
         f'{RCLPY} keeps its coroutines elsewhere than in `Executor._tasks`: waiting ones run in '
         'each round, unless its executor resumes them by itself')
     awaited.set_result('done')
-    executor.spin_until_future_complete(task, 5.0)
+    executor.spin_until_future_complete(task, 60.0)
     executor.shutdown()
     assert task.done() and task.result() == 'done'
 

@@ -4,18 +4,17 @@
 
 import math
 
-from conftest import get, live, wait_until
+from conftest import get, live, LONG, wait_until
 import pytest
 from slice_ros import msg
 from slice_ros.action import Generate
-from slice_ros.engine.engine import Engine
+from slice_ros.engine import opening
 from slice_ros.ros import conversions
 from slice_ros.ros.isolation.workers import Workers
 from slice_ros.serving import Server
 from slice_ros.serving.sessions import Sessions
 
 Result = Generate.Result
-STORY = {'prompt': 'Tell me a long story.', 'max_tokens': 300}
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def test_a_refusal_of_what_was_sent_counts_as_rejected_by_every_way_in(caller, c
 
 @pytest.mark.parametrize('owner, name', [
     (conversions, 'slo_class'), (conversions, 'messages'), (Workers, 'submit'),
-    (Sessions, 'begin'), (Engine, 'open'), (Server, 'check')],
+    (Sessions, 'begin'), (opening, 'checked_stops'), (Server, 'check')],
     ids=lambda each: getattr(each, '__name__', each))
 def test_a_fault_of_the_node_counts_as_rejected(caller, counted, monkeypatch, owner, name):
     def fail(*arguments, **options):
@@ -66,12 +65,13 @@ def test_a_fault_of_the_node_counts_as_rejected(caller, counted, monkeypatch, ow
     assert counted() == {'rejected': 1}
 
 
-def test_a_second_request_with_the_id_of_a_live_one_or_in_its_session_counts(caller, counted):
+def test_a_second_request_with_the_id_of_a_live_one_or_in_its_session_counts(
+        caller, slow_steps, counted):
     first = caller.text.call_async(caller.text.srv_type.Request(
-        slo_class='dialogue', request_id='one', session_id='busy', **STORY))
+        slo_class='dialogue', request_id='one', session_id='busy', **LONG))
     wait_until(lambda: any(c.request_id == 'one' for c in caller.chunks['dialogue']))
     answers = [caller.call(caller.text, slo_class='dialogue', request_id=request_id,
-                           session_id='busy', **STORY) for request_id in ('one', 'two')]
+                           session_id='busy', **LONG) for request_id in ('one', 'two')]
     assert [a.error_code for a in answers] == [Result.INVALID_REQUEST, Result.SESSION_BUSY]
     caller.call(caller.canceller, request_id='one')
     assert get(first).error_code == Result.CANCELLED

@@ -4,7 +4,7 @@
 
 from types import SimpleNamespace
 
-from conftest import get, wait_until
+from conftest import get, LONG, wait_until
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import pytest
 from rclpy.node import Node
@@ -94,12 +94,14 @@ def assert_has_figures(status, *messages):
         for name, value in figures(message).items():
             if isinstance(value, float):
                 assert float(values[name]) == pytest.approx(value, rel=1e-5, nan_ok=True), name
+            elif isinstance(value, list):
+                assert values[name] == ', '.join(value), name
             else:
                 assert values[name] == str(value), name
 
 
 @pytest.fixture
-def quiet(node, caller, spin):
+def quiet(node, caller, slow_steps, spin):
     """After some requests: the status, and the state and diagnostics published around it."""
     node.set_parameters([Parameter('status.window_s', value=3600.0)])
     listener, received = Node('aggregator'), []
@@ -110,7 +112,7 @@ def quiet(node, caller, spin):
         caller.ask(slo_class=slo_class, prompt='Left or right?', max_tokens=4)
     caller.ask(prompt='Hello', max_tokens=4, session_id='visitor')
     assert not caller.ask(prompt='Hello', max_tokens=4, deadline_ms=1e-3)[1].report.attained
-    handle = caller.send(prompt='Count from one to one thousand.', max_tokens=400)
+    handle = caller.send(**LONG)
     wait_until(lambda: node.server.busy)
     get(handle.cancel_goal_async())
     get(handle.get_result_async())

@@ -10,12 +10,14 @@ import threading
 
 from conftest import wait_until
 from geometry_msgs.msg import PoseStamped
+from py_trees.blackboard import Blackboard
 import pytest
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from slice_ros.client import Answer
 from slice_ros.examples.control import CHOICES, ControlNode
 from slice_ros.examples.goal_planner import PLACES, PlannerNode
+from slice_ros.examples.patrol_tree import PatrolNode
 from slice_ros.examples.talker import SENTENCE_END, TalkerNode
 from std_msgs.msg import String
 
@@ -146,7 +148,7 @@ def test_talker_speaks_whole_sentences(node, world, caller):
     assert [message.data for message in around.received] == sentences
 
 
-def test_talker_is_interrupted(node, world):
+def test_talker_is_interrupted(node, slow_steps, world):
     talker = TalkerNode(parameter_overrides=[Parameter('max_tokens', value=400)])
     around = world(talker, 'heard', String, 'say')
     wait_until(lambda: talker.client._generate_client.ready)
@@ -159,10 +161,26 @@ def test_talker_is_interrupted(node, world):
     wait_until(lambda: not node.server.snapshot().requests)
 
 
+def test_patrol_reports_where_it_gets_no_decision(node, world):
+    Blackboard.clear()
+    around = world(PatrolNode(parameter_overrides=[Parameter('deadline_ms', value=0.0)]),
+                   'seen', String, 'say')
+    patrol = around.example.tree.root.children[0]
+    wait_until(lambda: patrol.place and around.example.client._generate_client.ready)
+    around.answer('smoke and a broken window.')
+    wait_until(lambda: Blackboard.exists('report'))
+    assert Blackboard.get('seen') == 'gate: smoke and a broken window.'
+    assert (Blackboard.get('decision'), Blackboard.get('decision_error')) == (
+        'REPORT', 'DEADLINE_MISSED')
+    wait_until(lambda: ''.join(m.data for m in around.received) == Blackboard.get('report'))
+    wait_until(lambda: patrol.place == 'corridor')
+
+
 @pytest.mark.parametrize('module, name, number', [
     ('control', 'slice_control', signal.SIGINT),
     ('goal_planner', 'slice_planner', signal.SIGTERM),
-    ('talker', 'slice_talker', signal.SIGINT)])
+    ('talker', 'slice_talker', signal.SIGINT),
+    ('patrol_tree', 'slice_patrol', signal.SIGINT)])
 def test_each_runs_as_a_program_and_ends_with_0(ros, module, name, number):
     process = subprocess.Popen(
         [sys.executable, '-m', f'slice_ros.examples.{module}'], stdout=subprocess.PIPE,

@@ -4,14 +4,13 @@
 
 import threading
 
-from conftest import get, live, wait_until
+from conftest import get, live, LONG, wait_until
 import pytest
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.task import Future
 from slice_ros.ros.isolation.executor import Awaited, Executor
 
 ROUNDS = 50
-LONG = {'prompt': 'Count from one to one thousand.', 'max_tokens': 400}
 
 
 class Counted(Awaited):
@@ -98,7 +97,8 @@ def test_a_future_of_another_executor_within_a_callback_is_spun_for_as_usual(ros
     outer.shutdown()
 
 
-def test_requests_of_the_node_are_not_run_again_before_they_end(node, caller, monkeypatch):
+def test_requests_of_the_node_are_not_run_again_before_they_end(
+        node, caller, slow_steps, monkeypatch):
     looks = []
 
     def done(future):

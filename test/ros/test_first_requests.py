@@ -19,10 +19,11 @@ from slice_ros.ros.parameters import ParameterError
 from slice_ros.serving.warm.preambles import prefix_of
 from slice_ros.serving.warm.warm_up import warm_up
 
-PROCESSES = 6   # at most: the quickest first request counts, the machine may do something else
+PROCESSES = 5   # at most: the quickest first request counts, the machine may do something else
 LAST = 3        # requests of each process whose median stands for the tenth
-WITHIN = 1.2    # of the tenth
-CLOCK_MS = 2.0  # two requests of a few milliseconds differ by a tick of the kernel
+# Of the tenth: 1.0 on a quiet machine, which `first_requests.py` shows; 4 without the preamble.
+WITHIN = 2.0
+CLOCK_MS = 4.0  # two requests of a few milliseconds differ by a tick of the kernel
 SYSTEM = ('Decide for a robot: STOP where something blocks the way or there is danger, SLOW where '
           'people are near or the floor is slippery, or GO where the way is free.')
 LATER = ('You guide visitors through a museum of trains. Name the hall, the floor and one thing '
@@ -30,6 +31,7 @@ LATER = ('You guide visitors through a museum of trains. Name the hall, the floo
 COUNT = 'Count from one to one thousand.'
 
 
+@pytest.mark.timeout(600)
 def test_the_first_is_as_quick_as_the_tenth():
     runs, slow = [], None
     while slow != {} and len(runs) < PROCESSES:
@@ -135,9 +137,9 @@ def test_a_preamble_that_is_set_later_is_there_for_the_first_request(warm, monke
     node = warm(control=SYSTEM)
     encode, threads = node.engine.encode_chat, set()
 
-    def encoded(messages):
+    def encoded(*asked):
         threads.add(threading.current_thread().name)
-        return encode(messages)
+        return encode(*asked)
     monkeypatch.setattr(node.engine, 'encode_chat', encoded)
     put(node, slo__control__preamble=LATER)
     put(node, slo__navigation__preamble=SYSTEM)

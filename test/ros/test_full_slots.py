@@ -5,7 +5,7 @@
 import math
 
 from action_msgs.msg import GoalStatus
-from conftest import get, serving, wait_until
+from conftest import get, LONG, serving, wait_until
 import pytest
 from rclpy.parameter import Parameter
 from slice_ros import msg
@@ -14,8 +14,8 @@ from slice_ros.engine import EngineConfig, load_engine
 
 SLOTS = 2
 # More useful than the waiting requests, never late, and paced: they run until cancelled.
-HOLDER = {'slo_class': 'control', 'prompt': 'Count from one to one thousand.', 'max_tokens': 400,
-          'ttft_ms': math.inf, 'tpot_ms': 250.0, 'deadline_ms': math.inf}
+HOLDER = {**LONG, 'slo_class': 'control', 'ttft_ms': math.inf, 'tpot_ms': 250.0,
+          'deadline_ms': math.inf}
 
 
 @pytest.fixture(scope='module')

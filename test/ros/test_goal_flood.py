@@ -25,7 +25,7 @@ def test_each_of_many_callers_receives_all_its_answers(ros):
     callers = [subprocess.Popen(flood, env=HERE, stdout=subprocess.PIPE, text=True)
                for _ in range(CALLERS)]
     try:
-        received = [int(caller.communicate(timeout=200)[0]) for caller in callers]
+        received = [int(caller.communicate(timeout=100)[0]) for caller in callers]
     finally:
         for caller in callers:
             caller.kill()

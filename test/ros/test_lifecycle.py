@@ -6,7 +6,7 @@ import threading
 import time
 
 from action_msgs.msg import GoalStatus
-from conftest import Caller, get, Spinning, wait_until
+from conftest import Caller, get, LONG, PAUSE, slowed, Spinning, wait_until
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import pytest
@@ -20,7 +20,7 @@ CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = (
     Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP,
     Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE)
 SHUTDOWN = Transition.TRANSITION_ACTIVE_SHUTDOWN
-LONG = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
+DRAIN = 600.0   # seconds; none of it is waited for
 
 
 class Manager(Caller):
@@ -65,6 +65,13 @@ def managed(ros, engine, latency, monkeypatch):
     for node, spinning in made:
         spinning.close()
         node.destroy_node()
+
+
+@pytest.fixture
+def slow_steps(engine):
+    """As that of the node, which has no engine yet."""
+    with slowed(engine) as steps:
+        yield steps
 
 
 def test_a_manager_takes_it_through_its_life_twice(managed):
@@ -122,15 +129,10 @@ def test_a_model_that_is_none_leaves_it_unconfigured_and_it_may_try_again(manage
     assert manager.changed(CONFIGURE) and manager.label == 'inactive'
 
 
-@pytest.mark.parametrize('drain, quick', [(2.0, Generate.Result.NONE),
+@pytest.mark.parametrize('drain, quick', [(DRAIN, Generate.Result.NONE),
                                           (0.0, Generate.Result.SHUTTING_DOWN)])
-def test_deactivate_drains_then_says_shutting_down(managed, engine, monkeypatch, drain, quick):
-    launch = type(engine).launch
-
-    def slowly(self, work):   # on any machine the long answer takes longer than the time to drain
-        time.sleep(0.01)
-        return launch(self, work)
-    monkeypatch.setattr(type(engine), 'launch', slowly)
+def test_deactivate_drains_then_says_shutting_down(managed, slow_steps, monkeypatch, drain, quick):
+    slow_steps.pause = 0.1   # until both are seen
     node, manager = managed(shutdown__drain_s=drain)
     assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
     slow = manager.send(**LONG)
@@ -142,14 +144,19 @@ def test_deactivate_drains_then_says_shutting_down(managed, engine, monkeypatch,
         wait_until(lambda: manager.call(manager.status).state == 'draining')
         late = manager.ask(prompt='Me too')[1]
         assert late.error_code == Generate.Result.SHUTTING_DOWN
-    assert get(deactivated).success
+        slow_steps.pause = PAUSE
+        wait_until(short.done)
+        monkeypatch.setattr(node.server._loop, 'clock', lambda: time.monotonic() + DRAIN)
+    assert get(deactivated).success   # as the time has passed
+    monkeypatch.setattr(node.server._loop, 'clock', time.monotonic)
     assert get(short).error_code == quick
     assert get(slow.get_result_async()).result.error_code == Generate.Result.SHUTTING_DOWN
+    slow_steps.end()
     assert manager.changed(ACTIVATE)
     assert manager.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED
 
 
-def test_shutdown_from_active_answers_what_is_live(managed):
+def test_shutdown_from_active_answers_what_is_live(managed, slow_steps):
     node, manager = managed()
     assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
     goal = manager.send(**LONG)
@@ -188,7 +195,7 @@ class Nav2Manager:
         self.step(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, State.PRIMARY_STATE_FINALIZED)
 
 
-def test_under_a_lifecycle_manager_of_nav2(managed):
+def test_under_a_lifecycle_manager_of_nav2(managed, slow_steps):
     """Startup, pause, resume, reset, startup and shutdown, each under load."""
     node, manager = managed()
     nav2 = Nav2Manager(manager)
@@ -205,18 +212,18 @@ def test_under_a_lifecycle_manager_of_nav2(managed):
             assert manager.ask(prompt='Hello')[0] == GoalStatus.STATUS_SUCCEEDED
 
 
-def test_a_manager_that_asks_while_it_drains_is_answered_at_once(managed):
+def test_a_manager_that_asks_while_it_drains_is_answered_at_once(managed, slow_steps):
     """A manager gives up on get_state after seconds: a slow transition does not block it."""
-    node, manager = managed(shutdown__drain_s=20.0)
+    node, manager = managed(shutdown__drain_s=DRAIN)
     assert manager.changed(CONFIGURE) and manager.changed(ACTIVATE)
     goal = manager.send(**LONG)
     wait_until(lambda: node.server.snapshot().slots_used == 1)
     deactivated = manager.change(DEACTIVATE)
     wait_until(lambda: node.state == 'draining')
-    assert get(manager.getter.call_async(GetState.Request()), 5.0)
+    assert get(manager.getter.call_async(GetState.Request())) and node.state == 'draining'
     assert not manager.changed(SHUTDOWN)   # another transition is under way
     get(goal.cancel_goal_async())          # then it has nothing to wait for
-    assert get(deactivated, 10.0).success and manager.label == 'inactive'
+    assert get(deactivated).success and manager.label == 'inactive'
 
 
 @pytest.mark.parametrize('where', ['the server', 'a start', 'the loader', 'rclpy'])
@@ -237,7 +244,7 @@ def test_a_transition_that_raises_is_answered_and_logged_and_the_next_one_succee
         monkeypatch.setattr('slice_ros.serving.Server.start', raising)
     else:
         monkeypatch.setattr(node.lifecycle, '_complete', raising)
-    assert not get(manager.change(ACTIVATE if where == 'a start' else CONFIGURE), 20).success
+    assert not manager.changed(ACTIVATE if where == 'a start' else CONFIGURE)
     assert 'Panic: unforeseen' in caplog.text
     if where == 'the loader':
         assert 'Panic' in manager.ask(prompt='Hello')[1].error_msg
@@ -256,7 +263,7 @@ def test_a_transition_that_raises_is_answered_and_logged_and_the_next_one_succee
 def test_a_transition_that_is_refused_or_unknown_is_answered(managed, transition):
     node, manager = managed()
     asked = manager.changer.call_async(ChangeState.Request(transition=transition))
-    assert not get(asked, 20).success and manager.label == 'unconfigured'
+    assert not get(asked).success and manager.label == 'unconfigured'
     assert manager.changed(CONFIGURE)
 
 

@@ -5,7 +5,7 @@
 from pathlib import Path
 
 from action_msgs.msg import GoalStatus
-from conftest import Caller, get, Spinning, wait_until
+from conftest import Caller, get, LONG, slowed, Spinning, wait_until
 import pytest
 from rclpy.parameter import Parameter
 from slice_ros import srv
@@ -46,11 +46,11 @@ def test_while_loading_every_request_is_refused_and_then_served(pair, engine, la
 def test_stopping_answers_what_is_live(pair, engine, latency):
     node, caller = pair
     node.serve(engine, latency)
-    goal = caller.send(prompt='Count to a thousand.', max_tokens=400)
-    service = caller.text.call_async(srv.GenerateText.Request(
-        slo_class='dialogue', prompt='Count to a thousand.', max_tokens=400))
-    wait_until(lambda: node.server.snapshot().slots_used == 2)
-    assert node.close()
+    with slowed(engine):
+        goal = caller.send(**LONG)
+        service = caller.text.call_async(srv.GenerateText.Request(slo_class='dialogue', **LONG))
+        wait_until(lambda: node.server.snapshot().slots_used == 2)
+        assert node.close()
     code = Generate.Result.SHUTTING_DOWN
     response = get(goal.get_result_async())
     assert (response.status, response.result.error_code) == (GoalStatus.STATUS_ABORTED, code)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A second node of the same name: callers get two answers, so both nodes warn."""
 
+import math
 import time
 
 from conftest import wait_until
@@ -38,7 +39,7 @@ def test_each_warns_once_of_another_that_stays(ros, spin, capfd, monkeypatch):
     both.close()
     second.destroy_node()
     wait_until(lambda: first.count_publishers('/twins/slice/scheduler_state') == 1)
-    time.sleep(2 * PERIOD)
+    wait_until(lambda: first.status._alone_at < math.inf)   # it has seen that it is alone
     second = idle()
     wait_until(lambda: warnings() == 3)   # only the first one is spun
     second.destroy_node()

@@ -4,7 +4,7 @@
 
 from pathlib import Path
 
-from conftest import get, subscribers, wait_until
+from conftest import get, LONG, subscribers, wait_until
 from diagnostic_msgs.msg import DiagnosticArray
 import pytest
 from rcl_interfaces.srv import DescribeParameters, SetParameters, SetParametersAtomically
@@ -14,7 +14,7 @@ from slice_ros.action import Generate
 from slice_ros.ros.parameters.parameter_specs import markdown
 from slice_ros.ros.qos import TOKENS
 
-STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
+NEVER = 3600.0   # seconds between two states
 
 
 @pytest.fixture
@@ -112,9 +112,9 @@ def test_deleting_a_parameter_is_refused_plainly_and_those_of_a_removed_class_go
     caller.destroy_client(client)
 
 
-def test_objectives_act_on_requests_that_run(node, caller, put):
-    own = caller.send(tpot_ms=77.0, **STORY)
-    plain = caller.send(**STORY)
+def test_objectives_act_on_requests_that_run(node, caller, slow_steps, put):
+    own = caller.send(tpot_ms=77.0, **LONG)
+    plain = caller.send(**LONG)
     wait_until(lambda: len(node.server.snapshot().requests) == 2)
     assert put(slo__dialogue__tpot_ms=123.0, slo__dialogue__utility=7.0).successful
     wait_until(lambda: sorted(r.slo.tpot_ms for r in node.server.snapshot().requests)
@@ -128,8 +128,8 @@ def test_objectives_act_on_requests_that_run(node, caller, put):
 
 
 @pytest.mark.parametrize('policy', ['orca', 'slice', 'fastserve'])
-def test_the_policy_is_changed_under_a_running_request(node, caller, put, policy):
-    handle = caller.send(**STORY)
+def test_the_policy_is_changed_under_a_running_request(node, caller, slow_steps, put, policy):
+    handle = caller.send(**LONG)
     wait_until(lambda: any(r.generated for r in node.server.snapshot().requests))
     assert put(scheduler__policy=policy).successful
     wait_until(lambda: node.server._loop.planner.policy.name == policy)
@@ -168,7 +168,7 @@ def test_a_class_added_at_run_time_has_topics_and_is_served(node, caller, put):
 
 
 def test_a_class_taken_out_vanishes_with_its_last_request_and_comes_back_afresh(
-        node, caller, put):
+        node, caller, slow_steps, put):
     names = ['control', 'navigation', 'dialogue']
     health = []
     listening = caller.create_subscription(DiagnosticArray, '/diagnostics', health.append, 10)
@@ -177,7 +177,7 @@ def test_a_class_taken_out_vanishes_with_its_last_request_and_comes_back_afresh(
         return {c.slo.name: c for c in caller.call(caller.status).scheduler.classes}
     assert put(slo__classes=['gripper', *names]).successful
     caller.ask(slo_class='gripper', prompt='Grasp or wait?', max_tokens=3)
-    handle = caller.send(slo_class='gripper', **STORY)
+    handle = caller.send(slo_class='gripper', **LONG)
     wait_until(lambda: node.server.snapshot().requests)
     assert put(slo__classes=names).successful
     caller.states.clear()
@@ -201,9 +201,10 @@ def test_a_class_taken_out_vanishes_with_its_last_request_and_comes_back_afresh(
 
 
 def test_the_period_of_the_status_changes(node, caller, put):
-    assert put(status__period_s=0.05).successful
+    assert put(status__period_s=NEVER).successful
     caller.states.clear()
-    wait_until(lambda: len(caller.states) >= 10, timeout=5.0)
+    assert put(status__period_s=0.05).successful
+    wait_until(lambda: len(caller.states) >= 10)
 
 
 def test_descriptors_say_range_and_meaning(node, caller):
@@ -218,8 +219,27 @@ def test_descriptors_say_range_and_meaning(node, caller):
     assert start.read_only
 
 
-def test_the_readme_has_the_table_of_all_parameters():
+@pytest.mark.parametrize('changes', [
+    {'slo__control__tpot_ms': 'quick'}, {'limits__max_queued': 1.5}, {'limits__on_miss': 3},
+    {'slo__control__tpot_ms': [1.0], 'autostart': False}])   # refused before the node is asked
+def test_a_refused_value_leaves_no_type_behind(node, caller, put, changes):
+    """What `ros2 param describe` shows afterwards, and the value."""
+    client = caller.create_client(DescribeParameters, '/slice/describe_parameters')
+    assert client.wait_for_service(20)
+    names = [name.replace('__', '.') for name in changes]
+
+    def described():
+        request = DescribeParameters.Request(names=names)
+        return [each.type for each in get(client.call_async(request)).descriptors]
+    before, values = described(), [node.get_parameter(name).value for name in names]
+    assert not put(**changes).successful
+    assert described() == before
+    assert [node.get_parameter(name).value for name in names] == values
+    caller.destroy_client(client)
+
+
+def test_the_docs_have_the_table_of_all_parameters():
     """What `parameter_specs.markdown()` returns stands between the marks."""
-    readme = (Path(__file__).parents[2] / 'README.md').read_text()
-    table = readme.partition('<!-- parameters: begin -->\n')[2]
+    page = (Path(__file__).parents[2] / 'docs' / 'parameters.md').read_text()
+    table = page.partition('<!-- parameters: begin -->\n')[2]
     assert table.partition('<!-- parameters: end -->')[0] == markdown(), f'put:\n{markdown()}'

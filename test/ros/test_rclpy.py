@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 from slice_ros.action import Generate
 from slice_ros.client.goal_client import GoalClient
 from slice_ros.ros.compat import change_state_service
-from slice_ros.ros.isolation.bounds import taken
+from slice_ros.ros.isolation.contents import taken
 
 RCLPY = f'rclpy {version("rclpy")}'
 

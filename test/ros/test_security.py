@@ -68,10 +68,13 @@ def test_a_policy_is_of_the_schema_of_sros2(path):
 
 
 def test_the_policy_of_the_node_allows_what_it_does_and_no_more(node, caller):
-    ways = used(caller, 'slice')
-    # The first with use_sim_time only, the second while there are clients.
-    ways['subscribe'] |= {'/clock', '/slice/callers/*'}
-    assert ways == allowed('slice')
+    def ways():
+        found = used(caller, 'slice')
+        # The first with use_sim_time only, the second while there are clients.
+        found['subscribe'] |= {'/clock', '/slice/callers/*'}
+        return found
+    wait_until(lambda: set(allowed('slice')['reply']) <= ways()['reply'])   # all is discovered
+    assert ways() == allowed('slice')
 
 
 def test_the_policy_of_a_planner_allows_the_client_and_no_control_of_the_node(
@@ -81,6 +84,6 @@ def test_the_policy_of_a_planner_allows_the_client_and_no_control_of_the_node(
         assert names <= ways[way], way
     assert '/slice/generate' in graph['call']
     requested = {name.rpartition('/')[2] for name in ways['request']}
-    assert requested == {'check_admission', 'generate_text', 'get_status'}
+    assert requested == {'check_admission', 'embed', 'generate_text', 'get_status'}
     prompts = {f'/slice/{name}/prompt' for name in CLASSES}
     assert ways['publish'] - OF_EVERY_NODE == prompts | {'/slice/callers/*'}

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations and spoken sentences over ROS, with the real model."""
 
-from conftest import get, subscribers, wait_until
+from conftest import get, LONG, subscribers, wait_until
 import pytest
 from slice_ros import msg
 from slice_ros.action import Generate
@@ -40,9 +40,9 @@ def test_a_session_is_one_conversation_whichever_way_it_comes(node, caller):
     assert fresh.report.prompt_tokens < first.report.prompt_tokens
 
 
-def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
+def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller, slow_steps):
     before = caller.ask(session_id='bob', prompt='My name is Bob.', max_tokens=8)[1].report
-    handle = caller.send(session_id='bob', **STORY | {'max_tokens': 400})
+    handle = caller.send(session_id='bob', **LONG)
     wait_until(lambda: any(r.session_id == before.session_id and r.output_tokens for r in
                            caller.call(caller.status).scheduler.requests))
     busy = caller.ask(session_id='bob', prompt='Hello?')[1]
@@ -58,8 +58,8 @@ def test_a_busy_session_is_refused_at_once_and_survives_a_cancel(node, caller):
     assert after.report.reused_tokens >= kept - 32
 
 
-def test_a_reset_ends_the_live_turn(node, caller):
-    handle = caller.send(session_id='rob', **STORY | {'max_tokens': 400})
+def test_a_reset_ends_the_live_turn(node, caller, slow_steps):
+    handle = caller.send(session_id='rob', **LONG)
     wait_until(lambda: any(r.session_id and r.output_tokens for r in
                            caller.call(caller.status).scheduler.requests))
     fresh = caller.ask(session_id='rob', prompt='Hello?', max_tokens=4, reset_session=True)[1]
@@ -99,7 +99,8 @@ def test_answers_at_the_same_time_are_not_mixed_within_a_sentence(caller, senten
     assert all(any(clean(s) in text for text in texts) for s in sentences)
 
 
-def test_a_cancelled_answer_leaves_its_unfinished_sentence_unsaid(caller, sentences):
+def test_a_cancelled_answer_leaves_its_unfinished_sentence_unsaid(
+        caller, slow_steps, sentences):
     handle = caller.send(**STORY)
     wait_until(lambda: sentences)
     get(handle.cancel_goal_async())

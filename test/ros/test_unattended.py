@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from conftest import live, serving, subscribers, wait_until
+from conftest import live, LONG, MANY_WORDS, serving, subscribers, wait_until
 import pytest
 from rclpy.action import ActionClient
 from rclpy.node import Node
@@ -16,14 +16,15 @@ from slice_ros.action import Generate
 from slice_ros.errors import ErrorCode
 from slice_ros.ros.qos import TOKENS
 
-STORY = {'prompt': 'Tell me a long story about a robot in a warehouse.', 'max_tokens': 400}
-PAUSE = 0.03   # seconds that each step takes longer: the answers outlive their callers
-LIMIT = 1.0    # seconds without a receiver
+PAUSE = 0.1     # seconds that each step takes longer: the answers outlive their callers
+LIMIT = 1.0     # seconds without a receiver
+DISTANT = 1e3   # another limit: it does not come during a test
 # An ordinary end of the process: the graph keeps a killed one for 20 s.
-BARE = """
+BARE = f"""
 import rclpy
 from rclpy.action import ActionClient
 from slice_ros.action import Generate
+from slice_ros.msg import ResponseFormat
 rclpy.init()
 node = rclpy.create_node('bare')
 client = ActionClient(node, Generate, '/alone/slice/generate')
@@ -32,7 +33,8 @@ try:
     # Again, if the first was lost while the two discovered each other.
     for _ in range(4):
         sent = client.send_goal_async(Generate.Goal(
-            slo_class='dialogue', prompt='Tell me a long story.', max_tokens=400))
+            slo_class='dialogue', prompt='Tell me a long story.', max_tokens=400,
+            response_format=ResponseFormat(type='regex', grammar='{MANY_WORDS}')))
         rclpy.spin_until_future_complete(node, sent, timeout_sec=5.0)
         if sent.done():
             break
@@ -50,19 +52,10 @@ def node(ros, engine, latency):
 
 
 @pytest.fixture(autouse=True)
-def slow(node):
+def slow(node, slow_steps):
     """Make each step take longer, and the limit short."""
-    launch = node.engine.launch
-
-    def slowly(work):
-        time.sleep(PAUSE)
-        return launch(work)
-    node.engine.launch = slowly
-    assert node.set_parameters([Parameter('limits.unattended_s', value=LIMIT)])[0].successful
-    yield
-    del node.engine.launch
-    node.server.cancel_class('dialogue')
-    wait_until(lambda: not live(node))
+    slow_steps.pause = PAUSE
+    limit(node, LIMIT)
 
 
 @pytest.fixture
@@ -75,8 +68,12 @@ def visitor(node, spin):
     visitor.destroy_node()
 
 
+def limit(node, seconds):
+    assert node.set_parameters([Parameter('limits.unattended_s', value=seconds)])[0].successful
+
+
 def ends(request):
-    wait_until(lambda: request.ended, timeout=10)
+    wait_until(lambda: request.ended)
     assert request.error is ErrorCode.CANCELLED
 
 
@@ -110,7 +107,7 @@ def test_a_prompt_ends_with_its_last_subscriber(node, visitor):
     prompts = visitor.create_publisher(msg.Prompt, '/alone/slice/dialogue/prompt', 10)
     wait_until(lambda: prompts.get_subscription_count())
     wait_until(lambda: subscribers(node, '/alone/slice/dialogue/tokens'))
-    prompts.publish(msg.Prompt(**STORY))
+    prompts.publish(msg.Prompt(**LONG))
     request = the_request(node)
     goes_on(request)
     visitor.destroy_subscription(listener)
@@ -120,7 +117,7 @@ def test_a_prompt_ends_with_its_last_subscriber(node, visitor):
 def test_a_call_ends_with_its_client(node, visitor):
     client = visitor.create_client(srv.GenerateText, '/alone/slice/generate_text')
     assert client.wait_for_service(20)
-    client.call_async(srv.GenerateText.Request(slo_class='dialogue', **STORY))
+    client.call_async(srv.GenerateText.Request(slo_class='dialogue', **LONG))
     request = the_request(node)
     goes_on(request)
     visitor.destroy_client(client)
@@ -128,21 +125,24 @@ def test_a_call_ends_with_its_client(node, visitor):
 
 
 def test_zero_means_never(node, visitor):
-    assert node.set_parameters([Parameter('limits.unattended_s', value=0.0)])[0].successful
+    limit(node, 0.0)
     prompts = visitor.create_publisher(msg.Prompt, '/alone/slice/dialogue/prompt', 10)
     wait_until(lambda: prompts.get_subscription_count())
-    prompts.publish(msg.Prompt(**STORY))
+    prompts.publish(msg.Prompt(**LONG))
     goes_on(the_request(node))
 
 
 def test_who_comes_in_time_receives_it(node, visitor, spin):
+    limit(node, DISTANT)
     prompts = visitor.create_publisher(msg.Prompt, '/alone/slice/dialogue/prompt', 10)
     wait_until(lambda: prompts.get_subscription_count())
-    prompts.publish(msg.Prompt(**STORY))
-    request = the_request(node)
-    time.sleep(LIMIT / 2)
+    prompts.publish(msg.Prompt(**LONG))
+    request, unattended = the_request(node), node.caller_watch
+    wait_until(lambda: unattended._unattended)
     listener = visitor.create_subscription(msg.TokenChunk, '/alone/slice/dialogue/tokens',
                                            lambda chunk: None, TOKENS)
+    wait_until(lambda: not unattended._unattended)
+    limit(node, LIMIT)
     goes_on(request)
     visitor.destroy_subscription(listener)
 
@@ -152,6 +152,6 @@ def test_a_client_of_another_kind_does_not_attend_a_prompt(node, visitor):
     assert client.wait_for_server(20)
     prompts = visitor.create_publisher(msg.Prompt, '/alone/slice/dialogue/prompt', 10)
     wait_until(lambda: prompts.get_subscription_count())
-    prompts.publish(msg.Prompt(**STORY))
+    prompts.publish(msg.Prompt(**LONG))
     ends(the_request(node))
     client.destroy()

@@ -62,7 +62,8 @@ def engine_perplexity(engine: 'Engine', tokens: Sequence[int]) -> float:
         for at in range(0, len(part), _ROWS):
             segments = [Segment(slot, at + i, [token], True)
                         for i, token in enumerate(part[at:at + _ROWS])]
-            steps.append(engine._runner.forward(segments).cpu().numpy().copy())
+            rows = engine._runner.forward(segments)
+            steps.append(np.array(rows if isinstance(rows, np.ndarray) else rows.cpu()))
         return np.concatenate(steps)
     try:
         return perplexity(tokens, logits, chunk)

@@ -19,17 +19,18 @@ import time
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
+from slice_ros.bench.answers.answer_times import answer_times, ANSWERS, show_answers
 from slice_ros.bench.engine.accuracy import (
     CHUNK, correctness_prompts, engine_perplexity, first_divergence, greedy_texts, LENGTH,
     text_tokens)
 from slice_ros.bench.engine.engine_measure import (
-    figures, floor_ms, measure, Memory, overhead, read_bandwidth, SHARE_BATCH, together)
+    figures, floor_ms, measure, overhead, read_bandwidth, SHARE_BATCH, SHARES, together)
 from slice_ros.bench.engine.engine_table import show
 from slice_ros.bench.engine.peer_process import Peer
 from slice_ros.bench.engine.peers import make_peers, PEERS
 from slice_ros.bench.engine.roofline import roofline
 from slice_ros.bench.engine.shapes import RandomTensors, SHAPES, write
-from slice_ros.bench.engine.start_times import show_starts, starts
+from slice_ros.bench.engine.start_times import Memory, show_starts, starts
 from slice_ros.engine import Engine, EngineConfig, load_engine
 from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.config import DEVICES, ISAS, WEIGHTS
@@ -60,6 +61,9 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help='tokens of a prefill chunk with nothing cached, alone and in one '
                         'step with a decode of each batch at the first context')
     parser.add_argument('--rounds', type=int, default=9, help='times that every case is measured')
+    parser.add_argument('--times-only', action='store_true', help='decode steps and prefills '
+                        'alone: no mixed steps, no share of the server, no accuracy, which take '
+                        'minutes with a billion weights')
     parser.add_argument('--peer', choices=PEERS, help='measure it in the same rounds')
     parser.add_argument('--peer-model', action='append', default=[], metavar='GGUF',
                         help='what llama.cpp or cyllama runs; if not given, the model itself, and '
@@ -71,6 +75,9 @@ def add_arguments(parser: ArgumentParser) -> None:
                         'of the run or with these')
     parser.add_argument('--starts', action='store_true', help='measure nothing but a first and a '
                         'later start with the model: time, memory and disk')
+    parser.add_argument('--answers', action='store_true', help='measure nothing but '
+                        'structured and free answers, with a step for each token, and without '
+                        'those of forced tokens and right guesses')
     parser.add_argument('--plot', type=Path, help='file to draw the figures to')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
 
@@ -90,12 +97,15 @@ def run(args: Namespace) -> int:
         return 0
     with Progress(console=console, transient=True) as bar, ExitStack() as stack:
         task = bar.add_task('', total=1.0)
-        result = _measured(args, bar, task, stack)
-    show(console, result)
+        if args.answers:
+            result = _answers(args, console, bar, task)
+        else:
+            result = _measured(args, bar, task, stack)
+            show(console, result)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + '\n')
-    if args.plot:
+    if args.plot and not args.answers:
         from slice_ros.bench.engine.engine_plot import draw
         args.plot.parent.mkdir(parents=True, exist_ok=True)
         draw(result, args.plot)
@@ -123,19 +133,20 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
     if longest >= engine.info.max_context:
         raise ValueError(f'this model holds {engine.info.max_context} tokens: '
                          f'{longest} are too many')
-    threads = torch.get_num_threads()
+    threads = engine.info.threads
     limits = None if args.roofline is None else _roofline(args, engine, config, tensors, report)
     peers = [stack.enter_context(closing(peer)) for peer in make_peers(
         args.peer, args.peer_model, model, bool(args.shape), engine.info, batch, longest, threads)]
     cases = [('decode', b, c) for c in args.contexts for b in args.batches]
     cases += [('prefill', n, 0) for n in args.prefill]
-    mixed = [(b, args.contexts[0], n) for b in args.batches for n in args.prefill]
+    mixed = [] if args.times_only else [
+        (b, args.contexts[0], n) for b in args.batches for n in args.prefill]
     cases += [('mixed', *case) for case in mixed]
     bar.update(task, description='measuring', total=args.rounds * len(cases), completed=0)
     times, peer_ms = measure(engine, peers, cases, args.rounds, lambda: bar.advance(task))
     bandwidth = read_bandwidth(engine.info.device)
-    shares = overhead(engine)
-    accuracy = {} if args.shape else _accuracy(engine, config, peers, report)
+    shares = dict.fromkeys(SHARES) if args.times_only else overhead(engine)
+    accuracy = {} if args.shape or args.times_only else _accuracy(engine, config, peers, report)
     settings = [peer.settings for peer in peers]
     floor = partial(floor_ms, engine, bandwidth)
     return {
@@ -159,6 +170,16 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
         'weight_mb': engine.info.weight_bytes / 2**20, **resident,
         'torch': torch.__version__, 'peers': settings, 'roofline': limits,
     }
+
+
+def _answers(args: Namespace, console: Console, bar: Progress, task: TaskID) -> dict:
+    engine = load_engine(EngineConfig(args.model, args.device, args.weights, threads=args.threads,
+                                      isa=args.isa, max_context=1024, slots=4, max_batch=4))
+    bar.update(task, description='measuring', total=(1 + args.rounds) * len(ANSWERS), completed=0)
+    rows = answer_times(engine, engine.profile(), args.rounds, lambda: bar.advance(task))
+    show_answers(console, engine, rows)
+    return {'model': engine.info.model, 'weights': engine.info.weights,
+            'kernels': engine.info.kernels, 'answers': rows}
 
 
 def _numbers(text: str) -> list[int]:

@@ -5,7 +5,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 import math
-from pathlib import Path
 from statistics import median, quantiles
 import threading
 import time
@@ -23,6 +22,7 @@ Case = tuple[str, int, int] | tuple[str, int, int, int]
 
 SHARE_BATCH = 8
 SHARE_TOKENS = 64
+SHARES = ('overhead_share', 'engine_share', 'plan_share')
 READ_BYTES = {'cpu': 1 << 28, 'cuda': 1 << 30}  # for the bandwidth: far beyond any cache
 _PATIENCE_S = 120.0
 
@@ -102,7 +102,7 @@ def overhead(engine: Engine) -> dict[str, float]:
             server.stop()
     pairs = [(a, b) for a, b in zip(passes, passes[1:]) if a[2] and b[2]]
     if not pairs:
-        return {'overhead_share': math.nan, 'engine_share': math.nan, 'plan_share': math.nan}
+        return dict.fromkeys(SHARES, math.nan)
     whole = median(b[0] - a[0] for a, b in pairs)
     inside = median(a[1] - a[0] for a, _ in pairs)
     return {'overhead_share': median(b[0] - a[1] for a, b in pairs) / whole,
@@ -152,27 +152,3 @@ def floor_ms(engine: Engine, bandwidth: float, rows: int = 0, context: int = 0) 
     """Return ms to read the weights once, and `context` cached tokens of `rows` requests."""
     token = engine.info.kv_bytes / engine.info.kv_tokens
     return 1e3 * (engine._runner.info.streamed_bytes + rows * context * token) / bandwidth
-
-
-class Memory:
-    """The memory of this process, in MiB; None except on Linux."""
-
-    def __init__(self) -> None:
-        try:
-            Path('/proc/self/clear_refs').write_text('5')  # resets the peak
-        except OSError:
-            pass
-        self.before = self._read('VmRSS')
-
-    def now(self) -> dict[str, float | None]:
-        """Return resident memory now, its peak, and that before the engine was loaded."""
-        return {'resident_mb': self._read('VmRSS'), 'peak_mb': self._read('VmHWM'),
-                'before_mb': self.before}
-
-    @staticmethod
-    def _read(field: str) -> float | None:
-        try:
-            lines = Path('/proc/self/status').read_text().splitlines()
-        except OSError:
-            return None
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))

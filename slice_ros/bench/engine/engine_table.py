@@ -24,7 +24,8 @@ def show(console: Console, result: dict) -> None:
                         else (f'{1e3 * tokens / row["ms"]:.0f}',)))
     console.print(table)
     console.print('batch: a decode step of so many requests, each behind so many cached tokens')
-    console.print(_together(result['mixed']))
+    if result['mixed']:
+        console.print(_together(result['mixed']))
     console.print(f'forward: {result["path"]} ({result["kernels"]})')
     console.print(f'floor: reading the weights once, {_ms(result["floor_ms"])} ms, and what is '
                   f'cached, at {result["read_gb_per_s"]:.1f} GB/s')
@@ -38,10 +39,11 @@ def show(console: Console, result: dict) -> None:
             f'greedy text leaves that of fp32 after {result["first_divergence"]:g} tokens (median '
             f'of 5 prompts, {result["divergence_length"]} at most)' + ''.join(
                 f'; {p["name"]}, {p["model"]}: {p["first_divergence"]:g}' for p in peers))
-    console.print(
-        f'outside the model: {100 * result["overhead_share"]:.1f} % of a step at batch '
-        f'{SHARE_BATCH} (tokens and text {100 * result["engine_share"]:.1f} %, '
-        f'plan {100 * result["plan_share"]:.1f} %, the rest bookkeeping and delivery)')
+    if result['overhead_share'] is not None:
+        console.print(
+            f'outside the model: {100 * result["overhead_share"]:.1f} % of a step at batch '
+            f'{SHARE_BATCH} (tokens and text {100 * result["engine_share"]:.1f} %, '
+            f'plan {100 * result["plan_share"]:.1f} %, the rest bookkeeping and delivery)')
     memory = '' if result['peak_mb'] is None else (
         f'; {result["resident_mb"]:.0f} MiB resident then, {result["peak_mb"]:.0f} at most, '
         f'{result["before_mb"]:.0f} before')

@@ -22,7 +22,6 @@ from slice_ros.engine.profile import Probe
 from slice_ros.engine.runners.native import ISAS, KINDS, Library, load_library
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.native_runner import NativeRunner
-import torch
 
 
 def roofline(engines: Mapping[str, Engine], isa: str, rounds: int, context: int, tokens: int,
@@ -39,6 +38,7 @@ def roofline(engines: Mapping[str, Engine], isa: str, rounds: int, context: int,
             raise ValueError('--roofline is for the native kernels, and the steps of '
                              f'{engine.info.model} run on {engine.info.kernels}')
     library, _ = load_library()
+    threads = next(iter(engines.values())).info.threads
     # Written once: pages that never were are all the same one, in the caches.
     data = Arena().take(READ_BYTES['cpu'])
     data[:] = 1
@@ -47,7 +47,7 @@ def roofline(engines: Mapping[str, Engine], isa: str, rounds: int, context: int,
         probes = {weights: stack.enter_context(Probe(engine, 1))
                   for weights, engine in engines.items()}
         for round_ in range(rounds):
-            for name, rate in _limits(library, isa, data, {*engines, 'fp32'}).items():
+            for name, rate in _limits(library, isa, data, {*engines, 'fp32'}, threads).items():
                 rates[name] = max(rates[name], rate)
             for weights, probe in probes.items():
                 probe.decode(1, context)  # not timed: others have changed the caches
@@ -65,14 +65,14 @@ def roofline(engines: Mapping[str, Engine], isa: str, rounds: int, context: int,
         least_s = products / rates[weights] + attention / rates['fp32']
         rows.append({'weights': weights, 'step': f'prefill {tokens}', 'unit': 'GMAC'} | share(
             products + attention, least_s, seconds[weights, 'prefill']))
-    return {'kernels': library.isa_name(ISAS[isa]), 'threads': torch.get_num_threads(),
+    return {'kernels': library.isa_name(ISAS[isa]), 'threads': threads,
             'read_gb_per_s': rates.pop('read') / 1e9,
             'peak_gmac_per_s': {kind: rates[kind] / 1e9 for kind in KINDS if kind in rates},
             'rows': rows}
 
 
 def _limits(library: Library, isa: str, data: np.ndarray,
-            kinds: set[str]) -> dict[str, int]:
+            kinds: set[str], threads: int) -> dict[str, int]:
     """Return bytes per second under 'read', and the peak of each kind in multiply-adds per second.
 
     Memory is read as the matmul reads weights, `data` long, which is far more than the caches
@@ -80,7 +80,6 @@ def _limits(library: Library, isa: str, data: np.ndarray,
     for int8 and int4 (on AVX2 two products of half a code for int8), else fused multiply-adds in
     fp32. Loads, unpacking and the scales of quantised groups are not in it.
     """
-    threads = torch.get_num_threads()
     return {'read': library.slice_read_rate(ISAS[isa], threads, data.ctypes.data, data.nbytes)} | {
         kind: library.slice_peak(ISAS[isa], KINDS[kind], threads) for kind in kinds}
 
@@ -94,9 +93,12 @@ def prefill_products(made: Architecture, tokens: int) -> tuple[int, int]:
     """
     layers, queries = len(made.layers), made.heads * made.head_dim
     qkv = made.hidden * (queries + 2 * made.kv_heads * made.head_dim)
-    rest = made.hidden * (queries + 3 * made.intermediate)
+    dense, sparse = queries + 3 * made.intermediate, 0
+    if made.experts is not None:
+        sparse = queries + made.experts.count + 3 * made.experts.chosen * made.experts.intermediate
+    rest = made.hidden * sum(sparse if layer.sparse else dense for layer in made.layers)
     rows = (layers - 1) * tokens + 1
-    return (layers * tokens * qkv + rows * rest + made.hidden * made.vocabulary,
+    return (layers * tokens * qkv + rows * rest // layers + made.hidden * made.vocabulary,
             layers * queries * tokens * (tokens + 1))
 
 

@@ -18,7 +18,7 @@ from slice_ros.engine.models.architecture import HEAD, layer_name, QKV
 from slice_ros.engine.models.families import describe
 from slice_ros.engine.models.model_tensors import ModelTensors
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 _LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500000.0, 'low_freq_factor': 1.0,
            'high_freq_factor': 4.0, 'original_max_position_embeddings': 8192}
@@ -50,6 +50,11 @@ SHAPES = {
         'full_attention': {'rope_type': 'default', 'rope_theta': 1000000.0},
         'sliding_attention': {'rope_type': 'default', 'rope_theta': 10000.0}},
         head_dim=256, sliding_window=512, query_pre_attn_scalar=256),
+    'granite-3-1b-a400m': _config(
+        'granitemoe', 49152, 1024, 512, 24, 16, 8, 4096,
+        {'rope_type': 'default', 'rope_theta': 10000.0}, num_local_experts=32,
+        num_experts_per_tok=8, embedding_multiplier=12.0, residual_multiplier=0.22,
+        attention_multiplier=0.015625, logits_scaling=6.0),
     'llama-3.2-1b': _config('llama', 128256, 2048, 8192, 16, 32, 8, 131072,
                             _LLAMA3 | {'factor': 32.0}),
     'llama-3.1-8b': _config('llama', 128256, 4096, 14336, 32, 32, 8, 131072,
@@ -64,9 +69,17 @@ def write(shape: str, folder: Path) -> Path:
     """
     path = folder / shape
     path.mkdir()
-    GgufFile(find_model('')).tokenizer().save_pretrained(path)
+    save_tokenizer(GgufFile(find_model('')), path)
     (path / 'config.json').write_text(json.dumps(SHAPES[shape]))
     return path
+
+
+def save_tokenizer(source: GgufFile, path: Path) -> None:
+    """Write the tokenizer of a GGUF file into a model directory."""
+    tokenizer = source.tokenizer()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, chat_template=tokenizer.chat_template,
+        **tokenizer.special_tokens_map).save_pretrained(path)
 
 
 class RandomTensors:
@@ -76,8 +89,8 @@ class RandomTensors:
     bfloat16, norms of ones.
     """
 
-    def __init__(self, config: PreTrainedConfig, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, config: PreTrainedConfig, device: str) -> None:
+        self._device, self._last = torch.device(device), {}
         made = describe(config)
         self._sizes = {} if config.tie_word_embeddings else {
             f'{HEAD}.weight': (made.vocabulary, made.hidden)}
@@ -88,18 +101,29 @@ class RandomTensors:
                             for layer in range(len(made.layers))
                             for part, size in zip(QKV, (queries, keys, keys))}
 
-    nbytes = 0  # none is kept
+    nbytes = 0  # only the last two are kept
 
     def __contains__(self, name: str) -> bool:
         return name in self._sizes
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        # Experts of a layer, which are read one by one, may be in two tensors.
+        if name not in self._last:
+            self._last = dict([*self._last.items()][-1:]) | {name: self._make(name)}
+        return self._last[name]
+
+    def _make(self, name: str) -> torch.Tensor:
         made = torch.empty(self._sizes[name], device=self._device)
         if name.endswith('norm.weight'):
             return made.fill_(1.0).bfloat16()
         seed = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
         return made.normal_(0.0, _SPREAD, generator=seed).bfloat16()
 
+    def floats(self, name: str) -> np.ndarray:
+        """As `Tensors.floats`."""
+        return self[name].float().cpu().numpy()
+
     def rows(self, name: str) -> Bfloats:
         """Return a matrix in the form that the native runner packs."""
-        return Bfloats(self[name].view(torch.int16).numpy().view(np.uint16))
+        bits = self[name].view(torch.int16).numpy().view(np.uint16)
+        return Bfloats(bits.reshape(-1, bits.shape[-1]))

@@ -18,6 +18,30 @@ from rich.console import Console
 _PIECE = 1 << 24  # bytes of the file that are read at a time
 
 
+class Memory:
+    """The memory of this process, in MiB; None except on Linux."""
+
+    def __init__(self) -> None:
+        try:
+            Path('/proc/self/clear_refs').write_text('5')  # resets the peak
+        except OSError:
+            pass
+        self.before = self._read('VmRSS')
+
+    def now(self) -> dict[str, float | None]:
+        """Return resident memory now, its peak, and that before the engine was loaded."""
+        return {'resident_mb': self._read('VmRSS'), 'peak_mb': self._read('VmHWM'),
+                'before_mb': self.before}
+
+    @staticmethod
+    def _read(field: str) -> float | None:
+        try:
+            lines = Path('/proc/self/status').read_text().splitlines()
+        except OSError:
+            return None
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
 def starts(path: Path) -> dict[str, object]:
     """Return the figures of a first and a later start, and of reading the file, in seconds.
 
@@ -58,7 +82,6 @@ def _start(path: Path, cache: str) -> dict[str, float]:
 
 def _one_start(model: str) -> dict[str, float | None]:
     began = time.perf_counter()
-    from slice_ros.bench.engine.engine_measure import Memory
     from slice_ros.engine import EngineConfig, load_engine
     memory, imported = Memory(), time.perf_counter()
     engine = load_engine(EngineConfig(model))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+from slice_ros.bench.engine.shapes import save_tokenizer
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.model_path import find_model
 
@@ -28,7 +29,7 @@ def write_tiny(folder: Path) -> Path:
     path = folder / 'tiny'
     source = GgufFile(find_model(''))
     path.mkdir()
-    source.tokenizer().save_pretrained(path)
+    save_tokenizer(source, path)
     vocabulary = source.config()['vocab_size']
     # No end-of-sequence token: an answer ends with max_tokens, mostly.
     (path / 'config.json').write_text(json.dumps({

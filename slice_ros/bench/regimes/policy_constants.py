@@ -77,9 +77,14 @@ def _module_name(path: Path) -> str:
 
 
 def _assigned(tree: ast.Module) -> list[str]:
-    """Return the public upper-case names that a module assigns at its own level."""
+    """Return the upper-case names that a module gives a number of its own, at its own level.
+
+    What is computed of others follows them, and is left out.
+    """
     names = []
     for node in tree.body:
+        if not isinstance(getattr(node, 'value', None), ast.Constant):
+            continue
         targets = (node.targets if isinstance(node, ast.Assign)
                    else [node.target] if isinstance(node, ast.AnnAssign) else [])
         names += [t.id for t in targets if isinstance(t, ast.Name) and t.id.isupper()]

@@ -141,6 +141,18 @@ _FORMATS = (
     growing('one long choice', 'text', 1024, MB8, lambda n: choice(['a' * n])),
     one('choices of nothing', 'text', **choice([''])),
     one('a response format of 8 MB', 'text', response_format={'type': HUGE}),
+    growing('tools', 'goal', 8, 1 << 15, lambda n: {
+        'tools': [{'name': f't{i}'} for i in range(n)]}),
+    growing('a tool of a long schema', 'text', 256, MB8, lambda n: {
+        'tools': [{'name': 't', 'parameters': '{"title": "' + 'a' * n + '"}'}]}),
+    growing('a tool of a deep schema', 'text', 16, 1 << 20, lambda n: {
+        'tools': [{'name': 't', 'parameters': '{"default": ' + nested(n) + '}'}]}),
+    one('a tool that contains itself', 'text', tool_choice='required', tools=[
+        {'name': 't', 'parameters': '{"properties": {"a": {"$ref": "#"}}, "required": ["a"]}'}]),
+    one('a tool that is not there', 'text', tool_choice='fly', tools=[{'name': 't'}]),
+    one('a result without a call', 'text', prompt='', messages=[
+        {'role': 'user', 'content': 'go'},
+        {'role': 'tool', 'content': 'done', 'tool_call_id': 'x'}]),
 )
 _VALUES = (
     growing('stop texts', 'goal', 8, 1 << 17, lambda n: {'stop': [f's{i}' for i in range(n)]}),
@@ -152,6 +164,11 @@ _VALUES = (
     one('a top_p of NaN', 'text', sampling={'temperature': 1.0, 'top_p': NAN}),
     one('a min_p below 0', 'text', sampling={'temperature': 1.0, 'min_p': -1.0}),
     one('an infinite repetition penalty', 'text', sampling={'repetition_penalty': INF}),
+    growing('biased tokens', 'text', 256, 1 << 20, lambda n: {'sampling': {
+        'biased_tokens': list(range(n)), 'biases': [1.0] * n}}),
+    one('a bias of NaN', 'text', sampling={'biased_tokens': [1], 'biases': [NAN]}),
+    one('a bias of a token that is none', 'text', sampling={
+        'biased_tokens': [-(1 << 31)], 'biases': [1.0]}),
     one('the largest top_k and seed', 'text', sampling={
         'temperature': 100.0, 'top_k': 2**32 - 1, 'seed': 2**63 - 1}),
     one('no tokens', 'text', max_tokens=0),
@@ -186,6 +203,12 @@ _SERVICES = (
     one('admission of the largest numbers', 'admission', prompt='', prompt_tokens=2**32 - 1,
         max_tokens=2**32 - 1),
     growing('admission of a text', 'admission', 256, 1 << 20, lambda n: {'prompt': 'a b ' * n}),
+    growing('texts to embed', 'embed', 32, 1 << 17, lambda n: {'texts': ['a b'] * n}),
+    growing('a text to embed', 'embed', 256, 1 << 20, lambda n: {'texts': ['a b ' * n]}),
+    one('64 long texts to embed', 'embed', texts=['word ' * 300] * 64),
+    one('a text to embed of a special token', 'embed', texts=[TOKEN, '\0', '\ufffd' * 99]),
+    one('a pooling of 8 MB', 'embed', texts=['a'], pooling=HUGE),
+    flood('embed calls', 'embed', 100, lambda i: {'texts': ['word ' * 20]}),
     flood('goals', 'goal', 200, lambda i: {}),
     flood('text calls', 'text', 200, lambda i: {}),
     flood('status calls', 'status', 200, lambda i: {}),

@@ -52,7 +52,7 @@ class Sender:
         self.clients = {name: node.create_client(kind, f'slice/{path}', qos_profile=SERVICES)
                         for name, kind, path in (
                             ('text', srv.GenerateText, 'generate_text'),
-                            ('cancel', srv.CancelRequest, 'cancel'),
+                            ('embed', srv.Embed, 'embed'), ('cancel', srv.CancelRequest, 'cancel'),
                             ('admission', srv.CheckAdmission, 'check_admission'),
                             ('status', srv.GetStatus, 'get_status'),
                             ('transition', ChangeState, 'change_state'),
@@ -182,8 +182,8 @@ def _admission(sender: Sender, fields: Mapping, answered: Answered) -> None:
         code_name(response.error_code), response.error_msg or response.reason), answered)
 
 
-def _cancel(sender: Sender, fields: Mapping, answered: Answered) -> None:
-    sender.call('cancel', fields, _coded, answered)
+def _coded_call(name: str, sender: Sender, fields: Mapping, answered: Answered) -> None:
+    sender.call(name, fields, _coded, answered)
 
 
 def _status(sender: Sender, fields: Mapping, answered: Answered) -> None:
@@ -235,7 +235,8 @@ def _raw_prompt(sender: Sender, fields: Mapping, answered: Answered) -> None:
 
 WAYS: dict[str, Callable[[Sender, Mapping, Answered], None]] = {
     'goal': _goal, 'text': _text, 'prompt': _prompt, 'raw_prompt': _raw_prompt,
-    'admission': _admission, 'cancel': _cancel, 'status': _status, 'parameters': _parameters,
+    'admission': _admission, 'cancel': partial(_coded_call, 'cancel'),
+    'embed': partial(_coded_call, 'embed'), 'status': _status, 'parameters': _parameters,
     'transition': _transition, 'cancel_goal': _cancel_goal, 'goal_result': _goal_result}
 
 

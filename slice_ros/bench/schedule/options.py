@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 import math
 from pathlib import Path
+import random
 
+from slice_ros.bench.answers.answer_schemas import longest_within, SIZES
 from slice_ros.bench.config_files import config_file
 from slice_ros.bench.schedule.workload import Arrival, generate, scale_slo, Workload
 from slice_ros.bench.schedule.workload_file import load_trace, load_workload
@@ -40,6 +42,10 @@ def add_common_arguments(parser: ArgumentParser, policies: bool = True) -> None:
                                  'slice_static:capacity_ratio=0.6 '
                                  f'(default: {",".join(DEFAULT_POLICIES)})')
         parser.add_argument('--plot', type=Path, metavar='OUT.png', help='draw the figures here')
+        parser.add_argument('--structured', type=_share, default=0.0, metavar='SHARE',
+                            help='share of the requests that ask for a JSON schema; each policy '
+                                 'serves them with and without jump-forward, which is called '
+                                 'plain')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
     parser.add_argument('--max-batch', type=positive_int, default=16,
                         help='requests in one decode step (default: %(default)s)')
@@ -68,7 +74,30 @@ def draw_loads(args: Namespace, slo_scale: float = 1.0, reveal: bool = False
     workload = _workload(args).scaled(slo_scale)
     for rate in args.rates:
         for seed in args.seeds:
-            yield rate, seed, _revealed(generate(workload, rate, args.requests, seed), reveal)
+            arrivals = generate(workload, rate, args.requests, seed)
+            if getattr(args, 'structured', 0):
+                arrivals = structured(arrivals, args.structured, seed)
+            yield rate, seed, _revealed(arrivals, reveal)
+
+
+def structured(arrivals: list[Arrival], share: float, seed: int) -> list[Arrival]:
+    """Return `arrivals` of which a random `share` ask for the longest schema that they hold.
+
+    Their length is a usual one: on the engine it is what the model makes of it.
+    """
+    draw, found = random.Random(f'structured {seed}'), []
+    for a in arrivals:
+        if draw.random() < share:
+            name = longest_within(a.max_tokens)
+            a = replace(a, answer=name, output_tokens=SIZES[name].tokens,
+                        forced=SIZES[name].forced)
+        found.append(a)
+    return found
+
+
+def ways(args: Namespace) -> tuple[bool, ...]:
+    """Return with and without jump-forward, where there are structured answers."""
+    return (True, False) if args.structured else (True,)
 
 
 def _workload(args: Namespace) -> Workload:
@@ -124,6 +153,16 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise ArgumentTypeError(f'{text!r:.80} is not a number above 0')
     return value
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ArgumentTypeError(f'{text!r:.80} is no share from 0 to 1')
+    return share
 
 
 def positive_int(text: str) -> int:

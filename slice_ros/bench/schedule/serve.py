@@ -8,7 +8,7 @@ deviations from it that were measured during the run, so that the two can be com
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 import math
 from pathlib import Path
 import random
@@ -18,19 +18,21 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from slice_ros.bench.answers.answer_schemas import response_format
+from slice_ros.bench.answers.answer_times import jumping
 from slice_ros.bench.report import attainment, load_table
+from slice_ros.bench.schedule.load_costs import (
+    auto_scale, mixed_cost, saturation, terms, with_overhead)
 from slice_ros.bench.schedule.noise import Noise
 from slice_ros.bench.schedule.options import (
-    add_common_arguments, draw_loads, policy_from_spec, positive, spec_options)
+    add_common_arguments, draw_loads, policy_from_spec, positive, spec_options, ways)
 from slice_ros.bench.schedule.sweep import bound_of, finish, Run, run_row, simulate_run
-from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.serving import Server, ServerConfig
 
-PUBLISHED_TIGHTNESS = 1.8   # see `auto_scale`
 PATIENCE = 300.0   # seconds after the last arrival, for the requests that are still live
 
 
@@ -74,8 +76,9 @@ def run(args: Namespace) -> int:
     console.print('a decode of {batch} and a prefill of {tokens} tokens in one step: {ms:.0f} ms, '
                   '{separate_ms:.0f} one by one ({ratio:.2f})'.format(**mixed))
     # Policy by policy at each load: what disturbs the machine disturbs all of them alike.
-    runs = [Run(policy, rate, seed, arrivals, latency, capacity)
-            for rate, seed, arrivals in draw_loads(args, scale) for policy in args.policies]
+    runs = [Run(policy, rate, seed, arrivals, latency, capacity, jump=jump)
+            for rate, seed, arrivals in draw_loads(args, scale) for policy in args.policies
+            for jump in ways(args)]
     rows = serve_all(engine, runs, console)
     console.print(load_table(rows, lambda row: row['predicted_attainment'],
                              'attained, % of requests, as the simulator predicts it', 100))
@@ -98,14 +101,15 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
         task = progress.add_task('serving', total=sum(len(cell.arrivals) for cell in runs))
         for cell in runs:
             progress.update(task, description=f'{cell.policy} at {cell.rate:g}/s')
-            requests, plan_us, learnt, noise = serve_run(
-                engine, cell, lambda: progress.advance(task))
+            with jumping(engine, cell.jump):
+                requests, plan_us, learnt, noise = serve_run(
+                    engine, cell, lambda: progress.advance(task))
             row = run_row(cell, [request.report() for request in requests], plan_us,
                           bounds[cell.rate, cell.seed])
             # A stop may end an answer before its scripted length: what was generated is true.
             known = tuple(
-                replace(a, output_tokens=r.generated) if r.state is State.FINISHED else a
-                for a, r in zip(cell.arrivals, requests))
+                replace(a, output_tokens=r.generated, forced=r.jumped / r.generated)
+                if r.state is State.FINISHED else a for a, r in zip(cell.arrivals, requests))
             row['predicted_attainment'] = attainment(
                 simulate_run(
                     replace(cell, arrivals=known, latency=learnt, noise=noise)).reports)
@@ -123,7 +127,7 @@ def serve_run(engine: Engine, cell: Run, on_end
     step), and the deviations of the steps from that profile.
     """
     scripted = _ScriptedEngine(engine)
-    latency = _Recording(**_terms(cell.latency))
+    latency = _Recording(**terms(cell.latency))
     server = Server(scripted, latency, ServerConfig(
         policy=cell.policy.split(':')[0], policy_options=spec_options(cell.policy),
         classes=tuple({a.slo.name: a.slo for a in cell.arrivals}.values()),
@@ -151,9 +155,11 @@ def serve_run(engine: Engine, cell: Run, on_end
         requests = []
         for a, prompt in zip(cell.arrivals, prompts):
             time.sleep(max(0.0, start + a.time - server.clock()))
-            scripted.lengths[id(prompt)] = min(a.output_tokens, a.max_tokens)
-            requests.append(server.submit(a.slo, prompt, a.max_tokens, Sampling(), on_output,
-                                          arrival=start + a.time))
+            scripted.lengths[id(prompt)] = (
+                a.max_tokens if a.answer else min(a.output_tokens, a.max_tokens))
+            requests.append(server.submit(
+                a.slo, prompt, a.max_tokens, Sampling(), on_output, arrival=start + a.time,
+                response_format=response_format(a.answer) if a.answer else None))
         over.wait(PATIENCE)
         snapshot = server.snapshot()
     finally:
@@ -172,59 +178,10 @@ class _Recording(LatencyModel):
 
     steps: list = field(default_factory=list, init=False)
 
-    def observe(self, batch: int, context: int, chunks, seconds: float) -> float:
+    def observe(self, seconds: float, *shape) -> float:
         """Learn from a step as every latency model does, and remember it."""
-        chunks = tuple(chunks)
-        self.steps.append((time.monotonic(), (batch, context, chunks), seconds))
-        return LatencyModel.observe(self, batch, context, chunks, seconds)
-
-
-def with_overhead(latency: LatencyModel, ms: float) -> LatencyModel:
-    """Return a latency model whose every step takes `ms` more, however many parts it has."""
-    return LatencyModel(**_terms(latency) | {
-        'prefill_base_ms': latency.prefill_base_ms + ms, 'shared_ms': latency.shared_ms + ms,
-        'decode_ms': tuple((batch, alone + ms) for batch, alone in latency.decode_ms)})
-
-
-def _terms(latency: LatencyModel) -> dict:
-    return {f.name: getattr(latency, f.name) for f in fields(LatencyModel) if f.init}
-
-
-def auto_scale(arrivals: Sequence[Arrival], latency: LatencyModel) -> float:
-    """Return the factor on objectives that makes them as tight as in the published setting.
-
-    There, a decode step of 4 requests and the prefill of a mean prompt take 50 + 40 ms, 1.8 times
-    the tightest TPOT. Contexts are the mean ones of the arrivals. The factor is 1 if no class has
-    a TPOT objective.
-    """
-    tightest = min(a.slo.tpot for a in arrivals)
-    if tightest == math.inf:
-        return 1.0
-    return mixed_cost(arrivals, latency)['separate_ms'] / (1e3 * PUBLISHED_TIGHTNESS * tightest)
-
-
-def mixed_cost(arrivals: Sequence[Arrival], latency: LatencyModel) -> dict:
-    """Return the ms of a decode of 4 and the prefill of a mean prompt, in one step and in two.
-
-    Contexts are the mean ones of the arrivals.
-    """
-    prompt = sum(a.prompt_tokens for a in arrivals) / len(arrivals)
-    context = int(4 * (prompt + sum(a.output_tokens for a in arrivals) / len(arrivals) / 2))
-    tokens = round(prompt)
-    separate = latency.decode(4, context) + latency.prefill(tokens)
-    together = latency.step(4, context, [(tokens, 0)])
-    return {'batch': 4, 'context': context, 'tokens': tokens, 'separate_ms': 1e3 * separate,
-            'ms': 1e3 * together, 'ratio': together / separate}
-
-
-def saturation(arrivals: Sequence[Arrival], latency: LatencyModel, max_batch: int) -> float:
-    """Return the requests a second that keep the engine busy at full batches."""
-    cost = 0.0
-    for a in arrivals:
-        context = max_batch * (a.prompt_tokens + a.output_tokens // 2)
-        cost += latency.prefill(a.prompt_tokens) + (
-            (a.output_tokens - 1) * latency.decode(max_batch, context) / max_batch)
-    return len(arrivals) / cost
+        self.steps.append((time.monotonic(), shape, seconds))
+        return LatencyModel.observe(self, seconds, *shape)
 
 
 class _ScriptedEngine:
@@ -237,14 +194,18 @@ class _ScriptedEngine:
         self.lengths: dict[int, int] = {}   # id of a prompt's list -> tokens of its answer
 
     def open(self, tokens: list[int], max_tokens: int, sampling: Sampling, stop=(),
-             response_format=None, request: Request | None = None):
+             response_format=None, request: Request | None = None, adapter: str = '', images=()):
         """Open a sequence of the scripted length."""
         return self.engine.open(tokens, self.lengths[id(tokens)], sampling, stop, response_format,
-                                request)
+                                request, adapter, images=images)
 
     def adopt(self, sequence) -> int:
         """Adopt nothing: every policy gets the same prompts, and none may find them cached."""
         return 0
+
+    def draft(self, sequence, most: int) -> list[int]:
+        """Guess nothing: answers to random prompts repeat themselves as no real ones do."""
+        return []
 
 
 def _scale(text: str) -> float:

@@ -15,7 +15,7 @@ from typing import NoReturn
 from slice_ros.bench.schedule.noise import Disturbance, Noise
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import ErrorCode
-from slice_ros.request import Request, State
+from slice_ros.request import MAX_FORCED, Request, State
 from slice_ros.scheduling.contract import check_capacity, check_step, plan_step, PolicyError
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
@@ -56,7 +56,7 @@ def scaled_latency(latency: LatencyModel, factor: float) -> LatencyModel:
         prefill_base_ms=latency.prefill_base_ms * factor,
         prefill_token_ms=latency.prefill_token_ms * factor,
         prefill_context_ms=latency.prefill_context_ms * factor,
-        shared_ms=latency.shared_ms * factor)
+        shared_ms=latency.shared_ms * factor, further_ms=latency.further_ms * factor)
 
 
 def simulate(policy: Policy, latency: LatencyModel, workload: Sequence[Arrival], *,
@@ -84,7 +84,8 @@ class _Simulator:
         self.now = workload[0].time if workload else 0.0
         self.live: list[Request] = []
         self.view: tuple[Request, ...] | None = ()  # `live` for policies; None = it has changed
-        self.lengths: dict[Request, int] = {}       # true length of each live request
+        self.lengths: dict[Request, int] = {}       # true length of each live request,
+        self.forced: dict[Request, float] = {}      # and the share of it that is forced
         self.running: tuple[Request, ...] = ()      # decoded in the last step
         self.result = Result([])
 
@@ -133,6 +134,7 @@ class _Simulator:
                 continue
             self.live.append(request)
             self.lengths[request] = min(a.output_tokens, a.max_tokens)
+            self.forced[request] = a.forced
             if self.reveal:
                 self.policy.reveal(request, self.lengths[request])
             self.view = None
@@ -159,27 +161,35 @@ class _Simulator:
             self.result.log.append(StepRecord(
                 self.now, seconds, tuple(r.id for r in step.decode),
                 tuple(c.request.id for c in step.prefill)))
-        self.believed.observe(*shape, measured)
+        self.believed.observe(measured, *shape)
         self.now = end
         self.result.steps += 1
         self.result.busy += seconds
         for request in self.running:
             request.pause()
         for request in step.decode:
-            if request.advance(1, end) and request.generated >= self.lengths[request]:
-                self._end(request, State.FINISHED)
+            self._advance(request, request.pending, end)
         for chunk in step.prefill:
-            request = chunk.request
-            if request.advance(chunk.tokens, end) and request.generated >= self.lengths[request]:
-                self._end(request, State.FINISHED)
+            self._advance(chunk.request, chunk.tokens, end)
         self.running = step.decode + tuple(c.request for c in step.prefill)
+
+    def _advance(self, request: Request, tokens: int, end: float) -> None:
+        if not request.advance(tokens, end):
+            return
+        length, forced = self.lengths[request], self.forced[request]
+        # Forced tokens come as early as their share allows, and at most so many at once.
+        while (request.generated < length and request.forced < MAX_FORCED
+               and request.jumped + 1 <= forced * (request.generated + 1)):
+            request.jump()
+        if request.generated >= length:
+            self._end(request, State.FINISHED)
 
     def _breach(self, what: str) -> NoReturn:
         raise PolicyError(f'policy {self.policy.name} {what} (at {self.now:.3f} s)')
 
     def _end(self, request: Request, state: State, error: ErrorCode = ErrorCode.NONE) -> None:
         request.end(state, self.now, error)
-        del self.lengths[request]
+        del self.lengths[request], self.forced[request]
         self.live.remove(request)
         self.view = None
         self.policy.finished(request)

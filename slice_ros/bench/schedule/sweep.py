@@ -4,7 +4,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 import os
 import sys
@@ -18,7 +18,7 @@ from slice_ros.bench.report import (
 from slice_ros.bench.schedule.lp_bound import Bound, lp_bound
 from slice_ros.bench.schedule.noise import Noise
 from slice_ros.bench.schedule.options import (
-    add_common_arguments, draw_loads, policy_from_spec, positive, positive_int)
+    add_common_arguments, draw_loads, policy_from_spec, positive, positive_int, spec_options, ways)
 from slice_ros.bench.schedule.simulate import Result, scaled_latency, simulate
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.scheduling.latency import LatencyModel, load_profile
@@ -27,6 +27,8 @@ from slice_ros.slo import SloReport
 
 COLUMN = 15   # characters that a figure of a policy takes in a table
 DEFAULT_PROFILE = 'slice-authors-rtx4060ti'
+# With --engine vllm: the orders that vLLM has itself.
+VLLM_ORDERS = {'vllm_fcfs': 'fcfs', 'vllm_priority': 'priority'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,47 @@ class Run:
     noise: Noise = Noise()
     model_error: float = 1.0         # the policy's first latency model is wrong by this factor
     reveal: bool = False             # the policy knows the length of every answer
+    jump: bool = True                # forced tokens of structured answers take no step
+    engine: str = 'native'           # whose steps are simulated: ours, or vLLM's
 
 
 def simulate_run(run: Run, log: bool = False) -> Result:
     """Simulate one cell."""
+    if run.engine == 'vllm':
+        return simulate_vllm(run, log)
+    arrivals = run.arrivals if run.jump else [replace(a, forced=0.0) for a in run.arrivals]
     return simulate(
-        policy_from_spec(run.policy, run.capacity), run.latency, run.arrivals,
+        policy_from_spec(run.policy, run.capacity), run.latency, arrivals,
         believed=scaled_latency(run.latency, run.model_error), noise=run.noise, seed=run.seed,
         log=log, reveal=run.reveal)
 
 
+def simulate_vllm(run: Run, log: bool) -> Result:
+    """Simulate one cell with the scheduler of vLLM. Raises ``ValueError`` if it is missing."""
+    try:
+        from slice_ros.bench.schedule.vllm_engine import (
+            make_scheduler, options_of, VirtualEngine, VllmSettings)
+    except ImportError as error:
+        raise ValueError(f'--engine vllm needs vLLM, see docs/scaling.md: {error}') from error
+    context = max(a.prompt_tokens + a.max_tokens for a in run.arrivals)
+    if run.policy in VLLM_ORDERS:
+        settings = VllmSettings(run.capacity, context, VLLM_ORDERS[run.policy])
+    else:
+        believed = scaled_latency(run.latency, run.model_error)
+        settings = VllmSettings(run.capacity, context, slice_options=options_of(
+            run.policy.split(':')[0], spec_options(run.policy), believed, run.arrivals,
+            run.capacity))
+    return VirtualEngine(make_scheduler(settings), run.latency, run.arrivals, run.noise,
+                         run.seed, log).run()
+
+
 def bound_of(run: Run) -> Bound:
-    """Return the bounds of a cell's load: those of every policy on it."""
+    """Return the bounds of a cell's load: those of every policy on it.
+
+    How long structured answers are is not known beforehand: nothing bounds these but one.
+    """
+    if any(a.answer for a in run.arrivals):
+        return Bound(1.0, 1.0)
     return lp_bound(run.arrivals, run.latency, run.capacity)
 
 
@@ -62,7 +93,8 @@ def run_row(run: Run, reports: Sequence[SloReport], plan_us: tuple[float, float]
     """Return the JSON row of a run, simulated or served; `plan_us` is the p50 and p99."""
     attained, utility = attainment(reports), utility_attainment(reports)
     return {
-        'policy': run.policy, 'rate': run.rate, 'seed': run.seed, 'requests': len(reports),
+        'policy': run.policy if run.jump else f'{run.policy}, plain', 'rate': run.rate,
+        'seed': run.seed, 'requests': len(reports),
         'attainment': attained, 'utility_attainment': utility,
         'bound': bound.requests, 'utility_bound': bound.utility,
         'bound_share': share_of(attained, bound.requests),
@@ -102,6 +134,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_common_arguments(parser)
     parser.add_argument('--profile', default=DEFAULT_PROFILE, metavar='NAME_OR_FILE',
                         help='latency model that stands in for the engine (default: %(default)s)')
+    parser.add_argument('--engine', choices=('native', 'vllm'), default='native',
+                        help="whose scheduling loop is simulated: ours, or vLLM's with its KV "
+                             f'blocks; it has the policies {", ".join(VLLM_ORDERS)} as well')
     parser.add_argument('--kv-tokens', type=positive_int, default=1 << 20,
                         help='tokens in all KV caches together (default: %(default)s)')
     parser.add_argument('--prefill-chunk', type=positive_int, default=512,
@@ -126,13 +161,17 @@ def run(args: Namespace) -> int:
     latency = load_profile(config_file('profiles', args.profile))
     capacity = Capacity(max_batch=args.max_batch, slots=args.slots, kv_tokens=args.kv_tokens,
                         prefill_chunk=args.prefill_chunk)
+    vllm = args.engine == 'vllm'
+    if vllm and args.reveal_lengths:
+        raise ValueError('--reveal-lengths does not go with --engine vllm')
     for spec in args.policies:
-        policy_from_spec(spec, capacity)
+        if not (vllm and spec in VLLM_ORDERS):
+            policy_from_spec(spec, capacity)
     noise = Noise(spread=args.noise, burst_every=args.burst_every)
     loads = list(draw_loads(args, args.slo_scale, args.reveal_lengths))
     runs = [Run(policy, rate, seed, arrivals, latency, capacity, noise, args.model_error,
-                args.reveal_lengths)
-            for policy in args.policies for rate, seed, arrivals in loads]
+                args.reveal_lengths, jump, args.engine)
+            for policy in args.policies for jump in ways(args) for rate, seed, arrivals in loads]
     width = max(120, COLUMN * (len(args.policies) + 2))
     console = Console(width=None if sys.stdout.isatty() else width)
     rows = sweep(runs, min(args.jobs, len(runs)), console)

@@ -19,6 +19,8 @@ class Arrival:
     prompt_tokens: int
     output_tokens: int
     max_tokens: int       # what the caller asks for at most
+    answer: str = ''      # of a structured answer, the name of its schema (bench.answers)
+    forced: float = 0.0   # share of its tokens that come without a step (jump-forward)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,18 @@
 """What GGUF files of each architecture call the tensors and numbers of a Hugging Face model.
 
 `value(key)` of a `GgufFamily` reads a number of the architecture from the metadata, None if there
-is none.
+is none; `value(key, whole=True)` reads those of the layers where they differ.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 import re
 
-Value = Callable[[str], object]
+Value = Callable[..., object]
 
-_OF_LAYER = re.compile(r'blk\.(\d+)\.(\w+)\.(weight|bias)')
-_OUTER = {'token_embd': 'model.embed_tokens', 'output_norm': 'model.norm', 'output': 'lm_head'}
+_OF_LAYER = re.compile(r'blk\.(\d+)\.([\w.]+)\.(weight|bias)')
+_OUTER = {'token_embd': 'model.embed_tokens', 'token_embd_norm': 'model.embedding_norm',
+          'output_norm': 'model.norm', 'output': 'lm_head'}
 _LLAMA = {
     'attn_norm': 'input_layernorm', 'ffn_norm': 'post_attention_layernorm',
     'attn_q': 'self_attn.q_proj', 'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
@@ -23,6 +24,16 @@ _LLAMA = {
 _QK_NORMS = {'attn_q_norm': 'self_attn.q_norm', 'attn_k_norm': 'self_attn.k_norm'}
 _BEHIND = {'post_attention_norm': 'post_attention_layernorm',
            'post_ffw_norm': 'post_feedforward_layernorm'}
+_LFM2 = {
+    'attn_norm': 'operator_norm', 'ffn_norm': 'ffn_norm', 'attn_q': 'self_attn.q_proj',
+    'attn_k': 'self_attn.k_proj', 'attn_v': 'self_attn.v_proj',
+    'attn_output': 'self_attn.out_proj', 'attn_q_norm': 'self_attn.q_layernorm',
+    'attn_k_norm': 'self_attn.k_layernorm', 'ffn_gate': 'feed_forward.w1',
+    'ffn_up': 'feed_forward.w3', 'ffn_down': 'feed_forward.w2',
+    'shortconv.in_proj': 'conv.in_proj', 'shortconv.out_proj': 'conv.out_proj',
+    'shortconv.conv': 'conv.conv'}
+_EXPERTS = {'ffn_gate_inp': 'mlp.gate', 'ffn_gate_exps': 'mlp.experts.gate_proj',
+            'ffn_up_exps': 'mlp.experts.up_proj', 'ffn_down_exps': 'mlp.experts.down_proj'}
 _FUSED_UP = {'ffn_up': 'mlp.gate_up_proj'}
 # Where some layers have a window, every so many layers have none.
 _GEMMA2_PERIOD, _GEMMA3_PERIOD, _EXAONE4_PERIOD = 2, 6, 4
@@ -83,6 +94,27 @@ def _granite(value: Value) -> dict:
             'logits_scaling': value('logit_scale') or 1.0}
 
 
+def _experts(value: Value) -> dict:
+    wide = value('expert_feed_forward_length')
+    return {'num_experts': value('expert_count'), 'num_local_experts': value('expert_count'),
+            'num_experts_per_tok': value('expert_used_count'), 'stacked_experts': True} | (
+                {'moe_intermediate_size': wide} if wide else {})
+
+
+def _llama(value: Value) -> dict:
+    return {'model_type': 'mixtral'} | _experts(value) if value('expert_count') else {}
+
+
+def _lfm2(value: Value) -> dict:
+    heads = value('attention.head_count_kv', whole=True)   # none in layers without attention
+    if not isinstance(heads, tuple):
+        heads = (heads,) * value('block_count')
+    return {'layer_types': ['full_attention' if n else 'conv' for n in heads],
+            'conv_L_cache': value('shortconv.l_cache'), 'conv_bias': False,
+            'flat_convolution': True, 'block_auto_adjust_ff_dim': False,
+            'norm_eps': value('attention.layer_norm_rms_epsilon')}
+
+
 def _smollm3(value: Value) -> dict:
     return {'use_sliding_window': False, 'no_rope_layers': [
         int((i + 1) % _SMOLLM3_NO_ROPE != 0) for i in range(value('block_count'))]}
@@ -97,10 +129,17 @@ _GEMMA = _LLAMA | _QK_NORMS | _BEHIND | {'ffn_norm': 'pre_feedforward_layernorm'
 _NO_NORMS_BEFORE = {name: to for name, to in _LLAMA.items() if 'norm' not in name}
 
 ARCHITECTURES = {
-    'llama': GgufFamily('llama', paired=True),
+    'llama': GgufFamily('llama', _LLAMA | _EXPERTS, paired=True, more=_llama),
     'mistral': GgufFamily('mistral', paired=True),
     'qwen2': GgufFamily('qwen2'),
     'qwen3': GgufFamily('qwen3', _LLAMA | _QK_NORMS),
+    'qwen3moe': GgufFamily('qwen3_moe', _LLAMA | _QK_NORMS | _EXPERTS, more=lambda value: (
+        _experts(value) | {'norm_topk_prob': True})),
+    'olmoe': GgufFamily('olmoe', _LLAMA | _QK_NORMS | _EXPERTS, more=lambda value: (
+        _experts(value) | {'norm_topk_prob': False})),
+    'granitemoe': GgufFamily('granitemoe', _LLAMA | _EXPERTS, paired=True, more=lambda value: (
+        _granite(value) | _experts(value))),
+    'lfm2': GgufFamily('lfm2', _LFM2, more=_lfm2),
     'gemma2': GgufFamily('gemma2', _GEMMA, more=lambda value: _gemma(value, _GEMMA2_PERIOD)),
     'gemma3': GgufFamily('gemma3_text', _GEMMA, more=_gemma3),
     'smollm3': GgufFamily('smollm3', paired=True, more=_smollm3),

@@ -9,7 +9,7 @@ import re
 import numpy as np
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
 from slice_ros.engine.checkpoints.gguf_header import read_header, StoredTensor
-from slice_ros.engine.checkpoints.gguf_tokenizer import ARRAYS, build_tokenizer
+from slice_ros.engine.checkpoints.gguf_tokenizer import ARRAYS, build_tokenizer, GgufTokenizer
 from slice_ros.engine.checkpoints.hf_directory import MOST_LAYERS
 from slice_ros.engine.checkpoints.regroup import GgufDecoder
 from slice_ros.errors import ModelError, one_line
@@ -67,8 +67,13 @@ class GgufFile:
             'tie_word_embeddings': 'output.weight' not in self._tensors,
             'rope_parameters': self._rope(),
             'bos_token_id': self._get('tokenizer.ggml.bos_token_id'),
-            'eos_token_id': self._get('tokenizer.ggml.eos_token_id'),
+            'eos_token_id': self._ends() or None,
         } | self._family.more(self._value)
+
+    def _ends(self) -> list[int]:
+        """Return the tokens that end a text, a turn and a message, where the file names them."""
+        ends = [self._get(f'tokenizer.ggml.{end}_token_id') for end in ('eos', 'eot', 'eom')]
+        return [end for end in ends if end is not None]
 
     def types(self) -> dict[str, str]:
         """Return the GGUF types of the matrices, by their Hugging Face names."""
@@ -109,8 +114,8 @@ class GgufFile:
             raise ModelError(f'{self.path} was cut short: copy or download it again')
         return data
 
-    def tokenizer(self):
-        """Return the transformers tokenizer that the file describes."""
+    def tokenizer(self) -> GgufTokenizer:
+        """Return the tokenizer that the file describes."""
         try:
             return build_tokenizer(read_header(self.path, ARRAYS)[0])
         except Exception as error:  # tokenizers raises a bare one
@@ -164,9 +169,11 @@ class GgufFile:
     def _get(self, key: str):
         return self._metadata.get(key)
 
-    def _value(self, key: str):
+    def _value(self, key: str, whole: bool = False):
         value = self._get(f'{self._arch}.{key}')
-        if isinstance(value, tuple):
+        if isinstance(value, tuple) and not whole:
+            if key == 'attention.head_count_kv':   # recurrent layers have no keys
+                value = [heads for heads in value if heads]
             if len(set(value)) != 1:
                 raise ModelError(f'{self.path} has layers that differ in {key}: such models '
                                  'cannot be loaded')

@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 from functools import partial
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
@@ -13,7 +14,9 @@ from slice_ros.engine.checkpoints.regroup import form_of, GgufDecoder
 from slice_ros.engine.checkpoints.stored_weights import Codes, GGUF_FORMATS, StoredRows
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.errors import ModelError
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 class GgufTensors(Tensors):
@@ -40,15 +43,20 @@ class GgufTensors(Tensors):
         """Yield the names of all tensors."""
         yield from self._tensors
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def __getitem__(self, name: str) -> 'torch.Tensor':
+        import torch
+        return torch.from_numpy(self.floats(name))
+
+    def floats(self, name: str) -> np.ndarray:
+        """Return a tensor: float32, but matrices that are no `Codes` as this object has them."""
         stored = self._stored(name)
         if len(stored.shape) == 1:
             order = self._file.order(stored)
             values = self._floats(stored, self._read(stored, 0, 1))[0]
-            return torch.from_numpy(values if order is None else values[order])
+            return values if order is None else values[order]
         rows = self.rows(name)
         values = rows.rows(slice(None))
-        return torch.from_numpy(values if rows.kind is None else values.floats())
+        return values if rows.kind is None else values.floats()
 
     @property
     def nbytes(self) -> int:
@@ -74,12 +82,13 @@ class GgufTensors(Tensors):
         return kind
 
     def rows(self, name: str) -> StoredRows:
-        """Return a matrix that stays in its file until rows of it are read."""
+        """Return a matrix that stays in its file until rows of it are read; as `Tensors.rows`."""
         stored, kind = self._stored(name), self.kind(name)
-        if len(stored.shape) != 2:
+        if len(stored.shape) not in (2, 3):
             raise ModelError(f'{self._path}: tensor {name} is no matrix: it has the shape '
                              f'{list(stored.shape)}')
-        return StoredRows(stored.shape, kind, partial(self._rows, stored, kind is not None))
+        shape = math.prod(stored.shape[:-1]), stored.shape[-1]
+        return StoredRows(shape, kind, partial(self._rows, stored, kind is not None))
 
     def _rows(self, stored: StoredTensor, codes: bool, first: int, last: int
               ) -> np.ndarray | Codes:

@@ -6,6 +6,7 @@ It has the tokens of the file and no others: an id beyond them has no row in the
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
 from slice_ros.engine.checkpoints.gguf_splits import split_of
@@ -27,12 +28,39 @@ class _Kind(IntEnum):
     BYTE = 6
 
 
-def build_tokenizer(metadata: Mapping[str, object]):
-    """Return a transformers tokenizer from `metadata`, in which `ARRAYS` are whole.
+@dataclass(slots=True)
+class GgufTokenizer:
+    """A tokenizer with what is used of those of transformers, which need not be imported."""
+
+    backend_tokenizer: Tokenizer
+    special_tokens_map: Mapping[str, str]   # 'bos_token', 'eos_token' ...: the token's text
+    chat_template: str | None
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text."""
+        token = self.special_tokens_map.get('eos_token')
+        return None if token is None else self.backend_tokenizer.token_to_id(token)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the ids of all tokens."""
+        return self.backend_tokenizer.get_vocab()
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the ids of tokens that are found before text is split."""
+        added = self.backend_tokenizer.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items()}
+
+    def get_chat_template(self) -> str | None:
+        """Return the chat template."""
+        return self.chat_template
+
+
+def build_tokenizer(metadata: Mapping[str, object]) -> GgufTokenizer:
+    """Return the tokenizer of `metadata`, in which `ARRAYS` are whole.
 
     Raises ``ValueError`` with the reason when it describes none, or one that is not known.
     """
-    from transformers import PreTrainedTokenizerFast
     about = {key.removeprefix(_KEY): value for key, value in metadata.items()}
     tokens, kinds = _tokens(about), about.get('token_type')
     kinds = kinds or (_Kind.NORMAL,) * len(tokens)
@@ -56,18 +84,8 @@ def build_tokenizer(metadata: Mapping[str, object]):
     made.add_special_tokens(whole[_Kind.UNKNOWN] + whole[_Kind.CONTROL] + list(special.values()))
     made.add_tokens(whole[_Kind.USER_DEFINED])
     made.post_processor = _ends(made, about, begin, special)
-    return PreTrainedTokenizerFast(tokenizer_object=_Given(made),
-                                   chat_template=about.get('tokenizer.chat_template'), **special)
-
-
-class _Given:
-    """A tokenizer that is given away: transformers would make a copy, through all of its JSON."""
-
-    def __init__(self, made: Tokenizer) -> None:
-        self._made = made
-
-    def __deepcopy__(self, memo: dict) -> Tokenizer:
-        return self._made
+    return GgufTokenizer(made, {name: token.content for name, token in special.items()},
+                         about.get('tokenizer.chat_template'))
 
 
 def _tokens(about: Mapping[str, object]) -> Sequence[str]:

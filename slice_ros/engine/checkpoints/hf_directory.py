@@ -1,40 +1,47 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face model directories: config, tokenizer, stop tokens. No network, no remote code."""
+"""Hugging Face model directories: config, tokenizer, stop tokens. No network, no remote code.
+
+transformers, whose import takes a second and brings torch's, is imported when a directory is read.
+"""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from slice_ros.errors import ModelError, one_line
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _MAX_LABELS = 1 << 16
 MOST_LAYERS = 1 << 12  # each is described before its tensors are looked for
 # Tokens that end an answer in the common chat formats, beside those in the model's own list.
 _END_OF_TURN = ('<|im_end|>', '<|endoftext|>', '<|eot_id|>', '<|end_of_text|>', '<|end|>',
-                '<|eom_id|>', '<end_of_turn>')
+                '<|eom_id|>', '<end_of_turn>', '<turn|>', '<|eot|>', '<|return|>', '<|call|>',
+                '[|endofturn|]', '<|END_OF_TURN_TOKEN|>')
+_END_OF_MESSAGE = '<|end|>'   # which ends no turn in models that have the next one as well
+_END_OF_LAST_MESSAGE = '<|return|>'
 
 
-def complete_config(data: dict) -> PreTrainedConfig:
-    """Return a config that needs no defaults of its model type, as those of GGUF files.
+class CompleteConfig(SimpleNamespace):
+    """A config that needs no defaults of its model type, as those of GGUF files.
 
-    Importing the class of a model type takes 1.5 s and 90 MB. Raises ``ModelError`` for numbers
-    that no model has.
+    Read as a ``PreTrainedConfig`` of transformers is.
     """
-    try:
-        config = PreTrainedConfig.from_dict(data)
-    except Exception as error:  # transformers raises many types
-        raise ModelError(f'{data.get("_name_or_path")}: the config in its file cannot be used '
-                         f'({one_line(error)}): copy or convert it again') from error
-    config.model_type = data['model_type']
-    return config
+
+    def get_text_config(self) -> 'CompleteConfig':
+        """Return the config of the language model: this one."""
+        return self
 
 
-def read_config(path: Path) -> PreTrainedConfig:
+def read_config(path: Path) -> 'PreTrainedConfig':
     """Read ``config.json``.
 
     Raises ``ModelError`` when there is none, or it needs code of its own.
     """
+    from transformers import AutoConfig
     try:
         data = json.loads((path / 'config.json').read_text())
         labels = data.get('num_labels') or 0
@@ -56,8 +63,9 @@ def read_config(path: Path) -> PreTrainedConfig:
                          'one that belongs to the weights') from error
 
 
-def read_tokenizer(path: Path, config: PreTrainedConfig):
+def read_tokenizer(path: Path, config: 'PreTrainedConfig'):
     """Read the tokenizer. Raises ``ModelError`` when there is none, or it needs its own code."""
+    from transformers import AutoTokenizer
     try:
         return AutoTokenizer.from_pretrained(
             str(path), config=config, local_files_only=True, trust_remote_code=False)
@@ -66,7 +74,7 @@ def read_tokenizer(path: Path, config: PreTrainedConfig):
                          'tokenizer.json and tokenizer_config.json of the model there') from error
 
 
-def stop_tokens(path: Path, config: PreTrainedConfig, tokenizer) -> frozenset[int]:
+def stop_tokens(path: Path, config: 'PreTrainedConfig', tokenizer) -> frozenset[int]:
     """Return the ids of tokens that end an answer. Raises ``ModelError`` for a damaged list."""
     found = [tokenizer.eos_token_id, config.get_text_config().eos_token_id]
     generation = path / 'generation_config.json'
@@ -76,7 +84,9 @@ def stop_tokens(path: Path, config: PreTrainedConfig, tokenizer) -> frozenset[in
         except (ValueError, AttributeError, OSError) as error:
             raise ModelError(f'{generation} cannot be used: {error}') from error
     vocabulary = tokenizer.get_added_vocab()
-    found += [vocabulary[token] for token in _END_OF_TURN if token in vocabulary]
+    ends = [token for token in _END_OF_TURN if token in vocabulary]
+    found += [vocabulary[token] for token in ends
+              if token != _END_OF_MESSAGE or _END_OF_LAST_MESSAGE not in ends]
     flat = set()
     for item in found:
         flat |= set(item) if isinstance(item, (list, tuple)) else {item}

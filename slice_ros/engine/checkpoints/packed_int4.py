@@ -10,19 +10,22 @@ format 'gptq', and as they are in 'gptq_v2'.
 
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import Codes, GROUP, StoredRows
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.errors import ModelError
-import torch
-from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig
 
 _EIGHT = 8                          # codes of an int32
 _AWQ_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]  # where AWQ has the code of each of eight outputs
 
 
-def open_tensors(path: Path, config: PreTrainedConfig) -> Tensors:
+def open_tensors(path: Path, config: 'PreTrainedConfig') -> Tensors:
     """Return the tensors of a directory in the packing that its config names, if any.
 
     Raises ``ModelError`` for one that is not known, beside the errors of `Tensors`.
@@ -58,9 +61,10 @@ class _PackedTensors(Tensors):
     def __contains__(self, name: str) -> bool:
         return super().__contains__(name) or self._packed(name) is not None
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def __getitem__(self, name: str) -> 'torch.Tensor':
         if self._packed(name) is None:
             return super().__getitem__(name)
+        import torch
         return torch.from_numpy(self._codes(name).floats())
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -104,7 +108,7 @@ class _PackedTensors(Tensors):
         layer, (outputs, inputs) = self._packed(name), self.shape(name)
         size = inputs if self._group == -1 else self._group
         groups, rest = divmod(inputs, size)
-        scales = super().__getitem__(layer + '.scales').to(torch.float32).numpy()
+        scales = self.floats(layer + '.scales')
         zeros = self._nibbles(layer + '.qzeros')
         if rest or inputs % GROUP or scales.shape != (groups, outputs) \
                 or zeros.size != scales.size:

@@ -4,22 +4,26 @@
 
 from collections.abc import Iterator
 import json
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import safe_open, SafetensorError
 from slice_ros.engine.checkpoints.stored_weights import Bfloats, StoredRows
 from slice_ros.errors import ModelError, one_line
-import torch
 
-_DTYPES = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16,
-           'BF16': torch.bfloat16, 'U8': torch.uint8}
+if TYPE_CHECKING:
+    import torch
+
+_DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16',
+           'U8': 'uint8'}   # of torch
 _NUMPY = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': np.uint16,
           'U8': np.uint8}
 
 
 class Tensors:
-    """The tensors of the safetensors files in a directory, each read when it is asked for.
+    """The tensors of a safetensors file, or of those in a directory, each read when asked for.
 
     The files are not mapped: pages of a mapped file stay in memory until it is closed. Raises
     ``ModelError`` for files that are missing or damaged, and for a tensor that does not exist.
@@ -27,7 +31,7 @@ class Tensors:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        files = sorted(path.glob('*.safetensors'))
+        files = [path] if path.is_file() else sorted(path.glob('*.safetensors'))
         index = path / 'model.safetensors.index.json'
         if index.exists():
             files = _listed(index)
@@ -54,10 +58,19 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self._where
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def __getitem__(self, name: str) -> 'torch.Tensor':
+        import torch
         entry = self._entry(name)
-        return torch.from_numpy(self._read(name)).view(_DTYPES[entry['dtype']]).reshape(
-            entry['shape'])
+        return torch.from_numpy(self._read(name)).view(
+            getattr(torch, _DTYPES[entry['dtype']])).reshape(entry['shape'])
+
+    def floats(self, name: str) -> np.ndarray:
+        """Return a tensor as float32; meant for the small ones, norms and biases."""
+        entry = self._entry(name)
+        values = self._read(name).view(_NUMPY[entry['dtype']]).reshape(entry['shape'])
+        if entry['dtype'] == 'BF16':
+            return Bfloats(values).floats()
+        return values.astype(np.float32)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all tensors."""
@@ -78,12 +91,15 @@ class Tensors:
         return None
 
     def rows(self, name: str) -> StoredRows:
-        """Return a matrix that stays in its file until rows of it are read."""
+        """Return a matrix that stays in its file until rows of it are read.
+
+        Of several matrices in one tensor, the rows follow each other.
+        """
         entry = self._entry(name)
-        if len(entry['shape']) != 2:
+        if len(entry['shape']) not in (2, 3):
             raise ModelError(f'{self._path}: tensor {name} is no matrix: it has the shape '
                              f'{entry["shape"]}')
-        outputs, inputs = entry['shape']
+        outputs, inputs = math.prod(entry['shape'][:-1]), entry['shape'][-1]
         dtype = np.dtype(_NUMPY[entry['dtype']])
 
         def read(first: int, last: int) -> np.ndarray | Bfloats:

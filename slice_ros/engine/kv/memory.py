@@ -9,10 +9,9 @@ from pathlib import Path
 from slice_ros.engine.config import EngineConfig
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.errors import ModelError
-import torch
 
 
-def kv_pages(path: Path, weight_bytes: int, device: torch.device, page_bytes: int,
+def kv_pages(path: Path, weight_bytes: int, device: str, page_bytes: int,
              max_context: int, config: EngineConfig) -> int:
     """Return how many pages of `page_bytes` the KV cache gets, by the memory that is free.
 
@@ -22,7 +21,7 @@ def kv_pages(path: Path, weight_bytes: int, device: torch.device, page_bytes: in
     """
     per_slot = -(-max_context // PAGE_TOKENS)
     every = config.slots * per_slot
-    gpu = device.type == 'cuda'
+    gpu = device == 'cuda'
     # One full context, and the first page of each other request.
     least = min(per_slot + config.slots, every)
     free = _free_on_gpu(device) if gpu else _available_memory()
@@ -69,7 +68,8 @@ def collect_garbage() -> None:
     gc.collect()
 
 
-def _free_on_gpu(device: torch.device) -> int:
+def _free_on_gpu(device: str) -> int:
+    import torch
     collect_garbage()  # an earlier engine may still hold memory
     torch.cuda.empty_cache()
     free = torch.cuda.mem_get_info(device)[0]

@@ -29,6 +29,7 @@ class Kept(NamedTuple):
     tokens: Sequence[int]
     owner: str   # class of that request
     pin: bool    # it is dropped after all that are not pinned
+    adapter: int = -1   # that they were computed with; -1 = none
 
 
 class Slots:
@@ -72,19 +73,21 @@ class Slots:
         self._free.append(slot)
         self.dropped.append(slot)
 
-    def keep(self, slot: int, tokens: Sequence[int], owner: str = '', pin: bool = False) -> None:
+    def keep(self, slot: int, tokens: Sequence[int], owner: str = '', pin: bool = False,
+             adapter: int = -1) -> None:
         """Free a slot, but keep its keys and values, of `tokens`, for a later request.
 
-        With `pin` they are dropped after all that are not pinned.
+        It must have the same `adapter`. With `pin` they are dropped after all that are not pinned.
         """
         if len(tokens) < PAGE_TOKENS:
             self.give(slot)
         else:
-            self._kept[slot] = Kept(tokens, owner, pin)
+            self._kept[slot] = Kept(tokens, owner, pin, adapter)
 
     def pinned(self, tokens: Sequence[int]) -> bool:
-        """Return whether exactly `tokens` are kept and pinned."""
-        return any(kept.pin and kept.tokens == tokens for kept in self._kept.values())
+        """Return whether exactly `tokens` are kept and pinned, computed without an adapter."""
+        return any(kept.pin and kept.tokens == tokens and kept.adapter < 0
+                   for kept in self._kept.values())
 
     def unpin(self) -> None:
         """Treat all kept prefixes alike from now on."""
@@ -138,17 +141,20 @@ class Slots:
                 self._kept[source] = kept  # the most recently used
 
     def longest_prefix(self, tokens: Sequence[int],
-                       live: Iterable[tuple[int, Sequence[int], int]]) -> tuple[int, int]:
+                       live: Iterable[tuple[int, Sequence[int], int]], adapter: int = -1,
+                       whole: bool = False) -> tuple[int, int]:
         """Return (slot, length) of the longest cached prefix of `tokens`, or (-1, 0) for none.
 
-        `live` are (slot, its tokens, how many of these are cached); kept slots are searched too.
-        The last of `tokens` is left out, and a prefix shorter than a page counts as none.
+        `live` are (slot, its tokens, how many of these are cached); kept slots of the same
+        `adapter` are searched too. The last of `tokens` is left out, and a prefix shorter than a
+        page counts as none. With `whole`, so does a part of what a slot has cached.
         """
         best, most = -1, PAGE_TOKENS - 1
-        kept = ((s, k.tokens, len(k.tokens)) for s, k in self._kept.items())
+        kept = ((s, k.tokens, len(k.tokens)) for s, k in self._kept.items()
+                if k.adapter == adapter)
         for slot, cached, length in [*live, *kept]:
             same = _common(tokens, cached, min(length, len(tokens) - 1), most)
-            if same > most:
+            if same > most and not (whole and same < length):
                 best, most = slot, same
         return (best, most) if best >= 0 else (-1, 0)
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a decoder computes, layer by layer, as data: every runner works from this description.
 
-A layer adds two parts to the residual stream h [tokens, hidden], attention and then the MLP:
+A layer adds two parts to the residual stream h [tokens, hidden], attention and then the MLP, or
+the sum of some experts, which are such MLPs:
 
     h += residual_scale * out_norm(part(norm(h)))
 
@@ -19,6 +20,14 @@ QKV = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')  # joined in 
 QK_NORMS = ('self_attn.q_norm', 'self_attn.k_norm')
 GATE_UP = ('mlp.gate_proj', 'mlp.up_proj')
 OUT, DOWN = 'self_attn.o_proj', 'mlp.down_proj'
+GATES = 'self_attn.gate'   # of the output of attention: in files, rows of `QKV[0]`
+DELTA_IN = ('linear_attn.in_proj_qkv', 'linear_attn.in_proj_z')   # joined, as are
+DELTA_RATES = ('linear_attn.in_proj_b', 'linear_attn.in_proj_a')
+DELTA_OUT, DELTA_CONV = 'linear_attn.out_proj', 'linear_attn.conv1d.weight'
+DELTA_NORM = 'linear_attn.norm.weight'
+DELTA_BIAS, DELTA_DECAY = 'linear_attn.dt_bias', 'linear_attn.A_log'
+CONV_IN, CONV_OUT, CONV = 'conv.in_proj', 'conv.out_proj', 'conv.conv.weight'
+ROUTER, OF_EXPERTS = 'mlp.gate', 'mlp.experts.'
 EMBEDDING, FINAL_NORM, HEAD = 'model.embed_tokens', 'model.norm', 'lm_head'
 
 
@@ -40,6 +49,71 @@ class Layer:
 
     rope: int | None = 0        # index in `Architecture.ropes`; None: positions are not marked
     window: int | None = None   # tokens that a token attends to, itself included; None: all
+    sparse: bool = False        # it has experts
+    recurrent: bool = False     # it keeps a state in place of keys and values
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The experts of a layer: a token goes through the `chosen` ones with the highest scores.
+
+    Scores are a softmax of router @ x; each chosen expert is multiplied by its own, divided by the
+    sum of those of the chosen if `normalized`. `files` has what files call `ROUTER`, `GATE_UP` and
+    `DOWN`: with `{}` for the number of the expert, else one tensor [count, rows, inputs], in which
+    parts of the same name follow each other in each expert.
+    """
+
+    count: int
+    chosen: int
+    intermediate: int
+    normalized: bool
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The gated delta rule (arXiv 2412.06464) of layers that keep a state in place of keys.
+
+    Each key head serves value_heads / key_heads value heads. Queries, keys and values go through
+    a convolution over the last `taps` tokens.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    taps: int
+
+    @property
+    def channels(self) -> int:
+        """Queries, keys and values of a token."""
+        return 2 * self.key_heads * self.key_dim + self.values
+
+    @property
+    def values(self) -> int:
+        return self.value_heads * self.value_dim
+
+    @property
+    def state_numbers(self) -> int:
+        """Numbers that a request keeps in a layer."""
+        return self.values * self.key_dim + (self.taps - 1) * self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class ShortConv:
+    """The short convolution of LFM2: c * conv(b * x) over `taps` tokens, of three projections.
+
+    `flat`: the file has its weights as [channels, taps], else as [channels, 1, taps].
+    """
+
+    channels: int
+    taps: int
+    flat: bool = False
+
+    @property
+    def state_numbers(self) -> int:
+        """Numbers that a request keeps in a layer."""
+        return (self.taps - 1) * self.channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +133,10 @@ class Architecture:
     attention_scale: float
     tied: bool                        # the head is the embedding
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # in files: parts in order
+    experts: Experts | None = None    # of the layers that are `sparse`
+    recurrence: Delta | ShortConv | None = None   # of the layers that are `recurrent`
+    renamed: Mapping[str, str] = field(default_factory=dict)  # parts, and `FINAL_NORM`, in files
+    gated: bool = False               # attention's output is multiplied by sigmoid(gates)
     qk_norm: str = ''                 # '' | 'head': of each head | 'all': of all heads together
     activation: str = 'silu'          # of the gate: 'silu' | 'gelu' (its tanh approximation)
     interleaved: bool = False         # files pair numbers 2i and 2i + 1 of a head for the rope
@@ -71,11 +149,27 @@ class Architecture:
     max_context: int | None = None    # tokens beyond which this description is not the model's
 
 
+def state_shape(architecture: Architecture, slots: int) -> tuple[int, int, int]:
+    """Return the shape of the states of recurrent layers: layers, slots, float32 numbers."""
+    layers = len(architecture.layers) - kept_layers(architecture)
+    return layers, slots, architecture.recurrence.state_numbers if layers else 0
+
+
+def kept_layers(architecture: Architecture) -> int:
+    """Return the number of layers that keep keys and values."""
+    return sum(not layer.recurrent for layer in architecture.layers)
+
+
 def within(architecture: Architecture, context: int) -> Architecture:
     """Return the same for texts of at most `context` tokens: wider windows are none."""
     return replace(architecture, layers=tuple(
         replace(layer, window=None) if layer.window and layer.window >= context else layer
         for layer in architecture.layers))
+
+
+def expert_part(expert: int, part: str) -> str:
+    """Return the part of a layer that is `part`, one of `GATE_UP` and `DOWN`, of an expert."""
+    return f'{OF_EXPERTS}{expert}.{part.removeprefix("mlp.")}'
 
 
 def layer_name(layer: int, part: str) -> str:

@@ -3,33 +3,41 @@
 """Checks of a config of a known family and of its tensors' shapes, before memory is taken."""
 
 import math
+from typing import TYPE_CHECKING
 
 from slice_ros.engine.checkpoints.hf_directory import MOST_LAYERS
-from slice_ros.engine.models.families import head_dim
+from slice_ros.engine.models.families import expert_count
 from slice_ros.engine.models.model_tensors import ModelTensors
+from slice_ros.engine.models.rope import head_dim
 from slice_ros.errors import ModelError
-from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _COUNTS = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads',
            'num_key_value_heads', 'vocab_size')
 _OPTIONAL_COUNTS = ('head_dim', 'sliding_window', 'max_position_embeddings')
 _ROPE = ('rope_theta', 'factor', 'low_freq_factor', 'high_freq_factor',
          'original_max_position_embeddings')
+_OF_EXPERTS = ('num_experts_per_tok', 'moe_intermediate_size', 'decoder_sparse_step')
+_OF_RECURRENCE = (
+    'linear_num_key_heads', 'linear_num_value_heads', 'linear_key_head_dim',
+    'linear_value_head_dim', 'linear_conv_kernel_dim', 'conv_L_cache', 'block_multiple_of')
+_MOST_EXPERTS = 1024    # kMaxExperts of native/src/runner.hpp
 _MOST_HEAD = 1 << 16    # the frequencies of its rope are computed before the tensors
 _SCALES = ('query_pre_attn_scalar', 'embedding_multiplier', 'residual_multiplier',
-           'attention_multiplier', 'logits_scaling', 'attn_logit_softcapping',
+           'block_ffn_dim_multiplier', 'attention_multiplier', 'logits_scaling',
+           'attn_logit_softcapping',
            'final_logit_softcapping')
 _MOST = 1 << 31  # the kernels count in int32
 
 
-def check_numbers(path: object, config: PreTrainedConfig) -> None:
+def check_numbers(path: object, config: 'PreTrainedConfig') -> None:
     """Raise ``ModelError`` when a number of the config is outside the range of any model."""
     for name in (*_COUNTS, *_OPTIONAL_COUNTS):
         value = getattr(config, name, None)
-        if value is None and name in _OPTIONAL_COUNTS:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < _MOST:
-            raise _useless(path, name, value, 'a whole number of at least 1')
+        if value is not None or name not in _OPTIONAL_COUNTS:
+            _check_count(path, name, value)
     if config.num_hidden_layers > MOST_LAYERS:
         raise _useless(path, 'num_hidden_layers', config.num_hidden_layers,
                        f'at most {MOST_LAYERS}')
@@ -39,8 +47,9 @@ def check_numbers(path: object, config: PreTrainedConfig) -> None:
     if heads % kv_heads:
         raise _useless(path, 'num_key_value_heads', kv_heads,
                        f'a divisor of num_attention_heads, {heads}')
-    if not _number(config.rms_norm_eps) or not 0 <= config.rms_norm_eps < 1:
-        raise _useless(path, 'rms_norm_eps', config.rms_norm_eps, 'a number from 0 to 1')
+    eps = 'rms_norm_eps' if hasattr(config, 'rms_norm_eps') else 'norm_eps'
+    if not _number(value := getattr(config, eps)) or not 0 <= value < 1:
+        raise _useless(path, eps, value, 'a number from 0 to 1')
     rope = config.rope_parameters or {}
     if isinstance(rope, dict):
         # One for all layers, or one for each kind of layers.
@@ -54,6 +63,25 @@ def check_numbers(path: object, config: PreTrainedConfig) -> None:
                                'a number above 0, at most 1')
     for name in _SCALES:
         _check_positive(path, getattr(config, name, None), name)
+    _check_experts(path, config)
+    for name in _OF_RECURRENCE:
+        if (value := getattr(config, name, None)) is not None:
+            _check_count(path, name, value, _MOST_HEAD)
+
+
+def _check_experts(path: object, config: 'PreTrainedConfig') -> None:
+    if (count := expert_count(config)) is None:
+        return
+    _check_count(path, 'the number of experts', count, _MOST_EXPERTS)
+    for name in _OF_EXPERTS:
+        if (value := getattr(config, name, None)) is not None:
+            _check_count(path, name, value, count if name == 'num_experts_per_tok' else _MOST - 1)
+
+
+def _check_count(path: object, name: str, value: object, most: int = _MOST - 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise _useless(path, name, value, 'a whole number of at least 1' + (
+            f', at most {most}' if most < _MOST - 1 else ''))
 
 
 def _at(kind: str, name: str) -> str:

@@ -7,15 +7,21 @@ are put half by half, which is what the runners rotate.
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import Bfloats, Codes, Rows, StoredRows
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.models.architecture import (
-    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, HEAD, layer_name, NORMS, OUT, QK_NORMS,
-    QKV)
-import torch
+    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, GATES, HEAD, layer_name, NORMS, OF_EXPERTS,
+    OUT, QK_NORMS, QKV, ROUTER)
+from slice_ros.engine.models.part_shapes import expert_shapes, part_shapes, recurrence_shapes
 
+if TYPE_CHECKING:
+    import torch
+
+_MIXER = (*QKV, *QK_NORMS, OUT)
+_EXPERT_PARTS = (*GATE_UP, DOWN)
 # Tensors that some files hold and no runner needs: they follow from the config.
 _DERIVED = ('rotary_emb.inv_freq', 'rope_freqs')
 
@@ -44,18 +50,29 @@ class ModelTensors:
             return False
         return f'{self._stored(stem)[0]}.{kind}' in self.stored
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def __getitem__(self, name: str) -> 'torch.Tensor':
         """Return a tensor; norms are float32, with the offset of the family added."""
+        import torch
         stem, _, kind = name.rpartition('.')
         stored, first, last, part = self._stored(stem)
         tensor = self.stored[f'{stored}.{kind}']
-        if last is not None:
-            tensor = tensor[first:last]
-        if part in NORMS or part == FINAL_NORM or part in QK_NORMS:
+        tensor = (tensor.flatten(0, 1) if tensor.ndim > 2 else tensor)[first:last]
+        if _is_norm(part):
             return tensor.to(torch.float32) + self._made.norm_offset
         if self._turned(part):
-            tensor = tensor[torch.from_numpy(self._order(0, len(tensor)))]
+            tensor = tensor[torch.from_numpy(self._order(part, 0, self._count(part, len(tensor))))]
         return tensor
+
+    def floats(self, name: str) -> np.ndarray:
+        """Return a norm, with the offset of the family added, or a bias, as float32."""
+        stem, _, kind = name.rpartition('.')
+        stored, first, last, part = self._stored(stem)
+        values = self.stored.floats(f'{stored}.{kind}')[first:last]
+        if _is_norm(part):
+            return values + np.float32(self._made.norm_offset)
+        if not self._turned(part):
+            return values
+        return values[self._order(part, 0, self._count(part, len(values)))]
 
     def rows(self, name: str) -> Rows:
         """Return a matrix that stays in its file until rows of it are read."""
@@ -64,12 +81,12 @@ class ModelTensors:
         rows = self.stored.rows(f'{stored}.{kind}')
         if last is None and not self._turned(part):
             return rows
-        count = rows.shape[0] if last is None else last - start
+        count = self._count(part, rows.shape[0]) if last is None else last - start
 
         def read(first: int, last: int) -> np.ndarray | Bfloats | Codes:
             if not self._turned(part):
                 return _take(rows, slice(start + first, start + last))
-            order = self._order(first, last)
+            order = self._order(part, first, last)
             least = int(order.min())
             found = _take(rows, slice(start + least, start + int(order.max()) + 1))
             return found[order - least] if isinstance(found, np.ndarray) else found.rows(
@@ -77,7 +94,7 @@ class ModelTensors:
 
         return StoredRows((count, rows.shape[1]), getattr(rows, 'kind', None), read)
 
-    def as_stored(self, name: str) -> torch.Tensor | Codes:
+    def as_stored(self, name: str) -> 'torch.Tensor | Codes':
         """Return a matrix as `Codes` where the file has it so, else as floats."""
         stem, _, kind = name.rpartition('.')
         if isinstance(self.stored, Tensors) and self.stored.kind(
@@ -85,9 +102,14 @@ class ModelTensors:
             return self.rows(name).rows(slice(None))
         return self[name]
 
-    def get(self, name: str) -> torch.Tensor | None:
+    def get(self, name: str) -> 'torch.Tensor | None':
         """Return a tensor, None if there is none of this name."""
         return self[name] if name in self else None
+
+    def stored_name(self, name: str) -> str:
+        """Return what the file calls a tensor, or the one that it is a part of."""
+        stem, _, kind = name.rpartition('.')
+        return f'{self._stored(stem)[0]}.{kind}'
 
     def needed(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield names and shapes of the tensors that the file must have.
@@ -96,16 +118,46 @@ class ModelTensors:
         """
         made, shapes = self._made, part_shapes(self._made)
         yield f'{EMBEDDING}.weight', (made.vocabulary, made.hidden)
-        yield f'{FINAL_NORM}.weight', (made.hidden,)
+        yield f'{self._stored(FINAL_NORM)[0]}.weight', (made.hidden,)
         if f'{HEAD}.weight' in self:
             yield f'{HEAD}.weight', (made.vocabulary, made.hidden)
         whole = {fused: (sum(shapes[part][0] for part in parts), shapes[parts[0]][1])
                  for fused, parts in made.fused.items()}
         cut = {part for parts in made.fused.values() for part in parts}
         wanted = whole | {part: shapes[part] for part in _parts(made) if part not in cut}
+        if made.gated:
+            wanted[QKV[0]] = 2 * shapes[QKV[0]][0], made.hidden
         for layer in reversed(range(len(made.layers))):
+            kind = made.layers[layer]
+            absent = (_EXPERT_PARTS if kind.sparse else ()) + (_MIXER if kind.recurrent else ())
             for part, shape in wanted.items():
-                yield f'{self._stored(layer_name(layer, part))[0]}.weight', shape
+                if part not in absent:
+                    yield f'{self._stored(layer_name(layer, part))[0]}.weight', shape
+            if kind.sparse:
+                for part, shape in self._of_experts():
+                    yield f'{layer_name(layer, part)}.weight', shape
+            if kind.recurrent:
+                for name, shape in recurrence_shapes(made).items():
+                    yield layer_name(layer, name), shape
+
+    def _of_experts(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield what the file calls the tensors of a layer's experts, and their shapes."""
+        experts, shapes = self._made.experts, expert_shapes(self._made)
+        yield experts.files[ROUTER], shapes.pop(ROUTER)
+        for name in dict.fromkeys(experts.files[part] for part in shapes):
+            parts = [part for part in shapes if experts.files[part] == name]
+            rows = sum(shapes[part][0] for part in parts)
+            if '{}' not in name:
+                yield name, (experts.count, rows, shapes[parts[0]][1])
+                continue
+            for expert in reversed(range(experts.count)):
+                yield name.format(expert), (rows, shapes[parts[0]][1])
+
+    def of_experts(self, name: str) -> bool:
+        """Return whether a tensor of the file is of an expert or of a router."""
+        experts = self._made.experts
+        return experts is not None and (
+            '.experts.' in name or name.endswith(f'.{experts.files[ROUTER]}.weight'))
 
     def unused(self) -> str | None:
         """Return the name of a tensor of the file that the description does not speak of."""
@@ -115,25 +167,57 @@ class ModelTensors:
                     if stem.endswith('_proj')}
         for name in self.stored.names():
             if (name not in used and name.rpartition('.')[0] not in matrices
-                    and not any(derived in name for derived in _DERIVED)):
+                    and not any(derived in name for derived in _DERIVED)
+                    or name.endswith('.bias') and self.of_experts(name)):
                 return name
         return None
 
     def _stored(self, stem: str) -> tuple[str, int, int | None, str]:
         """Return what the file calls a tensor, its rows there (None: all), and its part."""
         if not stem.startswith('model.layers.'):
-            return stem, 0, None, stem
+            return self._made.renamed.get(stem, stem), 0, None, stem
         layer, _, part = stem.removeprefix('model.layers.').partition('.')
+        if part == GATES:
+            return layer_name(int(layer), QKV[0]), 0, None, part
+        if self._made.layers[int(layer)].sparse:
+            if part == ROUTER:
+                return layer_name(int(layer), self._made.experts.files[ROUTER]), 0, None, part
+            if part.startswith(OF_EXPERTS):
+                return self._expert(int(layer), part)
         stored, first, last = self._cut.get(part, (part, 0, None))
-        stored = self._made.norms.get(stored, stored)
+        stored = self._made.norms.get(stored) or self._made.renamed.get(stored, stored)
         return layer_name(int(layer), stored), first, last, part
 
-    def _turned(self, part: str) -> bool:
-        return self._made.interleaved and part in QKV[:2]
+    def _expert(self, layer: int, part: str) -> tuple[str, int, int | None, str]:
+        """As `_stored`, of a part of an expert."""
+        expert, _, name = part.removeprefix(OF_EXPERTS).partition('.')
+        files, shapes, name = self._made.experts.files, expert_shapes(self._made), f'mlp.{name}'
+        if '{}' in files[name]:
+            return layer_name(layer, files[name].format(expert)), 0, None, part
+        # Rows of the parts of all experts, one below the other.
+        together = [other for other in _EXPERT_PARTS if files[other] == files[name]]
+        before = together[:together.index(name)]
+        first = sum(shapes[other][0] for other in int(expert) * together + before)
+        return layer_name(layer, files[name]), first, first + shapes[name][0], part
 
-    def _order(self, first: int, last: int) -> np.ndarray:
-        """Return the rows of the file for rows [first, last): even ones of a head, then odd."""
+    def _turned(self, part: str) -> bool:
+        return self._made.interleaved and part in QKV[:2] or self._made.gated and part in (
+            QKV[0], GATES)
+
+    def _count(self, part: str, rows: int) -> int:
+        """Return the rows of a part that has `rows` in the file."""
+        return rows // 2 if self._made.gated and part in (QKV[0], GATES) else rows
+
+    def _order(self, part: str, first: int, last: int) -> np.ndarray:
+        """Return the rows of the file for rows [first, last).
+
+        Interleaved, they are the even ones of a head, then the odd ones. Gated, the queries of
+        each head, and its gates behind them.
+        """
         dim = self._made.head_dim
+        if self._made.gated:
+            rows = np.arange(first, last)
+            return rows + (rows // dim + (part == GATES)) * dim
         half = len(self._made.ropes[0].frequencies)
         one = np.concatenate((np.arange(0, 2 * half, 2), np.arange(1, 2 * half, 2),
                               np.arange(2 * half, dim)))
@@ -141,22 +225,13 @@ class ModelTensors:
         return rows // dim * dim + one[rows % dim]
 
 
+def _is_norm(part: str) -> bool:
+    return part in NORMS or part == FINAL_NORM or part in QK_NORMS
+
+
 def _parts(architecture: Architecture) -> list[str]:
     return [*architecture.norms, *QKV, *(QK_NORMS if architecture.qk_norm else ()), OUT, *GATE_UP,
             DOWN]
-
-
-def part_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each part of a layer."""
-    made = architecture
-    queries, keys = made.heads * made.head_dim, made.kv_heads * made.head_dim
-    normed = {'head': (made.head_dim,) * 2, 'all': (queries, keys)}.get(made.qk_norm, ())
-    return {
-        **{norm: (made.hidden,) for norm in NORMS},
-        **dict(zip(QKV, ((queries, made.hidden), (keys, made.hidden), (keys, made.hidden)))),
-        **{name: (size,) for name, size in zip(QK_NORMS, normed)},
-        OUT: (made.hidden, queries), DOWN: (made.hidden, made.intermediate),
-        **{part: (made.intermediate, made.hidden) for part in GATE_UP}}
 
 
 def _take(rows: Rows, order: slice) -> np.ndarray | Bfloats | Codes:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways to run a step: `native` kernels, `torch`, `cuda` graphs, or `transformers` itself.
 
-`runner.Runner` is the protocol that all keep, and `choose` the only module that names them all. A
-runner sees segments and the page table, never a request or text. `native` and `torch` know
-nothing of each other; `cuda` builds on `torch`.
+`runner.Runner` is the protocol that all keep. `choose` names the native one, and `torch_paths` the
+others, which take a second to import. A runner sees segments and the page table, never a request
+or text. `native` and `torch` know nothing of each other; `cuda` builds on `torch`.
 """

@@ -4,21 +4,33 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TYPE_CHECKING
 
-import torch
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+NO_ADAPTER = -1
 
 
 class Segment(NamedTuple):
     """Consecutive tokens of one request: ids[i] goes to position start + i of its slot.
 
-    One id is a decode step or the end of a prompt; more are a prefill chunk.
+    One id is a decode step or the end of a prompt; more are a prefill chunk, or a decode step with
+    tokens behind its last one. Of these the last `drafts` are guesses: the logits of the token
+    before them and of each of them are wanted.
     """
 
     slot: int
     start: int
     ids: Sequence[int]
-    wants_logits: bool  # the last of these tokens is the last pending one
+    wants_logits: bool  # the last of these tokens, but for drafts, is the last pending one
+    drafts: int = 0     # not with a runner that does not verify them
+    adapter: int = NO_ADAPTER  # index in `RunnerInfo.adapters` of what is added to the weights
+    # At these indices of ids, rows [n, hidden] begin that layers get instead of embeddings.
+    inputs: Sequence[tuple[int, np.ndarray]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,11 @@ class RunnerInfo:
     kv_bytes: int          # memory of all pages; 0 = the cache grows with the requests
     shares_prefixes: bool  # slots may name the same pages; else `share` must not be called
     asynchronous: bool     # a step computes by itself while the host goes on
+    hidden: int            # width of the input of the head; 0 = `forward` cannot write it
+    verifies: bool         # segments may have drafts, whose logits are those of single tokens
+    whole_prefixes: bool = False  # `share` takes all that a slot has cached, or nothing
     weights: str | None = None  # of the layers, if they are not what was asked for
+    adapters: tuple[str, ...] = ()  # names of those that segments may have
 
 
 class Runner(Protocol):
@@ -42,23 +58,27 @@ class Runner(Protocol):
     A runner knows slots and token ids, never requests. It reads where the pages of a slot are
     from the page table that it was built with; `Slots` changes this table between the calls. All
     methods are for one thread. Errors of the device or of memory pass through; positions that
-    were written by a failed pass are fed again by the next.
+    were written by a failed pass are fed again by the next, with `info.whole_prefixes` from the
+    first on.
     """
 
     info: RunnerInfo
 
-    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Feed all `segments`; return float32 logits [segments that want them, vocab].
+    def forward(self, segments: Sequence[Segment], states: np.ndarray | None = None
+                ) -> 'torch.Tensor | np.ndarray':
+        """Feed all `segments`; return float32 logits [rows, vocab].
 
-        The rows are in the order of the segments; the shape is [0, 0] or [0, vocab] when none
-        wants logits. The next call may write over them.
+        A segment that wants them has a row, and one for each of its drafts, in order; the shape is
+        [0, 0] or [0, vocab] when none wants logits. The next call may write over them. A runner
+        without torch has an array. To `states`, float32 [tokens, info.hidden], the inputs of the
+        head of all tokens are written, in order; only where `info.hidden` is not 0.
         """
 
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
         """Feed all `segments`; return a function that gives the next tokens.
 
         That function waits for the device. It returns the token id of the largest logit of each
-        segment that wants logits, in order, and lets errors of the device through.
+        row of `forward`, in order, and lets errors of the device through.
         """
 
     def share(self, source: int, slot: int, tokens: int) -> None:
@@ -86,5 +106,34 @@ def flatten(segments: Sequence[Segment]) -> tuple[list[int], list[int], list[int
         slots += [s.slot] * len(s.ids)
         positions += range(s.start, s.start + len(s.ids))
         if s.wants_logits:
-            last.append(len(ids) - 1)
+            last += range(len(ids) - 1 - s.drafts, len(ids))
     return ids, slots, positions, last
+
+
+def adapters_of(segments: Sequence[Segment]) -> list[int] | None:
+    """Return the adapter of each token, None where no segment has one."""
+    if all([s.adapter == NO_ADAPTER for s in segments]):
+        return None
+    return [s.adapter for s in segments for _ in s.ids]
+
+
+class Inputs(NamedTuple):
+    """What the layers get instead of embeddings of tokens."""
+
+    row: np.ndarray     # of each token in `values`, int32 [tokens]; -1 = its embedding
+    values: np.ndarray  # float32 [rows, hidden]
+
+
+def inputs_of(segments: Sequence[Segment]) -> Inputs | None:
+    """Return the inputs of the tokens of all segments, None where no segment has any."""
+    if not any([s.inputs for s in segments]):
+        return None
+    row = np.full(sum([len(s.ids) for s in segments]), -1, np.int32)
+    values, begin, count = [], 0, 0
+    for s in segments:
+        for at, rows in s.inputs:
+            row[begin + at:begin + at + len(rows)] = range(count, count + len(rows))
+            values.append(rows)
+            count += len(rows)
+        begin += len(s.ids)
+    return Inputs(row, np.concatenate(values, dtype=np.float32))

@@ -3,31 +3,44 @@
 """Choosing the tokens of a step: one request after the other on CPU, all at once on a GPU."""
 
 from collections.abc import Callable, Mapping, Sequence
-import math
+from typing import TYPE_CHECKING
 
-from slice_ros.engine.text.device_sampling import choose_at_once
+import numpy as np
 from slice_ros.engine.text.sampling import Sampler
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
-def choose_tokens(logits: torch.Tensor, samplers: Sequence[Sampler],
-                  forbidden: Mapping[int, torch.Tensor] | None = None
-                  ) -> Callable[[], list[int]]:
+NO_TOKEN = -1   # of a row whose guess was wrong
+
+
+def choose_tokens(logits: 'np.ndarray | torch.Tensor', samplers: Sequence[Sampler],
+                  forbidden: Mapping[int, np.ndarray] | None = None,
+                  guesses: Mapping[int, int] | None = None) -> Callable[[], list[int]]:
     """Return a function that gives a token id for each row of float32 `logits` [rows, vocab].
 
-    `forbidden` has, by row, bool [vocab]: the tokens that must not be chosen. The logits must not
-    change until the function has returned.
+    `forbidden` has, by row, bool [vocab]: the tokens that must not be chosen. `guesses`, on the
+    CPU only, has the token that the row before must choose for a row to count: else it uses no
+    random number. The logits must not change until the function has returned.
     """
-    if logits.device.type != 'cpu':
-        return choose_at_once(logits, samplers, forbidden or {})
+    if not isinstance(logits, np.ndarray):
+        if logits.device.type != 'cpu':
+            from slice_ros.engine.text.device_sampling import choose_at_once
+            return choose_at_once(logits, samplers, forbidden or {})
+        logits = logits.numpy()
     tokens = logits.argmax(-1).tolist()
     for row, sampler in enumerate(samplers):
+        if guesses and row in guesses:
+            if tokens[row - 1] != guesses[row]:
+                tokens[row] = NO_TOKEN
+                continue
+            sampler.accept(guesses[row])
         without = forbidden.get(row) if forbidden else None
         if without is not None:
             # If the largest logit is allowed, it is also the largest of the allowed ones.
             if not sampler.plain_greedy or without[tokens[row]]:
-                masked = logits[row].masked_fill(without.to(logits.device), -math.inf)
-                tokens[row] = sampler.choose(masked)
+                tokens[row] = sampler.choose(np.where(without, np.float32(-np.inf), logits[row]))
         elif not sampler.plain_greedy:
             tokens[row] = sampler.choose(logits[row])
     return lambda: tokens

@@ -7,12 +7,29 @@ complete. U+FFFD in the text says nothing, because a model may write it.
 """
 
 import codecs
+from collections.abc import Iterable
 
+from slice_ros.engine.config import MAX_STOP_BYTES, MAX_STOPS
 from slice_ros.engine.text.vocabulary import Vocabulary
+from slice_ros.errors import ErrorCode, RequestError
 
 _UTF8 = codecs.getincrementaldecoder('utf-8')
 # So many tokens without a text may wait for one that shows it, as a blank at the beginning does.
 _MAX_SILENT = 8
+
+
+def checked_stops(stop: Iterable[str]) -> tuple[str, ...]:
+    """Return the stop texts of a request. Raises ``RequestError`` INVALID_REQUEST."""
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    if len(stop) > MAX_STOPS:
+        raise RequestError(ErrorCode.INVALID_REQUEST, f'{len(stop)} stop texts are too many: give '
+                           f'{MAX_STOPS} at most')
+    for number, text in enumerate(stop):
+        if (not isinstance(text, str)
+                or not 0 < len(text.encode(errors='replace')) <= MAX_STOP_BYTES):
+            raise RequestError(ErrorCode.INVALID_REQUEST,
+                               f'stop[{number}] must have 1 to {MAX_STOP_BYTES} bytes')
+    return stop
 
 
 class Detokenizer:

@@ -8,13 +8,14 @@ The choices are those of `Sampler.choose`. The host waits for the device once.
 from collections.abc import Callable, Mapping, Sequence
 import math
 
+import numpy as np
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.text.sampling import COLD, filtered, FIRST_LOOK, pick, Sampler
 import torch
 
 
 def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
-                   forbidden: Mapping[int, torch.Tensor]) -> Callable[[], list[int]]:
+                   forbidden: Mapping[int, np.ndarray]) -> Callable[[], list[int]]:
     """Return a function that waits for a token id for each row of `logits`; as `choose_tokens`."""
     draws = {row: sampler.draw() for row, sampler in enumerate(samplers)
              if sampler.sampling.temperature >= COLD}
@@ -25,7 +26,8 @@ def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
         tokens, rest = arrived()
         for row, undecided in enumerate(rest):
             if undecided:  # rare: the first look did not reach top-p; this waits once more
-                tokens[row] = pick(*filtered(logits[row], samplers[row].sampling), draws[row])
+                tokens[row] = pick(*filtered(logits[row].cpu().numpy(), samplers[row].sampling),
+                                   draws[row])
         return tokens
     return decided
 
@@ -88,16 +90,21 @@ def _drawn(probs: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
 
 
 def _adjusted(logits: torch.Tensor, samplers: Sequence[Sampler],
-              forbidden: Mapping[int, torch.Tensor]) -> torch.Tensor:
-    """Return logits with repetition penalties, and -inf for forbidden tokens: in two uploads."""
+              forbidden: Mapping[int, np.ndarray]) -> torch.Tensor:
+    """Return logits with biases and penalties, and -inf for forbidden tokens: an upload each."""
     penalised = [row for row, sampler in enumerate(samplers) if sampler.seen is not None]
-    if not penalised and not forbidden:
+    biases = [(row, *pair) for row, sampler in enumerate(samplers)
+              for pair in sampler.sampling.logit_bias]
+    if not penalised and not forbidden and not biases:
         return logits
     logits = logits.clone()
     if forbidden:
-        masks = _upload(torch.stack(list(forbidden.values())), logits.device)
+        masks = _upload(torch.from_numpy(np.stack(list(forbidden.values()))), logits.device)
         for row, without in zip(forbidden, masks):
             logits[row].masked_fill_(without, -math.inf)
+    if biases:
+        at, token, bias = _upload(torch.tensor(biases, dtype=torch.float64).T, logits.device)
+        logits[at.long(), token.long()] += bias.float()   # each place once
     numbers = [(row, token, samplers[row].sampling.repetition_penalty)
                for row in penalised for token in samplers[row].seen]
     if numbers:

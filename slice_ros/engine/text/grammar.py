@@ -7,27 +7,28 @@ matcher consumes each sampled token. Before each token it computes a mask of the
 takes some tens of microseconds, in a thread of its own, while the forward pass runs.
 """
 
-import codecs
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 import json
 import logging
-import re
-import time
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 import numpy as np
 from slice_ros.engine.config import FORMATS, ResponseFormat
+from slice_ros.engine.text.constraint import Constraint, gist_of
 from slice_ros.engine.text.schema_limits import (
     check_regex, MAX_BYTES, MAX_REGEX_BYTES, read_schema)
+from slice_ros.engine.text.tools.call_grammar import call_grammar, literally
+from slice_ros.engine.text.tools.call_reader import CallReader
+from slice_ros.engine.text.tools.call_syntax import CallSyntax
+from slice_ros.engine.text.tools.plain_json import PLAIN_JSON
+from slice_ros.engine.text.tools.tool_schemas import check_tools
 from slice_ros.errors import ErrorCode, RequestError
-import torch
 
 logger = logging.getLogger(__name__)
 
 _MAX_CHOICES = 256
 _MAX_CHOICE_BYTES = 16384   # of all choices together
-_MASK_S = 0.05              # processor time that one mask may take
 # Blanks only where json.dumps puts them: a small model may repeat optional ones for ever.
 _JSON = {'item_separator': ', ', 'key_separator': ': ', 'whitespace_flexible': False}
 
@@ -38,8 +39,9 @@ class Grammars:
     `compile` may be called from any thread, `prepare` from the one that runs the loop.
     """
 
-    def __init__(self, tokenizer, vocab_size: int, stop_tokens: frozenset[int]) -> None:
-        self._tokenizer = None
+    def __init__(self, tokenizer, vocab_size: int, stop_tokens: frozenset[int],
+                 syntax: CallSyntax = PLAIN_JSON) -> None:
+        self._tokenizer, self._syntax = None, syntax
         self._why_not = 'its tokenizer is of an unknown kind'
         self._worker = ThreadPoolExecutor(1, 'slice masks')
         stops = sorted(token for token in stop_tokens if token < vocab_size)
@@ -52,15 +54,18 @@ class Grammars:
                                               n_vocab=vocab_size, eos_token=stops)
             except ValueError as error:
                 logger.warning('this model cannot keep to a response format: %s', error)
+        added = {} if backend is None else backend.get_added_tokens_decoder()
+        self._special = {token.content: number for number, token in added.items()
+                         if token.special and number < vocab_size}
         self._not_stops = np.full(-(-vocab_size // 32) * 32, 1, np.uint8)
         self._not_stops[stops] = 0
         self._vocab_size = vocab_size
 
-    def compile(self, wanted: ResponseFormat) -> 'Constraint | None':  # noqa: A003
+    def compile(self, wanted: ResponseFormat) -> Constraint | None:  # noqa: A003
         """Return the constraint that keeps an answer in a format; None for free text.
 
-        Raises ``RequestError``, INVALID_REQUEST, when the format is unknown, too large or too
-        costly, or no answer can have it.
+        With tools it keeps their calls in their form. Raises ``RequestError``, INVALID_REQUEST,
+        when the format or a tool is unknown, too large or too costly, or no answer can have it.
         """
         kind, choices, grammar = wanted.kind, wanted.choices, wanted.grammar
         if kind not in FORMATS:
@@ -70,6 +75,8 @@ class Grammars:
         if grammar and kind not in ('json_schema', 'regex'):
             raise _invalid(f'a grammar is given, but the type is {kind}: set the type to '
                            'json_schema or regex')
+        if wanted.tools:
+            return self._compile_calls(wanted)
         if kind == 'text':
             return None
         if self._tokenizer is None:
@@ -78,7 +85,7 @@ class Grammars:
         try:
             if kind == 'choice':
                 endings = _encoded(choices)
-                compiled = LLMatcher.grammar_from_regex('|'.join(map(_literally, choices)))
+                compiled = LLMatcher.grammar_from_regex('|'.join(map(literally, choices)))
             elif kind == 'regex':
                 _check_size(grammar, MAX_REGEX_BYTES)
                 check_regex(grammar)
@@ -92,20 +99,42 @@ class Grammars:
             raise _refused(kind, 'it is no Unicode text') from None
         except ValueError as error:
             raise _refused(kind, str(error)) from None
+        matcher = self._matcher(compiled)
+        if matcher.is_error():
+            raise _refused(kind, matcher.get_error())
+        return self._constraint(matcher, kind, endings)
+
+    def _compile_calls(self, wanted: ResponseFormat) -> Constraint:
+        if wanted.kind != 'text':
+            raise _invalid('a format and tools are given: leave either out')
+        check_tools(wanted.tools)
+        if self._tokenizer is None:
+            raise _no_tools(f'this model cannot keep to their form ({self._why_not}): leave them '
+                            'out')
+        matcher = self._matcher(LLMatcher.grammar_from_lark(call_grammar(
+            wanted.tools, wanted.tool_choice, self._syntax, self._special, _JSON)))
+        if matcher.is_error():
+            raise _refused('tools', matcher.get_error())
+        reader = CallReader(self._syntax, wanted.tool_choice != 'auto')
+        return self._constraint(matcher, 'tools', reader=reader)
+
+    def _matcher(self, compiled: str) -> LLMatcher:
         limits = LLParserLimits(
             max_items_in_row=1000, initial_lexer_fuel=300_000, step_lexer_fuel=100_000,
             step_max_items=20_000, max_lexer_states=20_000, max_grammar_size=50_000,
             verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, compiled, log_level=0, limits=limits)
-        if matcher.is_error():
-            raise _refused(kind, matcher.get_error())
-        answer = Constraint(matcher, self._tokenizer, self._not_stops, self._vocab_size, endings)
+        return LLMatcher(self._tokenizer, compiled, log_level=0, limits=limits)
+
+    def _constraint(self, matcher: LLMatcher, kind: str, endings: tuple[bytes, ...] = (),
+                    reader: CallReader | None = None) -> Constraint:
+        answer = Constraint(matcher, self._tokenizer, self._not_stops, self._vocab_size, endings,
+                            reader)
         answer.prepare()
         if answer.error:
             raise _refused(kind, answer.error)
         return answer
 
-    def prepare(self, answers: Sequence['Constraint']) -> Future | None:
+    def prepare(self, answers: Sequence[Constraint]) -> Future | None:
         """Start computing the masks of the next tokens; the future is done when they are.
 
         None when there are no `answers`.
@@ -113,69 +142,6 @@ class Grammars:
         if not answers:
             return None
         return self._worker.submit(lambda: [answer.prepare() for answer in answers])
-
-
-class Constraint:
-    """The state of one answer in its grammar.
-
-    `forbidden`, bool [vocab], has the tokens that must not come next; `prepare` sets it. `over` is
-    True when nothing can follow. `error` is empty, or the reason why the answer cannot go on.
-    """
-
-    def __init__(self, matcher: LLMatcher, tokenizer: LLTokenizer, not_stops: np.ndarray,
-                 vocab_size: int, endings: tuple[bytes, ...]) -> None:
-        self._matcher, self._tokenizer, self._not_stops = matcher, tokenizer, not_stops
-        self._allowed = np.zeros(len(not_stops) // 32, np.int32)
-        self._endings = endings      # the rest of each choice that is still possible
-        self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
-        self._vocab_size = vocab_size
-        self._prepared = self.over = False
-        self.forbidden: torch.Tensor | None = None
-        self.error = ''
-
-    @property
-    def complete(self) -> bool:
-        """Whether the answer has its format as it is now."""
-        return self.over or self._matcher.is_accepting()
-
-    def prepare(self) -> None:
-        """Compute `forbidden` for the next token, unless it is computed already."""
-        if self._prepared or self.error:
-            return
-        self._prepared = True
-        began = time.thread_time()
-        self._matcher.unsafe_compute_mask_ptr(self._allowed.ctypes.data, self._allowed.nbytes)
-        spent = time.thread_time() - began
-        allowed = np.unpackbits(self._allowed.view(np.uint8), bitorder='little')
-        if not self._matcher.is_accepting():
-            allowed &= self._not_stops  # the stop token of some models is also text
-        if self._matcher.is_error() or not allowed.any():
-            self._fail(self._matcher.get_error() or 'NoExtension')
-        elif spent > _MASK_S:
-            self._fail('it takes too long to follow')
-        self.forbidden = torch.from_numpy(allowed[:self._vocab_size] == 0)
-
-    def accept(self, token: int) -> str:
-        """Consume a sampled token; return the text that becomes printable with it.
-
-        When only one choice is left, this is all of its rest.
-        """
-        self._prepared = False
-        if self.error or not self._matcher.consume_token(token):
-            self._fail(self._matcher.get_error())
-            return ''
-        new = self._tokenizer.decode_bytes([token])
-        if self._endings:
-            self._endings = tuple(ending[len(new):] for ending in self._endings
-                                  if ending.startswith(new))
-            if len(self._endings) == 1:
-                new += self._endings[0]
-                self.over = True
-        self.over = self.over or self._matcher.is_stopped()
-        return self._decoder.decode(new)
-
-    def _fail(self, reason: str) -> None:
-        self.error = self.error or _reason(reason)
 
 
 def _within(backend, vocab_size: int) -> str:
@@ -201,10 +167,6 @@ def _encoded(choices: tuple[str, ...]) -> tuple[bytes, ...]:
     return encoded
 
 
-def _literally(text: str) -> str:
-    return ''.join(c if c.isascii() and c.isalnum() else f'\\x{{{ord(c):x}}}' for c in text)
-
-
 def _check_size(grammar: str, limit: int) -> None:
     if not grammar:
         raise ValueError('grammar is empty')
@@ -213,19 +175,15 @@ def _check_size(grammar: str, limit: int) -> None:
         raise ValueError(f'it has {size} bytes, {limit} are possible')
 
 
-def _reason(message: str) -> str:
-    """Return the main point of an error of llguidance, in one short line."""
-    if 'NoExtension' in message:
-        return 'no answer can have it'
-    found = re.search(r'^error: (.*)$', message, re.MULTILINE)
-    gist = found[1] if found else message.rpartition('(in regex): ')[2].partition('\n')[0]
-    return ' '.join(gist.split())[:160].rstrip('. ')
-
-
 def _refused(kind: str, reason: str) -> RequestError:
     what = {'choice': 'the choices', 'regex': 'the regular expression',
-            'json_schema': 'the JSON schema'}[kind]
-    return _invalid(f'{what} cannot be used: {_reason(reason)}')
+            'json_schema': 'the JSON schema', 'tools': 'their schemas'}[kind]
+    refusal = _no_tools if kind == 'tools' else _invalid
+    return refusal(f'{what} cannot be used: {gist_of(reason)}')
+
+
+def _no_tools(sentence: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_REQUEST, f'tools: {sentence}')
 
 
 def _invalid(sentence: str) -> RequestError:

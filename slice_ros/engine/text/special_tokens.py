@@ -18,7 +18,7 @@ class SpecialTokens:
 
     def __init__(self, vocabulary: Vocabulary, backend: Tokenizer | None) -> None:
         self.texts = [text for text in vocabulary.special.values() if text]
-        self.ids = frozenset(vocabulary.special)
+        self.ids, self._texts = frozenset(vocabulary.special), vocabulary.special
         self._backend = backend
         first = {_folded(text)[0] for text in self.texts}
         self._first = re.compile(f'[{re.escape("".join(sorted(first)))}]') if first else None
@@ -35,6 +35,10 @@ class SpecialTokens:
         if self._normalized and self._backend.normalizer is not None:
             text += self._backend.normalizer.normalize_str(text)
         return self._first.search(_folded(text)) is not None
+
+    def begins(self, text: str, token: int) -> bool:
+        """Return whether a text begins with the special token of an id."""
+        return text.startswith(self._texts.get(token) or '\0')
 
     def found_in(self, text: str) -> list[int]:
         """Return the numbers of the special tokens that encoding a text would find, in order."""

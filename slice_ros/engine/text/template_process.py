@@ -8,7 +8,7 @@ the standard library only. It reads requests from standard input and answers the
 socket. A frame is the length, 4 bytes, and JSON.
 """
 
-from datetime import datetime
+from datetime import date, datetime, time
 import json
 import os
 import resource
@@ -46,23 +46,23 @@ def main() -> None:
     send({})  # it is compiled
     while True:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        messages = receive()
+        chat = receive()
         signal.setitimer(signal.ITIMER_PROF, RENDER_CPU_S)
         if template is None:
             answer = broken
         else:
             try:
-                answer = render(template, messages, setup)
+                answer = render(template, chat, setup)
             except Exception as error:  # a template may raise anything
                 answer = describe(error)
         send(answer)
 
 
-def render(template, messages: list[tuple[str, str]], setup: dict) -> dict[str, object]:
+def render(template, chat: dict, setup: dict) -> dict[str, object]:
     """Return the text, or its size if that is above the limit; as transformers renders it."""
     text = template.render(
-        messages=[{'role': role, 'content': content} for role, content in messages], tools=None,
-        documents=None, add_generation_prompt=True, **setup['names'])
+        messages=chat['messages'], tools=chat['tools'], documents=None,
+        add_generation_prompt=True, **setup['names'] | chat['arguments'])
     size = len(text.encode())
     return {'size': size} if size > setup['max_bytes'] else {'text': text}
 
@@ -141,7 +141,8 @@ def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=
 
 
 def _strftime_now(form):
-    return datetime.now().strftime(form)
+    """Format the beginning of this day: a prompt stays the prefix of others until midnight."""
+    return datetime.combine(date.today(), time.min).strftime(form)
 
 
 def receive() -> object:

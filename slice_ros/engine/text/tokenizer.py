@@ -2,38 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-import re
-import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from slice_ros.engine.chat_options import ChatOptions
+from slice_ros.engine.config import Message, Tool
+from slice_ros.engine.text.chat_rendering import ChatRendering, MARK, MarkedMessage
 from slice_ros.engine.text.chat_template import ChatTemplate
+from slice_ros.engine.text.reasoning.think_tags import find_tags
 from slice_ros.engine.text.special_tokens import SpecialTokens
+from slice_ros.engine.text.tools.syntaxes import choose_syntax
+from slice_ros.engine.text.tools.tool_prompts import dressed
+from slice_ros.engine.text.tools.tool_schemas import check_calls, check_tools
 from slice_ros.engine.text.vocabulary import Vocabulary
 from slice_ros.errors import ErrorCode, RequestError
 
-ROLES = ('system', 'user', 'assistant')
-_MARK = re.compile('(\x02[0-9a-f]{32}\x03)')   # stands for a text that may have special tokens
-# What a template may make a special token with, of a text without the first character of one.
-_MAKES_CHARACTERS = re.compile('striptags|decode|format|replace|%c')
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    role: str
-    content: str
-    mark: str = ''  # of a content that may have special tokens
-
-    @property
-    def real(self) -> tuple[str, str]:
-        return self.role, self.content
-
-    @property
-    def marked(self) -> tuple[str, str]:
-        """The mark instead of the content; blanks around it stay, for templates that cut them."""
-        inner = self.content.strip()
-        return self.role, self.content.replace(inner, self.mark, 1) if self.mark else self.content
+NO_OPTIONS = ChatOptions()
+ROLES = ('system', 'user', 'assistant', 'tool')
 
 
 class PromptEncoder:
@@ -41,12 +26,15 @@ class PromptEncoder:
 
     Text with more bytes than `max_context` tokens can have is refused by its length alone, so
     that megabytes of text cost nothing. `template` is None for a model without one; `arguments`
-    are names that it may read.
+    are names that it may read. `syntax` is how the model calls tools: of TOOL_SYNTAXES at first,
+    then as it was found; `tags` are those of its thoughts, None where it has none. With an
+    `image_token`, which the template writes for each, messages may have images.
     """
 
     def __init__(self, tokenizer, max_context: int,
-                 arguments: Mapping[str, object] = MappingProxyType({})) -> None:
-        self._tokenizer = tokenizer
+                 arguments: Mapping[str, object] = MappingProxyType({}),
+                 syntax: str = 'auto', image_token: int | None = None) -> None:
+        self._tokenizer, self._image_token = tokenizer, image_token
         self._max_context = max_context
         names = tokenizer.get_vocab()
         self._max_bytes = max_context * max((len(t.encode()) for t in names), default=1)
@@ -59,13 +47,18 @@ class PromptEncoder:
         self._special = SpecialTokens(self.vocabulary, self._backend)
         self.special_texts = tuple(self._special.texts)
         source = _template_of(tokenizer)
+        self.syntax = choose_syntax(source, syntax)
         self.template = source if source is None else ChatTemplate(
-            source, {**arguments, **tokenizer.special_tokens_map}, self._max_bytes)
-        self._makes_characters = bool(source and _MAKES_CHARACTERS.search(source))
+            source, {**arguments, **tokenizer.special_tokens_map}, self._max_bytes,
+            image_token is not None)
+        self.tags = find_tags(source, names)
+        self._rendering = None if self.template is None else ChatRendering(
+            self.template, self._special, self.tags, tokenizer.special_tokens_map)
 
     def encode(self, prompt: str) -> list[int]:
         """Encode a raw prompt; special tokens in it are encoded as special tokens.
 
+        One that begins with the token of the beginning already gets no second one.
         Raises ``RequestError``: INVALID_REQUEST when it is empty or no Unicode text,
         PROMPT_TOO_LONG when it does not fit the context.
         """
@@ -73,43 +66,74 @@ class PromptEncoder:
         if not prompt:
             raise _invalid('the prompt is empty')
         self._check_bytes(len(prompt.encode()))
-        return self.check_tokens(self.ids(prompt, with_bos=True))
+        ids = self.ids(prompt, with_bos=True)
+        twice = ids[:1] == ids[1:2] and self._special.begins(prompt, ids[0])
+        return self.check_tokens(ids[1:] if twice else ids)
 
-    def encode_chat(self, messages: Iterable[tuple[str, str]]) -> list[int]:
-        """Encode (role, content) messages with the chat template, up to the start of the answer.
+    def encode_chat(self, messages: Iterable[Message | tuple[str, str]],
+                    tools: Sequence[Tool] = (), options: ChatOptions = NO_OPTIONS) -> list[int]:
+        """Encode messages with the chat template, up to where the model goes on.
 
-        A special token written in a content is encoded as text and opens no turn. Raises
-        ``RequestError``: INVALID_REQUEST for an unknown role, no message, messages that the
-        template refuses (with its own sentence) or fails on, or a special token in a content that
-        the template alters; PROMPT_TOO_LONG. A model without a template takes one message of a
-        user, as `encode` does.
+        `tools` are those that the answer may call. A special token written in a content is encoded
+        as text and opens no turn. Raises ``RequestError``: INVALID_REQUEST for an unknown role, no
+        message, messages that the template refuses (with its own sentence) or fails on, a special
+        token in a content that the template alters, or in tools and calls, and for tools, calls
+        and results that `tool_schemas` refuses, reasoning that the model has not, and template
+        arguments that the template does not read; PROMPT_TOO_LONG. A model without a template
+        takes one message of a user, as `encode` does.
         """
-        chat = self._checked(messages)
+        chat, shown = self._checked(messages, tools)
+        if options.reasoning == 'on' and self.tags is None:
+            raise _invalid('reasoning is on, but this model has no thoughts that could be '
+                           'parted from answers: leave it out')
         if self.template is None:
             return self.encode(chat[0].content)
-        return self.check_tokens(self._ids_with_literals(*self._rendered(chat)))
+        ids = self._ids_with_literals(*self._rendering.rendered(chat, shown, options))
+        return self.check_tokens(self._with_images(ids, chat))
 
     def extend_chat(self, tokens: list[int], prompt_tokens: int,
-                    messages: list[tuple[str, str]], new: list[tuple[str, str]]) -> list[int]:
+                    messages: list[Message | tuple[str, str]],
+                    new: list[Message | tuple[str, str]], tools: Sequence[Tool] = (),
+                    options: ChatOptions = NO_OPTIONS) -> list[int]:
         """Encode `messages` and `new` as `encode_chat` does, but as a continuation of `tokens`.
 
-        `tokens` are a prompt of `prompt_tokens` tokens and its answer; the last of `messages` is
-        this answer. Encoding its text again may give other tokens, which no cache has. So
-        `tokens` are kept, and the text that the template adds after them is appended. If the
-        template does not extend its own earlier text, everything is encoded again. Raises as
-        `encode_chat` does.
+        `tokens` are a prompt of `prompt_tokens` tokens, made with the same `tools` and `options`,
+        and its answer, of which a thought is left out; the last of `messages` is this answer.
+        Encoding its text again may give other tokens, which no cache has. So `tokens` are kept,
+        and the text that the template adds after them is appended. If the template does not extend
+        its own earlier text, everything is encoded again. Raises as `encode_chat` does.
         """
-        chat, answer = self._checked([*messages, *new]), len(messages) - 1
-        text, literal = self._rendered(chat)
+        chat, shown = self._checked([*messages, *new], tools)
+        text, literal = self._rendering.rendered(chat, shown, options)
+        answer = len(self._dressed(messages, tools)[0]) - 1
         spoken = [message.marked if literal else message.real for message in chat[:answer + 1]]
-        spoken = self.template.render(spoken[:-1]) + spoken[-1][1]
+        last, calls = chat[answer].real, chat[answer].real.tool_calls
+        spoken = self._rendering.render(spoken[:-1], shown, options) + self.syntax.said(
+            spoken[-1].content, calls)
         rest = text[len(spoken):]
         # Text that is cut in front of a special token has the same tokens as the whole.
-        if not text.startswith(spoken) or not rest.startswith(tuple(self._special.texts)):
-            return self.check_tokens(self._ids_with_literals(text, literal))
-        return self.check_tokens([
-            *tokens[:prompt_tokens], *self._answer(tokens[prompt_tokens:], messages[answer][1]),
-            *self._ids_with_literals(rest, literal)])
+        if (not text.startswith(spoken) or not rest.startswith(tuple(self._special.texts))
+                or self._special.found_in(self.syntax.said('', calls))):
+            return self.check_tokens(
+                self._with_images(self._ids_with_literals(text, literal), chat))
+        said = self._answer(tokens[prompt_tokens:], self.syntax.said(last.content, calls))
+        later = self._with_images(self._ids_with_literals(rest, literal), chat[answer + 1:])
+        return self.check_tokens([*tokens[:prompt_tokens], *said, *later])
+
+    def _with_images(self, ids: list[int], chat: list[MarkedMessage]) -> list[int]:
+        """Return ids in which each image token is what stands for the next image of `chat`."""
+        images = [image for message in chat for image in message.real.images]
+        if not images:
+            return ids
+        places = [at for at, token in enumerate(ids) if token == self._image_token]
+        if len(places) != len(images):
+            raise _invalid(f'the chat template has a place for {len(places)} of {len(images)} '
+                           'images: leave out the others')
+        made, begin = [], 0
+        for at, image in zip(places, images):
+            made += [*ids[begin:at], *image.ids]
+            begin = at + 1
+        return made + ids[begin:]
 
     def _answer(self, tokens: list[int], text: str) -> list[int]:
         """Return the tokens of an answer if they decode to `text`, else the tokens of `text`.
@@ -122,52 +146,43 @@ class PromptEncoder:
             return tokens
         return self._plain_ids(text) if text else []
 
-    def _checked(self, messages: Iterable[tuple[str, str]]) -> list[_Message]:
-        """Return the messages, each with a mark if it may have special tokens."""
-        chat, size = [], 0
-        for role, content in messages:
-            self._check_text('role', role)
-            self._check_text('message content', content)
-            # Other roles are allowed if the template names them ('tool' ...).
-            known = role in ROLES or role.isidentifier() and self.template is not None and (
-                f"'{role}'" in self.template.source or f'"{role}"' in self.template.source)
+    def _checked(self, messages: Iterable[Message | tuple[str, str]], tools: Sequence[Tool]
+                 ) -> tuple[list[MarkedMessage], list[dict]]:
+        """Return messages for the template, with marks, and the tools that it shows itself."""
+        given, size = [], 0
+        for message in messages:
+            message = Message(*message)
+            self._check_text('role', message.role)
+            self._check_text('message content', message.content)
+            # Other roles are allowed if the template names them ('ipython' ...).
+            known = message.role in ROLES or (
+                message.role.isidentifier() and self.template is not None and (
+                    f"'{message.role}'" in self.template.source
+                    or f'"{message.role}"' in self.template.source))
             if not known:
-                raise _invalid(f'unknown role {role!r:.80}: use {", ".join(ROLES)}')
-            size += len(content.encode())
+                raise _invalid(f'unknown role {message.role!r:.80}: use {", ".join(ROLES)}')
+            size += len(message.content.encode())
+            size += sum(len(call.arguments) for call in message.tool_calls)
             self._check_bytes(size)
-            chat.append(_Message(role, content, _mark() if content.strip() else ''))
-        if not any(message.mark for message in chat):
+            given.append(message)
+        check_calls(given)
+        check_tools(tools)
+        made, shown = self._dressed(given, tools)
+        if not any(message.content.strip() or message.images for message in given):
             raise _invalid('the messages are empty')
-        if self.template is None and [message.role for message in chat] != ['user']:
+        if self._image_token is None and any(message.images for message in given):
+            raise _invalid('this model sees no images: docs/images.md has those that do')
+        if self.template is None and ([message.role for message in made] != ['user']
+                                      or made[0].images):
             raise _invalid(
-                'this model has no chat template: send one prompt, not messages, or put '
-                'chat_template.jinja into the directory of the model')
-        return chat
+                'this model has no chat template: send one prompt, not messages or tools, or name '
+                'a file of one in engine.chat_template')
+        return [MarkedMessage.of(message) for message in made], shown
 
-    def _rendered(self, chat: list[_Message]) -> tuple[str, dict[str, str]]:
-        """Return the text of a chat, and {mark: content} for the marks in it.
-
-        It has marks only if the contents must be encoded as text, because a special token would
-        be found in them. Then they must stand in the text as they are.
-        """
-        real = self.template.render([message.real for message in chat])
-        if not self._makes_characters and not any(
-                self._special.may_be_in(message.content) for message in chat):
-            return real, {}
-        try:
-            marked = self.template.render([message.marked for message in chat])
-        except RequestError:
-            marked = ''
-        special = self._special.found_in
-        if special(real) == special(marked) and not any(special(m.content) for m in chat):
-            return real, {}
-        literal = {message.mark: message.content.strip() for message in chat if message.mark}
-        if _MARK.sub(lambda found: literal.get(found[0], found[0]), marked) != real:
-            raise _invalid(
-                'a message has a special token of this model (one of '
-                f'{", ".join(self._special.texts[:4])}), or parts of one, and the chat template '
-                'alters it: leave it out'[:400])
-        return marked, literal
+    def _dressed(self, messages: Iterable[Message | tuple[str, str]], tools: Sequence[Tool]
+                 ) -> tuple[list[Message], list[dict]]:
+        return dressed([Message(*message) for message in messages], tools, self.syntax,
+                       self.template.source if self.template else '')
 
     def check_tokens(self, tokens: list[int]) -> list[int]:
         """Return `tokens` if there is at least one, and room in the context for an answer.
@@ -194,7 +209,7 @@ class PromptEncoder:
         if not literal:
             return self.ids(text)
         ids = []
-        for piece in _MARK.split(text):  # a template may move a content, or leave it out
+        for piece in MARK.split(text):  # a template may move a content, or leave it out
             if piece in literal:
                 ids += self._plain_ids(literal[piece])
             elif piece:
@@ -225,10 +240,6 @@ class PromptEncoder:
                 ErrorCode.PROMPT_TOO_LONG,
                 f'the prompt is {size} bytes long, more than the {self._max_context} tokens of '
                 f'the context could ever hold ({self._max_bytes} bytes)')
-
-
-def _mark() -> str:
-    return f'\x02{secrets.token_hex(16)}\x03'
 
 
 def _template_of(tokenizer) -> str | None:

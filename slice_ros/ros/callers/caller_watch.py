@@ -5,22 +5,29 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 import time
+from typing import Protocol
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from slice_ros.ros.callers.caller_ids import client_of, LEASE, LEASE_S, lease_topic
-from slice_ros.ros.calls import Call
 from slice_ros.ros.compat import (
     count_clients, SubscriptionEventCallbacks, UnsupportedEventTypeError)
-from slice_ros.ros.parameters import Parameters
 from std_msgs.msg import Empty
 
 CHECK_S = 0.5          # seconds between two checks
 FIRST_S = LEASE_S + 1  # seconds for the first sign of a client; a live one gives it in its lease
 IDLE_S = 60.0          # seconds without a request after which a client is watched no more
 MOST_NEW = 4           # clients that one check begins to watch: each takes about a millisecond
+
+
+class LiveCall(Protocol):
+    """What is read of a live request."""
+
+    id: str
+    slo_class: str
+    door: str   # action, service or topic: how it came in
 
 
 @dataclass(eq=False, slots=True)
@@ -38,13 +45,14 @@ class CallerWatch:
 
     Those of `slice_ros.client` end within 5 s of the end of their process: each client has a
     publisher with a lease on a topic of its own. Of other callers the graph tells whether anybody
-    receives answers of their kind; after `limits.unattended_s` without, their requests end.
+    receives answers of their kind; after `unattended_s()` without, their requests end.
     `live` returns the live calls, `cancel` ends one, by its id, and gets the reason.
     """
 
-    def __init__(self, node: Node, parameters: Parameters, group: CallbackGroup,
-                 live: Callable[[], Iterable[Call]], cancel: Callable[[str, str], object]) -> None:
-        self._node, self._parameters, self._group = node, parameters, group
+    def __init__(self, node: Node, unattended_s: Callable[[], float], group: CallbackGroup,
+                 live: Callable[[], Iterable[LiveCall]],
+                 cancel: Callable[[str, str], object]) -> None:
+        self._node, self._unattended_s, self._group = node, unattended_s, group
         self._live, self._cancel = live, cancel
         self._clients: dict[str, _Client] = {}
         self._unattended: dict[str, float] = {}   # request id -> since when
@@ -111,8 +119,8 @@ class CallerWatch:
 
     # -- other callers -------------------------------------------------------------------------
 
-    def _check_others(self, calls: list[Call], now: float) -> None:
-        limit = self._parameters.settings.unattended_s
+    def _check_others(self, calls: list[LiveCall], now: float) -> None:
+        limit = self._unattended_s()
         receivers: dict[tuple[str, str], int] = {}
         since = {}
         for call in calls if limit else ():
@@ -138,7 +146,7 @@ class CallerWatch:
             found += count_clients(node, '~/generate_text')
         return found
 
-    def _end(self, call: Call, why: str) -> None:
+    def _end(self, call: LiveCall, why: str) -> None:
         if self._cancel(call.id, why):
             self._node.get_logger().info(f'request {call.id} is ended: {why}',
                                          throttle_duration_sec=1.0)

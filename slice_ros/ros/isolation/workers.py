@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A few threads for work that grows with what a caller sends: a bounded queue, urgent work first.
 
-Work on large texts or on grammars occupies all threads but one at most, so that short requests
-always find one. Work for one session is done in the order in which it came.
+Work on large texts or on grammars occupies two threads at most, and work with images, which waits
+until they are encoded, a third: short requests always find one. Work for one session is done in
+the order in which it came.
 """
 
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.ros.isolation.boundary import answering, logging_faults
 from slice_ros.ros.isolation.executor import Awaited
 
-THREADS = 3
-HEAVY_THREADS = THREADS - 1   # of these, for work that is marked as heavy
+HEAVY_THREADS = 2   # for work that is marked as heavy
+IMAGE_THREADS = 1   # for work with images: one image is encoded at a time
+THREADS = HEAVY_THREADS + IMAGE_THREADS + 1
 
 
 @dataclass(eq=False, slots=True)
@@ -28,6 +30,7 @@ class Work:
     utility: float = 1.0   # the most useful work is done first
     session: str = ''      # work of one session stays in order; empty = of none
     heavy: bool = False
+    images: bool = False   # it waits until images are encoded
 
 
 class Workers:
@@ -140,13 +143,14 @@ class Workers:
     def _next(self) -> Work | None:
         """Return the most useful work that may begin now, the oldest of these."""
         sessions = {work.session for work in self._running}
-        heavy = sum(work.heavy for work in self._running)
+        heavy = sum(work.heavy and not work.images for work in self._running)
+        images = sum(work.images for work in self._running)
         best = None
         for work in self._waiting:
             if work.session and work.session in sessions:
                 continue
             sessions.add(work.session)   # what comes later for this session waits for it
-            if work.heavy and heavy >= HEAVY_THREADS:
+            if images >= IMAGE_THREADS if work.images else work.heavy and heavy >= HEAVY_THREADS:
                 continue
             if best is None or work.utility > best.utility:
                 best = work

@@ -5,7 +5,8 @@
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from slice_ros.engine.config import ISAS, WEIGHTS
+from slice_ros.engine.chat_options import MAX_THOUGHT_TOKENS, REASONING, THOUGHT_TOKENS
+from slice_ros.engine.config import ISAS, TOOL_SYNTAXES, WEIGHTS
 from slice_ros.scheduling.registry import POLICIES, policy_names
 from slice_ros.serving import DEFAULT_POLICY
 from slice_ros.serving.rate_control import MODES
@@ -49,8 +50,14 @@ SPECS = (
     Spec('engine.threads', 0, 'CPU threads of a step; 0 = one for each core.', 0, 1024),
     Spec('engine.isa', 'auto', 'Instruction set of the native kernels; auto = the best of this '
          'processor.', choices=ISAS),
+    Spec('engine.chat_template', '', "File of a Jinja chat template in place of the model's own; "
+         'empty = its own.'),
     Spec('engine.template_arguments', '', 'JSON object of names that the chat template of the '
          'model reads, such as {"enable_thinking": false} for Qwen3; empty = none.'),
+    Spec('engine.tool_syntax', 'auto', 'How the model writes calls of tools; auto = as its chat '
+         'template shows.', choices=TOOL_SYNTAXES),
+    Spec('engine.adapters', [''], 'LoRA adapters that requests may choose: NAME=DIRECTORY each, '
+         'as PEFT saves them; empty = none.'),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.', choices=policy_names()),
     Spec('scheduler.admission', 'accept', 'What happens to a request whose objectives cannot be '
          'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '
@@ -119,6 +126,7 @@ SPECS = (
          'stop, seconds.', 0.0, 600.0),
 )
 MAX_CLASSES = 64   # each has topics of its own
+AT_ONCE = ('control',)   # classes whose answers come without a thought
 CLASSES = Spec('slo.classes', [slo.name for slo in DEFAULT_CLASSES], 'Names of the SLO classes.')
 
 
@@ -135,6 +143,13 @@ def class_specs(name: str) -> tuple[Spec, ...]:
              'last token, milliseconds; 0 = none.', 0.0, 1e9),
         Spec(f'slo.{name}.utility', float(slo.utility), 'Utility of one attained request relative '
              'to other classes.', 1e-9, 1e9),
+        Spec(f'slo.{name}.reasoning', 'off' if name in AT_ONCE else 'default', 'Whether a model '
+             'that can thinks before it answers; default = as it does by itself.',
+             choices=REASONING),
+        Spec(f'slo.{name}.reasoning_budget', THOUGHT_TOKENS, 'Tokens of such a thought at most, '
+             'beside max_tokens; then the answer begins.', 1, MAX_THOUGHT_TOKENS),
+        Spec(f'slo.{name}.template_arguments', '', 'JSON object of names for the chat template, '
+             'where that reads them, over those of the engine; empty = none.'),
         Spec(f'slo.{name}.preamble', '', 'What its requests begin with, computed whenever the '
              'node is activated and kept in the KV cache: the system message, or a JSON array of '
              'messages with role and content.'))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 import re
 
-from slice_ros.engine import EngineConfig
+from slice_ros.engine import ChatOptions, EngineConfig
 from slice_ros.ros.isolation.placement import cpus_from, Placement
 from slice_ros.ros.parameters.parameter_specs import class_specs, MAX_CLASSES, Spec, SPECS
 from slice_ros.scheduling.admission import check_rule
@@ -31,6 +31,7 @@ class Settings:
     rate_control: RateControl
     classes: Mapping[str, SloClass]
     preambles: Mapping[str, Messages]   # by class name
+    chat: Mapping[str, ChatOptions]     # by class name
     max_text_bytes: int
     max_messages: int
     unattended_s: float
@@ -76,7 +77,8 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
     try:
         engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
             'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
-            'threads', 'isa', 'template_arguments')})
+            'threads', 'isa', 'chat_template', 'template_arguments', 'tool_syntax')},
+            adapters=tuple(filter(None, values['engine.adapters'])))
     except ValueError as error:
         raise ParameterError(f'engine.{error}') from error
     server = ServerConfig(
@@ -91,6 +93,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
     return Settings(
         engine=engine, server=server, rate_control=rate, classes=classes,
         preambles={name: _preamble(name, values) for name in names},
+        chat={name: _chat_options(name, values) for name in names},
         max_text_bytes=values['limits.max_text_bytes'],
         max_messages=values['limits.max_messages'],
         unattended_s=values['limits.unattended_s'],
@@ -118,6 +121,14 @@ def _preamble(name: str, values: Mapping[str, object]) -> Messages:
         return parse_preamble(text)
     except ValueError as error:
         raise ParameterError(f'slo.{name}.preamble {error}') from error
+
+
+def _chat_options(name: str, values: Mapping[str, object]) -> ChatOptions:
+    try:
+        return ChatOptions(values[f'slo.{name}.reasoning'], values[f'slo.{name}.reasoning_budget'],
+                           defaults=values[f'slo.{name}.template_arguments'])
+    except ValueError as error:
+        raise ParameterError(f'slo.{name}.{error}') from error
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -40,6 +40,7 @@ class SliceStatic(Policy):
         self._selected: list[Request] = []
         self._columns: tuple[tuple[int, ...], ...] = ()
         self._next = 0
+        self._owed: dict[Request, int] = {}   # tokens of the columns so far
 
     @property
     def capacity_ratio(self) -> float:
@@ -60,11 +61,18 @@ class SliceStatic(Policy):
                 if not step.idle:
                     return step
         # A request that found no room in the KV cache is not decoding; the first one always is.
-        # A column without it can be empty: pass over it.
-        for _ in self._columns:
+        # A column without it can be empty: pass over it. A column is one token, so that a request
+        # that has had several at once is left out of as many.
+        ahead = max([r.generated - self._owed.get(r, r.generated) for r in self._selected],
+                    default=0)
+        for _ in range((1 + max(ahead, 0)) * len(self._columns)):
             column = [self._selected[i] for i in self._columns[self._next]]
             self._next = (self._next + 1) % len(self._columns)
-            step = fit_step(self.capacity, self._ranked, [r for r in column if r.ready])
+            for request in column:
+                owed = self._owed.get(request, request.generated)
+                self._owed[request] = min(owed, request.generated) + 1
+            step = fit_step(self.capacity, self._ranked, [
+                r for r in column if r.ready and r.generated < self._owed[r]])
             if not step.idle:
                 return step
         return Step()
@@ -108,3 +116,4 @@ class SliceStatic(Policy):
         rates = [decode_rate(self.tpot(request), self.options.cycle) for request in self._selected]
         self._columns = columns_of(left_justified(rates))
         self._next = 0
+        self._owed = {r: self._owed[r] for r in self._selected if r in self._owed}

@@ -13,7 +13,7 @@ import math
 from slice_ros.request import Request
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
-from slice_ros.scheduling.slice.limits import chunk_of, largest_chunk, MAX_GAP, Moment
+from slice_ros.scheduling.slice.limits import chunk_of, largest_chunk, Moment
 from slice_ros.scheduling.slice.rate_allocation import Candidate, lone_chunk, YIELD_RATIO
 
 
@@ -50,8 +50,7 @@ def best_effort_step(demands: Iterable[Demand], at: Moment
 
     `demands` are in order of utility density. The batch is as large as is efficient, and larger
     where one more request adds little time. The first request that waits for its prefill is
-    prefilled if it comes before the last of the batch, unless that would make the gap of a
-    started request too long.
+    prefilled if it comes before the last of the batch.
     """
     batch: list[Request] = []
     first = None
@@ -64,8 +63,4 @@ def best_effort_step(demands: Iterable[Demand], at: Moment
             break
     if first is None:
         return batch, []
-    chunk = chunk_of(first.request, math.inf, at) if batch else lone_chunk(first, at)
-    end = at.now + at.latency.prefill(chunk.tokens, first.request.cached)
-    end += at.latency.decode(len(batch))
-    late = any(end > r.last_token_at + MAX_GAP * r.slo.tpot for r in batch)
-    return batch, [] if late else [chunk]
+    return batch, [chunk_of(first.request, math.inf, at) if batch else lone_chunk(first, at)]

@@ -12,8 +12,6 @@ from slice_ros.scheduling.policy import Capacity
 from slice_ros.scheduling.slice.limits import Limits, limits_of, PACE_SHARE, UNSET
 from slice_ros.slo import SloClass
 
-REFRESH = 64   # selections until limits and costs follow the model: a bound of time, no tuning
-
 
 @dataclass(eq=False, slots=True)
 class ClassRecord:
@@ -65,7 +63,8 @@ class Classes:
         self.limits = Limits(1.0, 1, 1, 1, (1.0,))
         self._capacity = capacity
         self._records: dict[str, ClassRecord] = {}   # the least recently used one first
-        self._selections = self._most = 0
+        self._most = 0
+        self._refreshed = -math.inf   # seconds, when the limits were computed
 
     def inherit(self, earlier: 'Classes') -> None:
         """Go on with the records of `earlier`."""
@@ -104,11 +103,14 @@ class Classes:
                 if record.work and record.slo.utility > density * record.work
                 and record.delay < math.inf]
 
-    def refresh(self, live: int, latency: LatencyModel) -> None:
-        """Compute the limits of a step and the cost of a token, if `live` or the model changed."""
-        self._selections += 1
-        if self._most == min(live, self.limits.batch) and self._selections % REFRESH:
+    def refresh(self, now: float, live: int, latency: LatencyModel) -> None:
+        """Compute the limits of a step and the cost of a token.
+
+        Once a second is enough, unless `live` has changed: the model learns slowly.
+        """
+        if self._most == min(live, self.limits.batch) and now - self._refreshed < UNSET:
             return
+        self._refreshed = now
         self.limits = limits_of(latency, self._capacity, [r.slo for r in self._records.values()])
         self._most = min(live, self.limits.batch)
         for record in self._records.values():

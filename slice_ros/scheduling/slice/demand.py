@@ -27,6 +27,7 @@ class Demand:
     cached: int = -1
     epoch: int = -1
     prefill: float = 0.0       # seconds of prefill still ahead
+    step_share: float = 1.0    # of its tokens, those that take a step: the others are forced
     token_cost: float = 0.0    # seconds of accelerator per decoded token
     work: float = 0.0          # seconds of accelerator to the expected end
     least: int = 0             # tokens at which its answer may first end
@@ -40,6 +41,11 @@ class Demand:
     expires: float = 0.0       # from then on an objective is missed for good
     missed: bool = False       # an objective has been missed for good
     selected: bool = False
+
+
+def step_share(request: Request) -> float:
+    """Return the share of a request's tokens that take a step: as of those it has had, and one."""
+    return 1.0 - request.jumped / (request.generated + 1)
 
 
 def prefill_seconds(latency: LatencyModel, request: Request, chunk: int, saved: float) -> float:
@@ -66,7 +72,9 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     ttft, tpot, deadline = slo.ttft, slo.tpot, request.arrival + slo.deadline
     demand.generated, demand.cached, demand.epoch = generated, request.cached, record.epoch
     reads = latency.decode_context_ms * request.context / 1e3
-    token_cost = record.token_cost + reads
+    share = demand.step_share = step_share(request)
+    forced = (1.0 - share) * latency.further_ms / 1e3
+    token_cost = share * (record.token_cost + reads) + forced
     least, length, longest = lengths.estimate(generated, most, record.reach)
     done = max(generated, 1)   # the prefill brings the first token
     left, demand.least, demand.longest = length - done, least, longest
@@ -88,7 +96,7 @@ def measure(demand: Demand, now: float, latency: LatencyModel, chunk: int) -> No
     demand.milestone = min(start + (least - 1) * tpot, deadline) if least > 1 else start
     demand.token_cost, demand.deadline = token_cost, deadline
     demand.work = demand.prefill + left * token_cost
-    demand.fastest = demand.prefill + left * (record.lone_token_cost + reads)
+    demand.fastest = demand.prefill + left * (share * (record.lone_token_cost + reads) + forced)
     demand.density = slo.utility / demand.work if demand.work else math.inf
     demand.expires = expires - demand.prefill
     demand.missed = now > demand.expires

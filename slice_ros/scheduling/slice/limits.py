@@ -12,13 +12,10 @@ from slice_ros.scheduling.policy import Capacity, PrefillChunk
 from slice_ros.slo import SloClass
 
 CHEAP = 1.1          # times a shorter step that a longer one may take and be no slower
-LEAST_CHUNK = 16     # tokens of a chunk that has no fixed cost: a bound of the steps, no tuning
-FIXED_SHARE = 4      # times its fixed cost that the tokens of a chunk take, at least
+FIXED_SHARE = 8      # times its fixed cost that the tokens of a chunk take, at least
 UNSET = 1.0          # seconds, where no objective sets a time
-URGENT_STEPS = 2     # longest steps before its due time at which a first token is urgent
-MAX_GAP = 2.0        # TPOTs that a request may wait for its next token at a stretch
-PACE_SHARE = 0.7     # share of the time per token that a step may take,
-BRISK_SHARE = 0.4    # and while all requests can be served, with time to spare
+WAITS = 2            # steps that one may wait for: one that has just begun, and its own
+PACE_SHARE = 0.7     # share of the time per token that a step may take: the rest is for prefills
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
     token. An efficient batch fits a step in any case, however strict a class is.
     """
     classes = tuple(classes)
-    step = min([min(slo.ttft / URGENT_STEPS, MAX_GAP * slo.tpot) for slo in classes] + [UNSET])
+    step = min([min(slo.ttft / WAITS, WAITS * slo.tpot) for slo in classes] + [UNSET])
     times = [latency.decode(batch) for batch in range(1, capacity.max_batch + 1)]
     costs = [seconds / batch for batch, seconds in enumerate(times, 1)]
     enough = CHEAP * min(costs)
@@ -67,7 +64,7 @@ def limits_of(latency: LatencyModel, capacity: Capacity, classes: Iterable[SloCl
         best_effort += 1
     short = max(seconds for seconds in times if seconds <= CHEAP * times[0])
     return Limits(max(step, times[efficient - 1]), most, efficient, best_effort, tuple(times),
-                  short, latency.shared_ms / 1e3, PACE_SHARE * step / MAX_GAP,
+                  short, latency.shared_ms / 1e3, PACE_SHARE * step / WAITS,
                   max([slo.utility for slo in classes], default=0.0))
 
 
@@ -79,6 +76,11 @@ class Moment:
     latency: LatencyModel
     limits: Limits
     most: int
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a step may hold decodes and prefills: that saves time, or it is not known."""
+        return self.limits.saved > 0 or self.latency.trials > 0
 
 
 def largest_chunk(request: Request, at: Moment) -> PrefillChunk:
@@ -92,7 +94,7 @@ def chunk_of(request: Request, room: float, at: Moment) -> PrefillChunk:
     tokens = min(request.pending, at.most)
     room = min(room, limits.chunk_seconds(request)) + limits.saved
     fixed = max(latency.prefill_base_ms - 1e3 * limits.saved, 0.0)
-    least = LEAST_CHUNK
+    least = len(limits.times)   # tokens, as many as rows: a step that the engine takes anyway
     if fixed and latency.prefill_token_ms:
         least = max(least, math.ceil(min(FIXED_SHARE * fixed / latency.prefill_token_ms, at.most)))
     while tokens > least and latency.prefill(tokens, request.cached) > room:

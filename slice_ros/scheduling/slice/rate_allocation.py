@@ -16,9 +16,9 @@ from slice_ros.request import Request
 from slice_ros.scheduling.policy import PrefillChunk
 from slice_ros.scheduling.slice.demand import Demand
 from slice_ros.scheduling.slice.limits import (
-    CHEAP, chunk_of, largest_chunk, LEAST_CHUNK, Limits, MAX_GAP, Moment, PACE_SHARE, URGENT_STEPS)
+    CHEAP, chunk_of, largest_chunk, Limits, Moment, PACE_SHARE, WAITS)
 
-YIELD_RATIO = 10.0   # who can wait yields where others lose this many times as much utility
+YIELD_RATIO = 5.0    # who can wait yields where others lose this many times as much utility
 
 
 @dataclass(eq=False, slots=True)
@@ -26,18 +26,20 @@ class Candidate:
     """A decode candidate: a running request, and for how long its next token may be delayed.
 
     `slack` is the seconds that it can be left out in all, `gap` those at a stretch to stay within
-    its inter-token gap, and `pace` the time it has for each token.
+    its inter-token gap, and `pace` the time it has for each token. Its forced tokens take
+    `further` seconds of the step.
     """
 
     demand: Demand
     slack: float
     pace: float
     gap: float
+    further: float = 0.0
 
 
-def longest_step(pace: float, limits: Limits, share: float = PACE_SHARE) -> float:
+def longest_step(pace: float, limits: Limits) -> float:
     """Return how long a step may take, in seconds, where the least `pace` is given."""
-    return max(limits.short, share * pace)
+    return max(limits.short, PACE_SHARE * pace)
 
 
 def candidate_of(demand: Demand, rank: int, at: Moment) -> Candidate:
@@ -53,10 +55,12 @@ def candidate_of(demand: Demand, rank: int, at: Moment) -> Candidate:
                 max(limits.times[0], PACE_SHARE * tpot))
     to_milestone, to_deadline = demand.milestone - at.now, demand.deadline - at.now
     tokens, most = max(demand.least - generated, 1), max(demand.longest - generated, 1)
+    spent = demand.step_share * speed
     return Candidate(
-        demand, slack=min(to_milestone - tokens * speed, to_deadline - most * speed),
+        demand, slack=min(to_milestone - tokens * spent, to_deadline - most * spent),
         pace=min(to_milestone / tokens, to_deadline / most),
-        gap=request.last_token_at + MAX_GAP * tpot - at.now - speed)
+        gap=request.last_token_at + WAITS * tpot - at.now - speed,
+        further=request.forced * at.latency.further_ms / 1e3)
 
 
 def yields(utility: float, wait: float, others: float, slower: float) -> bool:
@@ -69,19 +73,20 @@ def yields(utility: float, wait: float, others: float, slower: float) -> bool:
     return YIELD_RATIO * utility * wait < others * slower
 
 
-def batch_of(candidates: Sequence[Candidate], limits: Limits, share: float) -> list[Candidate]:
-    """Return the batch of the next step: `candidates` in order, within a `share` of all paces.
+def batch_of(candidates: Sequence[Candidate], limits: Limits) -> list[Candidate]:
+    """Return the batch of the next step: `candidates` in order, within the paces of all.
 
     The last ones are left out if they can wait and either make the others too slow, or the step
     is more efficient without them.
     """
     batch: list[Candidate] = []
-    times, pace, others = limits.times, math.inf, 0.0
+    times, pace, others, further = limits.times, math.inf, 0.0, 0.0
     for candidate in candidates:
         size, utility = len(batch), candidate.demand.request.slo.utility
-        if times[size] > longest_step(pace, limits, share):
+        further += candidate.further
+        if times[size] + further > longest_step(pace, limits):
             break
-        if (size and candidate.slack > URGENT_STEPS * times[size - 1]
+        if (size and candidate.slack > WAITS * times[size - 1]
                 and yields(utility, times[size - 1], others, times[size] - times[size - 1])):
             break
         batch.append(candidate)
@@ -107,25 +112,29 @@ def startable(waiting: Iterable[Demand], candidates: Sequence[Candidate], at: Mo
     """
     limits, before = at.limits, 0
     slack = gap = pace = math.inf
-    others = rest = 0.0
+    others = rest = busy = 0.0
+    utilities = set()
     for demand in waiting:
+        utility = demand.request.slo.utility
         while before < len(candidates) and candidates[before].demand.density >= demand.density:
             last = candidates[before]
             slack, gap, pace = min(slack, last.slack), min(gap, last.gap), min(pace, last.pace)
             others += last.demand.request.slo.utility
+            utilities.add(last.demand.request.slo.utility)
+            cost = last.demand.token_cost
+            busy += cost / max(PACE_SHARE * last.pace, cost)
             rest = max(rest, last.demand.fastest)
             before += 1
         left = 0.0 if demand.generated else demand.first_due - at.now - demand.prefill
         if left < 0:
             continue  # its first token would come too late
-        urgent = left < URGENT_STEPS * limits.step
-        chunk = min(demand.prefill, limits.chunk)
-        if not urgent and yields(demand.request.slo.utility, rest, others, chunk):
+        urgent = left < WAITS * limits.step
+        if not urgent and yields(utility, rest, others, min(demand.prefill, limits.chunk)):
             continue  # those before it have ended by then
         fits = (before < len(limits.times)
                 and limits.times[before] <= longest_step(pace, limits))
         if (fits and (urgent or before < limits.efficient_batch)
-                or urgent and _keeps_up(demand, candidates[:before], at.now)):
+                or urgent and (utility not in utilities or _keeps_up(demand, busy, at.now))):
             yield demand, slack, gap
 
 
@@ -161,21 +170,18 @@ def lone_chunk(demand: Demand, at: Moment) -> PrefillChunk:
     return largest_chunk(request, at) if late else chunk
 
 
-def _keeps_up(demand: Demand, before: Sequence[Candidate], now: float) -> bool:
-    """Return whether the candidates `before` it leave `demand` the time to keep up.
+def _keeps_up(demand: Demand, busy: float, now: float) -> bool:
+    """Return whether the candidates before it leave `demand` the time to keep up.
 
     The cycle formula at their paces: of each second a candidate takes its cost per token over its
-    pace. Only equals count. A request of another utility ends or falls behind by itself, while
-    one equal more than fits the cycle would make another one miss its objectives.
+    pace, all of them the share `busy`. Only equals count. A request of another utility ends or
+    falls behind by itself, while one equal more than fits the cycle would make another one miss
+    its objectives.
     """
-    if all(c.demand.request.slo.utility != demand.request.slo.utility for c in before):
-        return True
     expected = max((demand.work - demand.prefill) / demand.token_cost, 1.0)
     start = now if demand.generated else demand.first_due
-    pace = PACE_SHARE * (demand.finish_due - start) / expected
-    left = 1.0 - sum([c.demand.token_cost / max(PACE_SHARE * c.pace, c.demand.token_cost)
-                      for c in before])
-    return demand.token_cost <= left * pace
+    return demand.token_cost * expected <= (
+        (1.0 - busy) * PACE_SHARE * (demand.finish_due - start))
 
 
 def packed(batch: Sequence[Candidate], due: PrefillChunk | None, wanted: Iterable[PrefillChunk],
@@ -185,31 +191,32 @@ def packed(batch: Sequence[Candidate], due: PrefillChunk | None, wanted: Iterabl
     Their tokens are as many as the paces of the batch allow, or as make the step no slower to
     speak of. Those `wanted` yield to the batch.
     """
-    latency, limits, most = at.latency, at.limits, at.most
+    latency, limits, most, least = at.latency, at.limits, at.most, len(at.limits.times)
     rows, context = len(batch), sum([c.demand.request.cached for c in batch])
+    further = sum([c.demand.request.forced for c in batch])
     utility = sum([c.demand.request.slo.utility for c in batch])
-    seconds = latency.step(rows, context)
+    seconds = latency.step(rows, context, (), further)
     longest = max(longest_step(min([c.pace for c in batch]), limits), CHEAP * seconds)
     chunks: list[PrefillChunk] = []
     parts: list[tuple[int, int]] = []
 
     def with_part(tokens: int, request: Request) -> float:
-        return latency.step(rows, context, [*parts, (tokens, request.cached)])
+        return latency.step(rows, context, [*parts, (tokens, request.cached)], further)
     for chunk in chain([due] if due else [], wanted):
         request, tokens = chunk.request, min(chunk.tokens, most)
-        slower = with_part(min(tokens, LEAST_CHUNK), request) - seconds
+        slower = with_part(min(tokens, least), request) - seconds
         if chunk is not due and yields(request.slo.utility, seconds, utility, slower):
             break
         short = min(longest, seconds + limits.chunk_seconds(request))
         while tokens and with_part(tokens, request) > (
-                short if tokens > LEAST_CHUNK else longest):
-            tokens = tokens // 2 if tokens > LEAST_CHUNK else 0
+                short if tokens > least else longest):
+            tokens = tokens // 2 if tokens > least else 0
         if tokens:
             chunks.append(PrefillChunk(request, tokens))
             parts.append((tokens, request.cached))
             most -= tokens
         if tokens < request.pending or most < 1:
             break
-        seconds = latency.step(rows, context, parts)
+        seconds = latency.step(rows, context, parts, further)
         longest = min(longest, max(limits.step, seconds))
     return chunks

@@ -8,9 +8,9 @@ is measured again as it advances: its work, its due times and its utility densit
 that never change, this amounts to the published cycle and decode mask: see docs/scheduling.md.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 import math
 from operator import attrgetter
 
@@ -24,14 +24,12 @@ from slice_ros.scheduling.prediction import Prediction
 from slice_ros.scheduling.slice.best_effort import best_effort_step, outranking_step, pursued
 from slice_ros.scheduling.slice.classes import Classes
 from slice_ros.scheduling.slice.demand import Demand, measure
-from slice_ros.scheduling.slice.limits import BRISK_SHARE, Moment, PACE_SHARE, URGENT_STEPS
+from slice_ros.scheduling.slice.limits import Moment, WAITS
 from slice_ros.scheduling.slice.rate_allocation import (
-    batch_of, Candidate, candidate_of, packed, prefill_of, startable)
+    batch_of, candidate_of, packed, prefill_of, startable)
 from slice_ros.scheduling.slice.selection import select
 from slice_ros.scheduling.slice.selection_prediction import prediction_of
 from slice_ros.scheduling.slice.starvation import Starvation
-
-RESELECT_AFTER = 0.05   # seconds between selections while the live requests stay the same
 
 
 class Slice(Policy):
@@ -60,7 +58,6 @@ class Slice(Policy):
         self._outranking: list[Demand] = []    # of these, late ones more useful than all selected
         self._fed: list[Demand] = []           # prefilled in the last step
         self._spare = 0.0                      # seconds that the selected ones can do without
-        self._at_ease = False                  # all can be served, with time to spare
         self._starvation = Starvation()
         self._ranked: list[Request] = []
         self._selected_at = -math.inf
@@ -73,7 +70,8 @@ class Slice(Policy):
         if not math.isnan(self._begun_at):
             self._starvation.elapsed(now - self._begun_at)
         live = tuple(requests)
-        if live != self._live or now - self._selected_at >= RESELECT_AFTER:
+        if (live != self._live
+                or WAITS * (now - self._selected_at) >= self._classes.limits.step):
             self._select(now, live, latency)
         else:
             for demand in self._fed:
@@ -148,7 +146,7 @@ class Slice(Policy):
         for request in live:  # their objectives count for the limits
             if request not in self._demands:
                 self._classes.of(request)
-        self._classes.refresh(len(live), latency)
+        self._classes.refresh(now, len(live), latency)
         self._live, self._demands = live, self._measure_all(now, live, latency)
         self._selected_at = now
         demands = sorted(self._demands.values(), key=attrgetter('density'), reverse=True)
@@ -158,8 +156,6 @@ class Slice(Policy):
             late = demand.missed or now + demand.fastest > demand.finish_due
             (hopeless if late else viable).append(demand)
         self._spare = select(now, viable)
-        self._at_ease = (self._spare >= URGENT_STEPS * self._classes.limits.step
-                         and all([d.selected for d in viable]))
         for demand in viable:
             if demand.finish_due == demand.expires == math.inf:
                 demand.selected = False  # nothing can make it late: best effort will do
@@ -197,10 +193,10 @@ class Slice(Policy):
 
     def _allocate(self, at: Moment) -> Step:
         """Return the next step: what is owed, else what is missed, else the selected ones'."""
-        running = [d for d in self._selected if d.request.ready]
+        running = (d for d in self._selected if d.request.ready)
         # Those far behind cannot take part: they need no candidate.
         candidates = [candidate_of(demand, n, at)
-                      for n, demand in enumerate(running[:at.limits.batch], 1)]
+                      for n, demand in enumerate(islice(running, at.limits.batch), 1)]
         owed = self._starvation.prefill(at)
         if owed and (step := self._fit((), [owed])):
             self._starvation.paid(owed, at.latency)
@@ -213,10 +209,13 @@ class Slice(Policy):
                 return step
         waiting = [d for d in self._selected if not d.request.decoding]
         chunk = prefill_of(waiting, candidates, at)
-        batch = batch_of(candidates, at.limits, BRISK_SHARE if self._at_ease else PACE_SHARE)
+        batch = batch_of(candidates, at.limits)
         decode = [c.demand.request for c in batch]
-        if batch and at.limits.saved:
-            chunks = packed(batch, chunk, self._wanted(chunk, waiting, candidates, at), at)
+        if batch and at.mixes:
+            others = (PrefillChunk(d.request, d.request.pending)
+                      for d, _, _ in startable(waiting, candidates, at)
+                      if not chunk or d.request is not chunk.request)
+            chunks = packed(batch, chunk, others, at)
             if chunks and (step := self._fit(decode, chunks)):
                 return step
         if chunk and (step := self._fit((), [chunk])):
@@ -232,15 +231,7 @@ class Slice(Policy):
         step = fit_step(self.capacity, self._ranked, decode, chunks)
         return step if (step.prefill if chunks else step.decode) else None
 
-    def _wanted(self, chunk: PrefillChunk | None, waiting: Iterable[Demand],
-                candidates: Sequence[Candidate], at: Moment) -> Iterator[PrefillChunk]:
-        """Yield the chunks that may join a step with decodes and with `chunk`."""
-        for demand in chain((d for d, _, _ in startable(waiting, candidates, at)),
-                            (d for d in self._best_effort if not d.request.decoding)):
-            if not chunk or demand.request is not chunk.request:
-                yield PrefillChunk(demand.request, demand.request.pending)
-
     def _best_effort_step(self, at: Moment) -> Step:
         batch, chunks = best_effort_step(chain(self._selected, self._best_effort), at)
-        step = self._fit(batch if at.limits.saved else (), chunks) if chunks else None
+        step = self._fit(batch if at.mixes else (), chunks) if chunks else None
         return step or fit_step(self.capacity, self._ranked, batch)

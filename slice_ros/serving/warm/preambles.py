@@ -5,6 +5,7 @@
 import json
 from typing import TYPE_CHECKING
 
+from slice_ros.engine.chat_options import ChatOptions
 from slice_ros.serving.sessions import Messages
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ def parse_preamble(text: str) -> Messages:
     return messages
 
 
-def prefix_of(engine: 'Engine', preamble: Messages) -> list[int]:
+def prefix_of(engine: 'Engine', preamble: Messages, options: ChatOptions = ChatOptions()
+              ) -> list[int]:
     """Return the tokens that every chat begins with that begins with `preamble`.
 
     Raises `RequestError` as `Engine.encode_chat` does.
     """
-    one, other = (engine.encode_chat([*preamble, ('user', text)]) for text in ('0', 'a'))
+    one, other = (engine.encode_chat([*preamble, ('user', text)], (), options)
+                  for text in ('0', 'a'))
     same = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), 0)
     return one[:same]

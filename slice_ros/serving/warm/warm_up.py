@@ -7,8 +7,10 @@ import copy
 from dataclasses import replace
 import logging
 import threading
+from types import MappingProxyType
 
 from slice_ros.engine import Engine, ResponseFormat, Sampling
+from slice_ros.engine.chat_options import ChatOptions
 from slice_ros.engine.kv.memory import spare_heap
 from slice_ros.engine.pinned_prefixes import PinnedPrefixes
 from slice_ros.errors import RequestError
@@ -23,6 +25,7 @@ from slice_ros.serving.warm.preambles import prefix_of
 
 log = logging.getLogger('slice_ros.serving')
 
+NONE: Mapping[str, ChatOptions] = MappingProxyType({})
 TOKENS = 4       # of each answer
 LONGEST = 30.0   # seconds that one answer may take
 POLL = 0.1       # seconds between two looks whether the node is asked to stop
@@ -34,14 +37,16 @@ FORMATS = (ResponseFormat(), ResponseFormat('choice', ('STOP', 'GO')),
 
 
 def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
-            preambles: Mapping[str, Messages], stopping: Callable[[], bool]) -> PinnedPrefixes:
+            preambles: Mapping[str, Messages], stopping: Callable[[], bool],
+            options: Mapping[str, ChatOptions] = NONE) -> PinnedPrefixes:
     """Compute the preambles and serve one request of each kind in each class.
 
-    `preambles` are by class name. A server of its own is used: the real one has no figures of it,
-    and learns nothing from the first, slow steps. Nothing here keeps the node from serving.
+    `preambles` and `options` are by class name. A server of its own is used: the real one has no
+    figures of it, and learns nothing from the first, slow steps. Nothing here keeps the node from
+    serving.
     """
     config = settled(config, engine.info, latency)
-    pinned = pinned_preambles(engine, preambles)
+    pinned = pinned_preambles(engine, preambles, options)
     while not stopping() and pinned.compute(config.prefill_chunk):
         pass
     splitter = SentenceSplitter()
@@ -62,12 +67,17 @@ def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
     return pinned
 
 
-def pinned_preambles(engine: Engine, preambles: Mapping[str, Messages]) -> PinnedPrefixes:
-    """Return the preambles, by class name, as prefixes that are yet to be computed."""
+def pinned_preambles(engine: Engine, preambles: Mapping[str, Messages],
+                     options: Mapping[str, ChatOptions] = NONE) -> PinnedPrefixes:
+    """Return the preambles, by class name, as prefixes that are yet to be computed.
+
+    They are rendered with the `options` of their class.
+    """
     prefixes = []
     for name, messages in preambles.items():
         try:
-            prefixes += [prefix_of(engine, messages)] if messages else []
+            if messages:
+                prefixes.append(prefix_of(engine, messages, options.get(name, ChatOptions())))
         except RequestError as error:
             log.warning('slo.%s.preamble is not used: %s', name, error.message)
     return PinnedPrefixes(engine, prefixes)

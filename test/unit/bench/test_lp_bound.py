@@ -5,7 +5,7 @@
 from dataclasses import replace
 from itertools import combinations, product
 import random
-from time import perf_counter
+from time import process_time
 
 import pytest
 from slice_ros.bench.config_files import config_file
@@ -223,9 +223,12 @@ def test_a_long_workload_is_bounded_in_pieces():
     assert requests(work) == pytest.approx(20, rel=1e-3)   # ten of each
 
 
-def test_three_hundred_requests_take_about_a_second():
+def test_the_time_grows_little_faster_than_the_requests():
     latency = load_profile(config_file('profiles', 'slice-authors-rtx4060ti'))
-    work = generate(load_workload(config_file('workloads', 'published')), 6.0, 300, 1)
-    before = perf_counter()
-    lp_bound(work, latency, Capacity())
-    assert perf_counter() - before < 5   # 0.7 s on an idle machine
+    workload = load_workload(config_file('workloads', 'published'))
+
+    def seconds(count):
+        work, before = generate(workload, 6.0, count, 1), process_time()
+        lp_bound(work, latency, Capacity())
+        return process_time() - before
+    assert seconds(300) < 32 * seconds(75)   # about 10 times

@@ -133,8 +133,7 @@ def test_the_other_cases():
     assert [line.holds for line in burst_lines([(90, 100, 100), (1, 1, 1.1)])] == [True] * 2
     assert [line.holds for line in burst_lines([(89, 100, 100), (99, 99, 100)])] == [False, True]
     assert [line.holds for line in burst_lines([(89, 89, 100)])] == [False]
-    assert first_token_lines([-.1, 0.0])[0].holds
-    assert not first_token_lines([-.1, .001])[0].holds
+    assert [line.holds for line in first_token_lines([(-.1, -.2), (0.0, .001)])] == [True, False]
     assert starvation_lines([(.0046, 5), (.0045, 5)])[0].holds
     assert not starvation_lines([(.0046, 5), (.0045, 4)])[0].holds
     assert not starvation_lines([(.0040, 5), (.0045, 5)])[0].holds

@@ -146,8 +146,9 @@ def test_a_late_control_request_may_wait_for_one_step_alone(monkeypatch):
     monkeypatch.setitem(POLICIES, 'newest', NewestFirst)
     monkeypatch.setitem(POLICIES, 'oldest', OldestAlone)
     for seed in range(1, 5):
-        assert late_first_token(Case('newest', seed)) <= 1e-9
-        assert late_first_token(Case('oldest', seed)) > .1
+        assert max(late_first_token(Case('newest', seed))) <= 1e-9
+        alone, beside = late_first_token(Case('oldest', seed))
+        assert alone <= 1e-9 and beside > .1
 
 
 class FloodAlone(Policy):

@@ -6,8 +6,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from slice_ros.bench.schedule.serve import (
-    auto_scale, mixed_cost, saturation, serve_run, with_overhead)
+from slice_ros.bench.schedule.load_costs import auto_scale, mixed_cost, saturation, with_overhead
+from slice_ros.bench.schedule.serve import serve_run
 from slice_ros.bench.schedule.sweep import Run
 from slice_ros.bench.schedule.workload import Arrival
 from slice_ros.errors import RequestError
@@ -30,12 +30,13 @@ class FakeEngine:
     def __init__(self):
         self.opened = []
 
-    def open(self, tokens, max_tokens, sampling, stop, response_format, request):  # noqa: A003
+    def open(self, tokens, max_tokens, sampling, stop, response_format, request,  # noqa: A003
+             adapter, images=()):
         assert all(0 <= token < 100 for token in tokens)
         self.opened.append((len(tokens), max_tokens))
-        return SimpleNamespace(request=request, limit=max_tokens)
+        return SimpleNamespace(request=request, limit=max_tokens, tool_calls=(), reasoning='')
 
-    def launch(self, work):
+    def launch(self, work, drafts):
         return work
 
     def collect(self, work, clock):
@@ -44,7 +45,8 @@ class FakeEngine:
             request = sequence.request
             if request.advance(n, at):
                 outputs.append(SimpleNamespace(
-                    sequence=sequence, token=1, text='x', error=None,
+                    sequence=sequence, token=1, number=request.generated, text='x', error=None,
+                    reasoning='',
                     finish_reason='length' if request.generated == sequence.limit else None))
         return at, outputs
 

@@ -8,9 +8,10 @@ import math
 import pytest
 from rich.console import Console
 from slice_ros import msg, srv
-from slice_ros.cli.dashboard import render, strip_text, verdict, View
+from slice_ros.cli.dashboard import render, strip_text, verdict
 from slice_ros.cli.figures import against, bar, ms, number, of_share, plain, share, times
-from slice_ros.cli.strips import GATED, IDLE, PAUSED, PREFILL, Strips, WAITING
+from slice_ros.client.strips import GATED, IDLE, PAUSED, PREFILL, Strips, WAITING
+from slice_ros.client.watch import View
 from slice_ros.errors import ErrorCode
 
 NAN = math.nan

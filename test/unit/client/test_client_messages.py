@@ -48,13 +48,14 @@ def test_a_goal_has_what_was_said():
     goal = make_goal([('system', 'Be brief.'), msg.ChatMessage(role='user', content='Hi'),
                       {'role': 'assistant', 'content': 'Hello'}], 'control', max_tokens=4,
                      ttft_ms=1, deadline_ms=math.inf, stop='.', session_id='s',
-                     reset_session=True, sampling={'temperature': 1, 'top_k': 3})
+                     reset_session=True, adapter='lab', sampling={'temperature': 1, 'top_k': 3})
     assert [(m.role, m.content) for m in goal.messages] == [
         ('system', 'Be brief.'), ('user', 'Hi'), ('assistant', 'Hello')]
     assert (goal.prompt, goal.slo_class, goal.max_tokens) == ('', 'control', 4)
     assert (goal.ttft_ms, goal.tpot_ms, goal.deadline_ms) == (1.0, 0.0, math.inf)
     assert isinstance(goal.ttft_ms, float) and isinstance(goal.sampling.temperature, float)
     assert goal.stop == ['.'] and goal.session_id == 's' and goal.reset_session
+    assert goal.adapter == 'lab'
     assert make_goal('Hi', 'dialogue') == Generate.Goal(prompt='Hi', slo_class='dialogue')
     by_hand = msg.SamplingParams()
     by_hand.temperature = 1  # an int here would reach C code as a float
@@ -66,6 +67,7 @@ def test_a_goal_has_what_was_said():
     {'prompt': [{'role': 'user'}]}, {'prompt': [('user', 3)]}, {'prompt': 'a\udc00'},
     {'slo_class': None}, {'max_tokens': -1}, {'max_tokens': 2**32}, {'max_tokens': 2.5},
     {'ttft_ms': 'soon'}, {'tpot_ms': None}, {'stop': 3}, {'stop': [3]}, {'stop': ['\ud800']},
+    {'adapter': 3}, {'adapter': '\ud800'},
     {'session_id': 3}, {'reset_session': 'yes'}, {'sampling': {'heat': 1.0}},
     {'sampling': {'top_k': -1}}, {'sampling': {'temperature': 'hot'}}, {'sampling': 3},
     {'response_format': 3}, {'choice': 'STOP'}, {'choice': [1]}, {'choice': 3},

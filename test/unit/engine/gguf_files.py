@@ -8,7 +8,8 @@ from tokenizers import pre_tokenizers
 VOCABULARY = 320   # of `tiny`
 
 
-PAIRED = ('llama', 'granite', 'smollm3')   # whose rope llama.cpp lets pair neighbours
+# Whose rope llama.cpp lets pair neighbours.
+PAIRED = ('llama', 'granite', 'granitemoe', 'smollm3')
 
 
 def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, types=()):
@@ -27,12 +28,12 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads or config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_layer_norm_rms_eps(getattr(config, 'rms_norm_eps', None) or config.norm_eps)
     rope_parameters = config.rope_parameters.get('full_attention', config.rope_parameters)
     writer.add_rope_freq_base(rope_parameters['rope_theta'])
     if describe is not None:
         describe(writer)
-    for name, tensor in state.items():
+    for name, tensor in split_experts(state):
         if name == 'lm_head.weight' and config.tie_word_embeddings:
             continue
         values = tensor.numpy()
@@ -42,6 +43,8 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
             n = heads if 'q_proj' in name else config.num_key_value_heads
             values = values.reshape(n, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(
                 values.shape)
+        if 'conv.conv' in name:
+            values = values[:, 0]
         kind = next((kind for part, kind in types if part in name and values.ndim > 1),
                     'F16' if values.ndim > 1 else 'F32')
         kind = gguf.GGMLQuantizationType[kind]
@@ -53,6 +56,19 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def split_experts(state):
+    """Yield names and tensors; gates and ups of experts in a tensor each, as in the file."""
+    for name, tensor in state.items():
+        layer, _, part = name.replace('block_sparse_moe', 'mlp').partition('.mlp.')
+        if part == 'experts.gate_up_proj':
+            for which, half in zip(('gate', 'up'), tensor.chunk(2, 1)):
+                yield f'{layer}.mlp.experts.{which}_proj.weight', half
+        elif part == 'experts.down_proj':
+            yield f'{layer}.mlp.{part}.weight', tensor
+        else:
+            yield name.replace('block_sparse_moe.router', 'mlp.gate'), tensor
 
 
 def add_bytes(writer):

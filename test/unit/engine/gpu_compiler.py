@@ -21,6 +21,7 @@ from slice_ros.engine.runners.cuda import graph_runner, group_linear
 from slice_ros.engine.runners.cuda.group_codes import GroupCodes
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.engine.runners.torch.linear import Linear
+from slice_ros.engine.runners.torch.low_rank_sums import LowRankSums
 from slice_ros.engine.runners.torch.weights import DecoderLayer, DecoderWeights
 import torch
 from transformers import LlamaConfig
@@ -78,15 +79,16 @@ def weights(shape: str, dtype: torch.dtype) -> DecoderWeights:
     layer = DecoderLayer(
         linear((heads + 2 * kv_heads) * dim, hidden, 'int8', dtype, True, True),
         linear(hidden, heads * dim, 'int4', dtype, True, False),
-        linear(2 * inner, hidden, 'int4', dtype, True, shape == '0.5b'),
-        linear(hidden, inner, 'int8', dtype, False, False), norm, None, norm, None, None, None)
+        ((linear(2 * inner, hidden, 'int4', dtype, True, shape == '0.5b'),
+          linear(hidden, inner, 'int8', dtype, False, False)),), None,
+        norm, None, norm, None, None, None)
     angles = torch.empty(CONTEXT, 1, dim, device=META)
     embedding = group_linear.GroupEmbedding(group_codes(1000, hidden, 'int4', True), dtype)
     made = describe(LlamaConfig(
         hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=dim,
         intermediate_size=inner, num_hidden_layers=1))
-    return DecoderWeights(made, embedding, (layer,), norm, layer.down, ((angles, angles),),
-                          'Triton', 'int4', 0, 0)
+    return DecoderWeights(made, embedding, (layer,), norm, layer.mlp[0][1], ((angles, angles),),
+                          'Triton', 'int4', 0, 0, LowRankSums((), made, META))
 
 
 def compiled(capability: int, shape: str) -> Iterator[dict]:
@@ -106,7 +108,7 @@ def compiled(capability: int, shape: str) -> Iterator[dict]:
         runner = graph_runner.GraphRunner(model, cache, 1)
         runner.forward([Segment(0, 9, [1], True)])
         runner.forward([Segment(0, 9, [1] * 20, True)])
-        for layer in (model.layers[0].qkv, model.layers[0].gate_up):
+        for layer in (model.layers[0].qkv, model.layers[0].mlp[0][0]):
             layer(torch.empty(group_linear._FEW + 1, SHAPES[shape][0], device=META))
     finally:
         JITFunction.run = launch

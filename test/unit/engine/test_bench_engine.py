@@ -54,6 +54,18 @@ def test_the_json_has_every_agreed_field(tiny_directory, tmp_path, capsys):
     assert 'batch 3' in out and 'in one step' in out
 
 
+def test_times_alone_leave_out_what_takes_minutes(tiny_directory, tmp_path, capsys):
+    out = tmp_path / 'engine.json'
+    assert bench.run(args('--model', str(tiny_directory), '--batches', '2', '--contexts', '8',
+                          '--prefill', '16', '--rounds', '1', '--times-only', '--json',
+                          str(out))) == 0
+    found = json.loads(out.read_text())
+    assert found['decode'][0]['ms'] > 0 and found['prefill'][0]['ms'] > 0
+    assert found['mixed'] == [] and found['overhead_share'] is found['perplexity'] is None
+    text = capsys.readouterr().out
+    assert 'batch 2' in text and 'in one step' not in text and 'outside the model' not in text
+
+
 def test_starts_take_hardly_any_disk(tiny_directory, capsys):
     assert bench.run(args('--starts')) == 0
     out = ' '.join(capsys.readouterr().out.split())

@@ -101,7 +101,7 @@ def test_logits_are_the_same_bits_in_company_and_close_in_chunks(embedded):
     embedded._slots.reserve([(slot, len(prompt))])
 
     def run(segments):
-        return embedded._runner.forward(segments).clone()  # the next step may write over them
+        return torch.as_tensor(embedded._runner.forward(segments)).clone()  # overwritten next
     alone = run([Segment(slot, 0, prompt, True)])[0]
     company = [Segment(s.slot, s.cached, s.tokens[-1:], True) for s in others]
     assert torch.equal(run([*company, Segment(slot, 0, prompt, True)])[-1], alone)

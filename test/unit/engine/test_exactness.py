@@ -47,8 +47,8 @@ class Recorder:
         engine._runner = self
         return engine
 
-    def forward(self, segments):
-        logits = self._runner.forward(segments).clone()
+    def forward(self, segments, states=None):
+        logits = torch.as_tensor(self._runner.forward(segments, states)).clone()
         wanted = [s for s in segments if s.wants_logits]
         assert len(wanted) == len(logits)
         for s, row in zip(wanted, logits):
@@ -68,7 +68,8 @@ def alone(engine, tokens, wanted):
     engine._slots.reserve([(slot, len(tokens))])
     found, at = {}, 0
     for n in sorted(wanted):
-        found[n] = runner.forward([Segment(slot, at, tokens[at:n], True)])[0].clone()
+        logits = runner.forward([Segment(slot, at, tokens[at:n], True)])[0]
+        found[n] = torch.as_tensor(logits).clone()
         at = n
     engine._slots.give(slot)
     return found
@@ -156,6 +157,20 @@ def test_no_company_chunk_or_prefix_changes_a_bit(tmp_path, weights, name, threa
                                          'adopted again', 'computed again')) > 3, counts
     assert recorder.segments['decode'] > 50 and recorder.segments['chunk'] > 50
     assert max(recorder.companies) >= 4
+    assert check(recorder, reference) > 100
+
+
+@pytest.mark.parametrize('weights', EXACT)
+@pytest.mark.parametrize('name', tiny.RECURRENT)
+def test_states_are_as_exact(tmp_path, name, weights):
+    """A slot that another request used begins from nothing; one that takes over, from a copy."""
+    tiny.save(tmp_path, tiny.RECURRENT[name]())
+    engine, recorder, reference = engines(tmp_path, weights, 2)
+    dice = random.Random(3)
+    prompts = [[dice.randrange(250) for _ in range(n)] for n in (1, 2, 3, 40, 70, 96, 120)]
+    counts = walk(engine, prompts, dice, 100)
+    assert min(counts['taken over'], counts['adopted again']) > 3, counts
+    assert recorder.segments['decode'] > 50 and recorder.segments['chunk'] > 50
     assert check(recorder, reference) > 100
 
 

@@ -7,11 +7,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
-from slice_ros.engine import EngineConfig, load_engine, Sampling
+from safetensors.torch import load_file, save_file
+from slice_ros.engine import engine as engine_module, EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
 from slice_ros.engine.models.families import describe, FAMILIES
+from slice_ros.engine.runners import choose
 from slice_ros.engine.runners.cuda.graph_runner import _lacking
+from slice_ros.engine.runners.native import ISAS, load_library
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
 import tiny
@@ -21,7 +23,7 @@ from transformers import AutoConfig
 ROOT = Path(__file__).parents[3]
 LLAMA = [tiny.llama, tiny.llama3_rope, tiny.qwen2, tiny.mistral, tiny.all_biases]
 FLAT = {family.__name__: family for family in LLAMA} | tiny.FAMILIES
-OTHER = {family.__name__: family for family in [tiny.gpt2, tiny.gpt_neox]}
+OTHER = tiny.OTHER
 
 
 def ids(n, seed=0):
@@ -44,7 +46,7 @@ def test_logits_are_those_of_transformers(name, weights, tolerance, tmp_path, ke
 
     def run(segments):
         engine._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
-        return engine._runner.forward(segments).clone()  # the next step may write over them
+        return torch.as_tensor(engine._runner.forward(segments)).clone()  # overwritten next
     run([Segment(2, 0, a[:50], False)])
     mixed = run([Segment(2, 50, a[50:89], True), Segment(0, 0, b[:70], True)])
     decode = run([Segment(0, 70, b[70:], True), Segment(2, 89, a[89:], True)])
@@ -58,10 +60,15 @@ def test_48_greedy_tokens_are_those_of_transformers(name, tmp_path, kernels):
     """Alone and in company, in chunks, from prompts within and beyond every window."""
     model = tiny.save(tmp_path, FLAT[name](eos_token_id=None))
     engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', max_context=160, slots=3))
-    engine._stop_tokens = frozenset()   # random answers are full of them
-    prompts = [ids(length, 5 + length) for length in (5, 33, 70 if 'longrope' in name else 100)]
     assert engine.info.path == 'flat batch'
     assert ('native' in engine.info.kernels) == (kernels == 'native')
+    check_48_tokens(engine, model, (5, 33, 70 if 'longrope' in name else 100))
+
+
+def check_48_tokens(engine, model, lengths):
+    """Hold greedy answers to prompts of these lengths, all at once, against `generate`."""
+    engine._stop_tokens = frozenset()   # random answers are full of them
+    prompts = [ids(length, 5 + length) for length in lengths]
     live = [engine.open(prompt, 48, Sampling()) for prompt in prompts]
     while todo := [(s, min(s.pending, 23)) for s in live if not s.finish_reason]:
         engine.step(todo)
@@ -69,6 +76,61 @@ def test_48_greedy_tokens_are_those_of_transformers(name, tmp_path, kernels):
         out = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)),
                              max_new_tokens=48, do_sample=False, pad_token_id=0)
         assert sequence.tokens == out[0].tolist() and len(sequence.tokens) == len(prompt) + 48
+        engine.close(sequence)
+
+
+@pytest.mark.parametrize('isa', ['portable', 'avx2', 'auto'])
+@pytest.mark.parametrize('name', tiny.RECURRENT)
+def test_layers_with_states_answer_as_transformers(name, isa, tmp_path):
+    """Logits and 48 greedy tokens, alone and in company, in chunks of any size."""
+    library = load_library()[0]
+    if library is None or not library.has(ISAS[isa]):
+        pytest.skip(f'this build or processor has no {isa} kernels')
+    model = tiny.save(tmp_path, tiny.RECURRENT[name](eos_token_id=None))
+    engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', isa=isa, max_context=160,
+                                      slots=3))
+    assert engine.info.path == 'flat batch' and 'native' in engine.info.kernels
+    check_48_tokens(engine, model, (1, 33, 100))
+    tokens, slot = ids(90, 1), engine._slots.take()
+    engine._slots.reserve([(slot, 90)])
+    got = torch.as_tensor(engine._runner.forward([Segment(slot, 0, tokens, True)]))[0]
+    want = expected(model, tokens)
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
+
+
+@pytest.mark.parametrize('name', tiny.RECURRENT)
+def test_a_failed_step_does_not_advance_a_state_twice(name, tmp_path, monkeypatch):
+    tiny.save(tmp_path, tiny.RECURRENT[name](eos_token_id=None))
+    engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', max_context=64, slots=2))
+
+    def fail(*given):
+        raise ZeroDivisionError
+
+    def answer(failing):
+        sequence, step = engine.open(ids(20), 12, Sampling(temperature=1e-3, seed=1)), 0
+        while not sequence.finish_reason:
+            with monkeypatch.context() as broken:
+                if step in failing:
+                    broken.setattr(engine_module, 'choose_tokens', fail)
+                    with pytest.raises(ZeroDivisionError):
+                        engine.step([(sequence, sequence.pending)])
+                    assert sequence.slot is None
+                else:
+                    engine.step([(sequence, min(sequence.pending, 13))])
+            step += 1
+        engine.close(sequence)
+        return sequence.tokens
+    assert answer(failing=()) == answer(failing=(1, 4))
+
+
+@pytest.mark.parametrize('name', tiny.RECURRENT)
+def test_without_native_kernels_states_run_through_transformers(name, tmp_path, monkeypatch):
+    tiny.save(tmp_path, tiny.RECURRENT[name]())
+    monkeypatch.setattr(choose, 'load_library', lambda: (None, 'there are none'))
+    engine = load_engine(EngineConfig(str(tmp_path), max_context=64, slots=2))
+    assert engine.info.path == 'transformers'
+    with pytest.raises(ModelError, match='there are none'):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=2, weights='int4'))
 
 
 @pytest.mark.parametrize('family', OTHER.values(), ids=OTHER)
@@ -77,6 +139,7 @@ def test_other_families_run_through_transformers_and_say_so(family, tmp_path, ca
     with caplog.at_level(logging.WARNING, 'slice_ros'):
         engine = load_engine(EngineConfig(str(tmp_path), max_context=128, slots=2))
     assert engine.info.path == 'transformers'
+    assert engine.info.kernels == 'transformers, decodes in one batch'
     assert engine.info.weights == 'fp32'   # 16 bits are slower there on a CPU
     assert family().model_type in caplog.text
     prompts = [ids(9, 3), ids(17, 4)]
@@ -109,7 +172,7 @@ def test_a_row_does_not_depend_on_who_shares_the_step(threads, tmp_path, kernels
 
     def run(segments):
         engine._slots.reserve((s.slot, s.start + len(s.ids)) for s in segments)
-        return engine._runner.forward(segments).clone()  # the next step may write over them
+        return torch.as_tensor(engine._runner.forward(segments)).clone()  # overwritten next
 
     run([Segment(slot, 0, ids(20 + 7 * slot, slot), False) for slot in range(8)])
     row = Segment(3, 41, ids(1, 99), True)
@@ -152,6 +215,18 @@ def test_a_bias_that_no_runner_adds_is_refused(name, tmp_path):
         load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
 
 
+@pytest.mark.parametrize('family, bias', [
+    ('qwen3_moe', 'mlp.experts.3.gate_proj.bias'), ('qwen3_moe', 'mlp.gate.bias'),
+    ('granitemoe', 'block_sparse_moe.input_linear.bias')])
+def test_a_bias_of_experts_is_refused(family, bias, tmp_path):
+    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    tensors = load_file(tmp_path / 'model.safetensors')
+    save_file(tensors | {f'model.layers.0.{bias}': torch.ones(40)},
+              tmp_path / 'model.safetensors')
+    with pytest.raises(ModelError, match=f'{bias} is in no model of this type'):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
+
+
 def test_the_table_of_the_documentation_is_true():
     table = {}
     for line in (ROOT / 'docs' / 'models.md').read_text().splitlines():
@@ -162,7 +237,12 @@ def test_the_table_of_the_documentation_is_true():
     for name, (files, gpu) in table.items():
         known = [f'`{arch}`' for arch, family in ARCHITECTURES.items()
                  if family.model_type == name]
+        if name == 'mixtral':   # GGUF has it as Llama with experts
+            known = ['`llama`, with experts']
         assert files == (', '.join(known) or '-')
+        if name in tiny.RECURRENT:
+            assert gpu == 'through transformers'
+            continue
         config = tiny.mistral(sliding_window=None) if name == 'mistral' else FLAT[name]()
         lacking = _lacking(describe(config))
         assert gpu == ('recorded' if lacking is None else f'plain pass: {lacking}')

@@ -35,7 +35,6 @@ def gemma3(writer):
 
 
 def granite(writer):
-    writer.add_key_length(24)
     writer.add_embedding_scale(3.0)
     writer.add_residual_scale(0.4)
     writer.add_attention_scale(0.3)
@@ -58,12 +57,35 @@ def own_size(writer):
     writer.add_key_length(24)
 
 
+def short_conv(writer):
+    writer.add_key_length(16)
+    writer.add_shortconv_l_cache(3)
+
+
+def experts(count, chosen, *more):
+    def describe(writer):
+        writer.add_expert_count(count)
+        writer.add_expert_used_count(chosen)
+        for add in more:
+            add(writer)
+    return describe
+
+
 LAYERS = {'num_hidden_layers': 6}   # so that the periods of windows and ropes show
 FACTORS = {'short_factor': [1.0 + n / 8 for n in range(8)], 'long_factor': [4.0] * 8}
 # architecture in GGUF -> config, what the file says beside, tensors of the rope
 FILES = {
     'qwen2': (tiny.qwen2, None),
     'qwen3': (tiny.FAMILIES['qwen3'], own_size),
+    'qwen3moe': (lambda: tiny.described(
+        'qwen3_moe', num_experts=8, num_experts_per_tok=3, moe_intermediate_size=40,
+        norm_topk_prob=True), experts(
+        8, 3, own_size, lambda writer: writer.add_expert_feed_forward_length(40))),
+    'olmoe': (tiny.FAMILIES['olmoe'], experts(6, 4)),
+    'granitemoe': (tiny.FAMILIES['granitemoe'], experts(
+        4, 2, granite, lambda writer: writer.add_key_length(16))),
+    'llama mixtral': (tiny.FAMILIES['mixtral'], experts(5, 2, own_size, windows(40))),
+    'lfm2': (lambda: tiny.RECURRENT['lfm2'](block_auto_adjust_ff_dim=False), short_conv),
     'gemma2': (lambda: tiny.described(
         'gemma2', sliding_window=33, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,
         final_logit_softcapping=3.0, **LAYERS), gemma2),
@@ -72,7 +94,7 @@ FILES = {
             'full_attention': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 1e6},
             'sliding_attention': {'rope_type': 'default', 'rope_theta': 1e4}}, **LAYERS), gemma3),
     'smollm3': (lambda: tiny.described('smollm3', **LAYERS), own_size),
-    'granite': (tiny.FAMILIES['granite'], granite),
+    'granite': (tiny.FAMILIES['granite'], lambda writer: (own_size(writer), granite(writer))),
     'olmo2': (tiny.FAMILIES['olmo2'], own_size),
     'exaone4': (lambda: tiny.described('exaone4', sliding_window=40, sliding_window_pattern=4,
                                        **LAYERS),
@@ -106,7 +128,8 @@ def write(path, name):
         gguf_files.add_bytes(writer)
         if describe is not None:
             describe(writer)
-    gguf_files.write(path, name.split()[0], config, state, rope, describe=more)
+    kv_heads = [0, 2, 0] if name == 'lfm2' else None
+    gguf_files.write(path, name.split()[0], config, state, rope, kv_heads, more)
     return model
 
 
@@ -119,7 +142,7 @@ def greedy(model, tokens, count):
 
 
 def test_every_architecture_has_a_file():
-    assert {name.split()[0] for name in FILES} | {'llama', 'mistral'} == set(ARCHITECTURES)
+    assert {name.split()[0] for name in FILES} | {'mistral'} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize('name', FILES)

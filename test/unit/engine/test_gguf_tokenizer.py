@@ -39,7 +39,7 @@ def made(about):
 
 
 def names(tokenizer, text):
-    return tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)['input_ids'])
+    return tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).tokens
 
 
 @pytest.mark.parametrize('pre, text, expected', [
@@ -57,15 +57,16 @@ def test_the_earlier_of_two_merges_comes_first_and_others_are_left_out():
 
 def test_no_token_is_added_to_those_of_the_file():
     tokenizer = made(byte_level(['<|eot_id|>'], [CONTROL], eos_token_id=256, pre='llama-bpe'))
-    assert len(tokenizer) == 257 and tokenizer.eos_token_id == 256
-    assert tokenizer.unk_token is None and tokenizer.bos_token is None
-    assert len(made(sentencepiece())) == 259 + len(SCORES)
+    assert len(tokenizer.get_vocab()) == 257 and tokenizer.eos_token_id == 256
+    assert tokenizer.special_tokens_map == {'eos_token': '<|eot_id|>'}
+    assert tokenizer.get_added_vocab() == {'<|eot_id|>': 256}
+    assert len(made(sentencepiece()).get_vocab()) == 259 + len(SCORES)
 
 
 def test_special_and_added_tokens_are_found_as_they_are_written():
     more = ['<｜end of text｜>', '  ', '<think>']
     tokenizer = made(byte_level(more, [CONTROL, USER_DEFINED, USER_DEFINED]))
-    ids = tokenizer('a  b<think><｜end of text｜>')['input_ids']
+    ids = tokenizer.backend_tokenizer.encode('a  b<think><｜end of text｜>').ids
     assert ids == [LETTERS.index('a'), 257, LETTERS.index('b'), 258, 256]
     vocabulary = PromptEncoder(tokenizer, 100).vocabulary
     assert vocabulary.decode(ids) == 'a  b<think>'
@@ -78,11 +79,10 @@ def test_special_and_added_tokens_are_found_as_they_are_written():
     (True, '\n', ['▁', '<0x0A>']), (False, 'ab', ['ab']), (False, ' ab', ['▁ab']),
     (False, 'ab</s>ab', ['ab', '</s>', 'ab'])])
 def test_blanks_and_bytes_of_sentencepiece(prefix, text, expected):
-    tokenizer = made(sentencepiece(add_space_prefix=prefix))
-    assert names(tokenizer, text) == expected
-    ids = tokenizer(text, add_special_tokens=False)['input_ids']
-    assert tokenizer.decode(ids, skip_special_tokens=True) == text.replace(
-        '</s>', ' ' if prefix else '')
+    tokenizer = made(sentencepiece(add_space_prefix=prefix)).backend_tokenizer
+    found = tokenizer.encode(text, add_special_tokens=False)
+    assert found.tokens == expected
+    assert tokenizer.decode(found.ids) == text.replace('</s>', ' ' if prefix else '')
 
 
 @pytest.mark.parametrize('ab, ba, expected', [
@@ -94,8 +94,8 @@ def test_the_merge_of_the_highest_score_comes_first(ab, ba, expected):
 
 def test_text_never_makes_a_special_token():
     encoder = PromptEncoder(made(sentencepiece(add_space_prefix=False)), 100)
-    names_of = encoder._tokenizer.convert_ids_to_tokens
-    assert names_of(encoder._plain_ids('</s>')) == ['</', 's>']
+    name_of = encoder._tokenizer.backend_tokenizer.id_to_token
+    assert [name_of(i) for i in encoder._plain_ids('</s>')] == ['</', 's>']
 
 
 @pytest.mark.parametrize('about, first, last', [
@@ -107,8 +107,7 @@ def test_text_never_makes_a_special_token():
     (byte_level(['<b>'], [CONTROL], pre='llama-bpe'), None, None)])
 def test_a_prompt_begins_and_ends_as_the_file_says(about, first, last):
     tokenizer = made(about | {'add_space_prefix': False})
-    found = tokenizer.convert_ids_to_tokens(tokenizer('a')['input_ids'])
-    assert found == [t for t in (first, 'a', last) if t]
+    assert tokenizer.backend_tokenizer.encode('a').tokens == [t for t in (first, 'a', last) if t]
 
 
 @pytest.mark.parametrize('about, word', [
@@ -155,7 +154,8 @@ def test_answers_of_a_gguf_file_keep_to_a_format(tmp_path, monkeypatch, describe
     assert answer(engine, schema(wanted))[0].text in ('{"at": "a b"}', '{"at": "é"}')
     direct = GgufFile(tmp_path / 'model.gguf').tokenizer()
     assert engine._stop_tokens == {eos}
-    assert engine.encode(' go  ab<|0|> é') == direct(' go  ab<|0|> é')['input_ids']
+    assert engine.encode(' go  ab<|0|> é') == direct.backend_tokenizer.encode(
+        ' go  ab<|0|> é').ids
 
 
 def test_a_file_without_a_tokenizer_is_named(tmp_path):

@@ -138,9 +138,9 @@ def fail_for_good(device):
 
 
 def test_an_error_that_ends_cuda_is_passed_on_and_no_pass_is_tried(monkeypatch):
-    assert cuda_failure(torch.device('cpu')) is None
+    assert cuda_failure('cpu') is None
     monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: None)
-    assert cuda_failure(torch.device('cuda')) is None
+    assert cuda_failure('cuda') is None
     monkeypatch.setattr(torch.cuda, 'synchronize', fail_for_good)
     monkeypatch.setattr(torch.backends.cuda, 'enable_cudnn_sdp', lambda enabled: None)
     cache = SimpleNamespace(data=SimpleNamespace(device=torch.device('cuda')))

@@ -16,9 +16,10 @@ from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.slots import page_table
 from slice_ros.engine.models.families import describe
-from slice_ros.engine.runners import choose
+from slice_ros.engine.runners import choose, torch_paths
 from slice_ros.engine.runners.cuda.gpu_linear import sixteen_bits
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
+from slice_ros.engine.runners.runner_spec import RunnerSpec
 from slice_ros.engine.runners.torch.linear import DTYPES
 from slice_ros.errors import ModelError
 import tiny
@@ -67,7 +68,7 @@ def test_a_gpu_with_few_pages_serves_what_the_plain_pass_serves(tmp_path, monkey
         monkeypatch.setattr(memory, '_available_memory', lambda: weights + free * page)
         engines.append(load_engine(replace(config, device='cpu')))
     monkeypatch.setattr(memory, '_free_on_gpu', lambda device: 9 * page)
-    monkeypatch.setattr(choose, '_flat_batch', choose._on_gpu)
+    monkeypatch.setattr(choose, '_flat_batch', torch_paths.on_gpu)
     engines.append(load_engine(config))
     assert all('torch attention' in e.info.kernels for e in engines[:2])
     assert isinstance(engines[-1]._runner, GraphRunner)
@@ -79,7 +80,7 @@ def test_a_gpu_with_few_pages_serves_what_the_plain_pass_serves(tmp_path, monkey
 
 
 def test_a_small_gpu_keeps_its_slots_and_shares_fewer_pages(monkeypatch, tmp_path):
-    config, cuda = EngineConfig(slots=32, memory_fraction=0.5), torch.device('cuda')
+    config, cuda = EngineConfig(slots=32, memory_fraction=0.5), 'cuda'
     for free, pages in ((8000, 320), (1000, 50)):  # 10 pages of 10 bytes hold a full context
         monkeypatch.setattr(memory, '_free_on_gpu', lambda device: free)
         assert memory.kv_pages(tmp_path, 1 << 40, cuda, 10, 320, config) == pages
@@ -95,10 +96,11 @@ def test_a_small_gpu_keeps_its_slots_and_shares_fewer_pages(monkeypatch, tmp_pat
 def test_a_driver_that_torch_cannot_use_is_named(reason, warned, monkeypatch, caplog):
     def refuse():
         raise RuntimeError(reason)
+    monkeypatch.setattr(choose, '_has_driver', lambda: True)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.cuda, 'init', refuse)
     monkeypatch.setattr(torch.version, 'cuda', '12.8')
-    assert choose.choose_device('cpu').type == choose.choose_device('auto').type == 'cpu'
+    assert choose.choose_device('cpu') == choose.choose_device('auto') == 'cpu'
     assert [record.levelname for record in caplog.records] == ['WARNING'] * warned
     assert not warned or reason in caplog.text
     with pytest.raises(ModelError, match=re.escape(reason)):
@@ -111,10 +113,10 @@ def test_loading_for_a_gpu_puts_it_all_together(tiny_directory, monkeypatch):
     integers = DTYPES[sixteen_bits(DEVICE)]
     for weights, dtype in (('fp32', torch.float32), ('int8', integers), ('int4', integers)):
         table = page_table(4, 64)
-        runner = choose._on_gpu(
-            choose.RunnerSpec(tiny_directory, model_config, describe(model_config),
-                              Tensors(tiny_directory), weights, DEVICE, 64, table,
-                              EngineConfig(slots=4, max_batch=2)),
+        runner = torch_paths.on_gpu(
+            RunnerSpec(path=tiny_directory, model=model_config, made=describe(model_config),
+                       tensors=Tensors(tiny_directory), weights=weights, device=DEVICE,
+                       max_context=64, table=table, config=EngineConfig(slots=4, max_batch=2)),
             lambda share: None)
         assert isinstance(runner, GraphRunner)
         assert runner.cache.table is table and table.shape == (4, 2)

@@ -10,7 +10,7 @@ import pytest
 from slice_ros.engine import EngineConfig, load_engine
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
-from slice_ros.engine.checkpoints.hf_directory import complete_config
+from slice_ros.engine.checkpoints.hf_directory import CompleteConfig
 from slice_ros.engine.checkpoints.regroup import kept_as, regrouped
 from slice_ros.engine.checkpoints.stored_weights import Codes, KEPT
 from slice_ros.engine.models.families import describe
@@ -143,7 +143,7 @@ def test_a_gguf_file_keeps_its_bits_matrix_by_matrix(tmp_path):
                          ('0.self_attn.v', 'Q8_0'), ('1.mlp.down', 'Q8_0'), ('1.mlp.', 'Q4_0'),
                          ('self_attn.o', 'F16'), ('embed', 'Q8_0'), ('', 'Q4_1')])
     source = GgufFile(tmp_path / 'm.gguf')
-    made = describe(complete_config(source.config()))
+    made = describe(CompleteConfig(**source.config()))
     tensors = ModelTensors(made, GgufTensors(source, np.float16))
     kept, exact = (
         build_weights(made, tensors, weights, floats, DEVICE, 64, lambda share: None, *make)
@@ -151,15 +151,17 @@ def test_a_gguf_file_keeps_its_bits_matrix_by_matrix(tmp_path):
             (KEPT, sixteen_bits(DEVICE), (make_gpu_linear, make_gpu_embedding)),
             ('fp32', 'fp32', (make_linear, make_embedding))))
     first, second = kept.layers
-    assert [m.kind for m in (first.qkv, second.qkv, first.down, second.down, kept.head)] == [
+    downs = first.mlp[0][1], second.mlp[0][1]
+    assert [m.kind for m in (first.qkv, second.qkv, *downs, kept.head)] == [
         'int8', 'int4', 'int4', 'int8', 'int8']
     assert first.output.kind == sixteen_bits(DEVICE) and set(kept.kinds.split('+')) == {
         'int4', 'int8', sixteen_bits(DEVICE)}
     x = torch.sin(torch.arange(128., device=DEVICE)).view(2, 64)
     for layer, wanted in zip(kept.layers, exact.layers):
-        for part in ('qkv', 'output', 'gate_up'):
-            right = getattr(wanted, part)(x)
-            assert (getattr(layer, part)(x) - right).norm() < 0.01 * right.norm()
+        for part, exactly in ((layer.qkv, wanted.qkv), (layer.output, wanted.output),
+                              (layer.mlp[0][0], wanted.mlp[0][0])):
+            right = exactly(x)
+            assert (part(x) - right).norm() < 0.01 * right.norm()
     ids = torch.tensor([7, 319, 0], dtype=torch.int32, device=DEVICE)
     assert kept.embedding[ids].dtype == kept.embedding.dtype == DTYPES[sixteen_bits(DEVICE)]
     near(kept.embedding[ids].float(), exact.embedding[ids])

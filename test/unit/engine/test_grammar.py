@@ -158,7 +158,7 @@ def test_a_step_that_fails_leaves_the_answer_where_it_was(byte_engine, monkeypat
     sequence = byte_engine.open(undisturbed.tokens[:undisturbed.prompt_tokens], 250, GREEDY, (),
                                 schema(GOAL))
 
-    def fault(segments):
+    def fault(*step):
         raise RuntimeError('out of luck')
     while not sequence.finish_reason:
         if sequence.generated in (0, 9):
@@ -195,10 +195,10 @@ def test_a_step_that_fails_leaves_the_answer_where_it_was(byte_engine, monkeypat
     (schema({'type': 'string', 'allOf': [{'pattern': f'[ab]*a[ab]{{{i}}}$'}
                                          for i in range(50)]}), 'patterns')])
 def test_what_cannot_be_kept_is_refused_at_once_in_a_sentence(byte_engine, wanted, word):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(RequestError) as caught:
         byte_engine.open([1], 5, GREEDY, (), wanted)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5   # of milliseconds; some would take minutes
     error = caught.value
     assert error.code is ErrorCode.INVALID_REQUEST and word in error.message
     assert len(error.message) < 300 and '\n' not in error.message
@@ -256,5 +256,5 @@ def test_added_tokens_that_the_model_has_no_logits_for_do_not_matter():
     made.add_tokens(['<pad>', 'beyond'])
     grammars = Grammars(made, 259, frozenset([258]))
     constraint = grammars.compile(choice('go', 'stop'))
-    assert sorted(np.flatnonzero(~constraint.forbidden.numpy())) == sorted(
+    assert sorted(np.flatnonzero(~constraint.forbidden)) == sorted(
         made.convert_tokens_to_ids(['g', 's']))

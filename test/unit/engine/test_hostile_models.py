@@ -102,6 +102,13 @@ OF_FAMILIES = {
     'granite': ('embedding_multiplier', 'residual_multiplier', 'attention_multiplier',
                 'logits_scaling'),
     'smollm3': ('no_rope_layers', 'layer_types', 'use_sliding_window', 'sliding_window'),
+    'qwen3_moe': ('num_experts', 'num_local_experts', 'num_experts_per_tok', 'norm_topk_prob',
+                  'moe_intermediate_size', 'decoder_sparse_step', 'mlp_only_layers'),
+    'qwen3_5_text': ('layer_types', 'linear_num_key_heads', 'linear_num_value_heads',
+                     'linear_key_head_dim', 'linear_value_head_dim', 'linear_conv_kernel_dim'),
+    'lfm2': ('layer_types', 'conv_L_cache', 'conv_bias', 'block_multiple_of', 'norm_eps',
+             'block_ffn_dim_multiplier', 'block_auto_adjust_ff_dim'),
+    'granitemoe': ('num_local_experts', 'num_experts_per_tok'),
     'exaone4': ('layer_types', 'sliding_window', 'sliding_window_pattern'),
 }
 TRIED = 12   # of each family: each takes half a second
@@ -112,7 +119,7 @@ ROPE_KEYS = ('rope_type', 'rope_theta', 'factor', 'partial_rotary_factor', 'shor
 @pytest.mark.parametrize('family', OF_FAMILIES)
 def test_strange_numbers_of_a_family_are_refused_or_run(family, tmp_path):
     """A sentence, or a model that gives numbers; never another exception, nor much memory."""
-    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    tiny.save(tmp_path, (tiny.FAMILIES | tiny.RECURRENT)[family]())
     whole = json.loads((tmp_path / 'config.json').read_text())
     rope = whole.get('rope_parameters') or {}
     strange = [{name: value} for name in OF_FAMILIES[family] for value in STRANGE]

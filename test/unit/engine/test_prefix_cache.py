@@ -154,8 +154,9 @@ def test_the_embedded_model_gives_the_same_bits(embedded):
     assert embedded.adopt(again) == len(prompt) - 9
     ours = embedded._slots.take()
     embedded._slots.reserve([(again.slot, len(prompt)), (ours, len(prompt))])
-    whole = embedded._runner.forward([Segment(ours, 0, prompt, True)]).clone()
-    rest = embedded._runner.forward([Segment(again.slot, again.cached, prompt[-9:], True)])
+    whole = torch.as_tensor(embedded._runner.forward([Segment(ours, 0, prompt, True)])).clone()
+    rest = torch.as_tensor(embedded._runner.forward(
+        [Segment(again.slot, again.cached, prompt[-9:], True)]))
     if 'native' in embedded.info.kernels:
         assert torch.equal(rest, whole)
     # The attention of torch rounds by the length of the chunk.

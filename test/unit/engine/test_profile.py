@@ -41,6 +41,19 @@ def test_what_parts_share_is_at_least_nothing_and_at_most_a_decode(ms, shared):
     assert found.shared_ms == pytest.approx(shared)
 
 
+def test_requests_of_a_measured_step_decode_different_tokens(tiny_engine, monkeypatch):
+    """Equal ones would all go through the same experts, which costs less than any real step."""
+    seen, greedy = [], tiny_engine._runner.greedy
+    monkeypatch.setattr(tiny_engine._runner, 'greedy',
+                        lambda segments: seen.append(segments) or greedy(segments))
+    with profile.Probe(tiny_engine, 3) as probe:
+        probe.decode(3, 8)
+        probe.mixed(2, 8, 4)
+    for segments in seen:
+        ids = [segment.ids[0] for segment in segments if len(segment.ids) == 1]
+        assert len(set(ids)) == len(ids) > 1
+
+
 class Clock:
     """Time that passes in forward passes alone: `row_s` for each row."""
 

@@ -6,15 +6,16 @@ import math
 import random
 
 from hypothesis import given, settings, strategies as st
+import numpy as np
 import pytest
 from slice_ros.engine.config import Sampling
 from slice_ros.engine.text import device_sampling
 from slice_ros.engine.text.choice import choose_tokens
 from slice_ros.engine.text.device_sampling import choose_at_once, chosen
-from slice_ros.engine.text.sampling import Sampler
+from slice_ros.engine.text.sampling import pick, Sampler
 import torch
 
-LOGITS = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
 
 
 def drawn(logits, n=400, prompt=(), **settings_):
@@ -26,7 +27,9 @@ def drawn(logits, n=400, prompt=(), **settings_):
     ('temperature', True), ('temperature', '1'), ('top_p', 0.0), ('top_p', 1.1),
     ('top_p', math.nan), ('min_p', -0.1), ('min_p', 2.0), ('top_k', -1), ('top_k', 1.5),
     ('repetition_penalty', 0.0), ('repetition_penalty', math.nan), ('seed', 1.5),
-    ('seed', 1 << 64)])
+    ('seed', 1 << 64), ('logit_bias', ((1, 101.0),)), ('logit_bias', ((1, math.nan),)),
+    ('logit_bias', ((-1, 1.0),)), ('logit_bias', ((1, 1.0), (1, 2.0))),
+    ('logit_bias', tuple((n, 1.0) for n in range(301)))])
 def test_a_bad_setting_is_named(field, value):
     with pytest.raises(ValueError, match=field):
         Sampling(**{field: value})
@@ -34,13 +37,23 @@ def test_a_bad_setting_is_named(field, value):
 
 def test_greedy_takes_the_largest_logit_and_no_random_number():
     assert drawn(LOGITS, 5) == [0] * 5
-    assert choose_tokens(torch.stack([LOGITS, LOGITS.flip(0)]),
+    assert choose_tokens(np.stack([LOGITS, LOGITS[::-1]]),
                          [Sampler(Sampling(), ()), Sampler(Sampling(), ())])() == [0, 3]
 
 
+def test_a_bias_is_added_before_anything_else():
+    assert set(drawn(LOGITS, 5, logit_bias=((0, -100.0),))) == {1}
+    assert set(drawn(LOGITS, 5, logit_bias=((3, 2.0), (1, 0.1)))) == {3}
+    counts = np.bincount(drawn(LOGITS, 4000, temperature=1.0, logit_bias=((0, -math.log(4)),)),
+                         minlength=4) / 4000
+    assert np.allclose(counts, np.array([0.1, 0.3, 0.2, 0.1]) / 0.7, atol=0.03)
+    assert set(drawn(LOGITS, 9, temperature=1.0, top_k=1, logit_bias=((3, 9.0),))) == {3}
+    assert LOGITS.argmax() == 0   # the logits are those of others, too
+
+
 def test_temperature_one_draws_by_probability():
-    counts = torch.tensor(drawn(LOGITS, 4000, temperature=1.0)).bincount(minlength=4) / 4000
-    assert torch.allclose(counts, LOGITS.exp(), atol=0.03)
+    counts = np.bincount(drawn(LOGITS, 4000, temperature=1.0), minlength=4) / 4000
+    assert np.allclose(counts, np.exp(LOGITS), atol=0.03)
 
 
 def test_a_low_temperature_sharpens():
@@ -57,18 +70,29 @@ def test_filters_leave_exactly(settings_, left):
 
 
 def test_top_p_looks_at_every_token_where_the_first_do_not_suffice():
-    flat = torch.zeros(2000)  # 256 of them hold 12.8 %
+    flat = np.zeros(2000, np.float32)  # 256 of them hold 12.8 %
     assert len(set(drawn(flat, temperature=1.0, top_p=0.9))) > 256
 
 
+@pytest.mark.parametrize('vocab', [1, 255, 256, 257, 1000])
+def test_every_likely_token_has_its_share_of_the_draws_and_no_other_any(vocab):
+    probs = np.zeros(vocab, np.float32)
+    probs[::3] = 1 + np.arange(len(probs[::3])) % 5
+    draws = (np.arange(20 * vocab) + 0.5) / (20 * vocab)
+    found = np.bincount([pick(probs, None, draw) for draw in draws], minlength=vocab)
+    assert np.abs(found - probs / probs.sum() * len(draws)).max() <= 1.01
+    likely = range(0, vocab, 3)
+    assert [pick(probs, None, draw) for draw in (0.0, np.nextafter(1, 0))] == [0, likely[-1]]
+
+
 def test_repetition_penalty_counts_the_prompt_and_what_was_accepted():
-    logits = torch.tensor([2.0, 1.9, -1.0, -1.1])
+    logits = np.array([2.0, 1.9, -1.0, -1.1], np.float32)
     sampler = Sampler(Sampling(repetition_penalty=1.2), [0])
     assert sampler.choose(logits) == 1
     sampler.accept(1)
     assert sampler.choose(logits) == 0  # both divided: the first is ahead again
-    assert Sampler(Sampling(repetition_penalty=1.2), [2]).choose(logits[2:].repeat(2)) == 0
-    assert torch.equal(logits, torch.tensor([2.0, 1.9, -1.0, -1.1]))
+    assert Sampler(Sampling(repetition_penalty=1.2), [2]).choose(np.tile(logits[2:], 2)) == 0
+    assert logits.tolist() == pytest.approx([2.0, 1.9, -1.0, -1.1])
 
 
 @settings(max_examples=60, deadline=None)
@@ -76,7 +100,7 @@ def test_repetition_penalty_counts_the_prompt_and_what_was_accepted():
        st.integers(0, 50), st.floats(0.01, 1), st.floats(0, 1), st.integers(0, 1000))
 def test_any_setting_draws_a_token_of_the_vocabulary(logits, temperature, k, p, least, seed):
     sampler = Sampler(Sampling(temperature, k, p, least, seed=seed), ())
-    values = torch.tensor(logits)
+    values = np.array(logits, np.float32)
     token = sampler.choose(values)
     assert 0 <= token < len(logits)
     if k:
@@ -86,15 +110,15 @@ def test_any_setting_draws_a_token_of_the_vocabulary(logits, temperature, k, p, 
 @pytest.mark.parametrize('settings_', [
     {}, {'temperature': 1.0}, {'temperature': 1e-30}, {'repetition_penalty': 3.0},
     {'temperature': 2.0, 'top_k': 2}, {'temperature': 2.0, 'top_p': 0.1},
-    {'temperature': 2.0, 'min_p': 1.0}])
+    {'temperature': 2.0, 'min_p': 1.0}, {'logit_bias': ((0, 100.0), (1, 100.0))}])
 def test_what_is_forbidden_is_never_chosen_and_other_rows_do_not_notice(settings_):
     for likely in ([True, False, False, True], [False, True, False, False], [True] * 3 + [False]):
-        forbidden = torch.tensor(likely)
+        forbidden = np.array(likely)
         for seed in range(40):
             samplers = [Sampler(Sampling(seed=seed, **settings_), [0]) for _ in range(4)]
-            chosen = choose_tokens(LOGITS.repeat(2, 1), samplers[:2], {1: forbidden})()
+            chosen = choose_tokens(np.tile(LOGITS, (2, 1)), samplers[:2], {1: forbidden})()
             assert not forbidden[chosen[1]]
-            assert chosen[0] == choose_tokens(LOGITS.repeat(1, 1), samplers[2:3])()[0]
+            assert chosen[0] == choose_tokens(LOGITS[None], samplers[2:3])()[0]
 
 
 def requests(count, seed):
@@ -104,7 +128,8 @@ def requests(count, seed):
         temperature=chance.choice((0.0, 1e-7, 0.3, 1.0, 3.0)),
         top_k=chance.choice((0, 0, 1, 5, 600)),
         top_p=chance.choice((1.0, 1.0, 0.05, 0.9)), min_p=chance.choice((0.0, 0.0, 0.1)),
-        repetition_penalty=chance.choice((1.0, 1.0, 1.3)), seed=n) for n in range(count)]
+        repetition_penalty=chance.choice((1.0, 1.0, 1.3)), seed=n,
+        logit_bias=chance.choice(((), (), ((1, 5.0), (7, -100.0))))) for n in range(count)]
 
 
 @pytest.mark.parametrize('vocab, flat', [(40, 1.0), (1000, 1.0), (1000, 0.1)])
@@ -115,7 +140,7 @@ def test_all_rows_at_once_choose_what_each_chooses_alone(vocab, flat):
         logits = torch.randn(24, vocab) * 4 * flat
         settings_ = requests(len(logits), seed)
         prompt = [int(t) for t in logits[:, :30].argmax(-1)]
-        forbidden = {row: torch.rand(vocab) < .7 for row in range(0, len(logits), 5)}
+        forbidden = {row: (torch.rand(vocab) < .7).numpy() for row in range(0, len(logits), 5)}
         texts = []
         for choose in (choose_tokens, choose_at_once):
             samplers = [Sampler(wanted, prompt) for wanted in settings_]
@@ -134,7 +159,7 @@ def test_a_step_uploads_penalties_and_masks_of_all_requests_together(monkeypatch
     monkeypatch.setattr(device_sampling, '_upload', lambda *given: calls.append(1) or upload(
         *given))
     samplers = [Sampler(Sampling(repetition_penalty=1.1 + n), [n, 7]) for n in range(6)]
-    forbidden = {row: torch.zeros(40, dtype=torch.bool) for row in (1, 3, 4)}
+    forbidden = {row: np.zeros(40, bool) for row in (1, 3, 4)}
     choose_at_once(torch.randn(6, 40), samplers, forbidden)()
     assert len(calls) == 2
 

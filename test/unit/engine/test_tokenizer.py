@@ -77,7 +77,7 @@ def test_megabytes_are_refused_without_being_tokenized(encoder):
     assert time.process_time() - started < 0.5  # tokenizing them takes many seconds
 
 
-@pytest.mark.parametrize('role', ['pilot', '', 'user\n', "'", 'tool', '<|im_end|>\n'])
+@pytest.mark.parametrize('role', ['pilot', '', 'user\n', "'", 'ipython', '<|im_end|>\n'])
 def test_an_unknown_role_is_refused(encoder, role):
     code, message = refused(encoder.encode_chat, [(role, 'hi')])
     assert code is ErrorCode.INVALID_REQUEST
@@ -173,10 +173,10 @@ def test_a_model_without_template_continues_a_prompt_and_refuses_a_conversation(
     for chat in ([('user', 'hi')] * 2, [('system', 'hi')], [('system', 'x'), ('user', 'hi')]):
         code, message = refused(encoder.encode_chat, chat)
         assert code is ErrorCode.INVALID_REQUEST
-        assert 'chat_template.jinja' in message
+        assert 'engine.chat_template' in message
     code, message = refused(encoder.extend_chat, [1, 2], 1, [('user', 'a'), ('assistant', 'b')],
                             [('user', 'c')])
-    assert code is ErrorCode.INVALID_REQUEST and 'chat_template.jinja' in message
+    assert code is ErrorCode.INVALID_REQUEST and 'engine.chat_template' in message
     assert refused(encoder.encode_chat, [('user', ' ')])[0] is ErrorCode.INVALID_REQUEST
 
 

@@ -40,7 +40,8 @@ def test_a_file_of_many_types_keeps_each_and_says_so(mixed, caplog):
     def logits(weights):
         engine = load_engine(EngineConfig(str(mixed), weights=weights, max_context=64, slots=1))
         engine._slots.reserve([(0, 20)])
-        return engine, engine._runner.forward([Segment(0, 0, range(20), True)]).clone()
+        logits = engine._runner.forward([Segment(0, 0, range(20), True)])
+        return engine, torch.as_tensor(logits).clone()
     caplog.set_level(logging.INFO)
     want = logits('fp32')[1]
     caplog.clear()
@@ -74,7 +75,7 @@ def test_few_bits_predict_nearly_as_well_and_do_not_mind_company(weights):
     engine._slots.reserve((slot, 64) for slot in range(3))
 
     def run(*segments):
-        return engine._runner.forward(segments).clone()
+        return torch.as_tensor(engine._runner.forward(segments)).clone()
     prompt = tokens[:50]
     alone = run(Segment(0, 0, prompt, True))[-1]
     run(Segment(1, 0, tokens[60:90], False))

@@ -62,6 +62,17 @@ def yarn(factor=4.0):
 # Families in their own proportions: windows shorter than the prompts of the tests, several ropes.
 FAMILIES = {
     'qwen3': lambda **more: described('qwen3', tie_word_embeddings=True, **more),
+    'qwen3_moe': lambda **more: described(
+        'qwen3_moe', num_experts=8, num_experts_per_tok=3, moe_intermediate_size=40,
+        norm_topk_prob=True, mlp_only_layers=[1], **more),
+    'mixtral': lambda **more: described(
+        'mixtral', num_local_experts=5, num_experts_per_tok=2, sliding_window=40, **more),
+    'olmoe': lambda **more: described(
+        'olmoe', head_dim=16, num_experts=6, num_experts_per_tok=4, **more),
+    'granitemoe': lambda **more: described(
+        'granitemoe', head_dim=16, num_local_experts=4, num_experts_per_tok=2,
+        embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3,
+        logits_scaling=2.0, **more),
     'qwen2 windows': lambda **more: described(
         'qwen2', use_sliding_window=True, sliding_window=40, max_window_layers=1, **more),
     'seed_oss': lambda **more: described('seed_oss', attention_bias=True, **more),
@@ -101,6 +112,19 @@ FAMILIES = {
     'glm4': lambda **more: described('glm4', attention_bias=True, rope_parameters={
         'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.5}, **more),
     'ernie4_5': lambda **more: described('ernie4_5', use_bias=True, **more),
+}
+
+
+# Families with layers that keep a state in place of keys and values.
+RECURRENT = {
+    'lfm2': lambda **more: described('lfm2', head_dim=16, tie_word_embeddings=False, layer_types=[
+        'conv', 'full_attention', 'conv'], **more),
+    'qwen3_5_text': lambda **more: described(
+        'qwen3_5_text', linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=32,
+        linear_value_head_dim=64, num_hidden_layers=4, rope_parameters={
+            'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.25},
+        layer_types=['linear_attention', 'full_attention', 'linear_attention',
+                     'linear_attention'], **more),
 }
 
 
@@ -149,3 +173,15 @@ def save(path, config):
     made.save_pretrained(path)
     tokenizer().save_pretrained(path)
     return made
+
+
+# Families that run through transformers: states of linear attention, windows, experts, ALiBi.
+OTHER = {
+    'gpt2': gpt2, 'gpt_neox': gpt_neox,
+    'bloom': lambda: described('bloom'),
+    'cohere2': lambda: described('cohere2', sliding_window=8),
+    'gpt_oss': lambda: described('gpt_oss', num_local_experts=4, sliding_window=8),
+    'falcon_h1': lambda: described(
+        'falcon_h1', mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_n_groups=1,
+        mamba_d_state=16),
+}

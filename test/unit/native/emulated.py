@@ -25,6 +25,7 @@ CPUS = {
 }
 C_LIBRARY = '/usr/aarch64-linux-gnu'  # where Debian's cross compiler has that of the target
 LINE = 64                             # bytes to which packed weights are aligned
+ARGUMENTS = 12   # of a call, as in call_server.cpp
 MOST_COPIED = 1 << 26                 # bytes: what is larger belongs to a call that is refused
 
 
@@ -85,8 +86,8 @@ class Emulated(native.Library):
 
     def exchange(self, name, *arguments, number=0.0, sent=b''):
         """Call a function there; return the bytes of 'get', else its result, a signed integer."""
-        padded = [int(value) for value in arguments] + [0] * (9 - len(arguments))
-        request = struct.pack('<32s9qf4x', name.encode(), *padded, number)
+        padded = [int(value) for value in arguments] + [0] * (ARGUMENTS - len(arguments))
+        request = struct.pack(f'<32s{ARGUMENTS}qf4x', name.encode(), *padded, number)
         self._process.stdin.write(request + sent)
         self._process.stdin.flush()
         received = self._process.stdout.read(padded[1]) if name == 'get' else None
@@ -211,7 +212,7 @@ class Emulated(native.Library):
         if not runner:
             there.free()
             return None
-        self._runners[runner] = there, table, model.vocabulary
+        self._runners[runner] = there, table, model.vocabulary, model.hidden
         return runner
 
     def _model(self, there, model):
@@ -239,10 +240,12 @@ class Emulated(native.Library):
         self._runners.pop(runner)[0].free()
 
     def slice_step(self, runner, rows, token, slot, position, outputs, output_row, logits,
-                   best):
-        model, table, vocabulary = self._runners[runner]
+                   best, states=None, adapter=None, input_row=None, input_rows=0,
+                   inputs=None):
+        model, table, vocabulary, hidden = self._runners[runner]
         model.refresh(*table)
-        results = (logits, 4 * outputs * vocabulary), (best, 4 * outputs)
+        results = ((logits, 4 * outputs * vocabulary), (best, 4 * outputs),
+                   (states, 4 * rows * hidden if states else 0))
         with self._copies() as there:
             numbers = [there.copy(pointer, 4 * rows) for pointer in (token, slot, position)]
             status = self._status('slice_step', runner, rows, *numbers, outputs,

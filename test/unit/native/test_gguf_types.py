@@ -11,6 +11,7 @@ from slice_ros.engine.checkpoints.regroup import form_of, GgufDecoder, kept_as
 from slice_ros.engine.runners.native import load_library, pack
 from slice_ros.engine.runners.native.gguf_decoder import NativeDecoder
 from slice_ros.engine.runners.native.packing import Interleaved, KEPT
+from slice_ros.errors import ModelError
 from test_weights import unpacked
 
 ROWS, INPUTS = 48, 512
@@ -139,6 +140,12 @@ def test_matrices_that_are_one_are_kept_in_the_kind_with_more_bits(library, tmp_
 
 def test_floats_have_no_integer_form():
     assert all(kept_as(name) is None for name in FORMS['fp16'])
+
+
+def test_a_type_that_nothing_reads_is_refused_in_a_sentence(tmp_path):
+    tensors = tensors_of('Q8_K', np.zeros((ROWS, INPUTS // 256 * 292), np.uint8), tmp_path)
+    with pytest.raises(ModelError, match='ffn_down.weight has a format that .* cannot read'):
+        tensors.rows(NAME).rows(slice(None))
 
 
 @pytest.mark.parametrize('name', ['Q4_K', 'IQ4_XS'])

@@ -98,6 +98,26 @@ def test_a_prompt_has_the_logits_of_transformers(pair):
     np.testing.assert_array_equal(best, got.argmax(1))
 
 
+def test_states_are_the_inputs_of_the_head(pair):
+    model, ours = pair
+    tokens, other = tokens_of(1, 75), tokens_of(5, 30)
+    with torch.inference_mode():
+        want = model.model(torch.tensor([tokens])).last_hidden_state[0].numpy()
+    states = np.full((75, want.shape[1]), np.nan, np.float32)
+    assert len(ours.step(tokens, [0] * 75, range(75), [], states)[0]) == 0
+    np.testing.assert_allclose(states, want, rtol=0, atol=3e-5 * np.abs(want).max())
+    # In chunks, beside a request whose logits are wanted, no bit is another.
+    first, rest = np.empty((40, want.shape[1]), np.float32), np.empty((66, want.shape[1]), 'f4')
+    ours.step(tokens[:40], [1] * 40, range(40), [], first)
+    beside, _ = ours.step([*other, *tokens[40:], 9], [2] * 30 + [1] * 35 + [3],
+                          [*range(30), *range(40, 75), 0], [29, 65, 29], rest)
+    beside = beside.copy()
+    np.testing.assert_array_equal(np.concatenate([first, rest[30:65]]), states)
+    np.testing.assert_array_equal(beside[0], logits(ours, other, 4)[29])
+    np.testing.assert_array_equal(beside[2], beside[0])
+    np.testing.assert_array_equal(beside[1], logits(ours, [9], 5)[0])
+
+
 @pytest.mark.parametrize('weights, error', [('fp16', 0.01), ('bf16', 0.1), ('int8', 0.1),
                                             ('int4', 0.6)])
 def test_other_kinds_stay_near(library, weights, error):

@@ -28,7 +28,7 @@ def run(model, truth, mixed, *, pure=.5, spread=0.0, outliers=0.0, seed=1, token
             shape = (batch, 100 * batch, chunks)
             mixed -= 1
         seconds = truth.step(*shape) * (1 + draw.uniform(-spread, spread))
-        model.observe(*shape, seconds * (8 if draw.random() < outliers else 1))
+        model.observe(seconds * (8 if draw.random() < outliers else 1), *shape)
     return model
 
 
@@ -96,7 +96,7 @@ def test_noise_and_outliers_change_it_little(seed, true):
 def test_chunks_alone_share_as_well():
     model = replace(TRUTH, shared_ms=0)
     for _ in range(30):
-        model.observe(0, 0, [(100, 0), (200, 0)], TRUTH.step(0, 0, [(100, 0), (200, 0)]))
+        model.observe(TRUTH.step(0, 0, [(100, 0), (200, 0)]), 0, 0, [(100, 0), (200, 0)])
     assert model.shared_ms == pytest.approx(20, abs=1)
     assert max(pure_errors(model)) < 1e-9
 
@@ -106,10 +106,10 @@ def test_prefill_is_learnt_where_it_never_runs_alone(factor):
     truth = replace(TRUTH, shared_ms=0, prefill_base_ms=40 * factor, prefill_token_ms=factor)
     model = replace(truth, prefill_base_ms=40, prefill_token_ms=1)
     for _ in range(15):
-        model.observe(4, 0, [], truth.decode(4))
+        model.observe(truth.decode(4), 4, 0, [])
     for n in range(60):
         shape = (4, 0, [(100 + 50 * (n % 5), 0)])
-        model.observe(*shape, truth.step(*shape))
+        model.observe(truth.step(*shape), *shape)
     assert model.step(4, 0, [(200, 0)]) == pytest.approx(truth.step(4, 0, [(200, 0)]), rel=.08)
     assert [model.decode(b) for b in (1, 4)] == [truth.decode(b) for b in (1, 4)]
 
@@ -122,7 +122,7 @@ def test_a_slow_machine_is_known_by_steps_that_are_all_mixed(factor, shared):
     for shape in [(8, 800, [(n, 0)]) for n in (200, 300, 500)]:  # the sizes most steps have
         assert model.step(*shape) == pytest.approx(truth.step(*shape), rel=.2)
     for _ in range(15):
-        model.observe(4, 0, [], truth.decode(4))
+        model.observe(truth.decode(4), 4, 0, [])
     assert run(model, truth, 150).shared_ms == pytest.approx(shared, abs=8)
     assert max(pure_errors(model)) < .1
 

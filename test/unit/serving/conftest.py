@@ -19,6 +19,7 @@ class FakeSequence:
     length: int              # tokens after which it stops by itself
     text: str = ''
     closed: bool = False
+    tool_calls: tuple = ()
 
     @property
     def max_tokens(self) -> int:
@@ -29,9 +30,11 @@ class FakeSequence:
 class FakeOutput:
     sequence: FakeSequence
     token: int
+    number: int
     text: str
     finish_reason: str | None
     error: object = None
+    reasoning: str = ''
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,13 @@ class FakeEngine:
     threads: set = field(default_factory=set)
 
     def open(self, tokens, max_tokens, sampling, stop=(), response_format=None,  # noqa: A003
-             request=None):
+             request=None, adapter='', images=()):
         return FakeSequence(request, self.length)
 
-    def launch(self, work):
+    def draft(self, sequence, most):
+        return []
+
+    def launch(self, work, drafts):
         return list(work)
 
     def collect(self, work, clock):
@@ -84,7 +90,7 @@ class FakeEngine:
                 reason = 'stop'
             elif request.generated == request.max_tokens:
                 reason = 'length'
-            outputs.append(FakeOutput(sequence, request.generated, text, reason))
+            outputs.append(FakeOutput(sequence, 1, request.generated, text, reason))
         return at, outputs
 
     def adopt(self, sequence):
@@ -116,7 +122,7 @@ class Consumer:
         if delivery.finish_reason is not None:
             self.ended.set()
 
-    def wait(self, timeout: float = 10.0) -> list[Delivery]:
+    def wait(self, timeout: float = 60.0) -> list[Delivery]:
         assert self.ended.wait(timeout), 'the request did not end'
         return self.deliveries
 

@@ -28,7 +28,7 @@ def test_a_consumer_that_hangs_delays_no_step(make_server):
 
     class Slow(Consumer):
         def __call__(self, delivery):
-            free.wait(10)
+            free.wait(100)
             super().__call__(delivery)
     _, consumer = ask(make_server(engine), max_tokens=300, on_output=Slow())
     wait_until(lambda: engine.closed)  # computed to the end before anything is delivered
@@ -50,7 +50,7 @@ def test_what_waits_is_bounded_and_nothing_is_dropped():
     received, free = [], threading.Event()
 
     def consumer(delivery):
-        free.wait(10)
+        free.wait(100)
         received.append(delivery.number)
     thread = DeliveryThread(lambda delivery: None)
     thread.start()
@@ -61,8 +61,8 @@ def test_what_waits_is_bounded_and_nothing_is_dropped():
     writer.join(0.3)
     assert writer.is_alive()  # it waits for room
     free.set()
-    writer.join(10)
-    assert thread.stop(10) and received == list(range(count))
+    writer.join(60)
+    assert thread.stop(60) and received == list(range(count))
 
 
 def test_a_consumer_that_fails_is_named_and_the_next_is_served():
@@ -70,8 +70,7 @@ def test_a_consumer_that_fails_is_named_and_the_next_is_served():
     thread = DeliveryThread(failed.append)
     thread.start()
     thread.put((lambda delivery: 1 / 0, delivery(0)), (received.append, delivery(1)))
-    begin = time.monotonic()
-    assert thread.stop(10) and time.monotonic() - begin < 5
+    assert thread.stop(60)
     assert [d.number for d in failed] == [0] and [d.number for d in received] == [1]
 
 
@@ -80,11 +79,11 @@ def thread():
     thread = DeliveryThread(lambda delivery: None)
     thread.start()
     yield thread
-    assert thread.stop(10)
+    assert thread.stop(60)
 
 
 def test_the_loop_yields_until_subscribers_have_received(thread, monkeypatch):
-    monkeypatch.setattr(module, 'MAX_YIELD', 10.0)
+    monkeypatch.setattr(module, 'MAX_YIELD', 60.0)
     received = []
 
     def subscribed(delivery):
@@ -100,17 +99,17 @@ def test_the_loop_yields_until_subscribers_have_received(thread, monkeypatch):
 
 
 def test_the_loop_does_not_yield_without_subscribers(thread, monkeypatch):
-    monkeypatch.setattr(module, 'MAX_YIELD', 30.0)
+    monkeypatch.setattr(module, 'MAX_YIELD', 100.0)
     free = threading.Event()
     begin = time.monotonic()
-    thread.put((lambda delivery: None, delivery(0)), (lambda delivery: free.wait(30), None))
+    thread.put((lambda delivery: None, delivery(0)), (lambda delivery: free.wait(100), None))
     thread.yield_cores()
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 90
     free.set()
 
 
 def test_the_loop_yields_to_a_slow_consumer_only_once(thread, monkeypatch):
-    monkeypatch.setattr(module, 'MAX_YIELD', 1.0)
+    monkeypatch.setattr(module, 'MAX_YIELD', 0.5)
     free, received = threading.Event(), []
 
     def subscribed(delivery):
@@ -118,12 +117,13 @@ def test_the_loop_yields_to_a_slow_consumer_only_once(thread, monkeypatch):
         return True
     thread.put((subscribed, delivery(0)))
     wait_until(thread._idle.is_set)
-    thread.put((lambda delivery: free.wait(30), delivery(1)))
+    thread.put((lambda delivery: free.wait(100), delivery(1)))
     begin = time.monotonic()
     thread.yield_cores()
     once = time.monotonic()
+    monkeypatch.setattr(module, 'MAX_YIELD', 100.0)
     thread.yield_cores()
-    assert once - begin >= 0.9 and time.monotonic() - once < 0.9
+    assert once - begin >= 0.4 and time.monotonic() - once < 90
     free.set()
 
 

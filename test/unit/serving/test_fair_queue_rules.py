@@ -249,10 +249,10 @@ class Chat(FakeEngine):
         sequence.tokens, sequence.prompt_tokens = tokens, len(tokens)
         return sequence
 
-    def encode_chat(self, messages):
+    def encode_chat(self, messages, tools=()):
         return list(range(len(messages)))
 
-    def extend_chat(self, tokens, prompt_tokens, messages, new):
+    def extend_chat(self, tokens, prompt_tokens, messages, new, tools=()):
         return [*tokens, *range(len(new))]
 
 

@@ -26,10 +26,10 @@ class Overlapping(FakeEngine):
         super().__init__(info=FakeInfo(fills_cores=False, asynchronous=True), **options)
         self.log, self.during, self.launching = [] if log is None else log, during, launching
 
-    def launch(self, work):
+    def launch(self, work, drafts):
         self.log.append('launch')
         self.launching(self.log.count('launch'))
-        return super().launch(work)
+        return super().launch(work, drafts)
 
     def collect(self, launched, clock):
         self.during(self.log.count('launch'))
@@ -122,7 +122,7 @@ def test_a_step_that_fails_ends_its_requests_behind_their_tokens(make_server, wh
 
 
 def test_a_fault_of_the_loop_and_a_stop_come_behind_the_tokens_too(make_server, monkeypatch):
-    server = make_server(Overlapping(seconds=0.001))
+    server = make_server(Overlapping(seconds=0.01))
     consumers = []
     for fault in (True, False):
         request, consumer = ask(server, max_tokens=400)
@@ -147,7 +147,7 @@ def test_a_step_that_nothing_can_be_learnt_from_is_no_harm(make_server, monkeypa
 
 
 def test_nobody_waits_for_a_token_while_the_loop_does(gated):  # noqa: F811
-    server, timer, _ = gated(engine=Overlapping(seconds=0.001))
+    server, timer, _ = gated(engine=Overlapping(seconds=0.01))
     request, consumer = ask(server, slo=CONTROL, max_tokens=480)
     wait_until(lambda: request.generated > 3)
     timer.runs = False

@@ -22,16 +22,16 @@ class WordEngine:
     info: FakeInfo = FakeInfo(max_context=CONTEXT)
     encoded: list = field(default_factory=list)
 
-    def encode_chat(self, messages):
+    def encode_chat(self, messages, tools=()):
         self.encoded.append('anew')
         return self.tokens(messages)
 
-    def extend_chat(self, tokens, prompt_tokens, messages, new):
+    def extend_chat(self, tokens, prompt_tokens, messages, new, tools=()):
         self.encoded.append('extended')
         return self.check([*tokens, *self.tokens(new)])
 
     def tokens(self, messages):
-        return self.check([word for _, content in messages for word in content.split()])
+        return self.check([word for _, content, *_ in messages for word in content.split()])
 
     def check(self, tokens):
         if len(tokens) >= CONTEXT:
@@ -65,7 +65,7 @@ def user(text):
 
 def answer(turn, text):
     """Return what the engine has of a turn that said `text`."""
-    return SimpleNamespace(text=text, prompt_tokens=len(turn.tokens),
+    return SimpleNamespace(text=text, tool_calls=(), prompt_tokens=len(turn.tokens),
                            tokens=[*turn.tokens, *text.split()])
 
 
@@ -236,8 +236,8 @@ def test_the_server_ends_a_turn_with_its_request(make_server):
     engine.encode_chat, engine.extend_chat = words.encode_chat, words.extend_chat
     engine_open = engine.open
 
-    def opened(tokens, max_tokens, sampling, stop, response_format, request):
-        sequence = engine_open(tokens, max_tokens, sampling, stop, response_format, request)
+    def opened(tokens, *rest):
+        sequence = engine_open(tokens, *rest)
         sequence.tokens, sequence.prompt_tokens = [*tokens, 'said'], len(tokens)
         return sequence
     engine.open = opened

@@ -22,7 +22,7 @@ def run(model, steps, spread=0.0, outliers=0.0, seed=1):
             batch = draw.choice((1, 2, 3, 4, 5, 8))
             shape = (batch, 80 * batch, [])
         seconds = TRUTH.step(*shape) * (1 + draw.uniform(-spread, spread))
-        model.observe(*shape, seconds * (8 if draw.random() < outliers else 1))
+        model.observe(seconds * (8 if draw.random() < outliers else 1), *shape)
     return model
 
 
@@ -48,8 +48,8 @@ def test_one_wrong_batch_size_is_learnt():
     model = scaled_latency(TRUTH, 1.0)
     model.decode_ms = tuple((b, ms * (1.6 if b == 4 else 1.0)) for b, ms in model.decode_ms)
     for _ in range(400):
-        model.observe(4, 0, [], TRUTH.decode(4))
-        model.observe(1, 0, [], TRUTH.decode(1))
+        model.observe(TRUTH.decode(4), 4, 0, [])
+        model.observe(TRUTH.decode(1), 1, 0, [])
     assert model.decode(4) == pytest.approx(TRUTH.decode(4), rel=.06)
     assert model.decode(1) == pytest.approx(TRUTH.decode(1), rel=.06)
 
@@ -57,7 +57,7 @@ def test_one_wrong_batch_size_is_learnt():
 def test_its_own_error_is_reported():
     model = scaled_latency(TRUTH, 2.0)
     assert math.isnan(model.error)
-    model.observe(1, 0, [], TRUTH.decode(1))
+    model.observe(TRUTH.decode(1), 1, 0, [])
     assert model.error == pytest.approx(.5)
     run(model, 300)
     assert model.error < .05
@@ -66,16 +66,16 @@ def test_its_own_error_is_reported():
 @pytest.mark.parametrize('seconds', [0.0, -1.0, math.nan, math.inf])
 def test_times_that_are_none_teach_nothing(seconds):
     model = scaled_latency(TRUTH, 1.0)
-    model.observe(4, 0, [], seconds)
-    model.observe(0, 0, [], .1)
+    model.observe(seconds, 4, 0, [])
+    model.observe(.1, 0, 0, [])
     assert model == TRUTH and math.isnan(model.error)
 
 
 def test_a_larger_batch_never_takes_less_time():
     model = scaled_latency(TRUTH, 1.0)
     for _ in range(500):
-        model.observe(8, 0, [], TRUTH.decode(8) / 3)
-        model.observe(7, 0, [], TRUTH.decode(7) * 3)
+        model.observe(TRUTH.decode(8) / 3, 8, 0, [])
+        model.observe(TRUTH.decode(7) * 3, 7, 0, [])
     times = [ms for _, ms in model.decode_ms]
     assert times == sorted(times) and all(math.isfinite(ms) for ms in times)
 

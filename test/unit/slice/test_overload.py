@@ -21,8 +21,8 @@ from slice_ros.slo import SloClass
 class Unlearning(LatencyModel):
     """Stays as it is, whatever steps take."""
 
-    def observe(self, batch, context, chunks, seconds):
-        return self.step(batch, context, chunks)
+    def observe(self, seconds, batch, context, chunks=(), further=0):
+        return self.step(batch, context, chunks, further)
 
 
 def profile(name):
@@ -77,7 +77,21 @@ def test_a_wrong_belief_of_what_is_shared_is_corrected_by_what_it_leads_to(
     right = served(arrivals, latency)
     wrong = served(arrivals, latency, believed=believed)
     assert believed.shared_ms == pytest.approx(latency.shared_ms, abs=1.0)
-    assert utility_attainment(wrong) > utility_attainment(right) - .02
+    assert utility_attainment(wrong) > utility_attainment(right) - .03
+
+
+def test_what_a_profile_does_not_say_of_shared_time_is_tried_and_learnt(tmp_path):
+    """Without a try, no step is mixed and nothing is learnt: see the long prompts above."""
+    latency, path = profile('flat-gpu'), tmp_path / 'silent.yaml'
+    latency.save(path)
+    assert load_profile(path).trials == 0
+    path.write_text(path.read_text().replace('shared_ms: 20.0\n', ''))
+    believed = load_profile(path)
+    assert believed.shared_ms == 0 < believed.trials
+    arrivals = generate(workload('long_prompts'), 7.0, 100, 1)
+    known, silent = served(arrivals, latency), served(arrivals, latency, believed=believed)
+    assert (believed.shared_ms, believed.trials) == (pytest.approx(20, abs=1), 0)
+    assert attainment(silent) > attainment(known) - .03
 
 
 @pytest.mark.parametrize('seed', [1, 2])

@@ -52,7 +52,8 @@ def test_a_long_prompt_rides_along_as_far_as_the_pace_of_the_others_allows():
 
 def test_short_prompts_ride_along_together_the_most_urgent_first():
     # 20 + 3.2 + 6.4 ms: well within the 50 of the one that runs.
-    live = [started('act', CONTROL, 25, .1), Request('talk', DIALOGUE, 0.0, 64, 160),
+    talk = replace(DIALOGUE, utility=2)
+    live = [started('act', CONTROL, 25, .1), Request('talk', talk, 0.0, 64, 160),
             Request('go', NAVIGATION, 0.0, 32, 60)]
     assert composed(SHARED, live) == (['act'], [('go', 32), ('talk', 64)])
 
@@ -110,7 +111,7 @@ def test_a_first_token_that_is_late_anyway_comes_next_while_others_can_wait(arri
 
 @pytest.mark.parametrize('two_ms, tpot_ms, decoding', [
     (7.0, 250, ['act']),             # 3 ms lost by 100, 4 ms gained by 1
-    (4.2, 250, ['act', 'talk']),     # 0.2 ms lost
+    (4.1, 250, ['act', 'talk']),     # 0.1 ms lost
     (7.0, 10, ['act', 'talk'])])     # its last token is due in 10 ms
 def test_a_row_that_slows_more_useful_ones_waits_if_it_can(two_ms, tpot_ms, decoding):
     latency = LatencyModel('linear', ((1, 4.0), (2, two_ms), (16, 7 * two_ms)))
@@ -144,7 +145,7 @@ def test_an_objective_in_reach_is_pursued_though_another_one_is_missed(deadline_
 
 
 @pytest.mark.parametrize('left, first', [
-    (3, []),          # 60 ms lost by 1, 35 ms, a chunk, by 100
+    (3, []),          # 60 ms lost by 2, 35 ms, a chunk, by 100
     (24, ['talk'])])  # 480 ms lost
 def test_a_prefill_that_can_wait_lets_more_useful_answers_end(left, first):
     latency = LatencyModel('linear', ((1, 20.0), (16, 50.0)), prefill_token_ms=.7)
@@ -152,5 +153,6 @@ def test_a_prefill_that_can_wait_lets_more_useful_answers_end(left, first):
     policy = make_policy('slice')
     policy.reveal(act, 1 + left)
     act.advance(40, .1)
-    step = policy.plan(.1, (act, Request('talk', DIALOGUE, .09, 400, 160)), latency)
+    talk = Request('talk', replace(DIALOGUE, utility=2), .09, 400, 160)
+    step = policy.plan(.1, (act, talk), latency)
     assert [c.request.id for c in step.prefill] == first

@@ -19,7 +19,7 @@ from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.runners.cuda.failure import cuda_failure
 from slice_ros.engine.runners.cuda.recorded import Recorded, Recorder
 from slice_ros.engine.runners.fetch import fetch
-from slice_ros.engine.runners.runner import flatten, Segment
+from slice_ros.engine.runners.runner import adapters_of, flatten, Segment
 from slice_ros.engine.runners.torch.batch import Batch
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.torch.weights import DecoderWeights
@@ -72,14 +72,20 @@ class GraphRunner(TorchRunner):
                                                'CUDA graphs')
 
     @torch.inference_mode()
-    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+    def forward(self, segments: Sequence[Segment], states: np.ndarray | None = None
+                ) -> torch.Tensor:
         """Return logits, which the next call overwrites; as `Runner.forward`."""
+        # Embeddings, adapters and images: no graph is recorded for them.
+        if states is not None or _needs_plain(segments):
+            return super().forward(segments, states)
         recorded = self._replayed(segments)
         return self._launched(segments) if recorded is None else recorded.logits(segments)
 
     @torch.inference_mode()
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
         """As `Runner.greedy`."""
+        if _needs_plain(segments):
+            return super().greedy(segments)
         recorded = self._replayed(segments)
         return fetch(self._launched(segments).argmax(-1) if recorded is None
                      else recorded.tokens(segments))
@@ -156,8 +162,9 @@ class GraphRunner(TorchRunner):
             queries = kernels.rope_and_store(
                 layer.qkv(x), cos, sin, batch.positions, batch.places, cache[i], w.made.heads)
             x = layer.output(attend(i, queries))
-            x = layer.gate_up(kernels.add_and_norm(h, x, layer.mlp_norm, eps))
-            x = layer.down(kernels.silu_and_mul(x))
+            (gate_up, down), = layer.mlp
+            x = gate_up(kernels.add_and_norm(h, x, layer.mlp_norm, eps))
+            x = down(kernels.silu_and_mul(x))
             after = w.layers[i + 1].attention_norm if i + 1 < len(w.layers) else w.norm
             x = kernels.add_and_norm(h, x, after, eps)
         return x
@@ -182,6 +189,10 @@ class GraphRunner(TorchRunner):
             _compare(self.forward([row] * recorded.rows), wanted[2], 'a recorded step')
 
 
+def _needs_plain(segments: Sequence[Segment]) -> bool:
+    return adapters_of(segments) is not None or any([s.inputs for s in segments])
+
+
 def _compare(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
     if not float((found - wanted).norm(dim=-1).max() / wanted.norm()) <= _TOLERANCE:
         raise ValueError(f'{what} gives other logits than the plain pass')
@@ -190,6 +201,7 @@ def _compare(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
 def _lacking(made: Architecture) -> str | None:
     """Return what the kernels of this room do not compute of a decoder, None if all."""
     needs = {
+        'experts': made.experts is not None,
         'norms behind attention and MLP': set(made.norms) != {'attention_norm', 'mlp_norm'},
         'norms of queries and keys': bool(made.qk_norm),
         'sliding windows': any(layer.window for layer in made.layers),
@@ -215,7 +227,7 @@ def gpu_runner(weights: DecoderWeights, cache: KvCache, max_batch: int) -> Torch
     try:
         return GraphRunner(weights, cache, max_batch)
     except Exception as error:  # no Triton, an unknown GPU, too little memory, other logits
-        failure = cuda_failure(cache.data.device)
+        failure = cuda_failure(cache.data.device.type)
         if failure is not None:
             raise RuntimeError(failure) from error
         logger.warning('decode steps are not recorded (%s): they run kernel by kernel', error)

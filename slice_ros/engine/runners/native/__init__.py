@@ -3,8 +3,8 @@
 """Native kernels: a C++ library over plain data pointers, and its Python side.
 
 ``load_library`` finds the library, or returns a sentence why there is none; ``NativeModel`` runs
-whole steps of a described decoder on it. Only `native_runner`, which keeps the `Runner`
-protocol, imports torch. The C interface is versioned: change it together with `library.py`.
+whole steps of a described decoder on it. Nothing here imports torch. The C interface is
+versioned: change it together with `library.py`.
 """
 
 from slice_ros.engine.runners.native.library import ISAS, Library, load_library

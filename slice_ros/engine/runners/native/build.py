@@ -2,17 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """From named weights to a ``NativeModel``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.models.architecture import (
-    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, HEAD, layer_name, NORMS, OUT, QK_NORMS,
-    QKV)
+    Architecture, CONV, CONV_IN, CONV_OUT, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
+    DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, EMBEDDING, expert_part, FINAL_NORM, GATE_UP, GATES,
+    HEAD, layer_name, NORMS, OUT, QK_NORMS, QKV, ROUTER)
+from slice_ros.engine.runners.native.adapter_packing import pack_adapters
 from slice_ros.engine.runners.native.arena import Arena
+from slice_ros.engine.runners.native.kv_pages import KvPages
+from slice_ros.engine.runners.native.layers import DeltaWeights, LayerWeights, ShortConvWeights
 from slice_ros.engine.runners.native.library import BEST, Library
-from slice_ros.engine.runners.native.model import KvPages, LayerWeights, MAX_ROWS, NativeModel
+from slice_ros.engine.runners.native.model import MAX_ROWS, NativeModel
 from slice_ros.engine.runners.native.packing import Interleaved, pack, Packed
 
 
@@ -32,12 +37,46 @@ class _Packer:
         def at(part: str) -> str:
             return layer_name(number, part)
         norms = {norm: norm for norm in NORMS if norm in made.norms}
-        if made.qk_norm:
-            norms |= dict(zip(('query_norm', 'key_norm'), QK_NORMS))
+        if made.layers[number].recurrent:
+            out = DELTA_OUT if isinstance(made.recurrence, Delta) else CONV_OUT
+            mixer = {'qkv': None, 'attention_out': self._matrix(at(out)),
+                     'recurrence': self._recurrence(number)}
+        else:
+            parts = (*QKV, GATES) if made.gated else QKV
+            mixer = {'qkv': self._matrix(*map(at, parts)), 'attention_out': self._matrix(at(OUT))}
+            if made.qk_norm:
+                norms |= dict(zip(('query_norm', 'key_norm'), QK_NORMS))
         return LayerWeights(
-            qkv=self._matrix(*map(at, QKV)), attention_out=self._matrix(at(OUT)),
-            gate_up=self._gate_up(*map(at, GATE_UP)), down=self._matrix(at(DOWN)),
+            **mixer,
+            **self._mlp(number),
             **{name: tensors[f'{at(part)}.weight'] for name, part in norms.items()})
+
+    def _recurrence(self, number: int) -> DeltaWeights | ShortConvWeights:
+        def of(name: str) -> np.ndarray:
+            return self._tensors[layer_name(number, name)]
+        if not isinstance(self._made.recurrence, Delta):
+            conv = of(CONV)
+            return ShortConvWeights(self._matrix(layer_name(number, CONV_IN)),
+                                    conv.reshape(len(conv), -1).T)
+        rates = [of(f'{part}.weight') for part in DELTA_RATES]
+        return DeltaWeights(
+            in_=self._matrix(*(layer_name(number, part) for part in DELTA_IN)),
+            rates=pack(self._library, 'fp32', rates, None, self._arena),
+            conv=of(DELTA_CONV)[:, 0].T, decay=-np.exp(of(DELTA_DECAY)), bias=of(DELTA_BIAS),
+            norm=of(DELTA_NORM))
+
+    def _mlp(self, number: int) -> dict:
+        """Return `mlp` and `router` of a layer."""
+        made = self._made
+        if not made.layers[number].sparse:
+            return {'mlp': (self._pair(lambda part: layer_name(number, part)),)}
+        router = self._tensors[f'{layer_name(number, ROUTER)}.weight']
+        return {'mlp': tuple(self._pair(lambda part, expert=expert: layer_name(
+                    number, expert_part(expert, part))) for expert in range(made.experts.count)),
+                'router': pack(self._library, 'fp32', [router], None, self._arena)}
+
+    def _pair(self, at: Callable[[str], str]) -> tuple[Packed, Packed]:
+        return self._gate_up(*map(at, GATE_UP)), self._matrix(at(DOWN))
 
     def outer(self, name: str) -> Packed:
         """Return the embedding or the head."""
@@ -68,6 +107,7 @@ class _Packer:
 def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows], weights: str,
                 cos: np.ndarray, sin: np.ndarray, *, table: np.ndarray, pages: int,
                 threads: int, max_rows: int = MAX_ROWS, isa: int = BEST,
+                adapters: Sequence[Adapter] = (),
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
     """Pack `tensors` (names of `architecture`; arrays, codes or stored rows); return the model.
 
@@ -76,7 +116,7 @@ def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows
     file has them in 4. Codes of a GGUF file are copied unchanged where `weights` is their format.
     Keys and values have 16 bits, 32 with 'fp32'; `table` is the page table [slots, pages of a
     slot], int32, over `pages` pages. The head is the embedding where 'lm_head.weight' is missing.
-    `cos` and `sin` are as `rope.rope_tables` returns them.
+    `cos` and `sin` are as `rope.rope_tables` returns them. Adapters have 16 bits, 32 with 'fp32'.
     Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
     built = []
@@ -90,5 +130,6 @@ def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows
     cache = KvPages(library, made, table, pages, wide=weights == 'fp32')
     # What scales the logits scales the input of the head, and is exact there.
     final_norm = tensors[f'{FINAL_NORM}.weight'] * np.float32(made.logit_scale)
+    added = pack_adapters(library, made, adapters, 'fp32' if weights == 'fp32' else 'fp16')
     return NativeModel(library, made, built, final_norm, embedding, head, cos, sin, cache, threads,
-                       max_rows, isa)
+                       max_rows, isa, added)

@@ -52,9 +52,12 @@ def _address(array: np.ndarray | None) -> int | None:
 
 @cache
 def _grid(type_name: str) -> np.ndarray | None:
-    """Return the points of the grid that codes of a type are numbers of, int8, None for none."""
-    kind = getattr(quants, type_name)
-    if kind.grid_hex is None:
+    """Return the points of the grid that codes of a type are numbers of, int8, None for none.
+
+    None as well for a type that gguf cannot read: nor can the library, which says so.
+    """
+    kind = getattr(quants, type_name, None)
+    if kind is None or kind.grid_hex is None:
         return None
     kind.init_grid()
     return np.ascontiguousarray(kind.grid[0, 0], np.int8)

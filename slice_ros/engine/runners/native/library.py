@@ -9,7 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 2          # that of src/slice_kernels.h
+ABI_VERSION = 8          # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -32,13 +32,42 @@ class Matrix(Structure):
                 ('inputs', c_int32), ('reserved', c_int32)]
 
 
+class Expert(Structure):
+    """``SliceExpert``."""
+
+    _fields_ = [('gate_up', Matrix), ('down', Matrix)]
+
+
+class Delta(Structure):
+    """``SliceDelta``."""
+
+    _fields_ = [('in_', Matrix), ('rates', Matrix), ('conv', c_void_p), ('decay', c_void_p),
+                ('bias', c_void_p), ('norm', c_void_p), ('key_heads', c_int32),
+                ('value_heads', c_int32), ('key_dim', c_int32), ('value_dim', c_int32),
+                ('taps', c_int32), ('reserved', c_int32)]
+
+
+class ShortConv(Structure):
+    """``SliceShortConv``."""
+
+    _fields_ = [('in_', Matrix), ('conv', c_void_p), ('taps', c_int32), ('reserved', c_int32)]
+
+
 class Layer(Structure):
     """``SliceLayer``."""
 
     _fields_ = [('attention_norm', c_void_p), ('attention_out_norm', c_void_p),
                 ('mlp_norm', c_void_p), ('mlp_out_norm', c_void_p), ('query_norm', c_void_p),
                 ('key_norm', c_void_p), ('rope', c_int32), ('window', c_int32), ('qkv', Matrix),
-                ('attention_out', Matrix), ('gate_up', Matrix), ('down', Matrix)]
+                ('attention_out', Matrix), ('gate_up', Matrix), ('down', Matrix),
+                ('expert', POINTER(Expert)), ('router', Matrix), ('delta', POINTER(Delta)),
+                ('short_conv', POINTER(ShortConv))]
+
+
+class LowRank(Structure):
+    """``SliceLowRank``."""
+
+    _fields_ = [('down', Matrix), ('up', c_void_p), ('block', c_void_p)]
 
 
 class Model(Structure):
@@ -46,10 +75,15 @@ class Model(Structure):
 
     _fields_ = [('layer', POINTER(Layer)), ('final_norm', c_void_p), ('rope_cos', c_void_p),
                 ('rope_sin', c_void_p), ('embedding', Matrix), ('head', Matrix),
+                ('low_rank', POINTER(LowRank)),
                 ('layers', c_int32), ('hidden', c_int32), ('heads', c_int32),
                 ('kv_heads', c_int32), ('head_dim', c_int32), ('rotary_dim', c_int32),
                 ('intermediate', c_int32), ('vocabulary', c_int32), ('positions', c_int32),
-                ('ropes', c_int32), ('activation', c_int32), ('joint_norms', c_int32),
+                ('ropes', c_int32), ('activation', c_int32), ('adapters', c_int32),
+                ('experts', c_int32), ('chosen_experts', c_int32),
+                ('expert_intermediate', c_int32), ('share_scores', c_int32),
+                ('gated_attention', c_int32),
+                ('joint_norms', c_int32),
                 ('norm_eps', c_float), ('attention_scale', c_float),
                 ('attention_softcap', c_float), ('logit_softcap', c_float),
                 ('embedding_scale', c_float), ('residual_scale', c_float)]
@@ -60,7 +94,7 @@ class Cache(Structure):
 
     _fields_ = [('keys', c_void_p), ('values', c_void_p), ('page_table', c_void_p),
                 ('slots', c_int32), ('pages_per_slot', c_int32), ('pages', c_int32),
-                ('wide', c_int32)]
+                ('wide', c_int32), ('states', c_void_p)]
 
 
 _FUNCTIONS = {
@@ -78,7 +112,7 @@ _FUNCTIONS = {
     'slice_runner_create': (c_void_p, POINTER(Model), POINTER(Cache), c_int32, c_int32, c_int32),
     'slice_runner_destroy': (None, c_void_p),
     'slice_step': (c_int32, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p,
-                   c_void_p, c_void_p),
+                   c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32, c_void_p),
     'slice_matmul': (c_int32, c_int32, POINTER(Matrix), c_int32, c_void_p, c_void_p),
     'slice_peak': (c_int64, c_int32, c_int32, c_int32),
     'slice_read_rate': (c_int64, c_int32, c_int32, c_void_p, c_int64),

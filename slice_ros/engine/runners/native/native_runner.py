@@ -8,19 +8,24 @@ It replaces `TorchRunner` where the library is available.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.kv.slots import PAGE_TOKENS
-from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.models.architecture import (
+    Architecture, CONV, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers)
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import rope_tables
 from slice_ros.engine.runners.native import ISAS, Library
 from slice_ros.engine.runners.native.build import build_model
 from slice_ros.engine.runners.native.packing import KEPT, KINDS
-from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
-import torch
+from slice_ros.engine.runners.runner import (
+    adapters_of, flatten, inputs_of, RunnerInfo, Segment)
 
 WEIGHTS = (*KINDS, KEPT)
-MAX_HEAD_DIM = 512   # kMaxHeadWidth of src/runner.hpp
+MAX_HEAD_DIM = 512   # kMaxHeadWidth and kMaxDeltaDim of src/
+_DELTA_STEP = 32     # SliceDelta
+_MOST_TAPS = 16      # kMaxTaps
+_FLOATS = ('norm.weight', '.bias', CONV, DELTA_CONV, DELTA_BIAS, DELTA_DECAY)   # ends of names
 
 
 def unsupported(made: Architecture, weights: str) -> str | None:
@@ -29,6 +34,13 @@ def unsupported(made: Architecture, weights: str) -> str | None:
         return f'weights {weights}'
     if made.head_dim % 2 or made.head_dim > MAX_HEAD_DIM:
         return f'heads of {made.head_dim}'
+    delta = made.recurrence
+    if isinstance(delta, Delta) and not all(
+            dim % _DELTA_STEP == 0 and dim <= MAX_HEAD_DIM
+            for dim in (delta.key_dim, delta.value_dim)):
+        return f'heads of {delta.key_dim} and {delta.value_dim} of a delta rule'
+    if delta is not None and not 1 < delta.taps <= _MOST_TAPS:
+        return f'a convolution over {delta.taps} tokens'
     return None
 
 
@@ -42,8 +54,8 @@ class StoredWeights:
         return name in self._tensors
 
     def __getitem__(self, name: str) -> Rows:
-        if name.endswith(('norm.weight', '.bias')):
-            return self._tensors[name].to(torch.float32).numpy()
+        if name.endswith(_FLOATS):
+            return self._tensors.floats(name)
         return self._tensors.rows(name)
 
     def get(self, name: str) -> Rows | None:
@@ -60,35 +72,40 @@ class NativeRunner:
 
     def __init__(self, made: Architecture, tensors: ModelTensors, weights: str,
                  library: Library, table: np.ndarray, pages: int, max_context: int,
-                 progress: Callable[[float], None], isa: str = 'auto') -> None:
+                 threads: int, progress: Callable[[float], None], isa: str = 'auto',
+                 adapters: Sequence[Adapter] = ()) -> None:
         if not library.has(ISAS[isa]):
             raise ValueError(f'isa {isa} is not in this processor or build, which has up to '
                              f"{library.isa_name()}: use 'auto'")
-        cos, sin = (tables.numpy() for tables in rope_tables(made, max_context))
-        self._layers = len(made.layers)
+        cos, sin = rope_tables(made, max_context)
+        self._layers = kept_layers(made)
         self._model = build_model(
             library, made, StoredWeights(tensors), weights, cos, sin, table=table, pages=pages,
-            threads=torch.get_num_threads(), isa=ISAS[isa], progress=progress)
+            threads=threads, isa=ISAS[isa], progress=progress, adapters=adapters)
         self._pages = self._model.cache
         self.info = RunnerInfo(
             path='flat batch', kernels=f'native {library.isa_name(ISAS[isa])}', pages=pages,
             weight_bytes=self._model.weight_bytes, streamed_bytes=self._model.streamed_bytes,
-            kv_bytes=self._pages.nbytes, shares_prefixes=True, asynchronous=False,
+            kv_bytes=self._pages.nbytes, asynchronous=False,
+            shares_prefixes=True, whole_prefixes=made.recurrence is not None,
+            verifies=made.recurrence is None, hidden=made.hidden,
+            adapters=tuple(a.name for a in adapters),
             weights='+'.join(kind for kind, _ in self._model.layer_bytes.most_common()))
 
-    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+    def forward(self, segments: Sequence[Segment], states: np.ndarray | None = None
+                ) -> np.ndarray:
         """Return logits, which the next call overwrites; as `Runner.forward`."""
-        return torch.from_numpy(self._step(segments)[0])
+        return self._model.step(*flatten(segments), states, adapters_of(segments),
+                                inputs_of(segments))[0]
 
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
         """As `Runner.greedy`; the step is computed before this returns."""
-        return self._step(segments)[1].tolist
-
-    def _step(self, segments: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray]:
-        return self._model.step(*flatten(segments))
+        return self._model.step(*flatten(segments), None, adapters_of(segments),
+                                inputs_of(segments))[1].tolist
 
     def share(self, source: int, slot: int, tokens: int) -> None:
         """As `Runner.share`."""
+        self._pages.states[:, slot] = self._pages.states[:, source]
         whole, rest = divmod(tokens, PAGE_TOKENS)
         if rest:
             self._copy(self._pages.table[source, whole:whole + 1],

@@ -5,11 +5,13 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.runners.fetch import fetch
-from slice_ros.engine.runners.runner import flatten, RunnerInfo, Segment
+from slice_ros.engine.runners.runner import flatten, inputs_of, RunnerInfo, Segment
 from slice_ros.engine.runners.torch.attention import TorchAttention
 from slice_ros.engine.runners.torch.batch import Batch
+from slice_ros.engine.runners.torch.low_rank_sums import adapted_rows
 from slice_ros.engine.runners.torch.weights import DecoderLayer, DecoderWeights
 import torch
 from torch.nn import functional as F
@@ -30,32 +32,66 @@ class TorchRunner:
             path='flat batch', kernels=f'{weights.linears} linears, {self.attention.name}',
             pages=cache.pages, weight_bytes=weights.nbytes,
             streamed_bytes=weights.streamed_bytes, kv_bytes=cache.nbytes, shares_prefixes=True,
-            asynchronous=self.device.type != 'cpu', weights=weights.kinds)
+            asynchronous=self.device.type != 'cpu', verifies=False, hidden=weights.made.hidden,
+            adapters=weights.adapters.names,
+            weights=weights.kinds)
 
     @torch.inference_mode()
-    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+    def forward(self, segments: Sequence[Segment], states: np.ndarray | None = None
+                ) -> torch.Tensor:
         """As `Runner.forward`."""
         w, cache, made = self.weights, self.cache, self.weights.made
         batch = self._batch(segments)
         turns = [(cos[batch.positions], sin[batch.positions]) for cos, sin in w.ropes]
         attend = self.attention.prepare(segments, batch.pages)
+        runs, add = adapted_rows(segments), w.adapters.add
         h = w.embedding[batch.ids].to(w.norm.dtype)
         if made.embedding_scale != 1:
             h = h * made.embedding_scale
+        if (inputs := inputs_of(segments)) is not None:
+            given = inputs.row >= 0
+            h[torch.from_numpy(given)] = torch.from_numpy(inputs.values[inputs.row[given]]).to(h)
         shape = (len(h), made.heads + 2 * made.kv_heads, made.head_dim)
         for i, (layer, kind) in enumerate(zip(w.layers, made.layers)):
-            qkv = layer.qkv(self._normed(h, layer.attention_norm)).view(shape)
+            x = self._normed(h, layer.attention_norm)
+            qkv = add(layer.qkv(x), x, i, 0, runs).view(shape)
             self._mark(qkv, layer, None if kind.rope is None else turns[kind.rope])
             cache.write(i, batch.places, qkv[:, made.heads:])
-            x = layer.output(attend(i, qkv[:, :made.heads]))
-            h = self._added(h, x, layer.attention_out_norm)
-            x = layer.gate_up(self._normed(h, layer.mlp_norm))
-            x = self._activate(x[:, :made.intermediate]).mul_(x[:, made.intermediate:])
-            h = self._added(h, layer.down(x), layer.mlp_out_norm)
+            x = attend(i, qkv[:, :made.heads])
+            h = self._added(h, add(layer.output(x), x, i, 1, runs), layer.attention_out_norm)
+            x = self._normed(h, layer.mlp_norm)
+            if layer.router is None:
+                (gate_up, down), = layer.mlp
+                x = self._gated(add(gate_up(x), x, i, 2, runs))
+                x = add(down(x), x, i, 3, runs)
+            else:
+                x = self._experts(layer, x)
+            h = self._added(h, x, layer.mlp_out_norm)
+        if states is not None:
+            states[:] = self._normed(h, w.norm).float().cpu().numpy()
         if not len(batch.last):
             return h.new_empty(0, 0)
         h = h if len(batch.last) == len(h) else h[batch.last]
         return self.logits(self._normed(h, w.norm))
+
+    def _gated(self, x: torch.Tensor) -> torch.Tensor:
+        width = x.shape[1] // 2
+        return self._activate(x[:, :width]).mul_(x[:, width:])
+
+    def _experts(self, layer: DecoderLayer, x: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the experts that each token of `x` chooses."""
+        experts = self.weights.made.experts
+        scores = F.linear(x.float(), layer.router).softmax(-1)
+        weights, chosen = scores.topk(experts.chosen)
+        if experts.normalized:
+            weights = weights / weights.sum(-1, keepdim=True)
+        out = x.new_zeros(x.shape, dtype=torch.float32)
+        for expert in chosen.unique().tolist():
+            rows, rank = (chosen == expert).nonzero(as_tuple=True)
+            gate_up, down = layer.mlp[expert]
+            part = down(self._gated(gate_up(x[rows])))
+            out.index_add_(0, rows, part.float() * weights[rows, rank, None])
+        return out.to(x.dtype)
 
     def logits(self, normed: torch.Tensor) -> torch.Tensor:
         """Return float32 logits [tokens, vocab] of the input of the head."""

@@ -3,16 +3,18 @@
 """Weights of a described decoder as torch holds them, and how they come from a checkpoint."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.models.architecture import (
-    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, HEAD, layer_name, NORMS, OUT, QK_NORMS,
-    QKV)
+    Architecture, DOWN, EMBEDDING, expert_part, FINAL_NORM, GATE_UP, HEAD, layer_name, NORMS, OUT,
+    QK_NORMS, QKV, ROUTER)
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import rope_tables
 from slice_ros.engine.runners.torch.linear import (
     Embedding, Linear, make_embedding, make_linear, MakeEmbedding, MakeLinear, Part)
+from slice_ros.engine.runners.torch.low_rank_sums import LowRankSums
 import torch
 
 
@@ -22,8 +24,8 @@ class DecoderLayer:
 
     qkv: Linear
     output: Linear
-    gate_up: Linear
-    down: Linear
+    mlp: tuple[tuple[Linear, Linear], ...]  # gate-up and down: one pair, or of each expert
+    router: torch.Tensor | None             # [experts, hidden], float32
     attention_norm: torch.Tensor | None
     attention_out_norm: torch.Tensor | None
     mlp_norm: torch.Tensor | None
@@ -48,12 +50,14 @@ class DecoderWeights:
     kinds: str                   # of the weights of the layers: 'int4+int8', most bytes first
     nbytes: int
     streamed_bytes: int          # of these, what each step reads: not the embedding
+    adapters: LowRankSums
 
 
 def build_weights(made: Architecture, tensors: ModelTensors, weights: str, floats: str,
                   device: torch.device, max_context: int, progress: Callable[[float], None],
                   make_linear: MakeLinear = make_linear,
-                  make_embedding: MakeEmbedding = make_embedding) -> DecoderWeights:
+                  make_embedding: MakeEmbedding = make_embedding,
+                  adapters: Sequence[Adapter] = ()) -> DecoderWeights:
     """Convert the tensors of a checkpoint to `weights` on `device`.
 
     `floats` is the format of torch that rows of the embedding have. With 'int4' embedding and
@@ -61,7 +65,7 @@ def build_weights(made: Architecture, tensors: ModelTensors, weights: str, float
     `progress` is called with the share that is done, from 0 to 1. Raises ``KeyError`` or
     ``ModelError`` for a missing tensor.
     """
-    def norm(name: str) -> torch.Tensor | None:
+    def floats_of(name: str) -> torch.Tensor | None:
         found = tensors.get(f'{name}.weight')
         # A copy: a view would keep the whole file that it was read from in memory.
         return None if found is None else found.to(device, torch.float32, copy=True)
@@ -80,11 +84,14 @@ def build_weights(made: Architecture, tensors: ModelTensors, weights: str, float
         def at(part: str, i: int = i) -> str:
             return layer_name(i, part)
         layers.append(DecoderLayer(
-            qkv=linear(*map(at, QKV)), output=linear(at(OUT)), gate_up=linear(*map(at, GATE_UP)),
-            down=linear(at(DOWN)),
-            **{part: norm(at(part)) if part in made.norms else None for part in NORMS},
+            qkv=linear(*map(at, QKV)), output=linear(at(OUT)),
+            mlp=tuple((linear(*map(part, GATE_UP)), linear(part(DOWN))) for part in (
+                [lambda part, e=e: at(expert_part(e, part)) for e in range(made.experts.count)]
+                if made.layers[i].sparse else [at])),
+            router=floats_of(at(ROUTER)) if made.layers[i].sparse else None,
+            **{part: floats_of(at(part)) if part in made.norms else None for part in NORMS},
             **dict(zip(('query_norm', 'key_norm'), (
-                norm(at(part)) if made.qk_norm else None for part in QK_NORMS)))))
+                floats_of(at(part)) if made.qk_norm else None for part in QK_NORMS)))))
         progress((i + 1) / (len(made.layers) + 1))
     part = tensors.as_stored(f'{EMBEDDING}.weight')
     embedding, tied_head = make_embedding(part, _outer(part, weights), floats, device)
@@ -97,13 +104,14 @@ def build_weights(made: Architecture, tensors: ModelTensors, weights: str, float
     names = '+'.join(kind for kind, _ in kinds.most_common())
     streamed = kinds.total() + head.nbytes
     return DecoderWeights(
-        made=made, embedding=embedding, layers=tuple(layers), norm=norm(FINAL_NORM), head=head,
+        made=made, embedding=embedding, layers=tuple(layers), norm=floats_of(FINAL_NORM),
+        head=head,
         ropes=tuple((torch.cat((cos, cos), -1)[:, None].to(device),
                      torch.cat((-sin, sin), -1)[:, None].to(device))
-                    for cos, sin in zip(*rope_tables(made, max_context))),
+                    for cos, sin in zip(*map(torch.from_numpy, rope_tables(made, max_context)))),
         linears=f'Triton {names}' if 'int' in names else 'fbgemm fp16' if fbgemm else 'torch',
         kinds=names, nbytes=streamed + (0 if shared else embedding.nbytes),
-        streamed_bytes=streamed)
+        streamed_bytes=streamed, adapters=LowRankSums(adapters, made, device))
 
 
 def _outer(part: Part, weights: str) -> str:
@@ -115,6 +123,6 @@ def _bytes_by_kind(layers: list[DecoderLayer]) -> Counter[str]:
     """Return the bytes of the matrices of all layers, by the kind of their weights."""
     kinds = Counter()
     for layer in layers:
-        for part in (layer.qkv, layer.output, layer.gate_up, layer.down):
+        for part in (layer.qkv, layer.output, *(part for pair in layer.mlp for part in pair)):
             kinds[part.kind] += part.nbytes
     return kinds

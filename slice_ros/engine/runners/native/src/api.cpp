@@ -44,9 +44,11 @@ void slice_runner_destroy(SliceRunner* runner) { delete runner; }
 
 int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token, const int32_t* slot,
                    const int32_t* position, int32_t outputs, const int32_t* output_row,
-                   float* logits, int32_t* best_token) {
+                   float* logits, int32_t* best_token, float* states, const int32_t* adapter,
+                   const int32_t* input_row, int32_t input_rows, const float* inputs) {
   if (!runner) return SLICE_BAD_ARGUMENT;
-  return runner->step({rows, token, slot, position, outputs, output_row, logits, best_token});
+  return runner->step({rows, token, slot, position, outputs, output_row, logits, best_token, states,
+                       adapter, input_row, input_rows, inputs});
 }
 
 int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows, const float* in,
@@ -73,7 +75,7 @@ int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows, const
     }
   }
   const slice::MatmulJob job{matrix, &activations, out, matrix->outputs, matrix->outputs,
-                             slice::Store::kWrite};
+                             slice::Store::kWrite, {}};
   kernels->matmul(job, 0, slice::units_of(matrix->outputs));
   return SLICE_OK;
 }

@@ -9,6 +9,8 @@
 // independently of the other queries. The simd header defines how many sums a tile has.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels.hpp"
 #include "vector_math.hpp"
 

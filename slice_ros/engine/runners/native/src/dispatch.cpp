@@ -29,7 +29,7 @@ bool has_avxvnni() {
 #endif
 
 #if defined(__aarch64__) && defined(__linux__)
-constexpr unsigned long kHwcap2I8mm = 1ul << 13;  // headers before Linux 5.10 do not name it
+constexpr uint64_t kHwcap2I8mm = 1u << 13;  // headers before Linux 5.10 do not name it
 #endif
 
 bool machine_has(int isa) {

@@ -31,8 +31,16 @@ struct Activations {
 
 enum class Store { kWrite, kAdd, kSwiGlu, kGeGlu };
 
-// out = store(W in + bias). kSwiGlu, kGeGlu: block 2j of W gates block 2j + 1, and out gets
-// silu(gate) * up or gelu(gate) * up.
+// The rows of a matmul that adapters add to: those with an adapter of 0 or more.
+struct AdaptedRows {
+  const int32_t* adapter;      // of each row; null: there are none
+  const SliceLowRank* part;    // of each adapter, for this matrix
+  const float* factors;        // of each row: down in
+  int stride;                  // of the factors
+};
+
+// out = store(W in + bias + what adapters add). kSwiGlu, kGeGlu: block 2j of W gates block 2j + 1,
+// and out gets silu(gate) * up or gelu(gate) * up.
 struct MatmulJob {
   const SliceMatrix* matrix;
   const Activations* in;
@@ -40,6 +48,7 @@ struct MatmulJob {
   int out_stride;
   int out_width;  // columns of out
   Store store;
+  AdaptedRows adapted;
 };
 
 // Up to kMaxQueries queries over the keys and values of one slot and one kv head.
@@ -62,6 +71,24 @@ struct AttentionJob {
   int score_stride;        // at least the greatest length, rounded up to a page
 };
 
+constexpr int kMaxDeltaDim = 512;  // of a key or value of a delta rule
+
+// The rows of one slot in one layer with a delta rule, for one key head.
+struct DeltaJob {
+  const SliceDelta* delta;
+  const float* in;     // [rows][in_stride]: queries, keys and values, then gates
+  const float* rates;  // [rows][2 value_heads]
+  float* inputs;       // [taps - 1][channels]: the last ones of before
+  float* state;        // of the value heads of this key head
+  float* out;          // [rows][out_stride]
+  float norm_eps;
+  int in_stride;
+  int out_stride;
+  int channels;  // of the convolution: queries, keys and values
+  int head;
+  int rows;
+};
+
 struct Kernels {
   // Computes units [first, last) of 32 outputs. The sum of an output runs over the inputs in one
   // fixed order. So its bits depend neither on the other rows of the batch nor on the thread.
@@ -73,6 +100,8 @@ struct Kernels {
   void (*to_half)(const float* in, int width, uint16_t* out);  // width a multiple of 16
   void (*attend)(const AttentionJob& job);
   void (*softcap)(float* values, int width, float cap);  // cap * tanh(value / cap)
+  void (*delta_rule)(const DeltaJob& job);
+  void (*gate)(const float* gates, int width, float* values);  // values *= sigmoid(gates)
   int (*arg_max)(const float* in, int width);  // the first of several equal ones
   // For measurements of limits. The multiply-adds of the matmul of `kind` with all operands in
   // registers, those of 64 bytes of ones; returns how many it did.

@@ -10,6 +10,7 @@
 #include "simd_generic.hpp"
 
 #include "attention.hpp"
+#include "delta_rule.hpp"
 #include "dots_avx2.hpp"
 #include "limits.hpp"
 #include "matmul.hpp"
@@ -20,8 +21,8 @@ namespace slice {
 const Kernels* avx2_kernels() {
   static constexpr Kernels table = {avx2::matmul,   avx2::rms_norm, avx2::quantize,
                                     avx2::rotate,   avx2::to_half,  avx2::attend,
-                                    avx2::softcap,  avx2::arg_max,  avx2::multiply,
-                                    avx2::read};
+                                    avx2::softcap,  avx2::delta_rule, avx2::gate,
+                                    avx2::arg_max,  avx2::multiply,   avx2::read};
   return &table;
 }
 

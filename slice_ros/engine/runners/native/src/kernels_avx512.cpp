@@ -10,6 +10,7 @@
 #include "simd_avx512.hpp"
 
 #include "attention.hpp"
+#include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
 #include "matmul.hpp"
@@ -20,8 +21,8 @@ namespace slice {
 const Kernels* avx512_kernels() {
   static constexpr Kernels table = {avx512::matmul,   avx512::rms_norm, avx512::quantize,
                                     avx512::rotate,   avx512::to_half,  avx512::attend,
-                                    avx512::softcap,  avx512::arg_max,  avx512::multiply,
-                                    avx512::read};
+                                    avx512::softcap,  avx512::delta_rule, avx512::gate,
+                                    avx512::arg_max,  avx512::multiply,   avx512::read};
   return &table;
 }
 

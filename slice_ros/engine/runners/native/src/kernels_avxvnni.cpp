@@ -11,6 +11,7 @@
 #include "simd_generic.hpp"
 
 #include "attention.hpp"
+#include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
 #include "matmul.hpp"
@@ -21,8 +22,8 @@ namespace slice {
 const Kernels* avxvnni_kernels() {
   static constexpr Kernels table = {avxvnni::matmul,   avxvnni::rms_norm, avxvnni::quantize,
                                     avxvnni::rotate,   avxvnni::to_half,  avxvnni::attend,
-                                    avxvnni::softcap,  avxvnni::arg_max,  avxvnni::multiply,
-                                    avxvnni::read};
+                                    avxvnni::softcap,  avxvnni::delta_rule, avxvnni::gate,
+                                    avxvnni::arg_max,  avxvnni::multiply,   avxvnni::read};
   return &table;
 }
 

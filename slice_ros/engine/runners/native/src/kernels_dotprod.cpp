@@ -10,6 +10,7 @@
 #include "simd_generic.hpp"
 
 #include "attention.hpp"
+#include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
 #include "matmul.hpp"
@@ -20,8 +21,8 @@ namespace slice {
 const Kernels* dotprod_kernels() {
   static constexpr Kernels table = {dotprod::matmul,   dotprod::rms_norm, dotprod::quantize,
                                     dotprod::rotate,   dotprod::to_half,  dotprod::attend,
-                                    dotprod::softcap,  dotprod::arg_max,  dotprod::multiply,
-                                    dotprod::read};
+                                    dotprod::softcap,  dotprod::delta_rule, dotprod::gate,
+                                    dotprod::arg_max,  dotprod::multiply,   dotprod::read};
   return &table;
 }
 

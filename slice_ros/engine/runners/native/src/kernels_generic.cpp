@@ -8,6 +8,7 @@
 #include "simd_generic.hpp"
 
 #include "attention.hpp"
+#include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
 #include "matmul.hpp"
@@ -18,8 +19,8 @@ namespace slice {
 const Kernels* generic_kernels() {
   static constexpr Kernels table = {generic::matmul,   generic::rms_norm, generic::quantize,
                                     generic::rotate,   generic::to_half,  generic::attend,
-                                    generic::softcap,  generic::arg_max,  generic::multiply,
-                                    generic::read};
+                                    generic::softcap,  generic::delta_rule, generic::gate,
+                                    generic::arg_max,  generic::multiply,   generic::read};
   return &table;
 }
 

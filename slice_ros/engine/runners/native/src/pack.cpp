@@ -36,7 +36,7 @@ void put_group(int kind, uint8_t* block, int inputs, int group, int lane, uint16
 }
 
 uint8_t clamp_code(float value, int low, int high) {
-  return static_cast<uint8_t>(std::min(std::max(std::lrintf(value), long{low}), long{high}));
+  return static_cast<uint8_t>(std::clamp<int64_t>(std::lrintf(value), low, high));
 }
 
 // Codes are computed with the stored scale (rounded to 16 bits), not with the exact one.
@@ -174,7 +174,8 @@ int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inputs, const ui
 
 int32_t slice_unpack_row(const SliceMatrix* matrix, int32_t row, float* out) {
   if (!matrix || !matrix->data || !out ||
-      !slice::valid_shape(matrix->kind, matrix->outputs, matrix->inputs) || row < 0 || row >= matrix->outputs) {
+      !slice::valid_shape(matrix->kind, matrix->outputs, matrix->inputs) || row < 0 ||
+      row >= matrix->outputs) {
     return SLICE_BAD_ARGUMENT;
   }
   slice::unpack_row(*matrix, row, out);

@@ -4,6 +4,8 @@
 // instruction set (SLICE_ISA).
 #pragma once
 
+#include <algorithm>
+
 #include "kernels.hpp"
 #include "layout.hpp"
 #include "vector_math.hpp"
@@ -73,6 +75,14 @@ static void softcap(float* values, int width, float cap) {
   __builtin_memcpy(lanes, values + i, sizeof(float) * static_cast<size_t>(width - i));
   store(lanes, capped(load(lanes), all(cap)));
   __builtin_memcpy(values + i, lanes, sizeof(float) * static_cast<size_t>(width - i));
+}
+
+// The buffers must extend to a multiple of 16.
+static void gate(const float* gates, int width, float* values) {
+  for (int i = 0; i < width; i += 16) {
+    const Floats open = add(all(1.0f), exp_of(sub(zeros(), load(gates + i))));
+    store(values + i, div(load(values + i), open));
+  }
 }
 
 static void to_half(const float* in, int width, uint16_t* out) {

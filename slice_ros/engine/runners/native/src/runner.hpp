@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "kernels.hpp"
@@ -30,7 +31,10 @@ class Buffer {
 };
 
 constexpr int kMaxHeadWidth = 512;
-constexpr int kPhasesPerLayer = 12;  // calls of share() in a layer,
+constexpr int kMaxExperts = 1024;  // of a layer
+constexpr int kMaxTaps = 16;       // of a convolution
+constexpr int kRunRows = 8;  // of a run of an adapter: so many share its reading, others the threads
+constexpr int kPhasesPerLayer = 19;  // calls of share() in a layer,
 constexpr int kPhasesAround = 6;     // before, between and after the layers
 
 // The arguments of one step.
@@ -43,6 +47,43 @@ struct Batch {
   const int32_t* output_row;
   float* logits;
   int32_t* best_token;
+  float* states;  // of all rows, or null
+  const int32_t* adapter;  // of all rows, or null
+  const int32_t* input_row;  // of all rows, or null; -1: the row begins with its token's embedding
+  int32_t input_rows;
+  const float* inputs;  // [input_rows][hidden]
+};
+
+// Neighbouring rows with one adapter, whose factors are computed together.
+struct AdapterRun {
+  int first;
+  int rows;
+  int adapter;
+};
+
+// The rows that the layers compute, and their adapters; no run where none has one.
+struct Adapters {
+  std::vector<int32_t> of_row;
+  std::vector<AdapterRun> runs;
+};
+
+// Rows of the inputs of experts that go through one expert.
+struct ExpertRun {
+  int expert;
+  int first;
+  int rows;
+};
+
+// Which experts the rows of a step go through in one layer: each row has `chosen_experts` choices,
+// and each choice a place among the inputs of the experts, which are sorted by expert. Each layer
+// has its own, since a late thread may still read that of the layer before.
+struct Routing {
+  std::vector<int32_t> expert;  // [rows][chosen]
+  std::vector<float> weight;    // [rows][chosen]
+  std::vector<int32_t> place;   // [rows][chosen]
+  std::vector<int32_t> row;     // of each place
+  std::vector<int32_t> run;     // of each place
+  std::vector<ExpertRun> runs;
 };
 
 // Neighbouring rows of one slot, whose attention is one call.
@@ -50,6 +91,15 @@ struct RowGroup {
   int first;
   int rows;
 };
+
+// The input of what mixes tokens in a layer, and whether that keeps a state.
+inline const SliceMatrix& mixer_input(const SliceLayer& layer) {
+  return layer.delta ? layer.delta->in : layer.short_conv ? layer.short_conv->in : layer.qkv;
+}
+inline bool recurrent(const SliceLayer& layer) { return layer.delta || layer.short_conv; }
+// The channels of the convolution of a delta rule, and the numbers of its state.
+int delta_channels(const SliceDelta& delta);
+int64_t delta_numbers(const SliceDelta& delta);
 
 // The widest input of the matrices of the model.
 int widest_input(const SliceModel& model);
@@ -71,6 +121,7 @@ class Runner {
   bool pages_present(int slot, int position) const;
   void group_rows(const Batch& batch);
   void find_wanted(const Batch& batch);
+  void find_adapters(const Batch& batch);
 
   // The phases of a step; each is called by every member of the team.
   void forward(Member& member);
@@ -81,15 +132,25 @@ class Runner {
   void quantize(Member& member, const SliceMatrix& next, const Activations& in);
   // Adds the product to the residual stream: at once, or through `norm` and the residual scale by
   // way of `scratch`, [rows][hidden].
-  void add_product(Member& member, const SliceMatrix& matrix, const Activations& in,
+  void add_product(Member& member, const SliceMatrix& matrix, int place, const Activations& in,
                    const float* norm, float* scratch);
-  void multiply(Member& member, const SliceMatrix& matrix, const Activations& in, float* out,
-                int out_stride, int out_width, Store store);
+  // `place` of the matrix among those that adapters may add to: layer * SLICE_ADAPTED + its number
+  // in the layer, or -1.
+  void multiply(Member& member, const SliceMatrix& matrix, int place, const Activations& in,
+                float* out, int out_stride, int out_width, Store store);
+  // Computes the factors of the rows that have an adapter which adds to the matrix at `place`.
+  AdaptedRows lower(Member& member, int place, const Activations& in);
+  // The MLP of a layer with experts, from the norm to the sum.
+  void add_experts(Member& member, int layer, const Activations& normed);
   void rotate_and_keep(Member& member, const Batch& batch, int layer);
   void attend(Member& member, const Batch& batch, int layer);
+  // In place of attention; the output is where that of attention is.
+  void advance_states(Member& member, const Batch& batch, int layer);
+  void convolve(Member& member, const Batch& batch, int layer);
   // Moves the residual and the attention output of the wanted rows to the front. After the keys
   // and values of the last layer are stored, the other rows are not needed.
   void move_wanted(Member& member, const Activations& attended);
+  void write_states(Member& member, const Batch& batch);
   void cap_logits(Member& member, const Batch& batch);
   void pick_best(Member& member, const Batch& batch);
 
@@ -99,6 +160,15 @@ class Runner {
   // float.
   template <typename Number>
   void keep(int layer, int row, int page, int position);
+  void choose_experts(Routing& routing, int row);
+  void group_by_expert(Routing& routing, int rows);
+  // The rows of a run in one of the value buffers of the experts and their codes.
+  Activations expert_rows(float* values, int inputs, const ExpertRun& run) const;
+  void multiply_experts(Member& member, int layer, bool down);
+  void add_choices(const SliceLayer& layer, const Routing& routing, int row, float* sum);
+  void convolve_slot(const SliceShortConv& conv, const RowGroup& group, bool first, int channel,
+                     int channels, float* inputs);
+  static void forget(const DeltaJob& job, int64_t numbers);
   void norm_jointly(const SliceLayer& layer, float* qkv);
   void rotate_head(const float* head, const float* norm, int rope, int position, float scale,
                    float* out);
@@ -113,6 +183,7 @@ class Runner {
 
   SliceModel model_;
   std::vector<SliceLayer> layers_;
+  std::vector<SliceLowRank> low_rank_;  // [layers][SLICE_ADAPTED][adapters]
   const SliceCache cache_;
   const Kernels& kernels_;
   const int max_rows_;
@@ -120,18 +191,31 @@ class Runner {
   const int widest_;         // the widest input, rounded up to a group
   const int score_stride_;
   const int64_t page_size_;  // elements of one kv head's page
+  const int most_factors_;   // of a row
+  const int choices_;        // of all rows together: inputs of experts
 
   Buffer<float> hidden_;    // [rows][hidden]: the residual stream
   Buffer<float> values_;    // [rows][inputs]: output of a norm, of attention or of the MLP
   Buffer<float> gated_;     // [rows][inputs]: gated values, or what attention adds
   Buffer<GroupCodes> codes_;  // [rows][groups]: input of the next matrix in 8 bits
-  Buffer<float> qkv_;       // [rows][qkv outputs]
+  Buffer<float> qkv_;       // [rows][outputs of qkv, or of the input of a delta rule]
+  Buffer<float> rates_;     // [rows][2 value_heads]
   Buffer<float> queries_;   // [rows][heads][head_width]
   Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]
+  Buffer<float> factors_;   // [rows][most_factors]
+  Buffer<float> scores_of_experts_;     // [rows][experts]
+  Buffer<float> expert_values_;         // [choices][hidden]: input, then output of the experts
+  Buffer<float> expert_gated_;          // [choices][expert_intermediate]
+  Buffer<GroupCodes> expert_codes_;     // [choices][groups]
+  std::vector<Routing> routing_;        // of each layer
   Batch batch_{};
+  std::vector<int> kept_layer_;        // of each layer: its number among those of its kind
   std::vector<RowGroup> groups_;
-  std::vector<int32_t> wanted_;        // rows whose logits are wanted, each once, in order
+  std::vector<RowGroup> slot_rows_;    // all neighbouring rows of a slot
+  std::vector<int32_t> wanted_;        // rows that the end of the pass computes, each once, in order
   std::vector<int32_t> output_place_;  // index in wanted_ of each output's row
+  Adapters adapters_;                  // of all rows,
+  Adapters wanted_adapters_;           // of those in wanted_
   std::vector<uint64_t> slot_seen_;  // number of the last step of each slot
   uint64_t steps_ = 0;
   Team team_;  // last member: its threads end before what they read is freed

@@ -4,6 +4,7 @@
 // is compiled. The few operations that the extensions do not express well have a branch for each.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -180,7 +181,8 @@ SLICE_INLINE void store_bytes(int8_t* p, const Ints& v) {
 SLICE_INLINE Floats load_half(const uint16_t* p) {
   Floats out;
 #if defined(__F16C__)
-  SLICE_EACH out.part[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + i));
+  const auto* codes = reinterpret_cast<const __m128i*>(p);
+  SLICE_EACH out.part[i] = _mm256_cvtph_ps(_mm_loadu_si128(codes + i));
 #elif defined(__aarch64__)
   SLICE_EACH out.part[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
 #else

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 2
+#define SLICE_ABI_VERSION 8
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -53,6 +53,36 @@ struct SliceMatrix {
 // What the gate of the MLP goes through. GELU: its tanh approximation.
 enum SliceActivation { SLICE_SILU = 0, SLICE_GELU = 1 };
 
+// One of the experts of a layer, an MLP of `expert_intermediate`.
+struct SliceExpert {
+  SliceMatrix gate_up;  // as in SliceLayer
+  SliceMatrix down;
+};
+
+// A mixer that keeps a state of each slot, by the gated delta rule. Dimensions are multiples of 32.
+struct SliceDelta {
+  SliceMatrix in;     // queries, keys, values, gates of the output: [.. + value_heads * value_dim]
+  SliceMatrix rates;  // F32: the strength of each value head, then its decay
+  const float* conv;  // [taps][queries, keys and values]: the last tap is the token's own
+  const float* decay; // [value_heads], negative: multiplied by softplus(rate + bias)
+  const float* bias;  // [value_heads]
+  const float* norm;  // [value_dim]
+  int32_t key_heads;
+  int32_t value_heads;
+  int32_t key_dim;
+  int32_t value_dim;
+  int32_t taps;
+  int32_t reserved;
+};
+
+// A mixer that keeps the last inputs of a convolution: c * sum over the taps of weight * (b * x).
+struct SliceShortConv {
+  SliceMatrix in;     // b, c and x: [3 * hidden]
+  const float* conv;  // [taps][hidden]: the last tap is the token's own
+  int32_t taps;
+  int32_t reserved;
+};
+
 // Norms are RMS norms; each may be null. Attention and MLP add
 // residual_scale * out_norm(part(norm(h))) to h.
 struct SliceLayer {
@@ -64,11 +94,29 @@ struct SliceLayer {
   const float* key_norm;            // [head_dim], or [kv_heads * head_dim]
   int32_t rope;                     // 0 .. ropes - 1; -1: positions are not marked
   int32_t window;                   // tokens that a token attends to, with itself; 0: all
-  SliceMatrix qkv;              // query heads, then key heads, then value heads
+  SliceMatrix qkv;  // query heads, key heads, value heads; if gated_attention, a gate of each query
   SliceMatrix attention_out;
   SliceMatrix gate_up;  // blocks of 16 gate outputs and 16 up outputs in turn, zero padded
   SliceMatrix down;
+  // In place of gate_up and down, which are not read then: each token goes through some experts.
+  const SliceExpert* expert;  // [experts], all of the same kinds; or null
+  SliceMatrix router;         // [experts][hidden], F32: the scores of a token, through a softmax
+  // In place of attention, with qkv not read, and no keys and values; or null.
+  const SliceDelta* delta;
+  const SliceShortConv* short_conv;  // the same
 };
+
+// What an adapter (LoRA) adds to the product of a matrix: up (down x). Null data of `down`:
+// nothing. The outputs of `down` are the factors; each block of 16 outputs of the matrix uses some
+// of them, all those of a matrix of the file that is a part of this one.
+struct SliceLowRank {
+  SliceMatrix down;      // F32 or F16, without a bias
+  const void* up;        // of each block: [factors][16 outputs]; in the kind of `down`
+  const int32_t* block;  // of each: first factor, number of factors, vectors in front in `up`
+};
+
+// The matrices of a layer that an adapter may add to, in the order of SliceLayer.
+#define SLICE_ADAPTED 4
 
 struct SliceModel {
   const SliceLayer* layer;   // [layers]
@@ -77,6 +125,7 @@ struct SliceModel {
   const float* rope_sin;     // [ropes][positions][rotary_dim / 2]
   SliceMatrix embedding;     // [vocabulary][hidden]; the same as head if they are tied
   SliceMatrix head;          // [vocabulary][hidden]
+  const SliceLowRank* low_rank;  // [layers][SLICE_ADAPTED][adapters]
   int32_t layers;
   int32_t hidden;
   int32_t heads;
@@ -88,6 +137,12 @@ struct SliceModel {
   int32_t positions;
   int32_t ropes;
   int32_t activation;
+  int32_t adapters;
+  int32_t experts;          // of a layer that has some
+  int32_t chosen_experts;   // those of a token: the ones with the highest scores
+  int32_t expert_intermediate;
+  int32_t share_scores;     // the scores of the chosen ones are divided by their sum
+  int32_t gated_attention;  // its output is multiplied by the sigmoid of the gates
   int32_t joint_norms;      // queries and keys are normed over all heads together, else each head
   float norm_eps;
   float attention_scale;    // usually 1 / sqrt(head_dim)
@@ -110,6 +165,10 @@ struct SliceCache {
   int32_t pages_per_slot;
   int32_t pages;
   int32_t wide;  // 1: 32 bit floats; 0: 16 bit
+  // Of layers with a delta rule or a convolution, [such layers][slots][the last taps - 1 inputs,
+  // then the states [value_heads][key_dim][value_dim]]; null without. The pools above have none of
+  // these layers.
+  float* states;
 };
 
 struct SliceRunner;  // threads and work space of one model
@@ -128,9 +187,10 @@ SLICE_EXPORT int32_t slice_pack_floats(int32_t kind, int32_t outputs, int32_t in
 SLICE_EXPORT int32_t slice_pack_codes(int32_t kind, int32_t outputs, int32_t inputs,
                                       const uint8_t* codes, const uint16_t* scales,
                                       const uint16_t* minimums, void* packed);
-// Weights of a GGUF file, in blocks of a type of ggml, as slice_pack_codes takes them. Types without
-// integer codes and one scale for each 32 weights are rounded to Q8. `grid` has the points of types
-// that have one, else null; `minimums` may be null for Q8. Numbers that are not finite stay such.
+// Weights of a GGUF file, in blocks of a type of ggml, as slice_pack_codes takes them. Types
+// without integer codes and one scale for each 32 weights are rounded to Q8. `grid` has the points
+// of types that have one, else null; `minimums` may be null for Q8. Numbers that are not finite
+// stay such.
 SLICE_EXPORT int32_t slice_gguf_codes(int32_t type, int64_t weights, const uint8_t* data,
                                       const int8_t* grid, uint8_t* codes, uint16_t* scales,
                                       uint16_t* minimums);
@@ -150,10 +210,15 @@ SLICE_EXPORT void slice_runner_destroy(SliceRunner* runner);
 
 // One forward pass of `rows` tokens: row i is token[i] of slot[i] at position[i]. Rows of one slot
 // must be neighbours, with consecutive positions. Writes logits [outputs][vocabulary] of the rows
-// in output_row and, if best_token is not null, the index of the largest logit of each.
+// in output_row and, if best_token is not null, the index of the largest logit of each. If states is
+// not null, the input of the head of every row is written there, [rows][hidden]. Row i is computed
+// with adapter[i]; -1, or a null pointer: with none. Where input_row[i] is not -1, inputs [input_rows]
+// [hidden] has what the row begins with instead of the embedding of its token; null pointers: nowhere.
 SLICE_EXPORT int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token,
                                 const int32_t* slot, const int32_t* position, int32_t outputs,
-                                const int32_t* output_row, float* logits, int32_t* best_token);
+                                const int32_t* output_row, float* logits, int32_t* best_token,
+                                float* states, const int32_t* adapter, const int32_t* input_row,
+                                int32_t input_rows, const float* inputs);
 
 // Single operators, for tests and measurements.
 SLICE_EXPORT int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows,

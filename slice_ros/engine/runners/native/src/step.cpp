@@ -15,6 +15,7 @@ int32_t Runner::step(const Batch& batch) {
   if (error != SLICE_OK) return error;
   group_rows(batch);
   find_wanted(batch);
+  find_adapters(batch);
   batch_ = batch;
   team_.run([](void* self, Member& member) { static_cast<Runner*>(self)->forward(member); }, this);
   return SLICE_OK;
@@ -25,32 +26,50 @@ void Runner::forward(Member& member) {
   const int rows = batch.rows;
   const int hidden = model_.hidden;
   Activations normed = activations(values_.get(), hidden, rows);
-  Activations attended = activations(values_.get(), model_.heads * model_.head_dim, rows);
   Activations gated = activations(gated_.get(), model_.intermediate, rows);
   embed(member, batch);
   for (int i = 0; i < model_.layers; ++i) {
     const SliceLayer& layer = layers_[i];
-    const int qkv_width = layer.qkv.outputs;
-    normalize(member, layer.attention_norm, layer.qkv, nullptr, normed);
-    multiply(member, layer.qkv, normed, qkv_.get(), qkv_width, qkv_width, Store::kWrite);
-    rotate_and_keep(member, batch, i);
+    const SliceMatrix& in = mixer_input(layer);
+    const int place = i * SLICE_ADAPTED;
+    Activations attended = activations(values_.get(), layer.attention_out.inputs, rows);
+    normalize(member, layer.attention_norm, in, nullptr, normed);
+    multiply(member, in, place, normed, qkv_.get(), in.outputs, in.outputs, Store::kWrite);
+    if (layer.delta) {
+      const SliceMatrix& rates = layer.delta->rates;
+      multiply(member, rates, -1, normed, rates_.get(), rates.outputs, rates.outputs,
+               Store::kWrite);
+      advance_states(member, batch, i);
+    } else if (layer.short_conv) {
+      convolve(member, batch, i);
+    } else {
+      rotate_and_keep(member, batch, i);
+    }
     if (i == model_.layers - 1 && wanted_.empty()) return;
-    attend(member, batch, i);
+    if (!recurrent(layer)) attend(member, batch, i);
     if (i == model_.layers - 1) {
       move_wanted(member, attended);
       normed.rows = attended.rows = gated.rows = static_cast<int>(wanted_.size());
     }
     quantize(member, layer.attention_out, attended);
-    add_product(member, layer.attention_out, attended, layer.attention_out_norm, gated_.get());
+    add_product(member, layer.attention_out, place + 1, attended, layer.attention_out_norm,
+                gated_.get());
+    if (layer.expert) {
+      add_experts(member, i, normed);
+      continue;
+    }
     normalize(member, layer.mlp_norm, layer.gate_up, nullptr, normed);
-    multiply(member, layer.gate_up, normed, gated.values, gated.value_stride, model_.intermediate,
+    multiply(member, layer.gate_up, place + 2, normed, gated.values, gated.value_stride,
+             model_.intermediate,
              model_.activation == SLICE_GELU ? Store::kGeGlu : Store::kSwiGlu);
     quantize(member, layer.down, gated);
-    add_product(member, layer.down, gated, layer.mlp_out_norm, values_.get());
+    add_product(member, layer.down, place + 3, gated, layer.mlp_out_norm, values_.get());
   }
+  if (batch.states) write_states(member, batch);
+  if (batch.outputs == 0) return;
   const Activations last = activations(values_.get(), hidden, batch.outputs);
   normalize(member, model_.final_norm, model_.head, output_place_.data(), last);
-  multiply(member, model_.head, last, batch.logits, model_.vocabulary, model_.vocabulary,
+  multiply(member, model_.head, -1, last, batch.logits, model_.vocabulary, model_.vocabulary,
            Store::kWrite);
   if (model_.logit_softcap > 0) cap_logits(member, batch);
   if (batch.best_token) pick_best(member, batch);
@@ -78,6 +97,10 @@ Activations Runner::activations(float* values, int inputs, int rows) const {
 void Runner::embed(Member& member, const Batch& batch) {
   team_.share(member, batch.rows, [&](int row) {
     float* to = hidden_.get() + int64_t{row} * model_.hidden;
+    if (batch.input_row && batch.input_row[row] >= 0) {
+      std::copy_n(batch.inputs + int64_t{batch.input_row[row]} * model_.hidden, model_.hidden, to);
+      return;
+    }
     unpack_row(model_.embedding, batch.token[row], to);
     if (model_.embedding_scale == 1.0f) return;
     for (int i = 0; i < model_.hidden; ++i) to[i] *= model_.embedding_scale;
@@ -106,25 +129,63 @@ void Runner::quantize(Member& member, const SliceMatrix& next, const Activations
   });
 }
 
-void Runner::multiply(Member& member, const SliceMatrix& matrix, const Activations& in, float* out,
-                      int out_stride, int out_width, Store store) {
-  const MatmulJob job{&matrix, &in, out, out_stride, out_width, store};
+void Runner::multiply(Member& member, const SliceMatrix& matrix, int place, const Activations& in,
+                      float* out, int out_stride, int out_width, Store store) {
+  const AdaptedRows adapted = lower(member, place, in);
+  const MatmulJob job{&matrix, &in, out, out_stride, out_width, store, adapted};
   team_.share(member, units_of(matrix.outputs),
               [&](int unit) { kernels_.matmul(job, unit, unit + 1); });
 }
 
-void Runner::add_product(Member& member, const SliceMatrix& matrix, const Activations& in,
-                         const float* norm, float* scratch) {
+AdaptedRows Runner::lower(Member& member, int place, const Activations& in) {
+  const Adapters& rows = in.rows == batch_.rows ? adapters_ : wanted_adapters_;
+  if (place < 0 || rows.runs.empty()) return {};
+  const SliceLowRank* part = low_rank_.data() + int64_t{place} * model_.adapters;
+  int units = 0;
+  for (const AdapterRun& run : rows.runs) {
+    if (part[run.adapter].down.data) {
+      units = std::max(units, units_of(part[run.adapter].down.outputs));
+    }
+  }
+  if (units == 0) return {};
+  team_.share(member, static_cast<int>(rows.runs.size()) * units, [&](int item) {
+    const AdapterRun& run = rows.runs[item / units];
+    const SliceMatrix& down = part[run.adapter].down;
+    const int unit = item % units;
+    if (!down.data || unit >= units_of(down.outputs)) return;
+    const Activations from{in.values + int64_t{run.first} * in.value_stride, nullptr,
+                           in.value_stride, in.groups, run.rows};
+    const MatmulJob job{&down, &from, factors_.get() + int64_t{run.first} * most_factors_,
+                        most_factors_, down.outputs, Store::kWrite, {}};
+    kernels_.matmul(job, unit, unit + 1);
+  });
+  return {rows.of_row.data(), part, factors_.get(), most_factors_};
+}
+
+void Runner::add_product(Member& member, const SliceMatrix& matrix, int place,
+                         const Activations& in, const float* norm, float* scratch) {
   const int hidden = model_.hidden;
   if (!norm && model_.residual_scale == 1.0f) {
-    return multiply(member, matrix, in, hidden_.get(), hidden, hidden, Store::kAdd);
+    return multiply(member, matrix, place, in, hidden_.get(), hidden, hidden, Store::kAdd);
   }
-  multiply(member, matrix, in, scratch, hidden, hidden, Store::kWrite);
+  multiply(member, matrix, place, in, scratch, hidden, hidden, Store::kWrite);
   team_.share(member, in.rows, [&](int row) {
     float* from = scratch + int64_t{row} * hidden;
     float* to = hidden_.get() + int64_t{row} * hidden;
     if (norm) kernels_.rms_norm(from, norm, model_.norm_eps, hidden, from);
     for (int i = 0; i < hidden; ++i) to[i] += model_.residual_scale * from[i];
+  });
+}
+
+void Runner::write_states(Member& member, const Batch& batch) {
+  team_.share(member, batch.rows, [&](int row) {
+    const float* in = hidden_.get() + int64_t{row} * model_.hidden;
+    float* out = batch.states + int64_t{row} * model_.hidden;
+    if (model_.final_norm) {
+      kernels_.rms_norm(in, model_.final_norm, model_.norm_eps, model_.hidden, out);
+    } else {
+      std::copy_n(in, model_.hidden, out);
+    }
   });
 }
 

@@ -11,7 +11,7 @@
 namespace slice {
 
 void* Runner::page_at(void* pool, int layer, int kv_head, int page) const {
-  const int64_t numbers = (int64_t{layer} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
+  const int64_t numbers = (int64_t{kept_layer_[layer]} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
   const int64_t size = cache_.wide ? sizeof(float) : sizeof(uint16_t);
   return static_cast<uint8_t*>(pool) + (numbers + page * page_stride()) * size;
 }
@@ -106,6 +106,14 @@ void Runner::attend(Member& member, const Batch& batch, int layer) {
     const void* next_keys = page_at(cache_.keys, layer, next % kv_heads,
                                     pages_of(batch, groups_[next / kv_heads])[0]);
     attend_group(batch, layer, groups_[item / kv_heads], item % kv_heads, scores, next_keys);
+  });
+  if (!model_.gated_attention) return;
+  const int width = model_.heads * model_.head_dim;
+  const int stride = layers_[layer].qkv.outputs;
+  const Activations to = activations(values_.get(), width, batch.rows);
+  team_.share(member, batch.rows, [&](int row) {
+    kernels_.gate(qkv_.get() + int64_t{row + 1} * stride - width, width,
+                  to.values + int64_t{row} * to.value_stride);
   });
 }
 

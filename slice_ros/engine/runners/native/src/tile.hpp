@@ -34,13 +34,42 @@ SLICE_INLINE Floats with_bias(const SliceMatrix& matrix, int output, Floats v) {
   return add(v, load(lanes));
 }
 
+// Adds the products of a row's factors with a block of what an adapter adds, in order.
+static Floats with_low_rank(const SliceLowRank& part, const float* factors, int block, Floats v) {
+  const int32_t* place = part.block + 3 * block;
+  const float* factor = factors + place[0];
+  const size_t from = static_cast<size_t>(place[2]) * kBlock;
+  for (int i = 0; i < place[1]; ++i) {
+    const size_t at = from + static_cast<size_t>(i) * kBlock;
+    const Floats up = part.down.kind == SLICE_F32
+                          ? load(static_cast<const float*>(part.up) + at)
+                          : load_half(static_cast<const uint16_t*>(part.up) + at);
+    v = fma(all(factor[i]), up, v);
+  }
+  return v;
+}
+
+static void adapt(const MatmulJob& job, int row, int unit, Floats& left, Floats& right) {
+  const AdaptedRows& rows = job.adapted;
+  const SliceLowRank& part = rows.part[rows.adapter[row]];
+  if (!part.down.data) return;
+  const float* factors = rows.factors + static_cast<size_t>(row) * rows.stride;
+  left = with_low_rank(part, factors, 2 * unit, left);
+  if (2 * unit + 1 < blocks_of(job.matrix->outputs)) {
+    right = with_low_rank(part, factors, 2 * unit + 1, right);
+  }
+}
+
 static void store_tile(const MatmulJob& job, int first, int rows, int unit,
                        const Floats (*sums)[2]) {
   for (int row = 0; row < rows; ++row) {
     float* out = job.out + static_cast<size_t>(first + row) * job.out_stride;
     const int output = unit * kUnit;
-    const Floats left = with_bias(*job.matrix, output, sums[row][0]);
-    const Floats right = with_bias(*job.matrix, output + 16, sums[row][1]);
+    Floats left = with_bias(*job.matrix, output, sums[row][0]);
+    Floats right = with_bias(*job.matrix, output + 16, sums[row][1]);
+    if (job.adapted.adapter && job.adapted.adapter[first + row] >= 0) {
+      adapt(job, first + row, unit, left, right);
+    }
     if (job.store == Store::kSwiGlu || job.store == Store::kGeGlu) {
       const int column = unit * 16;
       const Floats gate = job.store == Store::kSwiGlu ? silu(left) : gelu(left);

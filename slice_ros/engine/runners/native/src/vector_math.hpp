@@ -4,6 +4,8 @@
 // instruction set (SLICE_ISA).
 #pragma once
 
+#include <algorithm>
+
 namespace slice::SLICE_ISA {
 
 // Adding 1.5 * 2^23 puts the nearest whole number of a float into its lowest bits.

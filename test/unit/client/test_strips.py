@@ -4,7 +4,7 @@
 
 import pytest
 from slice_ros import msg
-from slice_ros.cli.strips import (
+from slice_ros.client.strips import (
     BINS, FORGET_AFTER, GATED, IDLE, MAX_STRIPS, PAUSED, PREFILL, Strips, WAITING)
 
 

@@ -1,8 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The data that slice_monitor collects: bounded, from a node that may start and end."""
+"""What goes on in a node, for people: bounded data, from a node that may start and end."""
 
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 import re
 import threading
 import time
@@ -10,12 +12,10 @@ import time
 import rclpy
 from rclpy.executors import ShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from slice_ros import msg, srv
-from slice_ros.cli.dashboard import View
-from slice_ros.cli.strips import Strips
+from slice_ros.client.strips import Strip, Strips
 from slice_ros.ros.qos import STATE
 
 ASK_EVERY = 1.0      # seconds between two status calls
@@ -27,13 +27,27 @@ REPORTS = QoSProfile(depth=100)
 TOKENS = QoSProfile(depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
+@dataclass(frozen=True)
+class View:
+    """The data of a node at one moment."""
+
+    node: str                                     # as the user named it
+    absent: str = ''                              # why there is no data of it, or empty
+    status: srv.GetStatus.Response | None = None  # its last answer
+    state: msg.SchedulerState | None = None       # its last state
+    reports: Sequence[msg.SloReport] = ()         # of ended requests, the newest last
+    strips: Sequence[Strip] = ()                  # of live requests, the oldest first
+
+
 class Watch:
     """Subscribes to the topics of the node `target`; use it as a context manager.
+
+    It makes a node called `name` in the ROS context of the process, and spins it in a thread.
 
     Raises rclpy's ``NameValidationException`` for a name that no node can have.
     """
 
-    def __init__(self, target: str = 'slice', args: list[str] | None = None) -> None:
+    def __init__(self, target: str = 'slice', name: str = 'slice_monitor') -> None:
         self._target = target
         self._lock = threading.Lock()
         self._strips = Strips()
@@ -43,16 +57,15 @@ class Watch:
         self._tokens: dict[str, Subscription] = {}
         self._asked: Future | None = None
         self._answered_at = self._asked_at = self._started = time.monotonic()
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node(name)
         try:
-            self._node = rclpy.create_node('slice_monitor')
             self._client = self._node.create_client(srv.GetStatus, f'{target}/get_status')
             self._node.create_subscription(msg.SchedulerState, f'{target}/scheduler_state',
                                            self._on_state, STATE)
             self._node.create_subscription(msg.SloReport, f'{target}/slo_reports',
                                            self._on_report, REPORTS)
         except BaseException:
-            rclpy.shutdown()
+            self._node.destroy_node()
             raise
         self._node.create_timer(ASK_EVERY, self._ask)
         self._executor = SingleThreadedExecutor()
@@ -64,10 +77,13 @@ class Watch:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the graph."""
         self._executor.shutdown()
         self._thread.join(2.0)
         self._node.destroy_node()
-        rclpy.shutdown()
 
     def _spin(self) -> None:
         try:

@@ -1,0 +1,124 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The weights of a layer, and the structures that the native step reads them from."""
+
+from collections.abc import Iterator
+from ctypes import Array, Structure
+from dataclasses import dataclass
+
+import numpy as np
+from slice_ros.engine.models.architecture import Architecture, Layer as DecoderLayer, NORMS
+from slice_ros.engine.runners.native.library import Delta, Expert, Layer, Matrix, ShortConv
+from slice_ros.engine.runners.native.packing import Packed
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaWeights:
+    """A delta rule; see `architecture.Delta`."""
+
+    in_: Packed          # queries, keys, values, then gates
+    rates: Packed        # float32: strengths, then decays
+    conv: np.ndarray     # [taps, channels]
+    decay: np.ndarray    # [value_heads], negative
+    bias: np.ndarray     # [value_heads]
+    norm: np.ndarray     # [value_dim]
+
+
+@dataclass(frozen=True, slots=True)
+class ShortConvWeights:
+    """A short convolution; see `architecture.ShortConv`."""
+
+    in_: Packed          # b, c, x
+    conv: np.ndarray     # [taps, channels]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer; norms are float32, None where there is none."""
+
+    qkv: Packed | None                   # query, key and value heads, then gates if it is gated
+    attention_out: Packed
+    mlp: tuple[tuple[Packed, Packed], ...]  # gate-up (of packing.Interleaved) and down: one pair,
+    router: Packed | None = None            # or of each expert, with a float32 router
+    recurrence: DeltaWeights | ShortConvWeights | None = None   # in place of `qkv`
+    attention_norm: np.ndarray | None = None      # [hidden]
+    attention_out_norm: np.ndarray | None = None  # [hidden]
+    mlp_norm: np.ndarray | None = None            # [hidden]
+    mlp_out_norm: np.ndarray | None = None        # [hidden]
+    query_norm: np.ndarray | None = None          # [head_dim], or of all heads together
+    key_norm: np.ndarray | None = None
+
+    def mixer(self) -> Iterator[Packed]:
+        """Yield the matrices in front of the MLP, without the small rates."""
+        yield self.attention_out
+        if self.qkv is not None:
+            yield self.qkv
+        if self.recurrence is not None:
+            yield self.recurrence.in_
+
+
+class CLayers:
+    """Makes the C structures of layers; what they point to is added to `alive`."""
+
+    def __init__(self, made: Architecture, alive: list) -> None:
+        self._made, self._alive = made, alive
+
+    def layer(self, layer: LayerWeights, kind: DecoderLayer) -> Layer:
+        """Return the structure of a layer. Raises ``ValueError`` for a vector of another size."""
+        made = self._made
+        queries, keys = (made.head_dim * (n if made.qk_norm == 'all' else 1)
+                         for n in (made.heads, made.kv_heads))
+        return Layer(
+            *(self.vector(getattr(layer, norm), made.hidden) for norm in NORMS),
+            self.vector(layer.query_norm, queries), self.vector(layer.key_norm, keys),
+            -1 if kind.rope is None else kind.rope, kind.window or 0,
+            Matrix() if layer.qkv is None else layer.qkv.matrix, layer.attention_out.matrix,
+            *self._mlp(layer), *self._recurrence(layer.recurrence))
+
+    def vector(self, array: np.ndarray | None, *shape: int) -> int | None:
+        """Return the address of float32 numbers; None for none."""
+        if array is None:
+            return None
+        if np.shape(array) != shape:
+            raise ValueError(f'a norm or vector of shape {np.shape(array)}, not {shape}')
+        array = np.ascontiguousarray(array, np.float32)
+        self._alive.append(array)
+        return array.ctypes.data
+
+    def _mlp(self, layer: LayerWeights) -> tuple:
+        """Return MLP, experts and router."""
+        pairs = [Expert(gate_up.matrix, down.matrix) for gate_up, down in layer.mlp]
+        if layer.router is None:
+            return pairs[0].gate_up, pairs[0].down, None, Matrix()
+        if len(pairs) != self._made.experts.count:
+            raise ValueError(f'{len(pairs)} experts in a layer of {self._made.experts.count}')
+        experts = (Expert * len(pairs))(*pairs)
+        self._alive.append(experts)
+        return Matrix(), Matrix(), experts, layer.router.matrix
+
+    def _recurrence(self, weights: DeltaWeights | ShortConvWeights | None) -> tuple:
+        """Return delta rule and short convolution."""
+        if weights is None:
+            return None, None
+        rule = self._made.recurrence
+        conv = self.vector(weights.conv, rule.taps, rule.channels)
+        if isinstance(weights, ShortConvWeights):
+            return None, self._pointer(ShortConv(weights.in_.matrix, conv, rule.taps))
+        return self._pointer(Delta(
+            weights.in_.matrix, weights.rates.matrix, conv,
+            self.vector(weights.decay, rule.value_heads),
+            self.vector(weights.bias, rule.value_heads), self.vector(weights.norm, rule.value_dim),
+            rule.key_heads, rule.value_heads, rule.key_dim, rule.value_dim, rule.taps)), None
+
+    def _pointer(self, structure: Structure) -> Array:
+        pointer = (type(structure) * 1)(structure)
+        self._alive.append(pointer)
+        return pointer
+
+
+def experts_of(made: Architecture) -> tuple[int, int, int, bool]:
+    """Return the members of a `Model` that are about experts."""
+    if made.experts is None:
+        return 0, 0, 0, False
+    experts = made.experts
+    return experts.count, experts.chosen, experts.intermediate, experts.normalized

@@ -1,0 +1,127 @@
+// Copyright 2026 The slice_ros Authors
+// SPDX-License-Identifier: Apache-2.0
+// The MLP of a layer with experts: a router scores the experts for each token, and the token goes
+// through the best. Tokens of one expert are computed together, so that its weights are read once.
+// The result of a token depends on no other: its experts are added in the order of their scores.
+
+#include <algorithm>
+#include <cmath>
+
+#include "runner.hpp"
+
+namespace slice {
+
+void Runner::add_experts(Member& member, int layer, const Activations& normed) {
+  const SliceLayer& weights = layers_[layer];
+  Routing& routing = routing_[layer];
+  const int chosen = model_.chosen_experts;
+  const SliceMatrix& next = weights.expert[0].gate_up;
+  normalize(member, weights.mlp_norm, weights.router, nullptr, normed);
+  multiply(member, weights.router, -1, normed, scores_of_experts_.get(), model_.experts,
+           model_.experts, Store::kWrite);
+  team_.share(member, normed.rows, [&](int row) { choose_experts(routing, row); });
+  team_.share(member, 1, [&](int) { group_by_expert(routing, normed.rows); });
+  team_.share(member, normed.rows * chosen, [&](int place) {
+    const ExpertRun& run = routing.runs[routing.run[place]];
+    const Activations to = expert_rows(expert_values_.get(), model_.hidden, run);
+    const int row = place - run.first;
+    float* out = to.values + int64_t{row} * to.value_stride;
+    std::copy_n(normed.values + int64_t{routing.row[place]} * normed.value_stride, model_.hidden,
+                out);
+    if (is_quantized(next.kind)) kernels_.quantize(out, model_.hidden, to, row);
+  });
+  multiply_experts(member, layer, false);
+  team_.share(member, normed.rows * chosen, [&](int place) {
+    if (!is_quantized(weights.expert[0].down.kind)) return;
+    const ExpertRun& run = routing.runs[routing.run[place]];
+    const Activations in = expert_rows(expert_gated_.get(), model_.expert_intermediate, run);
+    const int row = place - run.first;
+    kernels_.quantize(in.values + int64_t{row} * in.value_stride, model_.expert_intermediate, in,
+                      row);
+  });
+  multiply_experts(member, layer, true);
+  team_.share(member, normed.rows, [&](int row) {
+    add_choices(weights, routing, row, normed.values + int64_t{row} * normed.value_stride);
+  });
+}
+
+void Runner::choose_experts(Routing& routing, int row) {
+  const int chosen = model_.chosen_experts;
+  float* score = scores_of_experts_.get() + int64_t{row} * model_.experts;
+  const float most = *std::max_element(score, score + model_.experts);
+  float sum = 0;
+  for (int i = 0; i < model_.experts; ++i) sum += score[i] = std::exp(score[i] - most);
+  int32_t* expert = routing.expert.data() + int64_t{row} * chosen;
+  float* weight = routing.weight.data() + int64_t{row} * chosen;
+  float shared = 0;
+  for (int rank = 0; rank < chosen; ++rank) {
+    const auto best = std::max_element(score, score + model_.experts);
+    expert[rank] = static_cast<int32_t>(best - score);
+    weight[rank] = *best;
+    shared += *best;
+    *best = -1;  // below every other
+  }
+  for (int rank = 0; rank < chosen; ++rank) weight[rank] /= model_.share_scores ? shared : sum;
+}
+
+void Runner::group_by_expert(Routing& routing, int rows) {
+  const int choices = rows * model_.chosen_experts;
+  std::vector<int32_t> next(model_.experts + 1, 0);
+  for (int i = 0; i < choices; ++i) ++next[routing.expert[i] + 1];
+  routing.runs.clear();
+  for (int i = 0; i < model_.experts; ++i) {
+    if (next[i + 1] > 0) routing.runs.push_back({i, next[i], next[i + 1]});
+    next[i + 1] += next[i];
+  }
+  for (int i = 0; i < choices; ++i) {
+    const int place = next[routing.expert[i]]++;
+    routing.place[i] = place;
+    routing.row[place] = i / model_.chosen_experts;
+  }
+  for (int run = 0; run < static_cast<int>(routing.runs.size()); ++run) {
+    const ExpertRun& one = routing.runs[run];
+    std::fill_n(routing.run.begin() + one.first, one.rows, run);
+  }
+}
+
+Activations Runner::expert_rows(float* values, int inputs, const ExpertRun& run) const {
+  const int groups = groups_of(inputs);
+  const int64_t stride = int64_t{groups} * kGroup;
+  return {values + run.first * stride, expert_codes_.get() + int64_t{run.first} * groups,
+          static_cast<int>(stride), groups, run.rows};
+}
+
+void Runner::multiply_experts(Member& member, int layer, bool down) {
+  const SliceExpert* expert = layers_[layer].expert;
+  const Routing& routing = routing_[layer];
+  const int units = units_of(down ? expert[0].down.outputs : expert[0].gate_up.outputs);
+  team_.share(member, static_cast<int>(routing.runs.size()) * units, [&](int item) {
+    const ExpertRun& run = routing.runs[item / units];
+    const Activations values = expert_rows(expert_values_.get(), model_.hidden, run);
+    const Activations gated = expert_rows(expert_gated_.get(), model_.expert_intermediate, run);
+    const Store gate = model_.activation == SLICE_GELU ? Store::kGeGlu : Store::kSwiGlu;
+    const MatmulJob job =
+        down ? MatmulJob{&expert[run.expert].down, &gated, values.values, values.value_stride,
+                         model_.hidden, Store::kWrite, {}}
+             : MatmulJob{&expert[run.expert].gate_up, &values, gated.values, gated.value_stride,
+                         model_.expert_intermediate, gate, {}};
+    kernels_.matmul(job, item % units, item % units + 1);
+  });
+}
+
+void Runner::add_choices(const SliceLayer& layer, const Routing& routing, int row, float* sum) {
+  const int hidden = model_.hidden;
+  const int64_t stride = int64_t{groups_of(hidden)} * kGroup;
+  std::fill_n(sum, hidden, 0.0f);
+  for (int rank = 0; rank < model_.chosen_experts; ++rank) {
+    const int64_t choice = int64_t{row} * model_.chosen_experts + rank;
+    const float* from = expert_values_.get() + routing.place[choice] * stride;
+    const float weight = routing.weight[choice];
+    for (int i = 0; i < hidden; ++i) sum[i] += weight * from[i];
+  }
+  if (layer.mlp_out_norm) kernels_.rms_norm(sum, layer.mlp_out_norm, model_.norm_eps, hidden, sum);
+  float* to = hidden_.get() + int64_t{row} * hidden;
+  for (int i = 0; i < hidden; ++i) to[i] += model_.residual_scale * sum[i];
+}
+
+}  // namespace slice

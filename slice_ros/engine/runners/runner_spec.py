@@ -1,0 +1,47 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a runner is built from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from slice_ros.engine.adapters.low_rank import Adapter
+from slice_ros.engine.checkpoints.tensor_files import Tensors
+from slice_ros.engine.config import EngineConfig
+from slice_ros.engine.kv import memory
+from slice_ros.engine.kv.slots import PAGE_TOKENS
+from slice_ros.engine.models.architecture import Architecture, kept_layers, state_shape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSpec:
+    """What a runner is built from."""
+
+    path: Path                # of the model, for error sentences
+    model: 'PreTrainedConfig'
+    made: Architecture | str  # or why the flat batch cannot run the model
+    tensors: Tensors
+    weights: str              # fp16 | bf16 | fp32 | int8 | int4
+    device: str               # 'cpu' | 'cuda'
+    max_context: int          # tokens of one request
+    table: np.ndarray         # page table, int32 [slots, pages of a slot]
+    config: EngineConfig      # slots, max_batch, memory_fraction
+    keep: bool = False        # codes of the file instead of `weights`, which floats have
+    adapters: Sequence[Adapter] = ()
+
+
+def kv_pages(spec: RunnerSpec, itemsize: int) -> int:
+    """Return how many pages of keys and values of `itemsize` bytes the free memory holds."""
+    made = spec.made
+    states = math.prod(state_shape(made, len(spec.table))) * np.float32().itemsize
+    page_bytes = (2 * kept_layers(made) * made.kv_heads * made.head_dim * itemsize
+                  * PAGE_TOKENS)
+    return memory.kv_pages(spec.path, spec.tensors.nbytes + states, spec.device, page_bytes,
+                           spec.max_context, spec.config)

@@ -1,0 +1,100 @@
+# Copyright 2026 The slice_ros Authors
+# SPDX-License-Identifier: Apache-2.0
+"""The families that see: which parts of transformers encode an image, and its place in a prompt.
+
+Each function is given the vision model, which is transformers' own without its language model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel
+
+IMAGE = '<image>'   # the token that stands for one row, and in chat templates for an image
+
+
+@dataclass(frozen=True, slots=True)
+class VisionFamily:
+    """How one `model_type` of transformers sees."""
+
+    model: str        # class of transformers.models, with its module
+    processor: str    # class of its image processor on Pillow, with its module
+    language: str     # attribute of the model: the language model, which is not loaded
+    # Pixels of one image as the model takes them.
+    process: Callable[[Callable, object], 'BatchFeature']
+    # Text that stands in the prompt for an image; IMAGE is one row of it.
+    text: Callable[['PreTrainedModel', 'BatchFeature'], str]
+    # Rows [n, hidden] of an image, as many as `text` has IMAGE.
+    rows: Callable[['PreTrainedModel', 'BatchFeature'], 'torch.Tensor']
+
+    def load_class(self, name: str) -> type:
+        """Return a class by its module and name."""
+        module, _, name = name.rpartition('.')
+        return getattr(import_module(f'transformers.models.{module}'), name)
+
+
+def _idefics3_pixels(processor: Callable, image: object) -> 'BatchFeature':
+    return processor(images=[[image]], return_row_col_info=True, return_tensors='pt')
+
+
+def _idefics3_text(model: 'PreTrainedModel', pixels: 'BatchFeature') -> str:
+    """Return tiles row by row, then the whole image; as `replace_image_token` of its processor."""
+    rows, columns = pixels['rows'][0][0], pixels['cols'][0][0]
+    edge, images = '<fake_token_around_image>', IMAGE * model.image_seq_len
+    tiles = ''.join(
+        ''.join(f'{edge}<row_{row}_col_{column}>{images}' for column in range(1, columns + 1))
+        + '\n' for row in range(1, rows + 1))
+    before = f'{tiles}\n' if tiles else ''
+    return f'{before}{edge}<global-img>{images}{edge}'
+
+
+def _idefics3_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.Tensor':
+    """Return the rows of tile after tile: all at once take more memory, and no less time."""
+    import torch
+    tiles = zip(pixels['pixel_values'].split(1, 1), pixels['pixel_attention_mask'].split(1, 1))
+    return torch.cat([model.get_image_features(*tile).pooler_output[0] for tile in tiles])
+
+
+def _onevision_pixels(processor: Callable, image: object) -> 'BatchFeature':
+    return processor(images=[image], return_tensors='pt')
+
+
+def _onevision_text(model: 'PreTrainedModel', pixels: 'BatchFeature') -> str:
+    """Return one IMAGE for each row that packing the tiles leaves."""
+    import torch
+    tower = model.config.vision_config
+    side = tower.image_size // tower.patch_size
+    tiles = torch.zeros(pixels['pixel_values'].shape[1], side * side, 1)
+    _, lengths = model.pack_image_features(
+        [tiles], pixels['image_sizes'], torch.zeros(1), model.config.vision_aspect_ratio)
+    return IMAGE * int(lengths[0])
+
+
+def _onevision_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.Tensor':
+    return model.get_image_features(pixels['pixel_values'], pixels['image_sizes']).pooler_output[0]
+
+
+def _idefics3(name: str, title: str) -> VisionFamily:
+    return VisionFamily(
+        f'{name}.modeling_{name}.{title}Model',
+        f'{name}.image_processing_pil_{name}.{title}ImageProcessorPil', 'text_model',
+        _idefics3_pixels, _idefics3_text, _idefics3_rows)
+
+
+VISION_FAMILIES: dict[str, VisionFamily] = {
+    'idefics3': _idefics3('idefics3', 'Idefics3'),
+    'smolvlm': _idefics3('smolvlm', 'SmolVLM'),
+    'llava_onevision': VisionFamily(
+        'llava_onevision.modeling_llava_onevision.LlavaOnevisionModel',
+        'llava_onevision.image_processing_pil_llava_onevision.LlavaOnevisionImageProcessorPil',
+        'language_model', _onevision_pixels, _onevision_text, _onevision_rows),
+}
+
+
+def vision_family(config: 'PreTrainedConfig') -> VisionFamily | None:
+    """Return how a model sees, None for one that does not, or not here."""
+    return VISION_FAMILIES.get(config.model_type)
