@@ -10,9 +10,11 @@ from slice_ros.engine import EngineConfig, load_engine
 from slice_ros.engine.runners.cuda.graph_runner import GraphRunner
 from slice_ros.engine.runners.native.native_runner import NativeRunner
 from slice_ros.engine.runners.runner import Runner, RunnerInfo
+from slice_ros.engine.runners.torch.linear import fp16_kernels, make_linear
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.transformers import TransformersRunner
 import tiny
+import torch
 
 METHODS = ('forward', 'greedy', 'share', 'forget', 'fill')
 
@@ -47,3 +49,14 @@ def test_transformers_keeps_a_cache_for_each_slot_and_shares_nothing(tmp_path):
     assert (info.pages, info.kv_bytes) == (8, 8 * 32 * 2 * 2 * 2 * 64 * 4)
     with pytest.raises(NotImplementedError):
         engine._runner.share(0, 1, 32)
+
+
+@pytest.mark.skipif(not fp16_kernels(), reason="torch has fbgemm's fp16 linears on x86-64")
+def test_a_row_of_an_fp16_linear_is_the_same_bits_among_any_number():
+    """Remainders of each size are in it: fbgemm has kernels for one row, two and more."""
+    torch.manual_seed(1)
+    x, weight = torch.randn(40, 96), torch.randn(64, 96)
+    run = make_linear([weight], torch.randn(64), 'fp16', torch.device('cpu'))
+    alone = torch.cat([run(row[None]) for row in x])
+    for rows in range(1, 41):
+        assert torch.equal(run(x[:rows]), alone[:rows])

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from slice_ros.engine.checkpoints.stored_weights import Codes
@@ -11,6 +12,9 @@ import torch
 from torch.nn import functional as F
 
 Part = torch.Tensor | Codes  # weights [out, in]
+# fbgemm's AVX2 kernels for one or two rows add in another order than those for more: with a
+# multiple of three, none is left over for them.
+_ROWS = 3
 DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
 
 
@@ -65,13 +69,19 @@ def make_linear(parts: Sequence[Part], bias: torch.Tensor | None, weights: str,
     if weights == 'fp16' and device.type == 'cpu':
         packed = torch.ops.quantized.linear_prepack_fp16(
             weight.float(), None if bias is None else bias.float())
-        run = torch.ops.quantized.linear_dynamic_fp16.default
-        return Linear(lambda x: run(x, packed), weights, nbytes)
+        return Linear(partial(_run_fp16, packed), weights, nbytes)
     weight = weight.to(device, dtype)
     bias = None if bias is None else bias.to(device, dtype)
     if device.type == 'cpu' and dtype != torch.float32:
         return Linear(lambda x: F.linear(x.to(dtype), weight, bias).float(), weights, nbytes)
     return Linear(lambda x: F.linear(x.to(dtype), weight, bias), weights, nbytes)
+
+
+def _run_fp16(packed: torch.ScriptObject, x: torch.Tensor) -> torch.Tensor:
+    """Return the outputs of x [tokens, in], each of which is the same in any company."""
+    rest = -len(x) % _ROWS
+    filled = F.pad(x, (0, 0, 0, rest)) if rest else x
+    return torch.ops.quantized.linear_dynamic_fp16(filled, packed)[:len(x)]
 
 
 def make_embedding(part: Part, weights: str, floats: str, device: torch.device
