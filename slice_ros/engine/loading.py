@@ -3,6 +3,7 @@
 """From the name of a model to a running engine: find, read, build the runner, try it, assemble."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 import logging
 import math
@@ -27,7 +28,7 @@ from slice_ros.engine.runners.runner_spec import RunnerSpec
 from slice_ros.engine.text.chat_template import read_template
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.tokenizer import PromptEncoder
-from slice_ros.engine.vision.vision_families import IMAGE
+from slice_ros.engine.vision.vision_families import vision_family
 from slice_ros.errors import ModelError, one_line
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
     if encoder.template is None:
         logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
                        'refused; engine.chat_template names a file of one', checkpoint.name)
+    if checkpoint.vision is not None and info.path != 'flat batch':
+        logger.warning('%s: images are refused, since %s takes none', checkpoint.name, info.path)
+        checkpoint = replace(checkpoint, vision=None)
+        encoder.refuse_images()
     vision = _vision(checkpoint, device, encoder, progress)
     engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision)
     memory.trim_heap()
@@ -116,7 +121,8 @@ def _texts(checkpoint: Checkpoint, max_context: int, config: EngineConfig
     if config.chat_template:
         tokenizer.chat_template = read_template(config.chat_template)
     stop_tokens = hf_directory.stop_tokens(checkpoint.path, checkpoint.model, tokenizer)
-    image = tokenizer.convert_tokens_to_ids(IMAGE) if checkpoint.vision is not None else None
+    sees = checkpoint.vision and vision_family(checkpoint.vision)
+    image = tokenizer.convert_tokens_to_ids(sees.token) if sees else None
     encoder = PromptEncoder(tokenizer, max_context, template_arguments(config.template_arguments),
                             config.tool_syntax, image)
     vocabulary = checkpoint.model.get_text_config().vocab_size

@@ -15,7 +15,8 @@ from slice_ros.engine.text.prompt_lookup import PromptLookup
 from slice_ros.engine.text.reasoning.thought import thinking_of
 from slice_ros.engine.text.sampling import Sampler
 from slice_ros.engine.text.tokenizer import PromptEncoder
-from slice_ros.engine.vision.image_tokens import IMAGE_TOKENS, key_and_row, SeenImage
+from slice_ros.engine.vision.image_tokens import (
+    IMAGE_TOKENS, key_and_row, placed_images, SeenImage)
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 from slice_ros.slo import SloClass
@@ -51,8 +52,8 @@ class Opener:
         prompt tokens.
         """
         tokens = list(self._encoder.check_tokens(tokens))
-        rows = {image.key: image.rows for image in images}
-        words = _without_rows(tokens, rows) if rows else tokens
+        seen = {image.key: image for image in images}
+        words = _without_rows(tokens, seen) if seen else tokens
         if min(words, default=0) < 0 or max(words, default=0) >= self._info.vocab_size:
             raise _invalid(f'token ids must be from 0 to {self._info.vocab_size - 1}')
         if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
@@ -84,7 +85,8 @@ class Opener:
         if thought is not None and thought.inside:
             constraint = None   # until it is over
         return TokenSequence(request, tokens, max_tokens + room, Sampler(sampling, words),
-                             detokenizer, constraint, lookup, adapter=number, images=rows,
+                             detokenizer, constraint, lookup, adapter=number, images=seen,
+                             placed=placed_images(tokens, seen) if seen else (),
                              thought=thought)
 
     def thought_tokens(self, tokens: list[int], max_tokens: int, options: ChatOptions) -> int:
@@ -115,7 +117,7 @@ class Opener:
         return sequence
 
 
-def _without_rows(tokens: list[int], rows: dict) -> list[int]:
+def _without_rows(tokens: list[int], seen: dict[int, SeenImage]) -> list[int]:
     """Return tokens without those that stand for rows of images, all of which must be known."""
     words = []
     for token in tokens:
@@ -123,7 +125,7 @@ def _without_rows(tokens: list[int], rows: dict) -> list[int]:
             words.append(token)
             continue
         key, row = key_and_row(token)
-        if key not in rows or row >= len(rows[key]):
+        if key not in seen or row >= len(seen[key].rows):
             raise _invalid('a token stands for an image that is not given')
     return words
 

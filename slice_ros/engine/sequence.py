@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 from slice_ros.engine.config import ToolCall
 from slice_ros.engine.pooling import Pooling
 from slice_ros.engine.runners.runner import NO_ADAPTER, Segment
@@ -16,7 +15,8 @@ from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.prompt_lookup import PromptLookup
 from slice_ros.engine.text.reasoning.thought import Thought
 from slice_ros.engine.text.sampling import Sampler
-from slice_ros.engine.vision.image_tokens import inputs_at
+from slice_ros.engine.vision.image_tokens import (
+    inputs_at, PlacedImage, rope_positions, SeenImage)
 from slice_ros.errors import RequestError
 from slice_ros.request import Request
 
@@ -39,7 +39,8 @@ class TokenSequence:
     lookup: PromptLookup | None = None    # guesses its next tokens; None = nothing does
     pooling: Pooling | None = None        # makes an embedding of it, in place of an answer
     adapter: int = NO_ADAPTER             # index in `EngineInfo.adapters`
-    images: Mapping[int, np.ndarray] = field(default_factory=dict)  # rows of them, by key
+    images: Mapping[int, SeenImage] = field(default_factory=dict)   # by key
+    placed: Sequence[PlacedImage] = ()    # those that are laid out in grids
     thought: Thought | None = None        # before the answer, or that may come before it
     slot: int | None = None
     closed: bool = False
@@ -160,8 +161,9 @@ def segment_of(sequence: TokenSequence, n: int, draft: Sequence[int] = ()) -> Se
     fed, inputs = tokens[start:start + n], ()
     if sequence.images:
         fed, inputs = inputs_at(fed, sequence.images)
+    turned = rope_positions(sequence.placed, start, n + len(draft)) if sequence.placed else None
     return Segment(sequence.slot, start, [*fed, *draft], wants, len(draft), sequence.adapter,
-                   inputs)
+                   inputs, turned)
 
 
 def rows_of(sampled: Iterable[TokenSequence], drafts: Mapping[TokenSequence, Sequence[int]]

@@ -36,11 +36,13 @@ class Rope:
     """Rotary position embedding of the first 2 * len(frequencies) numbers of a head.
 
     Number i turns with number i + len(frequencies), by position * frequencies[i]; cosines and
-    sines are multiplied by `scale`.
+    sines are multiplied by `scale`. With `axes`, positions have three numbers, as in Qwen-VL:
+    axes[i] is the index of that which turns number i. Text has the same number three times.
     """
 
     frequencies: tuple[float, ...]
     scale: float = 1.0
+    axes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,8 @@ class Architecture:
     logit_scale: float = 1.0
     attention_softcap: float = 0.0    # x becomes cap * tanh(x / cap); 0: none
     logit_softcap: float = 0.0
+    # Behind each of the first so many layers, an image adds rows of its own (DeepStack).
+    input_levels: int = 0
     max_context: int | None = None    # tokens beyond which this description is not the model's
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from slice_ros.engine.models.architecture import (
     Architecture, Delta, DOWN, Experts, FINAL_NORM, GATE_UP, Layer, OUT, QK_NORMS, QKV,
     ROUTER, ShortConv)
-from slice_ros.engine.models.rope import head_dim, rope_of, Unsupported
+from slice_ros.engine.models.rope import head_dim, rope_of, Unsupported, with_axes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -162,13 +162,35 @@ def _qwen3_5(config: 'PreTrainedConfig') -> Architecture:
     if not isinstance(kinds, list) or len(kinds) != config.num_hidden_layers \
             or not {*map(str, kinds)} <= {'linear_attention', 'full_attention'}:
         raise Unsupported(f'layer_types {kinds!r:.80}')
-    return _decoder(
+    made = _decoder(
         config, qk_norm='head', norm_offset=1.0, gated=True,
         layers=tuple(Layer(recurrent=kind == 'linear_attention') for kind in kinds),
         recurrence=Delta(
             config.linear_num_key_heads, config.linear_num_value_heads,
             config.linear_key_head_dim, config.linear_value_head_dim,
             config.linear_conv_kernel_dim))
+    return _with_axes(config, made, (11, 11, 10), True)
+
+
+def _with_axes(config: 'PreTrainedConfig', made: Architecture, sections: tuple[int, ...],
+               interleaved: bool) -> Architecture:
+    """Return a decoder whose positions have three numbers, with these `sections` by default."""
+    given = (config.rope_parameters or {}).get('mrope_section')
+    if given is None and sum(sections) != len(made.ropes[0].frequencies):
+        return made   # which sees nothing
+    return replace(made, ropes=(with_axes(made.ropes[0], given or sections, interleaved),))
+
+
+def _qwen2_vl(config: 'PreTrainedConfig') -> Architecture:
+    return _with_axes(config, _decoder(config), (16, 24, 24), False)
+
+
+def _qwen3_vl(config: 'PreTrainedConfig') -> Architecture:
+    levels = getattr(config, 'input_levels', 0)
+    if levels >= config.num_hidden_layers:
+        raise Unsupported(f'deepstack_visual_indexes for {levels} layers')
+    made = _decoder(config, qk_norm='head', input_levels=levels)
+    return _with_axes(config, made, (24, 20, 20), True)
 
 
 def _lfm2(config: 'PreTrainedConfig') -> Architecture:
@@ -202,6 +224,9 @@ FAMILIES: dict[str, Callable[['PreTrainedConfig'], Architecture]] = {
     'granitemoe': lambda config: _sparse(config, _granite(config), _GRANITE_EXPERTS),
     'qwen3_5_text': _qwen3_5,
     'lfm2': _lfm2,
+    'qwen2_vl_text': _qwen2_vl,
+    'qwen2_5_vl_text': _qwen2_vl,
+    'qwen3_vl_text': _qwen3_vl,
     'gemma2': _gemma,
     'gemma3_text': _gemma3,
     'smollm3': _smollm3,

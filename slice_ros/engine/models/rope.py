@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotary position embeddings: their frequencies by a config, and their tables."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _ROPE_TYPES = ('default', 'linear', 'llama3', 'yarn', 'longrope')
+AXES = 3   # numbers of a position: time, row, column
 
 
 class Unsupported(Exception):
@@ -53,6 +55,24 @@ def rope_of(config: 'PreTrainedConfig', parameters: object, kind: str | None = N
     # Of `longrope`, the frequencies for texts within the original context.
     most = rope.get('original_max_position_embeddings') if name == 'longrope' else None
     return Rope(tuple(frequencies.tolist()), float(scale)), most
+
+
+def with_axes(rope: Rope, sections: object, interleaved: bool) -> Rope:
+    """Return a rope whose positions have three numbers, each of which turns `sections` of it.
+
+    One after the other, or by turns, in which those of time take what the others leave.
+    """
+    half = len(rope.frequencies)
+    if not isinstance(sections, (list, tuple)) or len(sections) != AXES or not all(
+            isinstance(n, int) and 0 <= n <= half for n in sections) or sum(sections) != half:
+        raise Unsupported(f'mrope_section {sections!r:.80} of {half} frequencies')
+    if not interleaved:
+        return replace(rope, axes=tuple(np.repeat(range(AXES), sections).tolist()))
+    axes = [0] * half
+    for axis in range(1, AXES):
+        for at in range(axis, min(AXES * sections[axis], half), AXES):
+            axes[at] = axis
+    return replace(rope, axes=tuple(axes))
 
 
 def _llama3(frequencies: np.ndarray, rope: dict) -> np.ndarray:

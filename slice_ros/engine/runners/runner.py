@@ -29,8 +29,10 @@ class Segment(NamedTuple):
     wants_logits: bool  # the last of these tokens, but for drafts, is the last pending one
     drafts: int = 0     # not with a runner that does not verify them
     adapter: int = NO_ADAPTER  # index in `RunnerInfo.adapters` of what is added to the weights
-    # At these indices of ids, rows [n, hidden] begin that layers get instead of embeddings.
+    # At these indices of ids, rows [n, width] begin that layers get instead of embeddings.
     inputs: Sequence[tuple[int, np.ndarray]] = ()
+    # What ropes turn each of `ids` by, int32 [ids, 3], see `Rope.axes`; None: its position.
+    rope_positions: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Inputs(NamedTuple):
     """What the layers get instead of embeddings of tokens."""
 
     row: np.ndarray     # of each token in `values`, int32 [tokens]; -1 = its embedding
-    values: np.ndarray  # float32 [rows, hidden]
+    # float32 [rows, width]: one hidden width, and one for each of `Architecture.input_levels`.
+    values: np.ndarray
 
 
 def inputs_of(segments: Sequence[Segment]) -> Inputs | None:
@@ -137,3 +140,12 @@ def inputs_of(segments: Sequence[Segment]) -> Inputs | None:
             count += len(rows)
         begin += len(s.ids)
     return Inputs(row, np.concatenate(values, dtype=np.float32))
+
+
+def rope_positions_of(segments: Sequence[Segment]) -> np.ndarray | None:
+    """Return what ropes turn all tokens by, int32 [tokens, 3]; None: their positions."""
+    if all([s.rope_positions is None for s in segments]):
+        return None
+    return np.concatenate([
+        np.repeat(np.arange(s.start, s.start + len(s.ids), dtype=np.int32)[:, None], 3, 1)
+        if s.rope_positions is None else s.rope_positions for s in segments])

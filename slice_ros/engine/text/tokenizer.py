@@ -184,6 +184,10 @@ class PromptEncoder:
         return dressed([Message(*message) for message in messages], tools, self.syntax,
                        self.template.source if self.template else '')
 
+    def refuse_images(self) -> None:
+        """Refuse messages with images from now on."""
+        self._image_token = None
+
     def check_tokens(self, tokens: list[int]) -> list[int]:
         """Return `tokens` if there is at least one, and room in the context for an answer.
 

@@ -22,7 +22,24 @@ class SeenImage:
 
     key: int
     ids: Sequence[int]
-    rows: np.ndarray | None   # float32 [tokens, hidden]; None: it was not encoded yet
+    rows: np.ndarray | None   # float32 [tokens, width]; None: it was not encoded yet
+    # Rows and columns that its tokens are laid out in, where positions have three numbers.
+    grid: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedImage:
+    """The tokens [begin, end) of an image in a prompt, laid out in a grid behind `first`."""
+
+    begin: int
+    end: int
+    first: int               # position of its first row and column
+    grid: tuple[int, int]
+
+    @property
+    def removed(self) -> int:
+        """By how much the positions behind it are less than the tokens."""
+        return self.end - self.first - max(self.grid)
 
 
 def row_ids(key: int, rows: int) -> range:
@@ -41,9 +58,44 @@ def images_of(messages: Iterable[Message | tuple]) -> list:
     return [image for message in messages for image in Message(*message).images]
 
 
-def inputs_at(ids: Sequence[int], seen: Mapping[int, np.ndarray]
+def placed_images(ids: Sequence[int], seen: Mapping[int, SeenImage]) -> tuple[PlacedImage, ...]:
+    """Return the images of a prompt that are laid out in grids.
+
+    As Qwen-VL numbers them: an image is as long as its longer side.
+    """
+    placed, removed, at = [], 0, 0
+    while at < len(ids):
+        if ids[at] < IMAGE_TOKENS:
+            at += 1
+            continue
+        image = seen[key_and_row(ids[at])[0]]
+        end = at + len(image.rows)
+        if image.grid is not None:
+            placed.append(PlacedImage(at, end, at - removed, image.grid))
+            removed = placed[-1].removed
+        at = end
+    return tuple(placed)
+
+
+def rope_positions(placed: Sequence[PlacedImage], start: int, count: int) -> np.ndarray:
+    """Return the positions of tokens from `start`, int32 [count, 3]: time, row and column."""
+    positions = np.repeat(np.arange(start, start + count, dtype=np.int32)[:, None], 3, 1)
+    for image in placed:   # each moves what follows it: the last one counts
+        behind = max(image.end - start, 0)
+        positions[behind:] = np.arange(
+            start + behind - image.removed, start + count - image.removed)[:, None]
+        first, last = max(image.begin, start), min(image.end, start + count)
+        if first < last:
+            row, column = np.divmod(np.arange(first, last) - image.begin, image.grid[1])
+            positions[first - start:last - start] = image.first
+            positions[first - start:last - start, 1] += row
+            positions[first - start:last - start, 2] += column
+    return positions
+
+
+def inputs_at(ids: Sequence[int], seen: Mapping[int, SeenImage]
               ) -> tuple[list[int], list[tuple[int, np.ndarray]]]:
-    """Return ids with 0 for the rows of images, and where which rows [n, hidden] stand."""
+    """Return ids with 0 for the rows of images, and where which rows [n, width] stand."""
     plain, inputs, at = list(ids), [], 0
     while at < len(ids):
         if ids[at] < IMAGE_TOKENS:
@@ -53,7 +105,7 @@ def inputs_at(ids: Sequence[int], seen: Mapping[int, np.ndarray]
         end = at + 1
         while end < len(ids) and ids[end] == ids[at] + end - at:
             end += 1
-        inputs.append((at, seen[key][row:row + end - at]))
+        inputs.append((at, seen[key].rows[row:row + end - at]))
         plain[at:end] = [0] * (end - at)
         at = end
     return plain, inputs

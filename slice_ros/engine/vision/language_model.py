@@ -35,4 +35,7 @@ def language_config(config: 'PreTrainedConfig', tensors: Tensors) -> 'PreTrained
     """Return the config of the language model; whether its head is tied, the files tell."""
     text = deepcopy(config.get_text_config())
     text.tie_word_embeddings = _HEAD not in tensors
+    # Of Qwen3-VL: so many layers of the tower add to the first layers of the language model.
+    levels = getattr(getattr(config, 'vision_config', None), 'deepstack_visual_indexes', None)
+    text.input_levels = len(levels) if isinstance(levels, (list, tuple)) else 0
     return text

@@ -15,7 +15,7 @@ import numpy as np
 from slice_ros.engine.config import Message
 from slice_ros.engine.vision.image_tokens import IMAGE_TOKENS, ROW_BITS, row_ids, SeenImage
 from slice_ros.engine.vision.pictures import invalid, Picture
-from slice_ros.engine.vision.vision_families import IMAGE, VisionFamily
+from slice_ros.engine.vision.vision_families import VisionFamily
 from slice_ros.errors import ErrorCode, one_line, RequestError
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 64 << 20   # of rows that are kept for later requests about the same image
 NICE = 10               # of the thread that encodes: beside steps it gets a tenth of a core
-_NEW = 0.3              # weight of the latest measurement of a tile's time
+_NEW = 0.3              # weight of the latest measurement of a part's time
 
 
 class VisionEncoder:
     """Encodes pictures, one at a time in a thread of its own. Thread-safe.
 
-    `ids` encodes a text with special tokens; `token` is the id of the token IMAGE.
+    `ids` encodes a text with special tokens; `token` is the id of the family's.
     """
 
     def __init__(self, family: VisionFamily, model: 'PreTrainedModel', processor: Callable,
@@ -41,7 +41,7 @@ class VisionEncoder:
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, 'slice vision', _be_nice)
         self.encoded = 0       # images, since the start
-        self._tile_s = 0.0     # measured seconds of a tile
+        self._part_s = 0.0     # measured seconds of a part of an image
         # Damaged weights show in it, and the first time is measured.
         self.see(Picture.of(np.full((64, 64, 3), 127, np.uint8)))
         self._kept.clear()
@@ -76,8 +76,9 @@ class VisionEncoder:
             if picture.key in self._kept:
                 return self._kept[picture.key], 0.0
         pixels = self._pixels(picture)
-        return (SeenImage(picture.key, self._ids_of(picture.key, pixels), None),
-                _tiles(pixels) * self._tile_s)
+        return (SeenImage(picture.key, self._ids_of(picture.key, pixels), None,
+                          self._family.grid(self._model, pixels)),
+                self._family.parts(pixels) * self._part_s)
 
     def seen(self, messages: Sequence[Message]) -> list[Message]:
         """Return messages in which every picture is a `SeenImage`. Raises as `see` does."""
@@ -109,8 +110,8 @@ class VisionEncoder:
         if len(rows) != count or not np.isfinite(rows).all():
             raise RequestError(ErrorCode.ENGINE_FAILURE, f'the vision tower makes {len(rows)} '
                                f'rows of an image, with numbers that are none, or not {count}')
-        self._learn((time.monotonic() - began) / _tiles(pixels))
-        image = SeenImage(picture.key, ids, rows)
+        self._learn((time.monotonic() - began) / self._family.parts(pixels))
+        image = SeenImage(picture.key, ids, rows, self._family.grid(self._model, pixels))
         with self._lock:
             self._kept[picture.key] = image
             while sum(kept.rows.nbytes for kept in self._kept.values()) > KEPT_BYTES and len(
@@ -118,11 +119,11 @@ class VisionEncoder:
                 self._kept.popitem(last=False)
         return image
 
-    def _learn(self, tile_s: float) -> None:
+    def _learn(self, part_s: float) -> None:
         self.encoded += 1
         # The first, of a cold processor, counts for nothing once there is another.
-        self._tile_s = tile_s if self.encoded < 3 else (
-            (1 - _NEW) * self._tile_s + _NEW * tile_s)
+        self._part_s = part_s if self.encoded < 3 else (
+            (1 - _NEW) * self._part_s + _NEW * part_s)
 
     def _pixels(self, picture: Picture) -> 'BatchFeature':
         try:
@@ -137,14 +138,11 @@ class VisionEncoder:
         ids = self._ids(self._family.text(self._model, pixels))
         places = [at for at, token in enumerate(ids) if token == self.token]
         if not 0 < len(places) < 1 << ROW_BITS:
-            raise invalid(f'the tokenizer has no token {IMAGE}, or an image has too many')
+            raise invalid(f'the tokenizer has no token {self._family.token}, or an image has too '
+                          'many')
         for at, token in zip(places, row_ids(key, len(places))):
             ids[at] = token
         return ids
-
-
-def _tiles(pixels: 'BatchFeature') -> int:
-    return pixels['pixel_values'].shape[1]
 
 
 def _be_nice() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel
 
-IMAGE = '<image>'   # the token that stands for one row, and in chat templates for an image
+IMAGE, IMAGE_PAD = '<image>', '<|image_pad|>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,16 @@ class VisionFamily:
     language: str     # attribute of the model: the language model, which is not loaded
     # Pixels of one image as the model takes them.
     process: Callable[[Callable, object], 'BatchFeature']
-    # Text that stands in the prompt for an image; IMAGE is one row of it.
+    # Text that stands in the prompt for an image; `token` is one row of it.
     text: Callable[['PreTrainedModel', 'BatchFeature'], str]
-    # Rows [n, hidden] of an image, as many as `text` has IMAGE.
+    # Rows [n, width] of an image, as many as `text` has `token`.
     rows: Callable[['PreTrainedModel', 'BatchFeature'], 'torch.Tensor']
+    # Parts of an image, whose number its time is about proportional to.
+    parts: Callable[['BatchFeature'], int]
+    # See `SeenImage.grid`.
+    grid: Callable[['PreTrainedModel', 'BatchFeature'], tuple[int, int] | None] = (
+        lambda model, pixels: None)
+    token: str = IMAGE   # stands for one row, and in chat templates for an image
 
     def load_class(self, name: str) -> type:
         """Return a class by its module and name."""
@@ -59,7 +65,7 @@ def _idefics3_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.T
     return torch.cat([model.get_image_features(*tile).pooler_output[0] for tile in tiles])
 
 
-def _onevision_pixels(processor: Callable, image: object) -> 'BatchFeature':
+def _one_image(processor: Callable, image: object) -> 'BatchFeature':
     return processor(images=[image], return_tensors='pt')
 
 
@@ -78,11 +84,42 @@ def _onevision_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.
     return model.get_image_features(pixels['pixel_values'], pixels['image_sizes']).pooler_output[0]
 
 
+def _tiles(pixels: 'BatchFeature') -> int:
+    return pixels['pixel_values'].shape[1]
+
+
+def _qwen_grid(model: 'PreTrainedModel', pixels: 'BatchFeature') -> tuple[int, int]:
+    _, height, width = pixels['image_grid_thw'][0].tolist()
+    merged = model.visual.spatial_merge_size
+    return height // merged, width // merged
+
+
+def _qwen_text(model: 'PreTrainedModel', pixels: 'BatchFeature') -> str:
+    height, width = _qwen_grid(model, pixels)
+    return IMAGE_PAD * (height * width)
+
+
+def _qwen_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.Tensor':
+    """Return rows, each followed by what it adds behind the first layers."""
+    import torch
+    made = model.get_image_features(pixels['pixel_values'], pixels['image_grid_thw'])
+    levels = getattr(made, 'deepstack_features', None) or ()
+    return torch.cat([made.pooler_output[0], *(level[0] for level in levels)], 1)
+
+
+def _qwen(name: str, title: str) -> VisionFamily:
+    return VisionFamily(
+        f'{name}.modeling_{name}.{title}Model',
+        'qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil', 'language_model',
+        _one_image, _qwen_text, _qwen_rows, lambda pixels: len(pixels['pixel_values']),
+        _qwen_grid, IMAGE_PAD)
+
+
 def _idefics3(name: str, title: str) -> VisionFamily:
     return VisionFamily(
         f'{name}.modeling_{name}.{title}Model',
         f'{name}.image_processing_pil_{name}.{title}ImageProcessorPil', 'text_model',
-        _idefics3_pixels, _idefics3_text, _idefics3_rows)
+        _idefics3_pixels, _idefics3_text, _idefics3_rows, _tiles)
 
 
 VISION_FAMILIES: dict[str, VisionFamily] = {
@@ -91,7 +128,11 @@ VISION_FAMILIES: dict[str, VisionFamily] = {
     'llava_onevision': VisionFamily(
         'llava_onevision.modeling_llava_onevision.LlavaOnevisionModel',
         'llava_onevision.image_processing_pil_llava_onevision.LlavaOnevisionImageProcessorPil',
-        'language_model', _onevision_pixels, _onevision_text, _onevision_rows),
+        'language_model', _one_image, _onevision_text, _onevision_rows, _tiles),
+    'qwen2_vl': _qwen('qwen2_vl', 'Qwen2VL'),
+    'qwen2_5_vl': _qwen('qwen2_5_vl', 'Qwen2_5_VL'),
+    'qwen3_vl': _qwen('qwen3_vl', 'Qwen3VL'),
+    'qwen3_5': _qwen('qwen3_5', 'Qwen3_5'),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slice_ros.engine.vision.vision_encoder import VisionEncoder
-from slice_ros.engine.vision.vision_families import IMAGE, vision_family
+from slice_ros.engine.vision.vision_families import vision_family
 from slice_ros.errors import ModelError, one_line
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def load_vision(path: Path, config: 'PreTrainedConfig', device: str,
         raise ModelError(f'{path} holds no tensor {missing[0]} of the vision tower: the weights '
                          'are incomplete')
     setattr(model, family.language, None)
-    token = ids(IMAGE)
+    token = ids(family.token)
     if len(token) != 1:
-        raise ModelError(f'the tokenizer of {path} has no token {IMAGE}: copy that of the model')
+        raise ModelError(f'the tokenizer of {path} has no token {family.token}: copy that of the '
+                         'model')
     return VisionEncoder(family, model.eval().to(device), processor, ids, token[0])

@@ -17,6 +17,7 @@ from slice_ros.engine.runners.native import ISAS, load_library
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
 import tiny
+import tiny_vision
 import torch
 from transformers import AutoConfig
 
@@ -243,6 +244,7 @@ def test_the_table_of_the_documentation_is_true():
         if name in tiny.RECURRENT:
             assert gpu == 'through transformers'
             continue
-        config = tiny.mistral(sliding_window=None) if name == 'mistral' else FLAT[name]()
+        config = tiny.mistral(sliding_window=None) if name == 'mistral' else (
+            FLAT[name]() if name in FLAT else tiny_vision.language(name.removesuffix('_text')))
         lacking = _lacking(describe(config))
         assert gpu == ('recorded' if lacking is None else f'plain pass: {lacking}')

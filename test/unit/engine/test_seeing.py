@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers about images against transformers' own, and what is computed once."""
 
+import json
 from pathlib import Path
 
 from conftest import KERNELS, use_kernels
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Message, Sampling
 from slice_ros.engine.runners.runner import Segment
-from slice_ros.engine.vision.image_tokens import images_of
+from slice_ros.engine.vision.image_tokens import (
+    images_of, placed_images, rope_positions, row_ids, SeenImage)
 from slice_ros.engine.vision.vision_families import VISION_FAMILIES
 from slice_ros.errors import ModelError, RequestError
 import tiny_vision
@@ -20,9 +22,19 @@ TOKENS = 24
 DOCS = Path(__file__).parents[3] / 'docs' / 'images.md'
 
 
-@pytest.fixture(scope='module', params=NAMES)
-def name(request):
+# Recurrent layers run on the native kernels alone.
+CASES = [(name, kernels) for name in NAMES for kernels in KERNELS
+         if (name, kernels) != ('qwen3_5', 'torch')]
+
+
+@pytest.fixture(scope='module', params=CASES, ids=' '.join)
+def case(request):
     return request.param
+
+
+@pytest.fixture(scope='module')
+def name(case):
+    return case[0]
 
 
 @pytest.fixture(scope='module')
@@ -31,10 +43,10 @@ def directory(name, tmp_path_factory):
     return path, tiny_vision.save(path, name)
 
 
-@pytest.fixture(scope='module', params=KERNELS)
-def engine(request, directory):
+@pytest.fixture(scope='module')
+def engine(case, directory):
     with pytest.MonkeyPatch.context() as patch:
-        use_kernels(patch, request.param)
+        use_kernels(patch, case[1])
         return load_engine(EngineConfig(str(directory[0]), weights='fp32', max_context=320,
                                         slots=4))
 
@@ -60,12 +72,10 @@ def asked(text, *pictures):
 
 def expected(name, model, messages):
     """Return the ids of a prompt and of its greedy answer, as transformers has them."""
-    tokenizer = tiny_vision.tokenizer()
-    processor = tiny_vision.reference(name, tokenizer)
-    text = ''.join(f'<|im_start|>{m.role}\n{"<image>" * len(m.images)}{m.content}<|im_end|>\n'
+    image = VISION_FAMILIES[name].token
+    text = ''.join(f'<|im_start|>{m.role}\n{image * len(m.images)}{m.content}<|im_end|>\n'
                    for m in messages) + '<|im_start|>assistant\n'
-    pictures = [image.pixels for image in images_of(messages)]
-    inputs = processor(text=[text], images=pictures or None, return_tensors='pt')
+    inputs = tiny_vision.inputs(name, text, [picture.pixels for picture in images_of(messages)])
     out = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)[0].tolist()
     count = inputs['input_ids'].shape[1]
     return out[:count], out[count:]
@@ -81,7 +91,8 @@ def test_greedy_text_is_that_of_transformers(name, directory, engine):
     for chat in chats:
         sequence = opened(engine, chat)
         prompt, answer = expected(name, model, chat)
-        plain = [token if token < 320 else tiny_vision.IMAGE_TOKEN for token in sequence.tokens]
+        image = tiny_vision.image_token(name)
+        plain = [token if token < 320 else image for token in sequence.tokens]
         assert plain == prompt
         assert run(engine, sequence) == [answer]
     live = [opened(engine, chat) for chat in chats]
@@ -89,7 +100,7 @@ def test_greedy_text_is_that_of_transformers(name, directory, engine):
     assert len({tuple(s.tokens[s.prompt_tokens:]) for s in live}) == len(chats)
 
 
-def test_a_second_question_about_an_image_encodes_nothing_and_shares_its_prefix(engine):
+def test_a_second_question_about_an_image_encodes_nothing_and_shares_its_prefix(name, engine):
     picture = tiny_vision.picture(3, 60, 60)
     first = opened(engine, [asked('What is it?', picture)])
     answer, = run(engine, first)
@@ -97,7 +108,8 @@ def test_a_second_question_about_an_image_encodes_nothing_and_shares_its_prefix(
     # The same pixels, in another object.
     again = opened(engine, [asked('What is it?', tiny_vision.picture(3, 60, 60))])
     assert engine.vision.encoded == encoded
-    assert engine.adopt(again) == len(again.tokens) - 1
+    # States of recurrent layers are those of a whole prompt, and are kept for sessions.
+    assert engine.adopt(again) == (0 if name == 'qwen3_5' else len(again.tokens) - 1)
     assert run(engine, again) == [answer]
     other = opened(engine, [asked('What is it?', tiny_vision.picture(4, 60, 60))])
     assert engine.adopt(other) == 0 and engine.vision.encoded == encoded + 1
@@ -147,12 +159,13 @@ def test_few_rows_of_images_are_kept(engine, monkeypatch):
     assert set(engine.vision._kept) == kept
 
 
-def test_words_of_a_caller_are_no_image(engine):
-    with_words = opened(engine, [asked('<image> is a word', tiny_vision.picture(13))])
+def test_words_of_a_caller_are_no_image(name, engine):
+    word = VISION_FAMILIES[name].token
+    with_words = opened(engine, [asked(f'{word} is a word', tiny_vision.picture(13))])
     images = {token for token in with_words.tokens if token >= 1 << 31}
     assert len(images) == len(engine.vision.see(tiny_vision.picture(13)).rows)
-    assert tiny_vision.IMAGE_TOKEN not in with_words.tokens
-    opened(engine, [asked('<image>')])
+    assert tiny_vision.image_token(name) not in with_words.tokens
+    opened(engine, [asked(word)])
 
 
 def test_repetition_is_penalised_beside_images(engine):
@@ -181,6 +194,47 @@ def test_a_model_that_does_not_see_says_so(tiny_directory):
         engine.encode_chat([asked('What is it?', tiny_vision.picture(0))])
 
 
+def test_a_model_that_the_flat_batch_cannot_run_sees_nothing(tmp_path, monkeypatch, caplog):
+    tiny_vision.save(tmp_path, 'qwen3_5')
+    use_kernels(monkeypatch, 'torch')
+    engine = load_engine(EngineConfig(str(tmp_path), max_context=64, slots=2))
+    assert engine.vision is None and 'images are refused' in caplog.text
+    with pytest.raises(RequestError, match='sees no images'):
+        engine.encode_chat([asked('What is it?', tiny_vision.picture(0))])
+
+
+@pytest.mark.parametrize(('field', 'value'), [
+    ('mrope_section', [2, 3]), ('mrope_section', [2, 3, 10 ** 9]), ('mrope_section', [-2, 5, 5]),
+    ('mrope_section', 'abc'), ('mrope_section', [4, 4, 5]),
+    ('deepstack_visual_indexes', [0] * 3), ('deepstack_visual_indexes', [0] * 99)])
+def test_positions_and_levels_of_a_hostile_config_are_refused(field, value, tmp_path):
+    tiny_vision.save(tmp_path, 'qwen3_vl')
+    file = tmp_path / 'config.json'
+    config = json.loads(file.read_text())
+    where = (config['vision_config'] if field == 'deepstack_visual_indexes'
+             else config['text_config']['rope_parameters'])
+    assert field in where
+    where[field] = value
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=2))
+
+
+def test_positions_of_two_images_and_text_in_any_chunks():
+    """By hand: three tokens, an image of 2 x 3, one token, one of 2 x 1, two tokens."""
+    images = [SeenImage(1, (), np.zeros((6, 4)), (2, 3)),
+              SeenImage(2, (), np.zeros((2, 4)), (2, 1)), SeenImage(3, (), np.zeros((5, 4)))]
+    seen = {image.key: image for image in images}
+    tokens = [7, 7, 7, *row_ids(1, 6), 7, *row_ids(2, 2), 7, 7, *row_ids(3, 5)]
+    placed = placed_images(tokens, seen)
+    wanted = [*[(n, n, n) for n in range(3)],
+              *[(3, 3 + row, 3 + column) for row in range(2) for column in range(3)],
+              (6, 6, 6), (7, 7, 7), (7, 8, 7), *[(n, n, n) for n in range(9, 20)]]
+    for chunk in (1, 2, 5, 20):
+        got = [rope_positions(placed, at, min(chunk, 20 - at)) for at in range(0, 20, chunk)]
+        assert np.concatenate(got).tolist() == [list(where) for where in wanted[:20]]
+
+
 def test_a_directory_without_its_tower_is_refused(tmp_path, monkeypatch):
     from safetensors.torch import load_file, save_file
     tiny_vision.save(tmp_path, 'smolvlm')
@@ -199,14 +253,15 @@ def test_images_of_several_tiles_stand_row_by_row():
     pixels = family.process(processor, np.zeros((64, 96, 3), np.uint8))
     model = torch.nn.Module()
     model.image_seq_len = 4
-    own = tiny_vision.reference('idefics3', tiny_vision.tokenizer())
+    own = tiny_vision.reference('idefics3', tiny_vision.tokenizer('idefics3'))
     assert family.text(model, pixels) == own.replace_image_token(pixels, 0)
 
 
 def test_the_documentation_lists_the_families():
-    rows = [line.split('`')[1] for line in DOCS.read_text().splitlines()
-            if line.startswith('| `') and line.count('|') == 4]
-    assert sorted(rows[:len(VISION_FAMILIES)]) == sorted(VISION_FAMILIES) == sorted(NAMES)
+    table = DOCS.read_text().split('| model_type |')[1].split('\n\n')[0]
+    rows = [name for line in table.splitlines() for name in line.split('|')[1].split('`')[1::2]
+            if line.startswith('| `')]
+    assert sorted(rows) == sorted(VISION_FAMILIES) == sorted(NAMES)
 
 
 @pytest.mark.parametrize('name', tiny_vision.BLIND)

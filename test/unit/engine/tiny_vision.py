@@ -16,33 +16,57 @@ from transformers.models.llava_onevision.processing_llava_onevision import (
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% for part in m['content'] %}{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}{{ 'IMAGE' }}{% else %}"
     "{{ part['text'] }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 # Three tiles of a wide image, and parts of their names, are tokens of their own.
 SPECIAL = ['<image>', '<fake_token_around_image>', '<global-img>', *(
-    f'<row_{row}_col_{column}>' for row in (1, 2) for column in (1, 2, 3))]
-IMAGE_TOKEN = 259
+    f'<row_{row}_col_{column}>' for row in (1, 2) for column in (1, 2, 3)), '<|image_pad|>']
+FIRST_SPECIAL = 259
 _TOWER = {'image_size': 32, 'patch_size': 8, 'hidden_size': 32, 'intermediate_size': 48,
           'num_hidden_layers': 2, 'num_attention_heads': 2}
 _PINPOINTS = [[32, 32], [32, 64], [64, 32], [64, 64], [32, 96]]
 _IDEFICS3 = {'size': {'longest_edge': 64}, 'max_image_size': {'longest_edge': 32}}
 _SIGLIP = _TOWER | {'model_type': 'siglip_vision_model', 'vision_use_head': False}
+_QWEN_TOWER = {'depth': 2, 'hidden_size': 32, 'intermediate_size': 48, 'num_heads': 2,
+               'patch_size': 8, 'out_hidden_size': 64}
+_PATCHES = {'patch_size': 8, 'size': {'shortest_edge': 16 * 16, 'longest_edge': 96 * 96}}
+
+
+def _turned(*sections, **more):
+    """Return rope parameters of positions with three numbers."""
+    return {'rope_parameters': {'rope_type': 'default', 'rope_theta': 10000.0,
+                                'mrope_section': list(sections), **more}}
+
+
 # By family: language model, the rest of the config, and of the image processor.
 FAMILIES = {
-    'idefics3': ('llama', {'vision_config': _TOWER, 'scale_factor': 2}, _IDEFICS3),
-    'smolvlm': ('llama', {'vision_config': _TOWER, 'scale_factor': 2}, _IDEFICS3),
+    'idefics3': ({'model_type': 'llama'}, {'vision_config': _TOWER, 'scale_factor': 2}, _IDEFICS3),
+    'smolvlm': ({'model_type': 'llama'}, {'vision_config': _TOWER, 'scale_factor': 2}, _IDEFICS3),
     'llava_onevision': (
-        'qwen2', {'vision_config': _SIGLIP, 'image_grid_pinpoints': _PINPOINTS},
+        {'model_type': 'qwen2'}, {'vision_config': _SIGLIP, 'image_grid_pinpoints': _PINPOINTS},
         {'size': {'height': 32, 'width': 32}, 'image_grid_pinpoints': _PINPOINTS}),
+    'qwen2_vl': (
+        {'model_type': 'qwen2_vl_text', **_turned(2, 3, 3)},
+        {'vision_config': {'depth': 2, 'embed_dim': 32, 'hidden_size': 64, 'num_heads': 2,
+                           'patch_size': 8}}, _PATCHES),
+    'qwen2_5_vl': (
+        {'model_type': 'qwen2_5_vl_text', **_turned(2, 3, 3)},
+        {'vision_config': _QWEN_TOWER | {'window_size': 32, 'fullatt_block_indexes': [1]}},
+        _PATCHES),
+    'qwen3_vl': (
+        {'model_type': 'qwen3_vl_text', 'head_dim': 24, **_turned(4, 4, 4)},
+        {'vision_config': _QWEN_TOWER | {'num_position_embeddings': 16,
+                                         'deepstack_visual_indexes': [0, 1]}}, _PATCHES),
+    'qwen3_5': (
+        {**tiny.RECURRENT['qwen3_5_text']().to_dict(), 'head_dim': 32,
+         **_turned(2, 1, 1, partial_rotary_factor=0.25)},
+        {'vision_config': _QWEN_TOWER | {'num_position_embeddings': 16}}, _PATCHES),
 }
 
 
 # Those of which the language model runs alone, and their towers.
 BLIND = {
-    'qwen3_5': (tiny.RECURRENT['qwen3_5_text'], {
-        'depth': 1, 'hidden_size': 32, 'intermediate_size': 32, 'num_heads': 2,
-        'out_hidden_size': 64}),
     'gemma3': (tiny.FAMILIES['gemma3_text'], {
         'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 1,
         'num_attention_heads': 2, 'image_size': 28, 'patch_size': 14}),
@@ -65,17 +89,29 @@ def config(name):
     language, more, _ = FAMILIES[name]
     shape = {key: value for key, value in tiny._SHAPE.items() if 'token_id' not in key}
     return AutoConfig.for_model(
-        name, text_config=shape | {'model_type': language, 'max_position_embeddings': 512,
-                                   'bos_token_id': None, 'eos_token_id': None},
-        image_token_id=IMAGE_TOKEN, tie_word_embeddings=True, pad_token_id=0, **more)
+        name, text_config=shape | {'max_position_embeddings': 512, 'bos_token_id': None,
+                                   'eos_token_id': None} | language,
+        image_token_id=image_token(name), tie_word_embeddings=True, pad_token_id=0, **more)
 
 
-def tokenizer():
+def language(name):
+    """Return the config of the language model of a family."""
+    made = config(name).text_config
+    made.tie_word_embeddings = True
+    return made
+
+
+def image_token(name):
+    """Return the id of the token that stands for a row of an image."""
+    return FIRST_SPECIAL + SPECIAL.index(VISION_FAMILIES[name].token)
+
+
+def tokenizer(name):
     """Return the tokenizer of the other tiny models, with the tokens of images."""
     made = tiny.tokenizer()
     made.add_special_tokens({'additional_special_tokens': SPECIAL})
-    made.chat_template = TEMPLATE
-    assert made.convert_tokens_to_ids('<image>') == IMAGE_TOKEN
+    made.chat_template = TEMPLATE.replace('IMAGE', VISION_FAMILIES[name].token)
+    assert made.convert_tokens_to_ids(SPECIAL[0]) == FIRST_SPECIAL
     return made
 
 
@@ -88,7 +124,7 @@ def processor(name):
 
 def save(path, name):
     """Write a model directory and return the model in it."""
-    torch.manual_seed(7)
+    torch.manual_seed(8)
     made = AutoModelForImageTextToText.from_config(config(name), dtype=torch.float32).eval()
     for parameter in made.parameters():
         if parameter.dim() > 1:
@@ -96,7 +132,7 @@ def save(path, name):
         else:
             parameter.data.uniform_(0.5, 1.5)
     made.save_pretrained(path)
-    tokenizer().save_pretrained(path)
+    tokenizer(name).save_pretrained(path)
     processor(name).save_pretrained(path)
     return made
 
@@ -105,6 +141,20 @@ def picture(seed, height=40, width=60):
     """Return a picture of its own for each seed."""
     return Picture.of(np.random.default_rng(seed).integers(
         0, 255, (height, width, 3), np.uint8))
+
+
+def inputs(name, text, pictures):
+    """Return what transformers' `generate` takes, of a text with the image token of the family."""
+    if VISION_FAMILIES[name].token == '<image>':
+        return reference(name, tokenizer(name))(text=[text], images=pictures or None,
+                                                return_tensors='pt')
+    # The processors of Qwen's models need torchvision.
+    pixels = processor(name)(images=pictures, return_tensors='pt') if pictures else {}
+    for _, height, width in pixels.get('image_grid_thw', torch.empty(0, 3)).tolist():
+        text = text.replace('<|image_pad|>', '<|row|>' * (height * width // 4), 1)
+    ids = tokenizer(name)(text.replace('<|row|>', '<|image_pad|>'), return_tensors='pt')
+    return {**ids, **pixels,
+            'mm_token_type_ids': (ids['input_ids'] == image_token(name)).int()}
 
 
 def reference(name, tokenizer):

@@ -241,7 +241,7 @@ class Emulated(native.Library):
 
     def slice_step(self, runner, rows, token, slot, position, outputs, output_row, logits,
                    best, states=None, adapter=None, input_row=None, input_rows=0,
-                   inputs=None):
+                   inputs=None, rope_row=None):
         model, table, vocabulary, hidden = self._runners[runner]
         model.refresh(*table)
         results = ((logits, 4 * outputs * vocabulary), (best, 4 * outputs),

@@ -190,7 +190,8 @@ class GraphRunner(TorchRunner):
 
 
 def _needs_plain(segments: Sequence[Segment]) -> bool:
-    return adapters_of(segments) is not None or any([s.inputs for s in segments])
+    return adapters_of(segments) is not None or any(
+        [s.inputs or s.rope_positions is not None for s in segments])
 
 
 def _compare(found: torch.Tensor, wanted: torch.Tensor, what: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 8          # that of src/slice_kernels.h
+ABI_VERSION = 9          # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -83,7 +83,7 @@ class Model(Structure):
                 ('experts', c_int32), ('chosen_experts', c_int32),
                 ('expert_intermediate', c_int32), ('share_scores', c_int32),
                 ('gated_attention', c_int32),
-                ('joint_norms', c_int32),
+                ('joint_norms', c_int32), ('input_levels', c_int32),
                 ('norm_eps', c_float), ('attention_scale', c_float),
                 ('attention_softcap', c_float), ('logit_softcap', c_float),
                 ('embedding_scale', c_float), ('residual_scale', c_float)]
@@ -112,7 +112,7 @@ _FUNCTIONS = {
     'slice_runner_create': (c_void_p, POINTER(Model), POINTER(Cache), c_int32, c_int32, c_int32),
     'slice_runner_destroy': (None, c_void_p),
     'slice_step': (c_int32, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p,
-                   c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32, c_void_p),
+                   c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32, c_void_p, c_void_p),
     'slice_matmul': (c_int32, c_int32, POINTER(Matrix), c_int32, c_void_p, c_void_p),
     'slice_peak': (c_int64, c_int32, c_int32, c_int32),
     'slice_read_rate': (c_int64, c_int32, c_int32, c_void_p, c_int64),

@@ -10,6 +10,7 @@ import ctypes
 import numpy as np
 from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.runners.native.adapter_packing import NO_ADAPTERS, PackedAdapters
+from slice_ros.engine.runners.native.axis_rows import AxisRows
 from slice_ros.engine.runners.native.kv_pages import KvPages
 from slice_ros.engine.runners.native.layers import CLayers, experts_of, LayerWeights
 from slice_ros.engine.runners.native.library import BEST, Cache, ERRORS, Layer, Library, Model
@@ -51,13 +52,15 @@ class NativeModel:
         self._layers = (Layer * len(layers))(*map(made_layers.layer, layers, made.layers))
         self._alive += [layers, embedding, head, cos, sin, adapters]
         ropes, positions, half = cos.shape
+        self._axes = AxisRows(cos[0], sin[0], made.ropes[0].axes, max_rows)
         model = Model(
             self._layers, made_layers.vector(final_norm, made.hidden), cos.ctypes.data,
             sin.ctypes.data, embedding.matrix, head.matrix, adapters.low_rank, len(layers),
             made.hidden,
             made.heads, made.kv_heads, made.head_dim, 2 * half, made.intermediate,
             made.vocabulary, positions, ropes, ACTIVATIONS[made.activation], adapters.count,
-            *experts_of(made), made.gated, made.qk_norm == 'all', made.norm_eps,
+            *experts_of(made), made.gated, made.qk_norm == 'all',
+            made.input_levels, made.norm_eps,
             made.attention_scale, made.attention_softcap, made.logit_softcap,
             made.embedding_scale, made.residual_scale)
         slots, per_slot = cache.table.shape
@@ -86,21 +89,21 @@ class NativeModel:
 
     def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
              outputs: Sequence[int], states: np.ndarray | None = None,
-             adapters: Sequence[int] | None = None, inputs: Inputs | None = None
-             ) -> tuple[np.ndarray, np.ndarray]:
+             adapters: Sequence[int] | None = None, inputs: Inputs | None = None,
+             rope_positions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Feed tokens[i] of slot slots[i] at positions[i]; return logits at indices `outputs`.
 
         Tokens of one slot must be neighbours, in order. Returns float32 logits [outputs,
         vocabulary], and the token of the largest, int32 [outputs]; the next step overwrites both.
         The inputs of the head are written to `states`, float32 [tokens, hidden] in one piece.
         Token i is computed with adapter adapters[i]; -1: with none; `inputs` has what some begin
-        with instead of their embeddings.
+        with instead of their embeddings, `rope_positions`, int32 [tokens, 3], what turns them.
         More than `max_rows` tokens are run in several passes. Raises ``ValueError`` for tokens,
         slots, positions or pages that do not exist; that pass computes nothing.
         """
         if len(tokens) <= self.max_rows:
             count = self._pass(tokens, slots, positions, outputs, states, adapters,
-                               inputs)
+                               inputs, rope_positions)
             return self._logits[:count], self._best[:count]
         rows = len(tokens)
         if not rows == len(slots) == len(positions) or not all(
@@ -116,7 +119,8 @@ class NativeModel:
                                [outputs[n] - first for n in inside],
                                None if states is None else states[part],
                                None if adapters is None else adapters[part],
-                               None if inputs is None else inputs._replace(row=inputs.row[part]))
+                               None if inputs is None else inputs._replace(row=inputs.row[part]),
+                               None if rope_positions is None else rope_positions[part])
             logits[inside], best[inside] = self._logits[:count], self._best[:count]
         return logits, best
 
@@ -131,7 +135,8 @@ class NativeModel:
 
     def _pass(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
               outputs: Sequence[int], states: np.ndarray | None,
-              adapters: Sequence[int] | None, inputs: Inputs | None) -> int:
+              adapters: Sequence[int] | None, inputs: Inputs | None,
+              rope_positions: np.ndarray | None) -> int:
         """Run one pass into `_logits` and `_best`; return how many of their rows it wrote."""
         if not self._runner:
             raise ValueError('the model is closed')
@@ -142,6 +147,7 @@ class NativeModel:
         if adapters is not None and len(adapters) != rows:
             raise ValueError(f'{rows} tokens with {len(adapters)} adapters')
         row, values = self._inputs(inputs, rows)
+        turned = None if rope_positions is None else self._axes.rows(rope_positions, rows)
         # 32 bits everywhere
         numbers = array('i', [*tokens, *slots, *positions, *outputs, *(adapters or ())])
         at, size = numbers.buffer_info()[0], numbers.itemsize * rows
@@ -150,7 +156,8 @@ class NativeModel:
             self._logits_at, self._best_at, None if states is None else states.ctypes.data,
             None if adapters is None else at + 3 * size + numbers.itemsize * count,
             None if row is None else row.ctypes.data, 0 if row is None else len(values),
-            None if row is None else values.ctypes.data)
+            None if row is None else values.ctypes.data,
+            None if turned is None else turned.ctypes.data)
         if error:
             raise ValueError(f'the step was refused: {ERRORS.get(error, error)}')
         return count
@@ -162,6 +169,7 @@ class NativeModel:
             return None, None
         row = np.ascontiguousarray(inputs.row, np.int32)
         values = np.ascontiguousarray(inputs.values, np.float32)
-        if row.shape != (rows,) or values.ndim != 2 or values.shape[1] != self.made.hidden:
+        width = self.made.hidden * (1 + self.made.input_levels)
+        if row.shape != (rows,) or values.ndim != 2 or values.shape[1] != width:
             raise ValueError(f'{rows} tokens with inputs of shapes {row.shape} and {values.shape}')
         return row, values

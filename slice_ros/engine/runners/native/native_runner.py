@@ -17,9 +17,10 @@ from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import rope_tables
 from slice_ros.engine.runners.native import ISAS, Library
 from slice_ros.engine.runners.native.build import build_model
+from slice_ros.engine.runners.native.model import MAX_ROWS
 from slice_ros.engine.runners.native.packing import KEPT, KINDS
 from slice_ros.engine.runners.runner import (
-    adapters_of, flatten, inputs_of, RunnerInfo, Segment)
+    adapters_of, flatten, inputs_of, rope_positions_of, RunnerInfo, Segment)
 
 WEIGHTS = (*KINDS, KEPT)
 MAX_HEAD_DIM = 512   # kMaxHeadWidth and kMaxDeltaDim of src/
@@ -77,7 +78,8 @@ class NativeRunner:
         if not library.has(ISAS[isa]):
             raise ValueError(f'isa {isa} is not in this processor or build, which has up to '
                              f"{library.isa_name()}: use 'auto'")
-        cos, sin = rope_tables(made, max_context)
+        # Behind the positions of texts, those of a pass that have three numbers.
+        cos, sin = rope_tables(made, max_context + (MAX_ROWS if made.ropes[0].axes else 0))
         self._layers = kept_layers(made)
         self._model = build_model(
             library, made, StoredWeights(tensors), weights, cos, sin, table=table, pages=pages,
@@ -95,13 +97,17 @@ class NativeRunner:
     def forward(self, segments: Sequence[Segment], states: np.ndarray | None = None
                 ) -> np.ndarray:
         """Return logits, which the next call overwrites; as `Runner.forward`."""
-        return self._model.step(*flatten(segments), states, adapters_of(segments),
-                                inputs_of(segments))[0]
+        return self._step(segments, states)[0]
 
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:
         """As `Runner.greedy`; the step is computed before this returns."""
-        return self._model.step(*flatten(segments), None, adapters_of(segments),
-                                inputs_of(segments))[1].tolist
+        return self._step(segments, None)[1].tolist
+
+    def _step(self, segments: Sequence[Segment], states: np.ndarray | None
+              ) -> tuple[np.ndarray, np.ndarray]:
+        return self._model.step(
+            *flatten(segments), states, adapters_of(segments), inputs_of(segments),
+            rope_positions_of(segments))
 
     def share(self, source: int, slot: int, tokens: int) -> None:
         """As `Runner.share`."""

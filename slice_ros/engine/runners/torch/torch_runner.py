@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.runners.fetch import fetch
-from slice_ros.engine.runners.runner import flatten, inputs_of, RunnerInfo, Segment
+from slice_ros.engine.runners.runner import (
+    flatten, inputs_of, rope_positions_of, RunnerInfo, Segment)
 from slice_ros.engine.runners.torch.attention import TorchAttention
 from slice_ros.engine.runners.torch.batch import Batch
 from slice_ros.engine.runners.torch.low_rank_sums import adapted_rows
@@ -42,7 +43,7 @@ class TorchRunner:
         """As `Runner.forward`."""
         w, cache, made = self.weights, self.cache, self.weights.made
         batch = self._batch(segments)
-        turns = [(cos[batch.positions], sin[batch.positions]) for cos, sin in w.ropes]
+        turns = self._turns(batch, rope_positions_of(segments))
         attend = self.attention.prepare(segments, batch.pages)
         runs, add = adapted_rows(segments), w.adapters.add
         h = w.embedding[batch.ids].to(w.norm.dtype)
@@ -50,9 +51,13 @@ class TorchRunner:
             h = h * made.embedding_scale
         if (inputs := inputs_of(segments)) is not None:
             given = inputs.row >= 0
-            h[torch.from_numpy(given)] = torch.from_numpy(inputs.values[inputs.row[given]]).to(h)
+            given, rows = torch.from_numpy(given), inputs.values[inputs.row[given]]
+            levels = torch.from_numpy(rows).to(h).split(made.hidden, 1)
+            h[given] = levels[0]
         shape = (len(h), made.heads + 2 * made.kv_heads, made.head_dim)
         for i, (layer, kind) in enumerate(zip(w.layers, made.layers)):
+            if inputs is not None and 0 < i <= made.input_levels:
+                h[given] += levels[i]
             x = self._normed(h, layer.attention_norm)
             qkv = add(layer.qkv(x), x, i, 0, runs).view(shape)
             self._mark(qkv, layer, None if kind.rope is None else turns[kind.rope])
@@ -73,6 +78,17 @@ class TorchRunner:
             return h.new_empty(0, 0)
         h = h if len(batch.last) == len(h) else h[batch.last]
         return self.logits(self._normed(h, w.norm))
+
+    def _turns(self, batch: Batch, positions: np.ndarray | None
+               ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return cosines and sines of all tokens for each rope."""
+        ropes = self.weights.ropes
+        if positions is None:
+            return [(cos[batch.positions], sin[batch.positions]) for cos, sin in ropes]
+        (cos, sin), = ropes
+        axes = torch.tensor(self.weights.made.ropes[0].axes * 2, device=self.device)
+        at = torch.from_numpy(positions).to(self.device, torch.int64)[:, axes]
+        return [tuple(table[:, 0].gather(0, at)[:, None] for table in (cos, sin))]
 
     def _gated(self, x: torch.Tensor) -> torch.Tensor:
         width = x.shape[1] // 2

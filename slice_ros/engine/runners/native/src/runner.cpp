@@ -157,6 +157,7 @@ bool valid(const SliceModel& model, const SliceCache& cache) {
       model.vocabulary < 1 || model.positions < 1 || model.ropes < 1 || model.rotary_dim < 0 ||
       model.experts < 0 || model.experts > kMaxExperts || model.chosen_experts < 0 ||
       model.chosen_experts > model.experts || model.expert_intermediate < 0 ||
+      model.input_levels < 0 || model.input_levels >= model.layers ||
       model.activation < SLICE_SILU || model.activation > SLICE_GELU ||
       model.rotary_dim % 2 != 0 || model.rotary_dim > model.head_dim ||
       model.head_dim > kMaxHeadWidth) {
@@ -252,6 +253,9 @@ int32_t Runner::check(const Batch& batch) {
     if (batch.input_row && (!batch.inputs || batch.input_row[row] < -1 ||
                             batch.input_row[row] >= batch.input_rows)) {
       return SLICE_BAD_ARGUMENT;
+    }
+    if (batch.rope_row && (batch.rope_row[row] < 0 || batch.rope_row[row] >= model_.positions)) {
+      return SLICE_BAD_POSITION;
     }
     if (slot < 0 || slot >= cache_.slots) return SLICE_BAD_SLOT;
     if (position < 0 || position >= positions) return SLICE_BAD_POSITION;

@@ -34,7 +34,7 @@ constexpr int kMaxHeadWidth = 512;
 constexpr int kMaxExperts = 1024;  // of a layer
 constexpr int kMaxTaps = 16;       // of a convolution
 constexpr int kRunRows = 8;  // of a run of an adapter: so many share its reading, others the threads
-constexpr int kPhasesPerLayer = 19;  // calls of share() in a layer,
+constexpr int kPhasesPerLayer = 20;  // calls of share() in a layer,
 constexpr int kPhasesAround = 6;     // before, between and after the layers
 
 // The arguments of one step.
@@ -51,7 +51,8 @@ struct Batch {
   const int32_t* adapter;  // of all rows, or null
   const int32_t* input_row;  // of all rows, or null; -1: the row begins with its token's embedding
   int32_t input_rows;
-  const float* inputs;  // [input_rows][hidden]
+  const float* inputs;  // [input_rows][1 + input_levels][hidden]
+  const int32_t* rope_row;  // of all rows, or null: their positions
 };
 
 // Neighbouring rows with one adapter, whose factors are computed together.
@@ -126,6 +127,8 @@ class Runner {
   // The phases of a step; each is called by every member of the team.
   void forward(Member& member);
   void embed(Member& member, const Batch& batch);
+  // Adds part `level` of the inputs of rows to the residual stream.
+  void add_level(Member& member, const Batch& batch, int level);
   // Row i of `to` becomes the norm of hidden row row_of[i], or i where row_of is null.
   void normalize(Member& member, const float* weight, const SliceMatrix& next,
                  const int32_t* row_of, const Activations& to);
@@ -155,11 +158,11 @@ class Runner {
   void pick_best(Member& member, const Batch& batch);
 
   // The work of a phase on one row or one item.
-  void keep_row(int layer, int row, int slot, int position);
+  void keep_row(const Batch& batch, int layer, int row);
   // Stores keys and values of a row. Number is that of the cache: uint16_t (16 bit float) or
   // float.
   template <typename Number>
-  void keep(int layer, int row, int page, int position);
+  void keep(int layer, int row, int page, int position, int rope_row);
   void choose_experts(Routing& routing, int row);
   void group_by_expert(Routing& routing, int rows);
   // The rows of a run in one of the value buffers of the experts and their codes.
@@ -170,11 +173,12 @@ class Runner {
                      int channels, float* inputs);
   static void forget(const DeltaJob& job, int64_t numbers);
   void norm_jointly(const SliceLayer& layer, float* qkv);
-  void rotate_head(const float* head, const float* norm, int rope, int position, float scale,
+  void rotate_head(const float* head, const float* norm, int rope, int rope_row, float scale,
                    float* out);
   void attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,
                     float* scores, const void* next_keys);
   const int32_t* pages_of(const Batch& batch, const RowGroup& group) const;
+  const float* input_of(const Batch& batch, int row, int level) const;
   int64_t page_stride() const { return model_.kv_heads * page_size_; }
   // The part of a kv head in a page, in the keys or values of a layer.
   void* page_at(void* pool, int layer, int kv_head, int page) const;

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 8
+#define SLICE_ABI_VERSION 9
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -144,6 +144,7 @@ struct SliceModel {
   int32_t share_scores;     // the scores of the chosen ones are divided by their sum
   int32_t gated_attention;  // its output is multiplied by the sigmoid of the gates
   int32_t joint_norms;      // queries and keys are normed over all heads together, else each head
+  int32_t input_levels;     // of the first so many layers, what an input adds to the output
   float norm_eps;
   float attention_scale;    // usually 1 / sqrt(head_dim)
   float attention_softcap;  // x becomes cap * tanh(x / cap); 0: as it is
@@ -213,12 +214,15 @@ SLICE_EXPORT void slice_runner_destroy(SliceRunner* runner);
 // in output_row and, if best_token is not null, the index of the largest logit of each. If states is
 // not null, the input of the head of every row is written there, [rows][hidden]. Row i is computed
 // with adapter[i]; -1, or a null pointer: with none. Where input_row[i] is not -1, inputs [input_rows]
-// [hidden] has what the row begins with instead of the embedding of its token; null pointers: nowhere.
+// [1 + input_levels][hidden] has what the row begins with instead of the embedding of its token, and
+// what is added behind the first layers; null pointers: nowhere. rope_row[i] is the position of the
+// rotary tables that row i is turned by; null: its own.
 SLICE_EXPORT int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token,
                                 const int32_t* slot, const int32_t* position, int32_t outputs,
                                 const int32_t* output_row, float* logits, int32_t* best_token,
                                 float* states, const int32_t* adapter, const int32_t* input_row,
-                                int32_t input_rows, const float* inputs);
+                                int32_t input_rows, const float* inputs,
+                                const int32_t* rope_row);
 
 // Single operators, for tests and measurements.
 SLICE_EXPORT int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows,

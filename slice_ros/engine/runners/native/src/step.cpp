@@ -32,6 +32,7 @@ void Runner::forward(Member& member) {
     const SliceLayer& layer = layers_[i];
     const SliceMatrix& in = mixer_input(layer);
     const int place = i * SLICE_ADAPTED;
+    if (batch.input_row && 0 < i && i <= model_.input_levels) add_level(member, batch, i);
     Activations attended = activations(values_.get(), layer.attention_out.inputs, rows);
     normalize(member, layer.attention_norm, in, nullptr, normed);
     multiply(member, in, place, normed, qkv_.get(), in.outputs, in.outputs, Store::kWrite);
@@ -98,13 +99,27 @@ void Runner::embed(Member& member, const Batch& batch) {
   team_.share(member, batch.rows, [&](int row) {
     float* to = hidden_.get() + int64_t{row} * model_.hidden;
     if (batch.input_row && batch.input_row[row] >= 0) {
-      std::copy_n(batch.inputs + int64_t{batch.input_row[row]} * model_.hidden, model_.hidden, to);
+      std::copy_n(input_of(batch, row, 0), model_.hidden, to);
       return;
     }
     unpack_row(model_.embedding, batch.token[row], to);
     if (model_.embedding_scale == 1.0f) return;
     for (int i = 0; i < model_.hidden; ++i) to[i] *= model_.embedding_scale;
   });
+}
+
+void Runner::add_level(Member& member, const Batch& batch, int level) {
+  team_.share(member, batch.rows, [&](int row) {
+    if (batch.input_row[row] < 0) return;
+    const float* from = input_of(batch, row, level);
+    float* to = hidden_.get() + int64_t{row} * model_.hidden;
+    for (int i = 0; i < model_.hidden; ++i) to[i] += from[i];
+  });
+}
+
+const float* Runner::input_of(const Batch& batch, int row, int level) const {
+  const int64_t part = int64_t{batch.input_row[row]} * (1 + model_.input_levels) + level;
+  return batch.inputs + part * model_.hidden;
 }
 
 void Runner::normalize(Member& member, const float* weight, const SliceMatrix& next,

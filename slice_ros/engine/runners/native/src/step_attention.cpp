@@ -23,7 +23,7 @@ void Runner::norm_jointly(const SliceLayer& layer, float* qkv) {
                     model_.kv_heads * model_.head_dim, qkv + queries);
 }
 
-void Runner::rotate_head(const float* head, const float* norm, int rope, int position, float scale,
+void Runner::rotate_head(const float* head, const float* norm, int rope, int rope_row, float scale,
                          float* out) {
   const int size = model_.head_dim;
   if (norm) {
@@ -32,20 +32,21 @@ void Runner::rotate_head(const float* head, const float* norm, int rope, int pos
     std::memcpy(out, head, sizeof(float) * size);
   }
   if (rope >= 0) {
-    const int64_t row = (int64_t{rope} * model_.positions + position) * (model_.rotary_dim / 2);
-    kernels_.rotate(out, model_.rope_cos + row, model_.rope_sin + row, model_.rotary_dim);
+    const int64_t at = (int64_t{rope} * model_.positions + rope_row) * (model_.rotary_dim / 2);
+    kernels_.rotate(out, model_.rope_cos + at, model_.rope_sin + at, model_.rotary_dim);
   }
   for (int i = 0; i < size; ++i) out[i] *= scale;
   std::fill(out + size, out + head_width_, 0.0f);
 }
 
 void Runner::rotate_and_keep(Member& member, const Batch& batch, int layer) {
-  team_.share(member, batch.rows, [&](int row) {
-    keep_row(layer, row, batch.slot[row], batch.position[row]);
-  });
+  team_.share(member, batch.rows, [&](int row) { keep_row(batch, layer, row); });
 }
 
-void Runner::keep_row(int layer, int row, int slot, int position) {
+void Runner::keep_row(const Batch& batch, int layer, int row) {
+  const int slot = batch.slot[row];
+  const int position = batch.position[row];
+  const int rope_row = batch.rope_row ? batch.rope_row[row] : position;
   const int size = model_.head_dim;
   const int width = head_width_;
   const SliceLayer& weights = layers_[layer];
@@ -55,19 +56,19 @@ void Runner::keep_row(int layer, int row, int slot, int position) {
   const float* norm = model_.joint_norms ? nullptr : weights.query_norm;
   float* query = queries_.get() + int64_t{row} * model_.heads * width;
   for (int head = 0; head < model_.heads; ++head, from += size, query += width) {
-    rotate_head(from, norm, weights.rope, position, model_.attention_scale, query);
+    rotate_head(from, norm, weights.rope, rope_row, model_.attention_scale, query);
   }
   const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
                                      position / SLICE_PAGE_TOKENS];
   if (cache_.wide) {
-    keep<float>(layer, row, page, position);
+    keep<float>(layer, row, page, position, rope_row);
   } else {
-    keep<uint16_t>(layer, row, page, position);
+    keep<uint16_t>(layer, row, page, position, rope_row);
   }
 }
 
 template <typename Number>
-void Runner::keep(int layer, int row, int page, int position) {
+void Runner::keep(int layer, int row, int page, int position, int rope_row) {
   const int size = model_.head_dim;
   const int width = head_width_;
   const SliceLayer& weights = layers_[layer];
@@ -84,7 +85,7 @@ void Runner::keep(int layer, int row, int page, int position) {
   };
   for (int head = 0; head < model_.kv_heads; ++head, from += size) {
     Number kept[kMaxHeadWidth];
-    rotate_head(from, norm, weights.rope, position, 1.0f, head_values);
+    rotate_head(from, norm, weights.rope, rope_row, 1.0f, head_values);
     store(kept);
     Number* keys = static_cast<Number*>(page_at(cache_.keys, layer, head, page)) +
                    token / 16 * 16 * width + token % 16;
