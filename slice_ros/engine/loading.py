@@ -105,7 +105,7 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
         logger.warning('%s: images are refused, since %s takes none', checkpoint.name, info.path)
         checkpoint = replace(checkpoint, vision=None)
         encoder.refuse_images()
-    vision = _vision(checkpoint, device, encoder, progress)
+    vision = _vision(checkpoint, device, encoder, max_context, progress)
     engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision)
     memory.trim_heap()
     return engine
@@ -129,14 +129,14 @@ def _texts(checkpoint: Checkpoint, max_context: int, config: EngineConfig
     return encoder, Grammars(tokenizer, vocabulary, stop_tokens, encoder.syntax), stop_tokens
 
 
-def _vision(checkpoint: Checkpoint, device: str, encoder: PromptEncoder, progress: Progress
-            ) -> 'VisionEncoder | None':
+def _vision(checkpoint: Checkpoint, device: str, encoder: PromptEncoder, max_context: int,
+            progress: Progress) -> 'VisionEncoder | None':
     """Return what encodes images; None for a model that does not see."""
     if checkpoint.vision is None:
         return None
     from slice_ros.engine.vision.vision_loading import load_vision
     progress('loading the vision tower', 1.0)
-    vision = load_vision(checkpoint.path, checkpoint.vision, device, encoder.ids)
+    vision = load_vision(checkpoint.path, checkpoint.vision, device, encoder.ids, max_context)
     logger.info('%s sees: images are encoded beside the steps', checkpoint.name)
     return vision
 

@@ -178,7 +178,8 @@ def _with_axes(config: 'PreTrainedConfig', made: Architecture, sections: tuple[i
     given = (config.rope_parameters or {}).get('mrope_section')
     if given is None and sum(sections) != len(made.ropes[0].frequencies):
         return made   # which sees nothing
-    return replace(made, ropes=(with_axes(made.ropes[0], given or sections, interleaved),))
+    return replace(made, ropes=(with_axes(
+        made.ropes[0], sections if given is None else given, interleaved),))
 
 
 def _qwen2_vl(config: 'PreTrainedConfig') -> Architecture:

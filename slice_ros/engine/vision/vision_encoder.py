@@ -29,12 +29,13 @@ _NEW = 0.3              # weight of the latest measurement of a part's time
 class VisionEncoder:
     """Encodes pictures, one at a time in a thread of its own. Thread-safe.
 
-    `ids` encodes a text with special tokens; `token` is the id of the family's.
+    `ids` encodes a text with special tokens; `token` is the id of the family's. An image may have
+    `most_tokens`.
     """
 
     def __init__(self, family: VisionFamily, model: 'PreTrainedModel', processor: Callable,
-                 ids: Callable[[str], list[int]], token: int) -> None:
-        self.token = token
+                 ids: Callable[[str], list[int]], token: int, most_tokens: int) -> None:
+        self.token, self._most = token, 1 << ROW_BITS
         self._family, self._model, self._processor, self._ids = family, model, processor, ids
         self._kept: OrderedDict[int, SeenImage] = OrderedDict()   # by key, the oldest use first
         self._running: dict[int, Future[SeenImage]] = {}          # by key
@@ -45,12 +46,13 @@ class VisionEncoder:
         # Damaged weights show in it, and the first time is measured.
         self.see(Picture.of(np.full((64, 64, 3), 127, np.uint8)))
         self._kept.clear()
+        self._most = most_tokens
 
     def see(self, picture: Picture) -> SeenImage:
         """Return what the model makes of a picture; waits until it is encoded.
 
         Raises ``RequestError`` INVALID_REQUEST for a picture that the processor refuses,
-        ENGINE_FAILURE where encoding fails.
+        PROMPT_TOO_LONG for one of too many tokens, ENGINE_FAILURE where encoding fails.
         """
         with self._lock:
             if picture.key in self._kept:
@@ -140,6 +142,10 @@ class VisionEncoder:
         if not 0 < len(places) < 1 << ROW_BITS:
             raise invalid(f'the tokenizer has no token {self._family.token}, or an image has too '
                           'many')
+        if len(places) > self._most:
+            raise RequestError(
+                ErrorCode.PROMPT_TOO_LONG, f'an image takes {len(places)} tokens, and the context '
+                f'has {self._most}: send a smaller one, or raise engine.max_context')
         for at, token in zip(places, row_ids(key, len(places))):
             ids[at] = token
         return ids

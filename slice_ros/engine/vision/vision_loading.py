@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def load_vision(path: Path, config: 'PreTrainedConfig', device: str,
-                ids: Callable[[str], list[int]]) -> VisionEncoder:
+                ids: Callable[[str], list[int]], max_context: int) -> VisionEncoder:
     """Return what encodes images for the language model of a directory.
 
     Tower and projector are transformers' own, without remote code, float32 on a CPU. Raises
@@ -54,4 +54,4 @@ def load_vision(path: Path, config: 'PreTrainedConfig', device: str,
     if len(token) != 1:
         raise ModelError(f'the tokenizer of {path} has no token {family.token}: copy that of the '
                          'model')
-    return VisionEncoder(family, model.eval().to(device), processor, ids, token[0])
+    return VisionEncoder(family, model.eval().to(device), processor, ids, token[0], max_context)

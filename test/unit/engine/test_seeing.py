@@ -13,7 +13,7 @@ from slice_ros.engine.runners.runner import Segment
 from slice_ros.engine.vision.image_tokens import (
     images_of, placed_images, rope_positions, row_ids, SeenImage)
 from slice_ros.engine.vision.vision_families import VISION_FAMILIES
-from slice_ros.errors import ModelError, RequestError
+from slice_ros.errors import ErrorCode, ModelError, RequestError
 import tiny_vision
 import torch
 
@@ -166,6 +166,16 @@ def test_words_of_a_caller_are_no_image(name, engine):
     assert len(images) == len(engine.vision.see(tiny_vision.picture(13)).rows)
     assert tiny_vision.image_token(name) not in with_words.tokens
     opened(engine, [asked(word)])
+
+
+def test_an_image_of_more_tokens_than_the_context_is_refused_unencoded(engine, monkeypatch):
+    encoded = engine.vision.encoded
+    monkeypatch.setattr(engine.vision, '_most', 3)
+    for look in (engine.vision.see, engine.vision.glance):
+        with pytest.raises(RequestError, match='and the context has 3: send a smaller') as error:
+            look(tiny_vision.picture(17))
+        assert error.value.code == ErrorCode.PROMPT_TOO_LONG
+    assert engine.vision.encoded == encoded
 
 
 def test_repetition_is_penalised_beside_images(engine):
