@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     'gpu': ('gpu.gpu_bench', 'checks, tests and step times of a CUDA GPU, in nine minutes'),
     'ros': ('ros.ros_bench', 'delivery and class isolation over real topics'),
     'gateway': ('gateway_bench', 'how much later a text comes by HTTP than by the action'),
+    'doors': ('doors_bench', 'control beside dialogues by HTTP and questions about a camera'),
     'abuse': ('ros.abuse', 'what hostile inputs do to the node and to other callers'),
     'soak': ('ros.soak', 'thousands of mixed requests, cancels and kills'),
     'router': ('router_bench', 'two nodes behind a router, one of which is killed'),

@@ -51,11 +51,11 @@ def run(args: Namespace) -> int:
     own_domain()
     console = Console()
     options = [f'engine.model:={args.model}'] if args.model else []
-    with parts(console) as part, _client() as client:
+    with parts(console) as part, spun_client() as client:
         with part('starting the node'), NodeProcess(options) as node, Process(
                 'slice_ros.gateway.gateway_program', '--port', '0') as gateway:
-            asyncio.run(_ready(client, node))
-            port = _port(gateway)
+            asyncio.run(wait_until_ready(client, node))
+            port = port_of(gateway)
             with part('asking by turns', args.requests) as advance:
                 ways = {'action': lambda prompt: asyncio.run(_by_action(client, prompt)),
                         'gateway': lambda prompt: _by_http(port, prompt)}
@@ -64,7 +64,7 @@ def run(args: Namespace) -> int:
                     # Two prompts: of the same one the second way would find all in the cache.
                     for i, way in enumerate(sorted(ways, reverse=number % 2 > 0)):
                         taken[way].append(ways[way](f'{PROMPT} {1000 + 2 * number + i}.'))
-                    advance(number >= WARM_UP)
+                    advance(max(0, number + 1 - WARM_UP))
     result = {'requests': args.requests, **_figures(
         {way: list(zip(*times[WARM_UP:])) for way, times in taken.items()})}
     console.print(table(result))
@@ -75,7 +75,7 @@ def run(args: Namespace) -> int:
 
 
 @contextmanager
-def _client() -> Iterator:
+def spun_client() -> Iterator:
     """Yield a client of the node, spun by a thread."""
     import rclpy
     from rclpy.executors import ShutdownException, SingleThreadedExecutor
@@ -102,7 +102,8 @@ def _client() -> Iterator:
         rclpy.shutdown()
 
 
-async def _ready(client, node: NodeProcess) -> None:
+async def wait_until_ready(client, node: NodeProcess) -> None:
+    """Return once the node serves. Raises ``ValueError`` when it does not."""
     from slice_ros.client import Unavailable
     try:
         await client.wait_until_ready(READY_WITHIN)
@@ -110,7 +111,8 @@ async def _ready(client, node: NodeProcess) -> None:
         raise ValueError(f'{error}: {node.end_of_log()}') from error
 
 
-def _port(gateway: Process) -> int:
+def port_of(gateway: Process) -> int:
+    """Return the port that a gateway listens at. Raises ``ValueError`` when it does not."""
     end = time.monotonic() + LISTENS_WITHIN
     while time.monotonic() < end and gateway.alive:
         listening = re.search(r' at http://\S+:(\d+)', gateway.log())
