@@ -6,7 +6,7 @@
 Knows torch and `slice_ros.request`, and nothing of ROS or of policies. torch and transformers are
 imported when they are used: a GGUF file on the native kernels needs neither. Inside, imports go
 one way: config, chat_options, cores; kv, checkpoints, models; runners; text; vision; pooling,
-sequence; appending, opening, engine, profile; opened_checkpoint, loading.
+logprobs, sequence; appending, opening, engine, profile; opened_checkpoint, loading.
 """
 
 import os
@@ -22,7 +22,9 @@ from slice_ros.engine.config import (  # noqa: E402
     EngineConfig, EngineInfo, Message, ResponseFormat, Sampling, Tool, ToolCall)
 from slice_ros.engine.engine import Engine  # noqa: E402
 from slice_ros.engine.loading import load_engine  # noqa: E402
+from slice_ros.engine.logprobs import Entries, Entry  # noqa: E402
 from slice_ros.engine.sequence import Collected, Output, TokenSequence  # noqa: E402
 
-__all__ = ['ChatOptions', 'Collected', 'Engine', 'EngineConfig', 'EngineInfo', 'Message', 'Output',
-           'ResponseFormat', 'Sampling', 'TokenSequence', 'Tool', 'ToolCall', 'load_engine']
+__all__ = ['ChatOptions', 'Collected', 'Engine', 'EngineConfig', 'EngineInfo', 'Entries', 'Entry',
+           'Message', 'Output', 'ResponseFormat', 'Sampling', 'TokenSequence', 'Tool', 'ToolCall',
+           'load_engine']

@@ -7,19 +7,23 @@ import time
 
 from slice_ros.engine.sequence import Output, TokenSequence
 from slice_ros.engine.text.reasoning.thought import Thought
+from slice_ros.engine.text.sampling import Ranked
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import MAX_FORCED
 
 MAX_JUMP_S = 5e-3  # processor time after which a jump ends; a token takes about 0.1 ms of it
 
 
-def append_token(sequence: TokenSequence, token: int, stop_tokens: frozenset[int],
-                 max_context: int) -> Output:
+def append_token(sequence: TokenSequence, row: tuple[int, Ranked | None],
+                 stop_tokens: frozenset[int], max_context: int) -> Output:
     """Add a token, which the request counts already; return the text that it releases.
 
-    While the model thinks, another token may follow than was sampled.
+    While the model thinks, another token may follow than was sampled. A stop token, and what a
+    stop text cuts off, has no log-probability.
     """
-    thought = sequence.thought
+    (token, ranked), thought, logprobs = row, sequence.thought, sequence.logprobs
+    if logprobs is not None:
+        logprobs.expect(ranked)
     if thought is not None:
         token = thought.take(token, stop_tokens)
     sequence.tokens.append(token)
@@ -27,6 +31,8 @@ def append_token(sequence: TokenSequence, token: int, stop_tokens: frozenset[int
     early = []   # tokens before it that could have been the start tag of a thought
     if thought is not None:
         if (output := _append_thought(sequence, thought, token, max_context)) is not None:
+            if logprobs is not None and not thought.early:
+                logprobs.forget()
             return output
         sequence.request.answer()
         early, thought.early = thought.early[:-1], []
@@ -38,6 +44,8 @@ def append_token(sequence: TokenSequence, token: int, stop_tokens: frozenset[int
     for pushed in early if stopped else [*early, token]:
         released, found = sequence.detokenizer.push(pushed)
         text += released
+        if logprobs is not None:
+            logprobs.push(len(released), sequence.detokenizer.withheld)
         if found:
             break
     if found:
@@ -45,10 +53,13 @@ def append_token(sequence: TokenSequence, token: int, stop_tokens: frozenset[int
     elif stopped or ended:
         sequence.finish_reason = 'stop' if stopped else 'length'
         text += sequence.detokenizer.flush()
+    ranks = () if logprobs is None else logprobs.take(found, sequence.finish_reason is not None)
     if thought is not None:
-        text = thought.without_blanks(text)
+        before, text = text, thought.without_blanks(text)
+        ranks = ranks if text or not before else ()
     sequence.pieces.append(text)
-    return Output(sequence, token, sequence.generated, text, sequence.finish_reason)
+    return Output(sequence, token, sequence.generated, text, sequence.finish_reason,
+                  logprobs=ranks)
 
 
 def _append_thought(sequence: TokenSequence, thought: Thought, token: int, max_context: int
@@ -85,22 +96,23 @@ def _is_full(sequence: TokenSequence, max_context: int) -> bool:
             or sequence.request.generated >= sequence.limit)
 
 
-def append_confirmed(sequence: TokenSequence, draft: Sequence[int], tokens: Iterable[int],
+def append_confirmed(sequence: TokenSequence, draft: Sequence[int],
+                     rows: Iterable[tuple[int, Ranked | None]],
                      stop_tokens: frozenset[int], max_context: int) -> Iterator[Output]:
-    """Add those of `tokens` that follow right guesses: tokens[i] was chosen behind draft[i].
+    """Add the tokens of those rows that follow right guesses: rows[i] is behind draft[i].
 
     They are what steps of their own would have given. What was computed behind a wrong guess is
     written over by the next step.
     """
     sequence.request.drafted += len(draft)
-    for guess, token in zip(draft, tokens):
+    for guess, row in zip(draft, rows):
         if sequence.finish_reason:
             return
         right = sequence.tokens[-1] == guess
         sequence.request.look_at(right)
         if not right:
             return
-        yield append_token(sequence, token, stop_tokens, max_context)
+        yield append_token(sequence, row, stop_tokens, max_context)
 
 
 def append_forced(sequence: TokenSequence, stop_tokens: frozenset[int], max_context: int
@@ -118,7 +130,7 @@ def append_forced(sequence: TokenSequence, stop_tokens: frozenset[int], max_cont
             return
         sequence.request.jump()
         sequence.sampler.skip()
-        yield append_token(sequence, token, stop_tokens, max_context)
+        yield append_token(sequence, (token, None), stop_tokens, max_context)
 
 
 def _append_constrained(sequence: TokenSequence, token: int, stopped: bool, ended: bool) -> Output:
@@ -139,7 +151,13 @@ def _append_constrained(sequence: TokenSequence, token: int, stopped: bool, ende
             error = _incomplete(sequence, answer.form)
     text += answer.flush() if sequence.finish_reason else ''
     sequence.pieces.append(text)
-    return Output(sequence, token, sequence.generated, text, sequence.finish_reason, error)
+    ranks = ()
+    if (logprobs := sequence.logprobs) is not None:
+        if not stopped and not answer.error:
+            logprobs.push()
+        ranks = logprobs.take(ended=True)   # no stop text can cut them off
+    return Output(sequence, token, sequence.generated, text, sequence.finish_reason, error,
+                  logprobs=ranks)
 
 
 def _incomplete(sequence: TokenSequence, form: str) -> RequestError:

@@ -23,6 +23,7 @@ MAX_TEMPLATE_ARGUMENTS = 4096   # characters
 GIVEN = ('messages', 'tools', 'documents', 'add_generation_prompt')
 MAX_BIASES = 300         # tokens of a logit bias; as OpenAI's API allows
 MAX_BIAS = 100.0         # of a logit, either way: a token is banned, or taken for sure
+MAX_LOGPROBS = 20        # likeliest tokens that an answer may have beside each of its own
 MAX_ADAPTERS = 64
 _ADAPTER = re.compile(r'([\w.-]{1,63})=(.+)', re.DOTALL)
 MAX_STOPS = 16           # stop texts of a request
@@ -124,6 +125,7 @@ class Sampling:
     repetition_penalty: float = 1.0  # divides positive logits of tokens seen before; 1 = none
     seed: int | None = None          # same seed, same text; None = a fresh one per request
     logit_bias: tuple[tuple[int, float], ...] = ()   # token ids, and what is added to their logits
+    logprobs: int | None = None      # report the tokens' own and so many likeliest; None = none
 
     def __post_init__(self) -> None:
         for name, low, high in (('temperature', 0.0, 100.0), ('top_p', 0.0, 1.0),
@@ -137,6 +139,8 @@ class Sampling:
             raise ValueError('top_p must be above 0 (1 keeps every token)')
         _check_int('top_k', self.top_k, 0, 1 << 31)
         _check_bias(self.logit_bias)
+        if self.logprobs is not None:
+            _check_int('logprobs', self.logprobs, 0, MAX_LOGPROBS)
         if self.seed is not None:
             _check_int('seed', self.seed, -(1 << 63), (1 << 64) - 1)
 

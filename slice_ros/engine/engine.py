@@ -3,7 +3,7 @@
 """The engine: requests open, take part in steps, and close."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import takewhile
+from itertools import repeat, takewhile
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,9 +18,11 @@ from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runners.fetch import fetch
 from slice_ros.engine.runners.runner import Runner, Segment
 from slice_ros.engine.sequence import (
-    check_work, Collected, embedded, Launched, Output, rows_of, segment_of, TokenSequence)
-from slice_ros.engine.text.choice import choose_tokens
+    check_work, Collected, embedded, Launched, Output, ranked_rows, rows_of, segment_of,
+    TokenSequence)
+from slice_ros.engine.text.choice import choose_tokens, rank
 from slice_ros.engine.text.grammar import Grammars
+from slice_ros.engine.text.sampling import Ranked
 from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.engine.vision.image_tokens import IMAGE_TOKENS
 from slice_ros.scheduling.latency import LatencyModel
@@ -28,6 +30,7 @@ from slice_ros.scheduling.latency import LatencyModel
 if TYPE_CHECKING:
     from slice_ros.engine.vision.vision_encoder import VisionEncoder
 
+Row = tuple[int, Ranked | None]   # a chosen token, ranked where its request wants that
 NO_DRAFTS: Mapping[TokenSequence, Sequence[int]] = MappingProxyType({})
 
 
@@ -133,25 +136,26 @@ class Engine:
         self._slots.reserve([(s.slot, s.cached + n) for s, n in work])
         self._forget_dropped()
         try:
-            tokens = self._compute(work, segments, sampled, drafts)
+            rows = self._compute(work, segments, sampled, drafts)
         except BaseException:
             if self._runner.info.whole_prefixes:   # states may have advanced, and cannot go back
                 for sequence, _ in work:
                     self._leave(sequence)
             raise
         pooled = [sequence for sequence in last if sequence.pooling is not None]
-        return Launched(work, sampled, pooled, tokens, drafts)
+        return Launched(work, sampled, pooled, rows, drafts)
 
     def _compute(self, work: list[tuple[TokenSequence, int]], segments: list[Segment],
                  sampled: list[TokenSequence], drafts: Mapping[TokenSequence, Sequence[int]]
-                 ) -> Callable[[], list[int]]:
+                 ) -> Callable[[], Iterable[Row]]:
         if any([sequence.pooling is not None for sequence, _ in work]):
             states = np.empty((sum([len(s.ids) for s in segments]), self.info.hidden), np.float32)
-            tokens = self._sample(segments, sampled, drafts, states)
+            rows = self._sample(segments, sampled, drafts, states)
             pool([sequence.pooling for sequence, _ in work], segments, states)
-            return tokens
+            return rows
         if sampled and all([sequence.plain_greedy for sequence in sampled]):
-            return self._runner.greedy(segments)  # the logits stay on the device
+            tokens = self._runner.greedy(segments)  # the logits stay on the device
+            return lambda: zip(tokens(), repeat(None))
         return self._sample(segments, sampled, drafts)
 
     def collect(self, launched: Launched,
@@ -164,7 +168,7 @@ class Engine:
         through; no request has advanced then. A fault in turning a token into text passes through
         as well, when all requests of the step have advanced.
         """
-        tokens = iter(launched.tokens())
+        rows = iter(launched.rows())
         at = clock()
         for sequence, n in launched.work:
             sequence.request.advance(n, at)
@@ -172,8 +176,8 @@ class Engine:
         outputs = []
         for sequence in launched.sampled:
             draft = launched.drafts.get(sequence, ())
-            outputs.append(append_token(sequence, next(tokens), stops, room))
-            chosen = [next(tokens) for _ in draft]
+            outputs.append(append_token(sequence, next(rows), stops, room))
+            chosen = [next(rows) for _ in draft]
             outputs += append_confirmed(sequence, draft, chosen, stops, room)
             if self.jump_forward:
                 outputs += append_forced(sequence, stops, room)
@@ -225,7 +229,7 @@ class Engine:
 
     def _sample(self, segments: list[Segment], sampled: list[TokenSequence],
                 drafts: Mapping[TokenSequence, Sequence[int]], states: np.ndarray | None = None
-                ) -> Callable[[], list[int]]:
+                ) -> Callable[[], Iterable[Row]]:
         samplers, constraints, guesses = rows_of(sampled, drafts)
         masks = self._grammars.prepare(tuple(constraints.values()))
         try:
@@ -234,9 +238,17 @@ class Engine:
             if masks is not None:
                 masks.result()
         if not sampled:
-            return fetch(logits)  # empty: it only waits until the device is done
+            arrived = fetch(logits)  # empty: it only waits until the device is done
+            return lambda: zip(arrived(), ())
         forbidden = {row: constraint.forbidden for row, constraint in constraints.items()}
-        return choose_tokens(logits, samplers, forbidden, guesses)
+        chosen = choose_tokens(logits, samplers, forbidden, guesses)
+        ranked = rank(logits, ranked_rows(sampled, drafts))
+
+        def rows() -> list[Row]:
+            tokens = chosen()
+            found = ranked(tokens)
+            return [(token, found.get(row)) for row, token in enumerate(tokens)]
+        return rows
 
     def _forget_dropped(self) -> None:
         dropped = self._slots.dropped

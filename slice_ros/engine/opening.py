@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from slice_ros.engine.chat_options import ChatOptions
 from slice_ros.engine.config import EngineInfo, ResponseFormat, Sampling
+from slice_ros.engine.logprobs import AnswerLogprobs, TokenTexts
 from slice_ros.engine.pooling import Pooling
 from slice_ros.engine.runners.runner import NO_ADAPTER
 from slice_ros.engine.sequence import TokenSequence
@@ -31,6 +32,7 @@ class Opener:
                  verifies: bool) -> None:
         self._encoder, self._grammars, self._info = encoder, grammars, info
         self._verifies = verifies
+        self._texts = TokenTexts(encoder.vocabulary)
         self._thinking = thinking_of(
             encoder, min(info.max_context, info.kv_tokens), info.vocab_size)
 
@@ -84,10 +86,12 @@ class Opener:
         request.max_tokens += room
         if thought is not None and thought.inside:
             constraint = None   # until it is over
+        logprobs = (None if sampling.logprobs is None
+                    else AnswerLogprobs(sampling.logprobs, self._texts))
         return TokenSequence(request, tokens, max_tokens + room, Sampler(sampling, words),
                              detokenizer, constraint, lookup, adapter=number, images=seen,
                              placed=placed_images(tokens, seen) if seen else (),
-                             thought=thought)
+                             thought=thought, logprobs=logprobs)
 
     def thought_tokens(self, tokens: list[int], max_tokens: int, options: ChatOptions) -> int:
         """Return how many tokens a thought behind a prompt may have beside `max_tokens`."""

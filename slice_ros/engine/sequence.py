@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from slice_ros.engine.config import ToolCall
+from slice_ros.engine.logprobs import AnswerLogprobs, Entries
 from slice_ros.engine.pooling import Pooling
 from slice_ros.engine.runners.runner import NO_ADAPTER, Segment
 from slice_ros.engine.text.choice import NO_TOKEN
@@ -14,7 +15,7 @@ from slice_ros.engine.text.constraint import Constraint
 from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.prompt_lookup import PromptLookup
 from slice_ros.engine.text.reasoning.thought import Thought
-from slice_ros.engine.text.sampling import Sampler
+from slice_ros.engine.text.sampling import Ranked, Sampler
 from slice_ros.engine.vision.image_tokens import (
     inputs_at, PlacedImage, rope_positions, SeenImage)
 from slice_ros.errors import RequestError
@@ -42,6 +43,7 @@ class TokenSequence:
     images: Mapping[int, SeenImage] = field(default_factory=dict)   # by key
     placed: Sequence[PlacedImage] = ()    # those that are laid out in grids
     thought: Thought | None = None        # before the answer, or that may come before it
+    logprobs: AnswerLogprobs | None = None   # of the tokens of its answer, where it wants them
     slot: int | None = None
     closed: bool = False
     finish_reason: str | None = None
@@ -88,10 +90,12 @@ class TokenSequence:
         return ''.join(self.thought.pieces) if self.thought else ''
 
     def forced(self) -> int | None:
-        """Return the next token, where it is the only one possible."""
+        """Return the next token, where it is the only one possible, and needs no logits."""
         if self.thought is not None and not self.thought.over:
             return self.thought.forced
-        return self.constraint.forced() if self.constraint else None
+        if self.constraint is None or self.logprobs is not None:
+            return None
+        return self.constraint.forced()
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -100,8 +104,9 @@ class TokenSequence:
 
     @property
     def plain_greedy(self) -> bool:
-        """Whether the next token is that of the largest logit, unchanged by any option."""
-        return self.constraint is None and self.sampler.plain_greedy
+        """Whether all that is wanted is the token of the largest logit, whatever the others."""
+        return (self.constraint is None and self.sampler.plain_greedy
+                and self.logprobs is None)
 
 
 class Output(NamedTuple):
@@ -112,7 +117,8 @@ class Output(NamedTuple):
     string, possibly empty. ``finish_reason`` is None until the last token, then ``'stop'`` (a
     stop token, a stop string, or an answer that is complete in its format), ``'length'``
     (``max_tokens``, or the context is full) or ``'error'``, with the ``error``. ``reasoning`` is
-    newly printable text of the thought, which comes before all ``text``.
+    newly printable text of the thought, which comes before all ``text``. ``logprobs`` are those of
+    the tokens whose text begins in ``text``, where the request wants them.
     """
 
     sequence: TokenSequence
@@ -122,6 +128,7 @@ class Output(NamedTuple):
     finish_reason: str | None
     error: RequestError | None = None
     reasoning: str = ''
+    logprobs: tuple[Entries, ...] = ()
 
 
 class Launched(NamedTuple):
@@ -130,7 +137,8 @@ class Launched(NamedTuple):
     work: list[tuple[TokenSequence, int]]  # and how many tokens of each are fed
     sampled: list[TokenSequence]           # those whose last pending token is fed, for a next one
     pooled: list[TokenSequence]            # those whose last pending token is fed, for embeddings
-    tokens: Callable[[], list[int]]        # waits for the device; the next of each, and its drafts
+    # Waits for the device; the next token of each, and of its drafts, ranked where that is wanted.
+    rows: Callable[[], Iterable[tuple[int, Ranked | None]]]
     drafts: Mapping[TokenSequence, Sequence[int]]
 
 
@@ -178,6 +186,18 @@ def rows_of(sampled: Iterable[TokenSequence], drafts: Mapping[TokenSequence, Seq
             guesses[len(samplers)] = guess
             samplers.append(sequence.sampler)
     return samplers, constraints, guesses
+
+
+def ranked_rows(sampled: Iterable[TokenSequence],
+                drafts: Mapping[TokenSequence, Sequence[int]]) -> dict[int, int]:
+    """Return, by row of a step's logits, how many likeliest tokens its request wants to know."""
+    wanted, row = {}, 0
+    for sequence in sampled:
+        rows = 1 + len(drafts.get(sequence, ()))
+        if sequence.logprobs is not None:
+            wanted |= dict.fromkeys(range(row, row + rows), sequence.logprobs.top)
+        row += rows
+    return wanted
 
 
 def embedded(sequence: TokenSequence) -> Output:

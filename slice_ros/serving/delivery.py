@@ -23,7 +23,7 @@ from slice_ros.errors import ErrorCode
 from slice_ros.request import Request
 
 if TYPE_CHECKING:
-    from slice_ros.engine import ToolCall
+    from slice_ros.engine import Entries, ToolCall
 
 log = logging.getLogger('slice_ros.serving')
 
@@ -45,6 +45,7 @@ class Delivery(NamedTuple):
     at: float                   # when the engine had computed it, on the server's clock
     tool_calls: tuple['ToolCall', ...] = ()   # with the end: those that the answer ends with
     reasoning: str = ''         # newly printable text of the thought before the answer
+    logprobs: tuple['Entries', ...] = ()   # of the tokens whose text begins here, where wanted
 
 
 class DeliveryThread:

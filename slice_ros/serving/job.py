@@ -33,15 +33,20 @@ class Job:
     deliveries: int = 0            # made so far
     prefixes_seen: int = -1        # value of `Loop.prefixes` at the last look into the cache
 
-    def delivery(self, text: str, tokens: int, reason: str | None = None,
-                 error: ErrorCode = ErrorCode.NONE, message: str = '', reasoning: str = ''
+    def delivery(self, output: 'Output | None', tokens: int, reason: str | None = None,
+                 error: ErrorCode = ErrorCode.NONE, message: str = ''
                  ) -> tuple[Callable[[Delivery], bool | None], Delivery]:
-        """Return what `DeliveryThread.put` takes: the token number `tokens`, or the end."""
+        """Return what `DeliveryThread.put` takes: the token number `tokens`, or the end.
+
+        `output` is what the token released; None for an end without one.
+        """
         request = self.request
         at = request.ended_at if error else request.last_token_at
         calls = self.sequence.tool_calls if reason else ()
+        text, reasoning, logprobs = ('', '', ()) if output is None else (
+            output.text, output.reasoning, output.logprobs)
         delivery = Delivery(request, self.deliveries, text, reason, error, message,
-                            tokens, at, calls, reasoning)
+                            tokens, at, calls, reasoning, logprobs)
         self.deliveries += 1
         return self.on_output, delivery
 

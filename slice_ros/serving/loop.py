@@ -34,7 +34,7 @@ from slice_ros.serving.shared_state import Changes, Ending, SharedState
 from slice_ros.serving.stats import StepRecord
 
 if TYPE_CHECKING:
-    from slice_ros.engine import Engine
+    from slice_ros.engine import Engine, Output
 
 log = logging.getLogger('slice_ros.serving')
 
@@ -187,10 +187,9 @@ class Loop:
         for job, output in outputs:
             if output.error is not None:
                 ending = Ending(State.FAILED, output.error.code, output.error.message)
-                self._end(job, ending, output.text, reasoning=output.reasoning)
+                self._end(job, ending, output)
             elif output.finish_reason is not None:
-                self._end(job, Ending(State.FINISHED), output.text, output.finish_reason,
-                          output.reasoning)
+                self._end(job, Ending(State.FINISHED), output)
 
     def _fail(self, work: dict[Job, int], error: BaseException) -> None:
         log.exception('a step of %d requests failed', len(work))
@@ -208,7 +207,7 @@ class Loop:
         if (step := self._computed) is None:
             return
         self._computed = None
-        running = [job.delivery(output.text, output.number, reasoning=output.reasoning)
+        running = [job.delivery(output, output.number)
                    for job, output in step.outputs if output.finish_reason is None]
         if running:
             self.delivery.put(*running)
@@ -223,12 +222,11 @@ class Loop:
             self.shared.loop_stats.step(StepRecord(step.at, step.plan, step.took, deliver,
                                                    predicted, len(step.outputs)))
 
-    def _end(self, job: Job, ending: Ending | None, text: str = '', reason: str = 'error',
-             reasoning: str = '') -> None:
+    def _end(self, job: Job, ending: Ending | None, output: 'Output | None' = None) -> None:
         """End a request, release all it uses, and deliver its end.
 
         `SharedState.end` says how it ends where another thread has decided that, which `ending`
-        None relies on. `text` or `reasoning` comes with its last token; `reason` is the engine's.
+        None relies on. `output` is that of its last token, if that is what ends it.
         """
         self._deliver()  # its tokens come before its end
         request = job.request
@@ -242,10 +240,10 @@ class Loop:
         self.gate.forget(request)
         self.planner.finished(request)
         self.drafts.finished(request)
+        reason = 'error' if output is None else output.finish_reason
         if error:
             reason = 'cancelled' if state is State.CANCELLED else 'error'
-        self.delivery.put(
-            job.delivery(text, request.generated, reason, error, message, reasoning))
+        self.delivery.put(job.delivery(output, request.generated, reason, error, message))
 
     def _end_turn(self, job: Job) -> None:
         """Extend or free the session before the caller knows, who may continue it at once."""

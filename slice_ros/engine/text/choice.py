@@ -1,12 +1,12 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing the tokens of a step: one request after the other on CPU, all at once on a GPU."""
+"""Choosing and ranking the tokens of a step: row by row on a CPU, all at once on a GPU."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from slice_ros.engine.text.sampling import Sampler
+from slice_ros.engine.text.sampling import Ranked, ranked, Sampler
 
 if TYPE_CHECKING:
     import torch
@@ -44,3 +44,21 @@ def choose_tokens(logits: 'np.ndarray | torch.Tensor', samplers: Sequence[Sample
         elif not sampler.plain_greedy:
             tokens[row] = sampler.choose(logits[row])
     return lambda: tokens
+
+
+def rank(logits: 'np.ndarray | torch.Tensor', wanted: Mapping[int, int]
+         ) -> Callable[[Sequence[int]], dict[int, Ranked]]:
+    """Return a function that gives, for the chosen tokens of all rows, the `Ranked` of some.
+
+    `wanted` has how many likeliest tokens each of these rows asks for. A row without a token has
+    none. The logits must not change until that function has returned.
+    """
+    if not wanted:
+        return lambda tokens: {}
+    if not isinstance(logits, np.ndarray):
+        if logits.device.type != 'cpu':
+            from slice_ros.engine.text.device_sampling import rank_at_once
+            return rank_at_once(logits, wanted)
+        logits = logits.numpy()
+    return lambda tokens: {row: ranked(logits[row], tokens[row], top)
+                           for row, top in wanted.items() if tokens[row] != NO_TOKEN}

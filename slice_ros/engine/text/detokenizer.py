@@ -44,6 +44,11 @@ class Detokenizer:
         self._longest = max(map(len, stop), default=0)
         self._withheld = ''        # decoded, but it may be the start of a stop string
 
+    @property
+    def withheld(self) -> int:
+        """Characters that may be the start of a stop text."""
+        return len(self._withheld)
+
     def push(self, token: int) -> tuple[str, bool]:
         """Add a token; return (text to deliver now, whether a stop string was completed)."""
         text = self._next(token)

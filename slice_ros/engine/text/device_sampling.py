@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 from slice_ros.engine.runners.fetch import fetch
-from slice_ros.engine.text.sampling import COLD, filtered, FIRST_LOOK, pick, Sampler
+from slice_ros.engine.text.sampling import COLD, filtered, FIRST_LOOK, pick, Ranked, Sampler
 import torch
 
 
@@ -30,6 +30,26 @@ def choose_at_once(logits: torch.Tensor, samplers: Sequence[Sampler],
                                    draws[row])
         return tokens
     return decided
+
+
+def rank_at_once(logits: torch.Tensor, wanted: Mapping[int, int]
+                 ) -> Callable[[Sequence[int]], dict[int, Ranked]]:
+    """Return a function that waits for the `Ranked` of each row of `wanted`; as `rank`."""
+    rows = _upload(torch.tensor(list(wanted)), logits.device)
+    picked = logits[rows].double()
+    norm = picked.logsumexp(-1, keepdim=True)
+    values, ids = picked.topk(min(max(wanted.values()), logits.shape[-1]))
+    arrived = fetch(torch.cat((norm, values - norm, ids), -1))
+
+    def ranked(tokens: Sequence[int]) -> dict[int, Ranked]:
+        own = logits[rows, _upload(torch.tensor([tokens[row] for row in wanted]), logits.device)]
+        found = {}
+        for (row, top), logit, (norm, *rest) in zip(wanted.items(), own.tolist(), arrived()):
+            half = len(rest) // 2
+            found[row] = Ranked([tokens[row], *map(int, rest[half:half + top])],
+                                [logit - norm, *rest[:min(top, half)]])
+        return found
+    return ranked
 
 
 def chosen(logits: torch.Tensor, samplers: Sequence[Sampler], draws: Mapping[int, float]

@@ -3,7 +3,9 @@
 """Choosing the next token of one request: greedy, or by chance after the request's filters."""
 
 from collections.abc import Sequence
+import math
 import random
+from typing import NamedTuple
 
 import numpy as np
 from slice_ros.engine.config import Sampling
@@ -15,6 +17,16 @@ COLD = 1e-5
 # Columns of so many logits are compared before any is sorted: of a vocabulary of 49,152, 1,536.
 _COLUMN = 32
 _BLOCK = 256  # probabilities that are added up together
+
+
+class Ranked(NamedTuple):
+    """Natural logarithms of probabilities at one place, by the model's logits as they are.
+
+    The first is that of the chosen token; behind it are the likeliest ones, the likeliest first.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
 
 
 class Sampler:
@@ -95,17 +107,35 @@ def filtered(logits: np.ndarray, wanted: Sampling) -> tuple[np.ndarray, np.ndarr
 def _largest(values: np.ndarray, count: int) -> np.ndarray:
     """Return the indices of the `count` largest values, the largest first; maybe without zeros.
 
-    The largest values of `count` columns are a bound from below; few values of a vocabulary reach
-    it, and these alone are sorted.
+    Few values of a vocabulary reach the bound, and these alone are sorted.
     """
-    columns, near = len(values) // _COLUMN, None
-    if count <= columns:
-        tops = values[:columns * _COLUMN].reshape(_COLUMN, columns).max(0)
-        least = np.partition(tops, columns - count)[columns - count]
-        near = np.flatnonzero(values >= least if least else values)
+    least = bound_of(values, count)
+    near = None if least is None else np.flatnonzero(values >= least if least else values)
     found = values if near is None else values[near]
     order = np.argsort(-found, kind='stable')[:count]
     return order if near is None else near[order]
+
+
+def bound_of(values: np.ndarray, count: int) -> np.floating | None:
+    """Return what the `count` largest values reach at least; None where they are too few to tell.
+
+    It is the largest value of each of so many columns.
+    """
+    columns = len(values) // _COLUMN
+    if not 0 < count <= columns:
+        return None
+    tops = values[:columns * _COLUMN].reshape(_COLUMN, columns).max(0)
+    return np.partition(tops, columns - count)[columns - count]
+
+
+def ranked(logits: np.ndarray, token: int, top: int) -> Ranked:
+    """Return `token` and the `top` likeliest, given float32 logits [vocab]."""
+    highest = logits.max()
+    norm = float(highest) + math.log(np.exp(logits - highest).sum(dtype=np.float64))
+    least = bound_of(logits, top)
+    near = np.arange(len(logits)) if least is None else np.flatnonzero(logits >= least)
+    tokens = [token, *near[np.argsort(-logits[near], kind='stable')[:top]].tolist()]
+    return Ranked(tokens, (logits[tokens].astype(np.float64) - norm).tolist())
 
 
 def pick(probs: np.ndarray, ids: np.ndarray | None, draw: float) -> int:

@@ -131,7 +131,7 @@ def test_a_launched_step_changes_nothing_until_it_is_collected(tiny_engine, monk
     assert len(waited) == 1 and sequence.cached == 2
     while not sequence.finish_reason:
         before = sequence.cached, list(sequence.tokens)
-        failed = tiny_engine.launch([(sequence, 1)])._replace(tokens=lambda: 1 / 0)
+        failed = tiny_engine.launch([(sequence, 1)])._replace(rows=lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             tiny_engine.collect(failed)
         launched = tiny_engine.launch([(sequence, 1)])

@@ -35,7 +35,7 @@ def test_steps_advance_the_request_and_stamp_it_when_the_device_is_done(tiny_eng
     def collect(n):
         launched = tiny_engine.launch([(sequence, n)])
         return tiny_engine.collect(launched._replace(
-            tokens=lambda: order.append('device') or launched.tokens()), clock)
+            rows=lambda: order.append('device') or launched.rows()), clock)
     assert collect(30) == (5.0, [])
     assert counts(sequence) == (30, 0, 10) and ours.state is State.PREFILL
     at, (output,) = collect(10)
@@ -47,7 +47,7 @@ def test_steps_advance_the_request_and_stamp_it_when_the_device_is_done(tiny_eng
 def test_a_device_that_fails_leaves_every_request_as_it_was(tiny_engine):
     live = [tiny_engine.open(PROMPT, 4, GREEDY, request=request()) for _ in range(2)]
     tiny_engine.step([(s, 30) for s in live])
-    failed = tiny_engine.launch([(s, 10) for s in live])._replace(tokens=lambda: 1 / 0)
+    failed = tiny_engine.launch([(s, 10) for s in live])._replace(rows=lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tiny_engine.collect(failed)
     assert [counts(s) for s in live] == [(30, 0, 10)] * 2

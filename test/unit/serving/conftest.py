@@ -35,6 +35,7 @@ class FakeOutput:
     finish_reason: str | None
     error: object = None
     reasoning: str = ''
+    logprobs: tuple = ()
 
 
 @dataclass(frozen=True)
