@@ -12,6 +12,8 @@ In a coroutine of the executor that spins the node (a callback, ``executor.creat
 
     answer = await client.ask('A box is 0.4 m ahead.', 'control', choice=['STOP', 'GO'])
 
+    answers = await client.generate_several('Name a room.', 3, sampling={'temperature': 1.0})
+
     answer = await client.run_tools('Turn left.', [turn, drive], 'control')
 
 In callbacks: ``client.ask_future(...).add_done_callback(...)``. The coroutines also work in
@@ -21,10 +23,11 @@ asyncio while an executor spins the node in another thread, and in a plain threa
 Planners depend on the names in ``__all__``: extend them, never rename or remove one. Everything
 else may change: `slice_client` (`SliceClient`), `stream` (what it returns), `answer` (the text on
 its way to the reader), `function_tools` (functions that the model may call), `goals` (Python
-values to the goal message), `generate_client` (sends the goals; with `goal_client`, `presence` and
-`callbacks`), `exceptions`, `run` (the process of a node), and `watch` (what goes on in the node,
-for programs that show it; with `strips`). The library needs rclpy and the interfaces, pydantic for
-functions as tools, and never imports the engine.
+values to the goal message), `token_logprobs` (those of an answer from their message),
+`generate_client` (sends the goals; with `presence` and `callbacks`), `exceptions`, `run` (the
+process of a node), and `watch` (what goes on in the node, for programs that show it; with
+`strips`). The library needs rclpy and the interfaces, pydantic for functions as tools, and never
+imports the engine.
 """
 
 from slice_ros.client.answer import Answer, Chunk, ToolCall
@@ -33,8 +36,9 @@ from slice_ros.client.exceptions import (
     QueueFull, SessionBusy, SliceError, Timeout, Unavailable)
 from slice_ros.client.run import run_node
 from slice_ros.client.slice_client import SliceClient
-from slice_ros.client.stream import Stream
+from slice_ros.client.stream import Stream, Streams
+from slice_ros.client.token_logprobs import TokenLogprob
 
 __all__ = ['Answer', 'Cancelled', 'Chunk', 'DeadlineMissed', 'EngineFailure', 'FormatIncomplete',
            'Infeasible', 'InvalidRequest', 'QueueFull', 'SessionBusy', 'SliceClient', 'SliceError',
-           'Stream', 'Timeout', 'ToolCall', 'Unavailable', 'run_node']
+           'Stream', 'Streams', 'Timeout', 'TokenLogprob', 'ToolCall', 'Unavailable', 'run_node']

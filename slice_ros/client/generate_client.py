@@ -10,14 +10,13 @@ from functools import partial
 import time
 import uuid
 
-from rclpy.action.client import ClientGoalHandle
+from rclpy.action.client import ActionClient, ClientGoalHandle
 from rclpy.task import Future
 from rclpy.timer import Timer
 from slice_ros.action import Generate
 from slice_ros.client.answer import AnswerBuffer
 from slice_ros.client.callbacks import Callbacks
 from slice_ros.client.exceptions import Cancelled, SliceError, Timeout, Unavailable
-from slice_ros.client.goal_client import GoalClient
 from slice_ros.client.presence import Presence
 from slice_ros.ros.callers.caller_ids import LEASE, lease_topic, new_client, new_request_id
 from slice_ros.ros.compat import end_future
@@ -28,6 +27,34 @@ from unique_identifier_msgs.msg import UUID
 DISCOVERY = 2.0     # seconds after its creation for which a client waits to discover the node
 GRAPH_CHECK = 0.05  # seconds between two checks of the graph meanwhile
 GRACE = 0.2         # seconds for the last messages of a node that has ended
+
+
+class GoalClient(ActionClient):
+    """Keeps no future of a goal that has ended.
+
+    rclpy 9.1 adds two futures for each goal. It returns the second and never completes or removes
+    the first, so that each goal would make the executor slower. `futures` are those kept.
+    """
+
+    def __init__(self, *args, **options) -> None:
+        self.futures: list[Future] = []
+        super().__init__(*args, **options)
+
+    def add_future(self, future: Future) -> None:
+        self.futures.append(future)
+        super().add_future(future)
+
+    def remove_future(self, future: Future) -> None:
+        self.futures.remove(future)
+        super().remove_future(future)
+
+    def send_goal_async(self, *args, **options) -> Future:
+        """Send a goal; arguments and result as of `ActionClient`."""
+        before = len(self.futures)
+        future = super().send_goal_async(*args, **options)
+        for surplus in [added for added in self.futures[before:] if added is not future]:
+            self.remove_future(surplus)
+        return future
 
 
 class _LiveGoal:

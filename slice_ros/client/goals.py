@@ -7,6 +7,8 @@ functions return a message that can be sent, or raise `InvalidRequest`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from hashlib import blake2s
 import json
 import math
 import operator
@@ -18,6 +20,7 @@ from slice_ros.client.exceptions import InvalidRequest
 from slice_ros.client.function_tools import Tool, tool_message
 from slice_ros.client.images import image_messages
 
+MAX_SEVERAL = 8    # answers to one prompt
 MAX_TIMEOUT = 1e9  # seconds; a timer cannot count much further
 
 Messages = Iterable[msg.ChatMessage | tuple[str, str] | Mapping[str, Any]]
@@ -57,6 +60,25 @@ def make_goal(prompt: str | Messages, slo_class: str, *, max_tokens: int = 128,
             ValueError) as error:
         raise InvalidRequest(f'this cannot be sent: {error!s:.200}') from error
     return goal
+
+
+def goals_of_several(goal: Generate.Goal, n: int) -> list[Generate.Goal]:
+    """Return a goal for each of `n` answers: the first as it is, the others with other seeds.
+
+    A seed of the goal decides theirs. Raises `InvalidRequest` for an `n` that is none, and where
+    the goal belongs to a session.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_SEVERAL:
+        raise InvalidRequest(f'n must be a whole number from 1 to {MAX_SEVERAL}, not {n!r:.80}')
+    if n > 1 and goal.session_id:
+        raise InvalidRequest('a session goes on with one answer: leave n or session_id out')
+    goals = [goal, *(copy(goal) for _ in range(n - 1))]
+    for number, one in enumerate(goals[1:], 1):
+        one.sampling = copy(goal.sampling)
+        if goal.sampling.seed >= 0:
+            digest = blake2s(f'{goal.sampling.seed} {number}'.encode(), digest_size=8).digest()
+            one.sampling.seed = int.from_bytes(digest, 'big') >> 1
+    return goals
 
 
 def check_timeout(timeout: float | None) -> float | None:

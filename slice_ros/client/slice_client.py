@@ -16,8 +16,8 @@ from slice_ros.client.exceptions import (
     Cancelled, error_for, InvalidRequest, SliceError, Unavailable)
 from slice_ros.client.function_tools import run_tools
 from slice_ros.client.generate_client import GenerateClient, GRAPH_CHECK
-from slice_ros.client.goals import check_timeout, make_goal
-from slice_ros.client.stream import Stream
+from slice_ros.client.goals import check_timeout, goals_of_several, make_goal
+from slice_ros.client.stream import begin_in_turn, Stream, Streams
 from slice_ros.ros.compat import end_future
 from slice_ros.ros.qos import SERVICES
 
@@ -54,8 +54,19 @@ class SliceClient:
         answer, the request ends with `Unavailable` within a few seconds. Raises `InvalidRequest`
         for a request that cannot be sent; reading the stream raises every other `SliceError`.
         """
-        return Stream(self._send(prompt, slo_class, timeout, fields),
-                      self._generate_client.abandon)
+        buffer, = self._send(prompt, slo_class, timeout, fields)
+        return Stream(buffer, self._generate_client.abandon)
+
+    def generate_several(self, prompt, n: int, slo_class: str = 'dialogue', *,
+                         timeout: float | None = None, **fields) -> Streams:
+        """Send a prompt for `n` answers, 8 at most; arguments and errors as of `generate`.
+
+        Each is a request of its own, with its own objectives and report. All but the first are
+        sent when that has its first token: the node then has the prompt in its cache, and computes
+        it for none of them. Their seeds follow from the one of `sampling`. `timeout` is for all.
+        """
+        return Streams(self._send(prompt, slo_class, timeout, fields, n),
+                       self._generate_client.abandon)
 
     async def ask(self, prompt, slo_class: str = 'dialogue', **options) -> Answer:
         """Return the complete answer; arguments as of `generate`. Raises `SliceError`."""
@@ -83,7 +94,7 @@ class SliceClient:
         """
         future = Future(executor=self.node.executor)
         try:
-            buffer = self._send(prompt, slo_class, timeout, fields)
+            buffer, = self._send(prompt, slo_class, timeout, fields)
         except SliceError as error:
             future.set_exception(error)
             return future
@@ -213,12 +224,18 @@ class SliceClient:
         if self.node.executor is not None:
             self.node.executor.wake()  # resumes the coroutines that read the requests
 
-    def _send(self, prompt, slo_class: str, timeout: float | None, fields: dict) -> AnswerBuffer:
-        buffer = AnswerBuffer(self._generate_client.new_request_id())
-        goal, seconds = make_goal(prompt, slo_class, **fields), check_timeout(timeout)
-        with self._callbacks.lock:
-            if self._callbacks.closed:
-                buffer.end(Cancelled('this client is closed'))
-            else:
-                self._generate_client.begin(buffer, goal, seconds)
-        return buffer
+    def _send(self, prompt, slo_class: str, timeout: float | None, fields: dict, n: int = 1
+              ) -> list[AnswerBuffer]:
+        goals = goals_of_several(make_goal(prompt, slo_class, **fields), n)
+        seconds, sent = check_timeout(timeout), time.monotonic()
+        buffers = [AnswerBuffer(self._generate_client.new_request_id()) for _ in goals]
+
+        def begin(number: int) -> None:
+            left = None if seconds is None else max(sent + seconds - time.monotonic(), 0.0)
+            with self._callbacks.lock:
+                if self._callbacks.closed:
+                    buffers[number].end(Cancelled('this client is closed'))
+                else:
+                    self._generate_client.begin(buffers[number], goals[number], left)
+        begin_in_turn(buffers, begin)
+        return buffers

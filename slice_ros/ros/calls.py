@@ -10,6 +10,7 @@ import time
 from rclpy.clock import Clock
 from rclpy.publisher import Publisher
 from slice_ros import msg
+from slice_ros.engine import Entries
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
 from slice_ros.ros.class_topics import Speaker
@@ -19,6 +20,9 @@ from slice_ros.ros.isolation.executor import Awaited
 from slice_ros.serving import Delivery
 from slice_ros.slo import SloClass
 
+NO_LOGPROBS = msg.TokenLogprobs()
+_MAX_TOKEN_BYTES = 65535   # of the text of a token in them
+
 
 class Call:
     """Publishes the tokens of one request, and keeps the answer for a coroutine on `done`.
@@ -26,14 +30,15 @@ class Call:
     An instance is the `on_output` of its request: the server's delivery thread calls it, and it
     publishes in that thread. It ends once: with the last delivery or by `refuse`, whichever comes
     first, and what comes later is ignored. Nothing is published before `publish_on`. `feedback`
-    is called with (text, thought, number, tokens, predicted completion in ms) for each token.
+    is called for each token, as `callers.goal_server.Feedback` says.
     `ended` is called once everything is published, `wake` after `done` is complete, since that
     does not wake an executor in another thread. No fault of any of these withholds the answer.
     """
 
     def __init__(self, request_id: str, slo_class: str, clock: Clock,
                  wake: Callable[[], None], ended: Callable[['Call'], None],
-                 feedback: Callable[[str, str, int, int, float], None] | None = None) -> None:
+                 feedback: Callable[[str, str, msg.TokenLogprobs, int, int, float], None] | None
+                 = None) -> None:
         self.id, self.slo_class = request_id, slo_class   # the class that was asked for
         self.slo: SloClass | None = None   # the class with the objectives; None while unknown
         self.arrival = 0.0                 # when it was received, on the server's clock
@@ -43,6 +48,7 @@ class Call:
         self.door = 'action' if feedback else 'topic'   # or 'service': how it came in
         self.done = Awaited()   # completed with None; the answer is in the fields below
         self.text = self.reasoning = ''
+        self.logprobs = msg.TokenLogprobs()
         self.tool_calls: list[msg.ToolCall] = []
         self.finish_reason = ''
         self.error = ErrorCode.NONE
@@ -97,6 +103,7 @@ class Call:
             chunk = self._chunk
             chunk.stamp, chunk.finished, chunk.finish_reason = self._received, True, reason
             chunk.sequence, chunk.text, chunk.reasoning = len(self._pieces), '', ''
+            chunk.logprobs = NO_LOGPROBS
             chunk.error_code, chunk.error_msg = int(error.code), error.message
             if self.slo is not None:
                 cancelled = error.code is ErrorCode.CANCELLED
@@ -116,6 +123,10 @@ class Call:
         self._pieces.append(delivery.text)
         if delivery.reasoning:
             self._thoughts.append(delivery.reasoning)
+        ranks = NO_LOGPROBS
+        if delivery.logprobs:
+            ranks = _logprobs_message(delivery.logprobs)
+            _extend(self.logprobs, ranks)
         if last:
             chunk.finished = True
             chunk.finish_reason = delivery.finish_reason
@@ -127,15 +138,15 @@ class Call:
             nanoseconds = max(self._clock.now().nanoseconds - age, 0)
             chunk.stamp.sec, chunk.stamp.nanosec = divmod(nanoseconds, 10**9)
             chunk.sequence, chunk.text = delivery.number, delivery.text
-            chunk.reasoning = delivery.reasoning
+            chunk.reasoning, chunk.logprobs = delivery.reasoning, ranks
             chunk.tokens = delivery.tokens
             self._tokens.publish(chunk)
             received = True
         if self._speaker is not None and not delivery.error:
             self._speaker.publish(self._pieces, last)
         if self._feedback is not None and (delivery.text or not delivery.error):
-            self._feedback(delivery.text, delivery.reasoning, delivery.number, delivery.tokens,
-                           _predicted_completion_ms(delivery))
+            self._feedback(delivery.text, delivery.reasoning, ranks, delivery.number,
+                           delivery.tokens, _predicted_completion_ms(delivery))
         return received
 
     def _finish(self, request: Request | None, reason: str, error: ErrorCode,
@@ -166,3 +177,21 @@ def _predicted_completion_ms(delivery: Delivery) -> float:
         return math.nan  # the time of one token does not predict the next
     tpot = (delivery.at - request.first_token_at) / (tokens - 1)
     return (delivery.at - request.arrival + (request.max_tokens - tokens) * tpot) * 1e3
+
+
+def _logprobs_message(ranks: tuple[Entries, ...]) -> msg.TokenLogprobs:
+    """Return the log-probabilities of consecutive tokens, as many entries for each."""
+    entries = [entry for of_token in ranks for entry in of_token]
+    texts = [entry.text[:_MAX_TOKEN_BYTES] for entry in entries]
+    return msg.TokenLogprobs(
+        top=len(ranks[0]) - 1, tokens=[entry.token for entry in entries],
+        logprobs=[entry.logprob for entry in entries],
+        special=[entry.special for entry in entries], sizes=list(map(len, texts)),
+        texts=b''.join(texts))
+
+
+def _extend(whole: msg.TokenLogprobs, piece: msg.TokenLogprobs) -> None:
+    """Add those of the tokens that follow."""
+    whole.top = piece.top
+    for name in ('tokens', 'logprobs', 'special', 'sizes', 'texts'):
+        getattr(whole, name).extend(getattr(piece, name))

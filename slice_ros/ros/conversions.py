@@ -17,6 +17,7 @@ from slice_ros import msg
 from slice_ros.engine import (
     ChatOptions, EngineInfo, Message, ResponseFormat, Sampling, Tool, ToolCall)
 from slice_ros.engine.chat_options import names_a_switch
+from slice_ros.engine.config import MAX_LOGPROBS
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 from slice_ros.ros.isolation.bounds import check_size, invalid, MAX_NAME
@@ -98,12 +99,16 @@ def sampling(values: msg.SamplingParams) -> Sampling:
     if len(values.biased_tokens) != len(values.biases):
         raise invalid(f'sampling.biased_tokens has {len(values.biased_tokens)} tokens and biases '
                       f'{len(values.biases)} numbers: give one for each')
+    if values.top_logprobs > (MAX_LOGPROBS if values.logprobs else 0):
+        raise invalid(f'sampling.top_logprobs is {values.top_logprobs}: give {MAX_LOGPROBS} at '
+                      'most, and set sampling.logprobs with it')
     try:
         return Sampling(
             logit_bias=tuple(zip(values.biased_tokens, values.biases)),
             temperature=values.temperature, top_k=values.top_k, top_p=values.top_p,
             min_p=values.min_p, repetition_penalty=values.repetition_penalty,
-            seed=None if values.seed < 0 else values.seed)
+            seed=None if values.seed < 0 else values.seed,
+            logprobs=values.top_logprobs if values.logprobs else None)
     except ValueError as error:
         raise invalid(f'sampling.{error}') from error
 

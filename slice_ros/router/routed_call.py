@@ -11,6 +11,7 @@ from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.client.answer import rest_of
 from slice_ros.client.exceptions import SliceError
+from slice_ros.client.token_logprobs import logprobs_behind
 from slice_ros.errors import ErrorCode
 from slice_ros.ros.isolation.executor import Awaited
 from slice_ros.router.link import Link
@@ -20,12 +21,13 @@ from slice_ros.slo import SloClass
 class RoutedCall:
     """A live request: what was asked, who has been tried, and the answer once `done` is complete.
 
-    `feedback` is called with (text, thought, number, tokens, predicted completion in ms) for each
-    piece; a caller without it receives nothing before the end.
+    `feedback` is called for each piece, as `ros.callers.goal_server.Feedback` says; a caller
+    without it receives nothing before the end.
     """
 
     def __init__(self, request_id: str, goal, slo: SloClass, door: str, stamp: Time,
-                 feedback: Callable[[str, str, int, int, float], None] | None = None) -> None:
+                 feedback: Callable[[str, str, msg.TokenLogprobs, int, int, float], None] | None
+                 = None) -> None:
         self.id, self.goal, self.slo, self.door = request_id, goal, slo, door
         self.slo_class = goal.slo_class
         self.received, self.stamp = time.monotonic(), stamp
@@ -35,6 +37,8 @@ class RoutedCall:
         self.refusal: Generate.Result | None = None   # of the last node that was tried
         self.offset_ms = 0.0              # from its receipt to that by the node, and the link
         self.text = self.reasoning = ''   # received from the node that is under way
+        self.ranked = 0                   # entries of log-probabilities received from it
+        self.logprobs = msg.TokenLogprobs()
         self.tool_calls: list[msg.ToolCall] = []
         self.streamed = 0                 # pieces that the caller has received
         self.tokens, self.first_ms, self.last_ms = 0, math.nan, math.nan
@@ -51,6 +55,7 @@ class RoutedCall:
     def begin(self, attempt, link_ms: float) -> None:
         """Start over with another node."""
         self.attempt, self.text, self.reasoning, self.tokens = attempt, '', '', 0
+        self.ranked = 0
         self.first_ms = self.last_ms = math.nan
         self.offset_ms = self.age_ms + link_ms
 
@@ -58,22 +63,24 @@ class RoutedCall:
         """Pass a piece of the answer on."""
         self.text += piece.text
         self.reasoning += piece.reasoning
+        self.ranked += len(piece.logprobs.tokens)
         self.tokens, self.last_ms = piece.tokens, self.age_ms
         if math.isnan(self.first_ms):
             self.first_ms = self.last_ms
         if self._feedback is not None:
-            self._feedback(piece.text, piece.reasoning, self.streamed, piece.tokens,
-                           piece.predicted_completion_ms + self.offset_ms)
+            self._feedback(piece.text, piece.reasoning, piece.logprobs, self.streamed,
+                           piece.tokens, piece.predicted_completion_ms + self.offset_ms)
             self.streamed += 1
 
     def finish(self, result: Generate.Result) -> None:
         """End it with the result of a node."""
         rest, thought = rest_of(result.text, self.text), rest_of(result.reasoning, self.reasoning)
         if (rest or thought) and self._feedback is not None:   # the result has overtaken them
-            self._feedback(rest, thought, self.streamed, result.report.output_tokens,
+            self._feedback(rest, thought, logprobs_behind(result.logprobs, self.ranked),
+                           self.streamed, result.report.output_tokens,
                            result.report.completion_ms + self.offset_ms)
         self.text, self.tool_calls = result.text, result.tool_calls
-        self.reasoning = result.reasoning
+        self.reasoning, self.logprobs = result.reasoning, result.logprobs
         if result.report.slo.name:   # else no node has begun to serve it
             self.report = self._corrected(result.report)
         else:

@@ -85,8 +85,9 @@ class FakeSlice(Node):
                                    finish_reason='error')
         name = self.get_namespace().strip('/')
         for number, text in enumerate((name, ' says', ' yes')):
-            handle.publish_feedback(Generate.Feedback(text=text, sequence=number,
-                                                      tokens=number + 1))
+            handle.publish_feedback(Generate.Feedback(
+                text=text, sequence=number, tokens=number + 1,
+                logprobs=logprobs(goal, text)))
             if self.way == 'die':
                 self.mute = True
                 return await self._nothing(handle)
@@ -100,6 +101,7 @@ class FakeSlice(Node):
             tpot_met=True, deadline_met=True, output_tokens=3, ttft_ms=2.0, tpot_ms=1.0,
             completion_ms=4.0, requested_class=goal.slo_class)
         return Generate.Result(request_id='theirs', text=f'{name} says yes',
+                               logprobs=logprobs(goal, name, ' says', ' yes'),
                                finish_reason='stop', report=report)
 
     async def _nothing(self, handle) -> Generate.Result:
@@ -107,3 +109,13 @@ class FakeSlice(Node):
         future = self._unanswered[bytes(handle.goal_id.uuid)] = Future()
         await future
         return Generate.Result()   # rclpy aborts the goal
+
+
+def logprobs(goal, *texts) -> msg.TokenLogprobs:
+    """Return those of tokens with these texts, where a goal wants them."""
+    if not goal.sampling.logprobs:
+        return msg.TokenLogprobs()
+    return msg.TokenLogprobs(
+        tokens=[len(text) for text in texts], logprobs=[-1.0] * len(texts),
+        special=[False] * len(texts), sizes=[len(text) for text in texts],
+        texts=''.join(texts).encode())

@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from slice_ros.action import Generate
-from slice_ros.client.goal_client import GoalClient
+from slice_ros.client.generate_client import GoalClient
 from slice_ros.ros.compat import change_state_service
 from slice_ros.ros.isolation.contents import taken
 

@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from fake_slice import FakeSlice
 import pytest
 from rclpy.parameter import Parameter
+from slice_ros import msg
 from slice_ros.action import Generate
 from slice_ros.ros.callers.caller_ids import new_client, new_request_id
 from slice_ros.router.router_node import RouterNode, TICK_S
@@ -109,6 +110,19 @@ def test_an_answer_streams_under_the_callers_id(near, caller):
     assert ''.join(p.text for p in pieces) == result.text == 'near says yes'
     assert [p.sequence for p in pieces] == [0, 1, 2]
     assert result.request_id == str(uuid.UUID(bytes=bytes(handle.goal_id.uuid)))
+
+
+def test_log_probabilities_pass_through(near, caller):
+    pieces = []
+    near.way = 'wait'
+    handle = caller.send(feedback=lambda message: pieces.append(message.feedback), prompt='Go?',
+                         tpot_ms=unique(), sampling=msg.SamplingParams(logprobs=True))
+    wait_until(lambda: len(pieces) == 3)
+    near.release()
+    result = get(handle.get_result_async()).result
+    assert bytes(result.logprobs.texts) == result.text.encode() == b'near says yes'
+    assert [list(piece.logprobs.tokens) for piece in pieces] == [[4], [5], [4]]
+    assert list(result.logprobs.tokens) == [4, 5, 4]
 
 
 @pytest.mark.parametrize('code', [RESULT.QUEUE_FULL, RESULT.NOT_READY, RESULT.PROMPT_TOO_LONG])

@@ -169,6 +169,8 @@ _VALUES = (
     one('a bias of NaN', 'text', sampling={'biased_tokens': [1], 'biases': [NAN]}),
     one('a bias of a token that is none', 'text', sampling={
         'biased_tokens': [-(1 << 31)], 'biases': [1.0]}),
+    one('log-probabilities of too many tokens', 'text', sampling={
+        'logprobs': True, 'top_logprobs': 2**32 - 1}),
     one('the largest top_k and seed', 'text', sampling={
         'temperature': 100.0, 'top_k': 2**32 - 1, 'seed': 2**63 - 1}),
     one('no tokens', 'text', max_tokens=0),

@@ -18,8 +18,8 @@ from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.ros.isolation.boundary import answering, logging_faults
 from slice_ros.ros.qos import SERVICES, TOKENS
 
-# Text of the answer, of the thought, number, tokens, predicted ms.
-Feedback = Callable[[str, str, int, int, float], None]
+# Text of the answer, of the thought, log-probabilities, number, tokens, predicted ms.
+Feedback = Callable[[str, str, msg.TokenLogprobs, int, int, float], None]
 
 
 class EndedCall(Protocol):
@@ -29,6 +29,7 @@ class EndedCall(Protocol):
     done: Future
     text: str
     reasoning: str
+    logprobs: msg.TokenLogprobs
     tool_calls: list[msg.ToolCall]
     finish_reason: str
     report: msg.SloReport
@@ -102,6 +103,7 @@ def answered(result, call: EndedCall):
     """Return a result or a response with what came of a call that has ended."""
     result.request_id, result.text, result.finish_reason = call.id, call.text, call.finish_reason
     result.tool_calls, result.reasoning = call.tool_calls, call.reasoning
+    result.logprobs = call.logprobs
     result.report, result.error_code, result.error_msg = call.report, int(call.error), call.message
     return result
 
@@ -111,9 +113,11 @@ def _request_id(handle: ServerGoalHandle) -> str:
 
 
 def _publish_feedback(handle: ServerGoalHandle, feedback: Generate.Feedback, text: str,
-                      reasoning: str, number: int, tokens: int, predicted_ms: float) -> None:
+                      reasoning: str, logprobs: msg.TokenLogprobs, number: int, tokens: int,
+                      predicted_ms: float) -> None:
     feedback.text, feedback.sequence, feedback.tokens = text, number, tokens
     feedback.reasoning, feedback.predicted_completion_ms = reasoning, predicted_ms
+    feedback.logprobs = logprobs
     handle.publish_feedback(feedback)
 
 
