@@ -10,21 +10,23 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator, ValidationError
 from pydantic_core import from_json
+from slice_ros.client.goals import MAX_SEVERAL
 from slice_ros.errors import ErrorCode
 from slice_ros.gateway.http_errors import HttpError, REPLIES
 from slice_ros.gateway.tool_bodies import (
     choice_name, EarlierCall, Format, FunctionChoice, FunctionTool, MAX_LIST)
 
 MAX_MESSAGES = 1024   # each costs the event loop 10 us; the node takes 256
+MAX_LOGPROBS = 20     # likeliest tokens beside each of an answer
 MAX_PARTS = 64        # texts that one message is made of
 BodyKind = TypeVar('BodyKind', bound=BaseModel)
 # Fields of OpenAI's API that the node has nothing for, and the values that ask for nothing.
 NOT_THERE: dict[str, tuple] = {
     'audio': (), 'best_of': (1,), 'echo': (False,), 'frequency_penalty': (0,),
     'function_call': ('none', 'auto'), 'functions': ([],),
-    'logprobs': (False,), 'modalities': (['text'],), 'n': (1,), 'prediction': (),
+    'modalities': (['text'],), 'prediction': (),
     'presence_penalty': (0,), 'store': (False,), 'suffix': ('',),
-    'top_logprobs': (0,), 'web_search_options': ()}
+    'web_search_options': ()}
 # Fields of it that change no answer.
 IGNORED = ('metadata', 'parallel_tool_calls', 'prompt_cache_key', 'safety_identifier',
            'service_tier', 'user', 'verbosity')
@@ -119,6 +121,7 @@ class Body(BaseModel):
     seed: int | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=MAX_LIST)] = {}   # by token id
     stop: str | Annotated[list[str], Field(fail_fast=True, max_length=MAX_LIST)] = []
+    n: int = Field(1, ge=1, le=MAX_SEVERAL)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     response_format: Format | None = None
@@ -127,12 +130,18 @@ class Body(BaseModel):
         """Return the bound of the answer, None for the node's default."""
         return self.max_tokens
 
+    def most_logprobs(self) -> int | None:
+        """Return how many likeliest tokens it wants beside each, None for no log-probability."""
+        raise NotImplementedError
+
     def fields(self) -> dict[str, Any]:
         """Return the arguments of `SliceClient.generate` beside prompt and class."""
         fields = {name: getattr(self, name) for name in FIELDS}
         fields['stop'] = self.stop
         fields['sampling'] = {name: value for name in SAMPLING
                               if (value := getattr(self, name)) is not None}
+        if (top := self.most_logprobs()) is not None:
+            fields['sampling'] |= {'logprobs': True, 'top_logprobs': top}
         if self.logit_bias:
             try:
                 biases = {int(token): bias for token, bias in self.logit_bias.items()}
@@ -156,6 +165,8 @@ class ChatBody(Body):
     tool_choice: str | FunctionChoice = ''
     reasoning_effort: Literal['none', 'minimal', 'low', 'medium', 'high', 'xhigh'] | None = None
     chat_template_kwargs: dict[str, Any] = {}   # as vLLM has them
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=MAX_LOGPROBS)
 
     def prompt(self) -> list[dict[str, Any]]:
         return [message.fields() for message in self.messages]
@@ -163,6 +174,11 @@ class ChatBody(Body):
     def fields(self) -> dict[str, Any]:
         return {**super().fields(), 'tools': [tool.function.fields() for tool in self.tools],
                 'tool_choice': choice_name(self.tool_choice), **self._thought()}
+
+    def most_logprobs(self) -> int | None:
+        if self.top_logprobs and not self.logprobs:
+            raise HttpError('top_logprobs needs logprobs: set it to true', param='top_logprobs')
+        return self.top_logprobs if self.logprobs else None
 
     def _thought(self) -> dict[str, Any]:
         """Return what turns thoughts on or off, and the other arguments of the template.
@@ -186,6 +202,10 @@ class TextBody(Body):
 
     prompt_text: str | Annotated[list[str], Field(min_length=1, max_length=1)] = Field(
         alias='prompt')
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+
+    def most_logprobs(self) -> int | None:
+        return self.logprobs
 
     def prompt(self) -> str:
         return self.prompt_text if isinstance(self.prompt_text, str) else self.prompt_text[0]

@@ -12,15 +12,17 @@ from contextlib import contextmanager, ExitStack
 import json
 
 import anyio
-from slice_ros.client import Answer, Cancelled, Chunk, FormatIncomplete, SliceError, Stream
+from slice_ros.client import (
+    Answer, Cancelled, Chunk, FormatIncomplete, SliceError, Stream, Streams)
 from slice_ros.errors import ErrorCode
 from slice_ros.gateway import bodies, http_errors
 from slice_ros.gateway.answers import CHAT, Reply, Shape, TEXT
 from slice_ros.gateway.http_errors import HttpError, REPLIES
 from slice_ros.gateway.models import find_class
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+DONE = '[DONE]'   # the last event of a stream
 EVENTS = {'cache-control': 'no-cache', 'x-accel-buffering': 'no'}
 BUSY = http_errors.Reply(429, 'rate_limit_error', 'gateway_full', http_errors.RETRY_AFTER)
 TOO_LARGE = http_errors.Reply(413, http_errors.CALLER, 'body_too_large', again=False)
@@ -43,18 +45,22 @@ async def _complete(request: Request, shape: Shape, kind: type[bodies.Body]) -> 
     body = bodies.read(kind, await read_body(request))
     slo_class = await find_class(door, body, request.headers.get('x-slo-class', ''),
                                  door.options.slo_class)
-    check_room(door)
+    check_room(door, body.n)
     try:
-        stream = door.ros.client.generate(body.prompt(), slo_class, **body.fields())
+        streams = door.ros.client.generate_several(body.prompt(), body.n, slo_class,
+                                                   **body.fields())
     except SliceError as error:
         raise http_errors.as_http(error) from error
-    reply = Reply(shape, stream.request_id, body.model or f'slice/{slo_class}')
-    work = _live(door, request, stream)
+    reply = Reply(shape, streams.streams[0].request_id, body.model or f'slice/{slo_class}',
+                  body.n, body.most_logprobs() is not None)
+    work = _live(door, request, streams)
     if body.stream:
-        return await EventStream(door, work, stream, reply, body.stream_options).begin()
+        return await EventStream(door, work, streams, reply, body.stream_options).begin()
     with work:
-        answer = await _whole(door, stream)
-    return JSONResponse(reply.whole(answer), headers=_headers(stream))
+        ends = await _whole(door, streams)
+        # Thousands of log-probabilities would hold up all others here.
+        content = await asyncio.to_thread(lambda: _json(reply.whole(ends)))
+    return Response(content, media_type='application/json', headers=_headers(streams))
 
 
 async def read_body(request: Request) -> bytes:
@@ -80,9 +86,9 @@ async def read_body(request: Request) -> bytes:
     return b''.join(data)
 
 
-def check_room(door) -> None:
-    """Raise `HttpError` when as many requests are live as a gateway has at once."""
-    if door.live >= door.options.bounds.live:
+def check_room(door, n: int = 1) -> None:
+    """Raise `HttpError` when `n` more requests would be more than a gateway has at once."""
+    if door.live + n > door.options.bounds.live:
         raise HttpError(f'{door.live} requests are live, as many as this gateway has at once: '
                         'ask again later', BUSY)
 
@@ -99,34 +105,44 @@ def one_live(door) -> Iterator[None]:
 
 
 @contextmanager
-def _live(door, request: Request, stream: Stream) -> Iterator[None]:
-    """Count a request as live, and cancel it when its caller leaves."""
+def _live(door, request: Request, streams: Streams) -> Iterator[None]:
+    """Count requests as live, and cancel them when their caller leaves."""
     async def cancel() -> None:
         while (await request.receive())['type'] != 'http.disconnect':
             pass
-        stream.cancel()
-    door.live += 1
+        streams.cancel()
+    door.live += len(streams.streams)
     task = asyncio.create_task(cancel())
     try:
         yield
     finally:
-        door.live -= 1
+        door.live -= len(streams.streams)
         task.cancel()
-        stream.cancel()
+        streams.cancel()
 
 
-def _headers(stream: Stream) -> dict[str, str]:
-    return {'x-request-id': stream.request_id}
+def _headers(streams: Streams) -> dict[str, str]:
+    return {'x-request-id': streams.streams[0].request_id}
 
 
-async def _whole(door, stream: Stream) -> Answer:
-    """Return the answer; one that max_tokens has cut counts, as by OpenAI's API."""
+def _end_of(stream: Stream) -> Answer | SliceError:
+    """Return what a stream ended with; one that max_tokens has cut counts, as with OpenAI."""
+    error = stream.error
+    if isinstance(error, FormatIncomplete) and error.answer is not None:
+        return error.answer
+    return stream.result if error is None else error
+
+
+async def _whole(door, streams: Streams) -> list[Answer | SliceError]:
+    """Return the ends of all. Raises `HttpError` where none was served."""
     try:
-        return await stream
-    except SliceError as error:
-        if isinstance(error, FormatIncomplete) and error.answer is not None:
-            return error.answer
-        raise _refusal(door, error) from error
+        await streams
+    except SliceError:
+        pass
+    ends = list(map(_end_of, streams.streams))
+    if all([isinstance(end, SliceError) for end in ends]):
+        raise _refusal(door, ends[0]) from ends[0]
+    return ends
 
 
 def _refusal(door, error: SliceError) -> HttpError:
@@ -136,20 +152,21 @@ def _refusal(door, error: SliceError) -> HttpError:
 
 
 class EventStream(Response):
-    """A response of server-sent events: each piece of an answer as it comes.
+    """A response of server-sent events: each piece of the answers as it comes.
 
     It begins with the first piece, so that a request that is refused has a status of its own.
     """
 
     media_type = 'text/event-stream'
 
-    def __init__(self, door, work, stream: Stream, reply: Reply,
+    def __init__(self, door, work, streams: Streams, reply: Reply,
                  options: bodies.StreamOptions) -> None:
-        super().__init__(headers={**EVENTS, **_headers(stream)})
+        super().__init__(headers={**EVENTS, **_headers(streams)})
         del self.headers['content-length']
-        self._door, self._stream, self._reply, self._options = door, stream, reply, options
-        self._pieces = aiter(stream)
-        self._first: Chunk | None = None
+        self._door, self._streams, self._reply, self._options = (
+            door, streams.streams, reply, options)
+        self._pieces = aiter(streams)
+        self._first: tuple[int, Chunk | None] = 0, None
         self._work = ExitStack()
         self._work.enter_context(work)
 
@@ -157,11 +174,12 @@ class EventStream(Response):
         """Return this once there is a piece. Raises `HttpError` where none comes."""
         with ExitStack() as undone:
             undone.enter_context(self._work)
-            try:
-                self._first = await anext(self._pieces, None)
-            except SliceError as error:
-                if not isinstance(error, FormatIncomplete) or error.answer is None:
-                    raise _refusal(self._door, error) from error
+            self._first = index, chunk = await anext(self._pieces)
+            if chunk is None:
+                end = _end_of(self._streams[index])
+                if isinstance(end, SliceError) and (
+                        len(self._streams) == 1 or not self._streams[index].begun):
+                    raise _refusal(self._door, end) from end
             self._work = undone.pop_all()
         return self
 
@@ -171,30 +189,41 @@ class EventStream(Response):
                         'headers': self.raw_headers})
             async for event in self._events():
                 await send({'type': 'http.response.body', 'more_body': True,
-                            'body': b'data: ' + event + b'\n\n'})
+                            'body': b'data: ' + _json(event) + b'\n\n'})
             await send({'type': 'http.response.body', 'body': b''})
 
-    async def _events(self) -> AsyncIterator[bytes]:
-        first = self._first
-        yield _json(self._reply.piece('' if first is None else first.text, first=True,
-                                      reasoning='' if first is None else first.reasoning))
-        try:
-            async for chunk in self._pieces:
-                yield _json(self._reply.piece(chunk.text, reasoning=chunk.reasoning))
-            answer = self._stream.result
-        except FormatIncomplete as error:
-            answer = error.answer
-        except SliceError as error:
-            failed = _refusal(self._door, error)
-            yield _json(http_errors.error_object(failed.message, failed.reply))
+    async def _events(self) -> AsyncIterator[dict | str]:
+        ends, begun = {}, set()
+        async for index, chunk in self._all_pieces():
+            first = index not in begun
+            begun.add(index)
+            if chunk is not None:
+                yield self._reply.piece(index, chunk.text, first, reasoning=chunk.reasoning,
+                                        ranks=chunk.logprobs)
+                continue
+            if first:   # it has no text at all
+                yield self._reply.piece(index, first=True)
+            end = ends[index] = _end_of(self._streams[index])
+            if len(self._streams) > 1 or isinstance(end, Answer):
+                if isinstance(end, Answer) and end.tool_calls:
+                    yield self._reply.calls(index, end)
+                yield self._reply.piece(index, end=end)
+        ends = [ends[index] for index in sorted(ends)]
+        if all([isinstance(end, SliceError) for end in ends]):
+            failed = _refusal(self._door, ends[0])
+            yield http_errors.error_object(failed.message, failed.reply)
             return
-        if answer.tool_calls:
-            yield _json(self._reply.calls(answer))
-        yield _json(self._reply.piece('', answer=answer))
         if self._options.include_usage:
-            yield _json(self._reply.usage(answer))
-        yield b'[DONE]'
+            yield self._reply.usage(ends)
+        yield DONE
+
+    async def _all_pieces(self) -> AsyncIterator[tuple[int, Chunk | None]]:
+        yield self._first
+        async for piece in self._pieces:
+            yield piece
 
 
-def _json(value: dict) -> bytes:
+def _json(value: dict | str) -> bytes:
+    if value is DONE:
+        return DONE.encode()
     return json.dumps(value, ensure_ascii=False, separators=(',', ':')).encode()

@@ -7,6 +7,7 @@ Each takes the robot beside the node, and the address of the gateway.
 
 import asyncio
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import openai
 from pydantic import BaseModel, ConfigDict, Field
 import pytest
 
+PLACES = ', '.join(f'room {n} on floor {n % 3}' for n in range(12))
 STORY = [{'role': 'user', 'content': 'Tell me a long story about a robot in a warehouse.'}]
 
 
@@ -103,6 +105,63 @@ def check_tools(robot, url):
         chat.create(messages=[talk[0], talk[2]], **asked)
     with pytest.raises(openai.LengthFinishReasonError):
         chat.parse(messages=talk[:1], tool_choice=forced, **{**asked, 'max_tokens': 4})
+
+
+def check_log_probabilities(robot, url):
+    """Of messages and texts, whole and streamed; the text is the same without."""
+    chat = client(url).chat.completions
+    asked = {'model': 'slice/navigation', 'max_tokens': 10,
+             'messages': [{'role': 'user', 'content': 'Is ice cold?'}]}
+    plain = chat.create(**asked).choices[0]
+    whole = chat.create(**asked, logprobs=True, top_logprobs=3).choices[0]
+    assert plain.logprobs is None and whole.message.content == plain.message.content
+    found = whole.logprobs.content
+    assert bytes(b for one in found for b in one.bytes).decode() == whole.message.content
+    for one in found:
+        assert len(one.top_logprobs) == 3 and one.logprob == one.top_logprobs[0].logprob <= 0
+        assert sum(math.exp(other.logprob) for other in one.top_logprobs) <= 1.0001
+    pieces = [chunk.choices[0].logprobs for chunk in chat.create(
+        **asked, logprobs=True, top_logprobs=3, stream=True)]
+    assert [one for piece in pieces if piece for one in piece.content] == found
+    text = client(url).completions.create(
+        model='slice/navigation', prompt='Is ice cold?', max_tokens=10, logprobs=2).choices[0]
+    ranks = text.logprobs
+    assert text.text == plain.message.content == ''.join(ranks.tokens)
+    assert [text.text[at:at + len(token)] for at, token in zip(
+        ranks.text_offset, ranks.tokens)] == ranks.tokens
+    assert ranks.token_logprobs == pytest.approx([one.logprob for one in found])
+    assert all(len(likeliest) == 2 for likeliest in ranks.top_logprobs)
+    for wrong in ({'top_logprobs': 21, 'logprobs': True}, {'top_logprobs': 1}, {'n': 0},
+                  {'n': 10**9}):
+        with pytest.raises(openai.BadRequestError):
+            chat.create(**asked, **wrong)
+
+
+def check_several_answers(robot, url):
+    """Each has its index and its seed, and all end when their caller leaves."""
+    chat = client(url).chat.completions
+    asked = {'model': 'slice/navigation', 'max_tokens': 12, 'n': 4, 'temperature': 1.5, 'seed': 5,
+             'messages': [{'role': 'user', 'content': 'Where would you go first? ' + PLACES}]}
+    before = robot.status().scheduler.tokens
+    whole = chat.create(**asked)
+    texts = [choice.message.content for choice in whole.choices]
+    assert [choice.index for choice in whole.choices] == [0, 1, 2, 3] and len(set(texts)) > 1
+    assert whole.usage.completion_tokens <= 48
+    robot.wait_for(lambda: robot.status().scheduler.tokens - before
+                   == whole.usage.completion_tokens, 'other tokens were counted')
+    streamed = {n: '' for n in range(4)}
+    for chunk in chat.create(**asked, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ''
+    assert list(streamed.values()) == texts
+    assert chat.create(**{**asked, 'n': 1}).choices[0].message.content == texts[0]
+    with robot.paced(), chat.create(**{**asked, 'max_tokens': 400, 'messages': STORY},
+                                    stream=True) as stream:
+        for chunk in stream:
+            if chunk.choices[0].index == 3:
+                break
+        assert live(robot) >= 2
+    robot.wait_for(lambda: not live(robot), 'they are computed for nobody')
 
 
 def check_embeddings(robot, url):
@@ -220,7 +279,7 @@ def check_the_page_gets_what_is_going_on(robot, url):
 
 GATEWAY_CHECKS = (
     check_chat_whole_and_streamed_are_the_same_text, check_structured_answers, check_tools,
-    check_embeddings,
+    check_log_probabilities, check_several_answers, check_embeddings,
     check_many_at_once_by_the_asynchronous_client,
     check_a_conversation_is_continued_by_its_session,
     check_refusals_have_the_sentences_of_the_node, check_whoever_leaves_cancels_the_request,

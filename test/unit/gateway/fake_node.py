@@ -10,10 +10,11 @@ import time
 
 from slice_ros import msg, srv
 from slice_ros.action import Generate
-from slice_ros.client import Cancelled, Stream, Unavailable
+from slice_ros.client import Cancelled, Unavailable
 from slice_ros.client.answer import AnswerBuffer
 from slice_ros.client.exceptions import error_for
-from slice_ros.client.goals import make_goal
+from slice_ros.client.goals import goals_of_several, make_goal
+from slice_ros.client.stream import begin_in_turn, Streams
 from slice_ros.client.strips import Strips
 from slice_ros.client.watch import View
 from slice_ros.errors import ErrorCode
@@ -28,47 +29,71 @@ class FakeNode:
     """In place of the gateway's `RosSide` and its client.
 
     `goals` are those that came. The answer is `pieces`, then `code`; where `first` is given, only
-    so many of the pieces come, and no end. It ends with `calls`, and begins with a `thought`.
+    so many of the pieces come, and no end. It ends with `calls`, and begins with a `thought`. Each
+    piece is a token; `fails` has the codes of single answers of several.
     """
 
     def __init__(self, pieces=('Go', ' on'), code=ErrorCode.NONE, sentence='', first=None,
-                 calls=(), thought=''):
+                 calls=(), thought='', fails=()):
+        self.fails, self.made = dict(fails), 0
         self.calls, self.thought = list(calls), thought
         self.pieces, self.code, self.sentence, self.first = pieces, code, sentence, first
         self.goals, self.cancelled, self.present, self.watchers = [], [], True, 0
         self.client = self
 
-    def generate(self, prompt, slo_class='dialogue', *, timeout=None, **fields):
-        goal = make_goal(prompt, slo_class, **fields)
-        self.goals.append(goal)
-        buffer = AnswerBuffer(f'id-{len(self.goals)}')
-        asyncio.get_running_loop().call_soon(self._play, buffer, goal)
-        return Stream(buffer, self._abandon)
+    def generate_several(self, prompt, n, slo_class='dialogue', **fields):
+        goals = goals_of_several(make_goal(prompt, slo_class, **fields), n)
+        buffers = [AnswerBuffer(f'id-{self.made + number + 1}') for number in range(n)]
+        self.made += n
+
+        def begin(number):
+            self.goals.append(goals[number])
+            asyncio.get_running_loop().call_soon(
+                self._play, buffers[number], goals[number], self.fails.get(number, self.code))
+        begin_in_turn(buffers, begin)
+        return Streams(buffers, self._abandon)
 
     def _abandon(self, buffer):
         self.cancelled.append(buffer.request_id)
         buffer.end(Cancelled('cancelled by its caller'))
 
-    def _play(self, buffer, goal):
+    def _play(self, buffer, goal, code):
         at_once = self.pieces if self.first is None else self.pieces[:self.first]
         for number, text in enumerate(at_once):
             thought = '' if number else self.thought
             buffer.feed(Generate.Feedback(text=text, reasoning=thought, sequence=number,
-                                          tokens=number + 1))
+                                          tokens=number + 1,
+                                          logprobs=self._logprobs(goal, number, number + 1)))
         if self.first is None:
-            buffer.finish(self._result(buffer, goal))
+            buffer.finish(self._result(buffer, goal, code))
 
-    def _result(self, buffer, goal):
-        refused = self.code not in (ErrorCode.NONE, ErrorCode.FORMAT_INCOMPLETE)
-        reason = 'error' if refused else 'length' if self.code else 'stop'
+    def _logprobs(self, goal, begin, end):
+        """Return those of some pieces: -1, -2, ... and likelier ones, one of them special."""
+        if not goal.sampling.logprobs:
+            return msg.TokenLogprobs()
+        top, made = goal.sampling.top_logprobs, msg.TokenLogprobs()
+        texts = []
+        for number, text in enumerate(self.pieces[begin:end], begin):
+            made.tokens.extend([number, *range(100, 100 + top)])
+            made.logprobs.extend([-1.0 - number, *(-0.5 * other - 0.25 for other in range(top))])
+            made.special.extend([False, *(other == 0 for other in range(top))])
+            texts += [text.encode() if isinstance(text, str) else text,
+                      *(b'<%d>' % other for other in range(top))]
+        made.top, made.sizes, made.texts = top, list(map(len, texts)), b''.join(texts)
+        return made
+
+    def _result(self, buffer, goal, code):
+        refused = code not in (ErrorCode.NONE, ErrorCode.FORMAT_INCOMPLETE)
+        reason = 'error' if refused else 'length' if code else 'stop'
         report = msg.SloReport(
-            slo=msg.SloClass(name=goal.slo_class, ttft_ms=500.0), served=not self.code,
-            attained=not self.code, prompt_tokens=12, reused_tokens=5, ttft_ms=80.0, tpot_ms=NAN,
+            slo=msg.SloClass(name=goal.slo_class, ttft_ms=500.0), served=not code,
+            attained=not code, prompt_tokens=12, reused_tokens=5, ttft_ms=80.0, tpot_ms=NAN,
             output_tokens=len(self.pieces), reasoning_tokens=len(self.thought.split()),
             completion_ms=90.0, finish_reason=reason)
         return Generate.Result(request_id=buffer.request_id, text=''.join(self.pieces),
                                tool_calls=self.calls, reasoning=self.thought,
-                               finish_reason=reason, report=report, error_code=int(self.code),
+                               finish_reason=reason, report=report, error_code=int(code),
+                               logprobs=self._logprobs(goal, 0, len(self.pieces)),
                                error_msg=self.sentence)
 
     async def embed_whole(self, texts, *, pooling='mean', slo_class=''):
