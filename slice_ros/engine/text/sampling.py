@@ -122,7 +122,7 @@ def bound_of(values: np.ndarray, count: int) -> np.floating | None:
     It is the largest value of each of so many columns.
     """
     columns = len(values) // _COLUMN
-    if not 0 < count <= columns:
+    if count > columns:
         return None
     tops = values[:columns * _COLUMN].reshape(_COLUMN, columns).max(0)
     return np.partition(tops, columns - count)[columns - count]
@@ -132,9 +132,11 @@ def ranked(logits: np.ndarray, token: int, top: int) -> Ranked:
     """Return `token` and the `top` likeliest, given float32 logits [vocab]."""
     highest = logits.max()
     norm = float(highest) + math.log(np.exp(logits - highest).sum(dtype=np.float64))
-    least = bound_of(logits, top)
-    near = np.arange(len(logits)) if least is None else np.flatnonzero(logits >= least)
-    tokens = [token, *near[np.argsort(-logits[near], kind='stable')[:top]].tolist()]
+    tokens = [token]
+    if top:
+        least = bound_of(logits, top)
+        near = np.arange(len(logits)) if least is None else np.flatnonzero(logits >= least)
+        tokens += near[np.argsort(-logits[near], kind='stable')[:top]].tolist()
     return Ranked(tokens, (logits[tokens].astype(np.float64) - norm).tolist())
 
 

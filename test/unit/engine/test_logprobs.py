@@ -230,6 +230,16 @@ def test_few_tokens_and_equal_logits_are_ranked():
     assert cold.tokens == [1, 2, 0] and cold.logprobs[1] == 0
 
 
+@pytest.mark.parametrize('top', [0, 1, 20])
+def test_few_of_a_large_vocabulary_are_sorted(top, monkeypatch):
+    """Sorting all takes a hundred times as long as the rest."""
+    sizes, sort = [0], np.argsort
+    monkeypatch.setattr(np, 'argsort', lambda values, **options: (
+        sizes.append(len(values)) or sort(values, **options)))
+    logits = np.random.default_rng(1).standard_normal((1, 49152)).astype(np.float32)
+    assert len(rank(logits, {0: top})([5])[0].tokens) == 1 + top and max(sizes) < 500
+
+
 def test_a_text_keeps_the_blank_before_it():
     texts = TokenTexts(FakeBlanks())
     assert texts.of(3) == (b' left', False) and texts.of(4) == ('é'.encode()[:1], False)
