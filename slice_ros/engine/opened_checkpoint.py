@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from slice_ros.engine.checkpoints import hf_directory
+from slice_ros.engine.checkpoints.expert_tensors import expert_tensors
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
 from slice_ros.engine.checkpoints.gguf_tokenizer import GgufTokenizer
 from slice_ros.engine.checkpoints.packed_int4 import open_tensors
-from slice_ros.engine.checkpoints.regroup import FLOATS, form_of
+from slice_ros.engine.checkpoints.regroup import FLOATS, form_of, GgufDecoder
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.models.families import describe, FAMILIES
@@ -56,7 +57,7 @@ def open_directory(path: Path, device: str, wanted: str, make_tensors: MakeTenso
     packed = getattr(model, 'quantization_config', None) is not None
     text = model.get_text_config()
     if text is not model and text.model_type in FAMILIES and make_tensors is None and not packed:
-        tensors = LanguageTensors(path)
+        tensors = expert_tensors(LanguageTensors(path), text.model_type, _decoder())
         text = language_config(model, tensors)
         made, _ = _checked(path, text, lambda made: tensors)
         if isinstance(made, Architecture):
@@ -68,8 +69,9 @@ def open_directory(path: Path, device: str, wanted: str, make_tensors: MakeTenso
                               lambda: hf_directory.read_tokenizer(path, model), False,
                               model if sees else None)
     if make_tensors is None:
-        made, tensors = _checked(path, model, lambda made: open_tensors(path, model) if isinstance(
-            made, Architecture) else Tensors(path))
+        made, tensors = _checked(path, model, lambda made: expert_tensors(
+            open_tensors(path, model), model.model_type, _decoder()) if isinstance(
+                made, Architecture) else Tensors(path))
     else:
         made, tensors = _checked(path, model, lambda made: make_tensors(model, device), False)
     return Checkpoint(path, name, model, made, tensors,
@@ -81,16 +83,20 @@ def open_gguf(path: Path, device: str, wanted: str, weights: str) -> Checkpoint:
     """Open a GGUF file, of which `weights` are loaded where `wanted` were asked for."""
     source = GgufFile(path)
     model = hf_directory.CompleteConfig(**source.config())
-    library, _ = load_library()
     types = source.types()
     kept = wanted == 'auto' and keeps_codes(device) and not set(types.values()) <= set(FLOATS)
     dtype = np.float32 if weights in ('fp32', 'bf16') and not kept else np.float16
     made, tensors = _checked(path, model, lambda made: GgufTensors(
-        source, dtype, None if library is None else NativeDecoder(library)))
+        source, dtype, _decoder()))
     if keeps_codes(device):
         _report_types(path.stem, types, wanted, device)
     return Checkpoint(path, path.stem, model, made, tensors, source.tokenizer,
                       wanted == 'auto')
+
+
+def _decoder() -> GgufDecoder:
+    library, _ = load_library()
+    return GgufDecoder() if library is None else NativeDecoder(library)
 
 
 def _report_types(name: str, types: dict[str, str], weights: str, device: str) -> None:

@@ -17,7 +17,7 @@ import math
 import numpy as np
 from slice_ros.bench.engine.engine_measure import floor_ms, READ_BYTES
 from slice_ros.engine import Engine
-from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.models.architecture import Architecture, mlp_parts
 from slice_ros.engine.profile import Probe
 from slice_ros.engine.runners.native import ISAS, KINDS, Library, load_library
 from slice_ros.engine.runners.native.arena import Arena
@@ -93,9 +93,10 @@ def prefill_products(made: Architecture, tokens: int) -> tuple[int, int]:
     """
     layers, queries = len(made.layers), made.heads * made.head_dim
     qkv = made.hidden * (queries + 2 * made.kv_heads * made.head_dim)
-    dense, sparse = queries + 3 * made.intermediate, 0
+    dense, sparse = queries + (len(mlp_parts(made)) + 1) * made.intermediate, 0
     if made.experts is not None:
-        sparse = queries + made.experts.count + 3 * made.experts.chosen * made.experts.intermediate
+        wide = made.experts.chosen * made.experts.intermediate + made.experts.shared
+        sparse = queries + made.experts.count + made.experts.shared_gate + 3 * wide
     rest = made.hidden * sum(sparse if layer.sparse else dense for layer in made.layers)
     rows = (layers - 1) * tokens + 1
     return (layers * tokens * qkv + rows * rest // layers + made.hidden * made.vocabulary,

@@ -43,6 +43,8 @@ def joined_matrix(adapter: Adapter, made: Architecture, layer: int, matrix: int
     starts = dict(zip(map(id, downs), np.cumsum([0, *map(len, downs)])))
     factors, shapes, ups = sum(map(len, downs)), part_shapes(made), []
     for name, part in zip(JOINED[matrix], found):
+        if name not in shapes:   # the gate of an MLP without
+            continue
         up = np.zeros((shapes[name][0], factors), np.float32)
         if part is not None:
             first = starts[id(part.down)]

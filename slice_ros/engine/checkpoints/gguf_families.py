@@ -34,9 +34,11 @@ _LFM2 = {
     'shortconv.conv': 'conv.conv'}
 _EXPERTS = {'ffn_gate_inp': 'mlp.gate', 'ffn_gate_exps': 'mlp.experts.gate_proj',
             'ffn_up_exps': 'mlp.experts.up_proj', 'ffn_down_exps': 'mlp.experts.down_proj'}
+_SHARED = {'ffn_gate_inp_shexp': 'mlp.shared_expert_gate'} | {
+    f'ffn_{part}_shexp': f'mlp.shared_expert.{part}_proj' for part in ('gate', 'up', 'down')}
 _FUSED_UP = {'ffn_up': 'mlp.gate_up_proj'}
 # Where some layers have a window, every so many layers have none.
-_GEMMA2_PERIOD, _GEMMA3_PERIOD, _EXAONE4_PERIOD = 2, 6, 4
+_GEMMA2_PERIOD, _GEMMA3_PERIOD, _EXAONE4_PERIOD, _COHERE2_PERIOD, _GPT_OSS_PERIOD = 2, 6, 4, 4, 2
 _SMOLLM3_NO_ROPE = 4
 # Models of Gemma whose attention is scaled by hidden / heads, not by the size of a head: 27B.
 _SCALED_BY_HIDDEN = {(4608, 46), (5376, 62)}
@@ -115,6 +117,37 @@ def _lfm2(value: Value) -> dict:
             'norm_eps': value('attention.layer_norm_rms_epsilon')}
 
 
+def _qwen2_moe(value: Value) -> dict:
+    return _experts(value) | {
+        'norm_topk_prob': False,
+        'shared_expert_intermediate_size': value('expert_shared_feed_forward_length')
+        or value('feed_forward_length')}
+
+
+def _gpt_oss(value: Value) -> dict:
+    rope = {'truncate': False}   # of the frequencies that are scaled partly
+    return _experts(value) | _layer_types(value, _GPT_OSS_PERIOD) | {
+        'swiglu_alpha': 1.702, 'swiglu_limit': 7.0, 'more_of_rope': rope}
+
+
+def _mistral3(value: Value) -> dict:
+    rope = {'llama_4_scaling_beta': value('attention.temperature_scale') or None,
+            'original_max_position_embeddings': value('rope.scaling.original_context_length')}
+    if scale := value('rope.scaling.yarn_log_multiplier'):
+        rope |= {'mscale': 1.0, 'mscale_all_dim': scale}
+    return {'more_of_rope': {name: number for name, number in rope.items() if number}}
+
+
+def _cohere(value: Value) -> dict:
+    return {'layer_norm_eps': value('attention.layer_norm_epsilon'),
+            'logit_scale': value('logit_scale') or 1.0}
+
+
+def _nemotron(value: Value) -> dict:
+    return {'hidden_act': 'relu2', 'norm_eps': value('attention.layer_norm_epsilon'),
+            'norm_offset': 0.0}   # it is in the weights of the file
+
+
 def _smollm3(value: Value) -> dict:
     return {'use_sliding_window': False, 'no_rope_layers': [
         int((i + 1) % _SMOLLM3_NO_ROPE != 0) for i in range(value('block_count'))]}
@@ -131,7 +164,9 @@ _NO_NORMS_BEFORE = {name: to for name, to in _LLAMA.items() if 'norm' not in nam
 ARCHITECTURES = {
     'llama': GgufFamily('llama', _LLAMA | _EXPERTS, paired=True, more=_llama),
     'mistral': GgufFamily('mistral', paired=True),
+    'mistral3': GgufFamily('ministral3', paired=True, more=_mistral3),
     'qwen2': GgufFamily('qwen2'),
+    'qwen2moe': GgufFamily('qwen2_moe', _LLAMA | _EXPERTS | _SHARED, more=_qwen2_moe),
     'qwen3': GgufFamily('qwen3', _LLAMA | _QK_NORMS),
     'qwen3moe': GgufFamily('qwen3_moe', _LLAMA | _QK_NORMS | _EXPERTS, more=lambda value: (
         _experts(value) | {'norm_topk_prob': True})),
@@ -139,6 +174,9 @@ ARCHITECTURES = {
         _experts(value) | {'norm_topk_prob': False})),
     'granitemoe': GgufFamily('granitemoe', _LLAMA | _EXPERTS, paired=True, more=lambda value: (
         _granite(value) | _experts(value))),
+    'gpt-oss': GgufFamily('gpt_oss', _LLAMA | _EXPERTS | {
+        'post_attention_norm': 'post_attention_layernorm', 'attn_sinks': 'self_attn.sinks'},
+        more=_gpt_oss),
     'lfm2': GgufFamily('lfm2', _LFM2, more=_lfm2),
     'gemma2': GgufFamily('gemma2', _GEMMA, more=lambda value: _gemma(value, _GEMMA2_PERIOD)),
     'gemma3': GgufFamily('gemma3_text', _GEMMA, more=_gemma3),
@@ -149,6 +187,12 @@ ARCHITECTURES = {
     'glm4': GgufFamily('glm4', _LLAMA | _FUSED_UP | {
         'post_attention_norm': 'post_self_attn_layernorm', 'post_ffw_norm': 'post_mlp_layernorm'}),
     'ernie4_5': GgufFamily('ernie4_5'),
+    'hunyuan-dense': GgufFamily('hunyuan_v1_dense', _LLAMA | {
+        'attn_q_norm': 'self_attn.query_layernorm', 'attn_k_norm': 'self_attn.key_layernorm'}),
+    'command-r': GgufFamily('cohere', more=_cohere),
+    'cohere2': GgufFamily('cohere2', more=lambda value: _cohere(value) | _layer_types(
+        value, _COHERE2_PERIOD)),
+    'nemotron': GgufFamily('nemotron', more=_nemotron),
     'seed_oss': GgufFamily('seed_oss', _LLAMA | {
         'post_attention_norm': 'post_attention_layernorm'}),
     'phi3': GgufFamily('phi3', _LLAMA | _FUSED_UP | {'attn_qkv': 'self_attn.qkv_proj'}),

@@ -48,6 +48,7 @@ class GgufFile:
         if embedding is None:
             raise ModelError(f'{self.path} holds no token embedding: the file is incomplete')
         model_type = self._family.model_type
+        more = self._family.more(self._value)
         return {
             'model_type': model_type,
             'architectures': [f'{model_type.capitalize()}ForCausalLM'],
@@ -58,17 +59,18 @@ class GgufFile:
             'num_attention_heads': heads,
             'num_key_value_heads': self._count('attention.head_count_kv', heads),
             'head_dim': self._head_dim(hidden // heads),
-            'rms_norm_eps': self._need('attention.layer_norm_rms_epsilon'),
+            'rms_norm_eps': self._value('attention.layer_norm_epsilon')
+            or self._need('attention.layer_norm_rms_epsilon'),
             'max_position_embeddings': self._need('context_length'),
             'sliding_window': self._value('attention.sliding_window'),
             'vocab_size': embedding.shape[0],
             'hidden_act': 'silu',
             'attention_bias': False,
             'tie_word_embeddings': 'output.weight' not in self._tensors,
-            'rope_parameters': self._rope(),
+            'rope_parameters': self._rope() | more.pop('more_of_rope', {}),
             'bos_token_id': self._get('tokenizer.ggml.bos_token_id'),
             'eos_token_id': self._ends() or None,
-        } | self._family.more(self._value)
+        } | more
 
     def _ends(self) -> list[int]:
         """Return the tokens that end a text, a turn and a message, where the file names them."""

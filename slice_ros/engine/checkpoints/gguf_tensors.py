@@ -50,9 +50,10 @@ class GgufTensors(Tensors):
     def floats(self, name: str) -> np.ndarray:
         """Return a tensor: float32, but matrices that are no `Codes` as this object has them."""
         stored = self._stored(name)
-        if len(stored.shape) == 1:
+        if len(stored.shape) == 1 or name.endswith('.bias'):   # of experts, a matrix
             order = self._file.order(stored)
-            values = self._floats(stored, self._read(stored, 0, 1))[0]
+            rows = math.prod(stored.shape[:-1])
+            values = self._floats(stored, self._read(stored, 0, rows)).reshape(stored.shape)
             return values if order is None else values[order]
         rows = self.rows(name)
         values = rows.rows(slice(None))

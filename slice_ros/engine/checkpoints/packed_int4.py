@@ -35,6 +35,8 @@ def open_tensors(path: Path, config: 'PreTrainedConfig') -> Tensors:
         return Tensors(path)
     if not isinstance(packing, dict):
         raise ModelError(f'{path}: the quantization_config is {packing!r:.80}, which is no object')
+    if packing.get('quant_method') == 'mxfp4' and config.model_type == 'gpt_oss':
+        return Tensors(path)   # which `expert_tensors` reads
     method, bits = packing.get('quant_method'), packing.get('bits', packing.get('w_bit'))
     layout = packing.get('version' if method == 'awq' else 'checkpoint_format')
     layout = str(layout or {'awq': 'gemm'}.get(method, 'gptq')).lower()

@@ -96,7 +96,7 @@ class Tensors:
         Of several matrices in one tensor, the rows follow each other.
         """
         entry = self._entry(name)
-        if len(entry['shape']) not in (2, 3):
+        if len(entry['shape']) not in (2, 3, 4):
             raise ModelError(f'{self._path}: tensor {name} is no matrix: it has the shape '
                              f'{entry["shape"]}')
         outputs, inputs = math.prod(entry['shape'][:-1]), entry['shape'][-1]

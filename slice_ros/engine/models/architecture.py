@@ -7,8 +7,9 @@ the sum of some experts, which are such MLPs:
 
     h += residual_scale * out_norm(part(norm(h)))
 
-where each norm is an RMS norm, or none. `families` makes the description from a config,
-`model_tensors` presents the tensors of a checkpoint under the names below.
+where each norm is one of the kind `norm`, or none; or both to the same h. `families` makes the
+description from a config, `model_tensors` presents the tensors of a checkpoint under the names
+below.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ NORMS = ('attention_norm', 'attention_out_norm', 'mlp_norm', 'mlp_out_norm')
 QKV = ('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj')  # joined in this order
 QK_NORMS = ('self_attn.q_norm', 'self_attn.k_norm')
 GATE_UP = ('mlp.gate_proj', 'mlp.up_proj')
+SHARED, SHARED_GATE = 'mlp.shared_expert.', 'mlp.shared_expert_gate'
+SINKS = 'self_attn.sinks'
 OUT, DOWN = 'self_attn.o_proj', 'mlp.down_proj'
 GATES = 'self_attn.gate'   # of the output of attention: in files, rows of `QKV[0]`
 DELTA_IN = ('linear_attn.in_proj_qkv', 'linear_attn.in_proj_z')   # joined, as are
@@ -62,7 +65,11 @@ class Experts:
     Scores are a softmax of router @ x; each chosen expert is multiplied by its own, divided by the
     sum of those of the chosen if `normalized`. `files` has what files call `ROUTER`, `GATE_UP` and
     `DOWN`: with `{}` for the number of the expert, else one tensor [count, rows, inputs], in which
-    parts of the same name follow each other in each expert.
+    parts of the same name follow each other in each expert. `biased` says that router and experts
+    have biases.
+
+    Beside them, every token goes through an MLP of `shared`, if that is not 0, multiplied by the
+    sigmoid of `SHARED_GATE` @ x if `shared_gate`.
     """
 
     count: int
@@ -70,6 +77,9 @@ class Experts:
     intermediate: int
     normalized: bool
     files: Mapping[str, str]
+    biased: bool = False
+    shared: int = 0
+    shared_gate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +130,7 @@ class ShortConv:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A decoder with grouped attention and a gated MLP."""
+    """A decoder with grouped attention and an MLP, which has a gate unless it is 'relu2'."""
 
     hidden: int
     intermediate: int
@@ -140,7 +150,17 @@ class Architecture:
     renamed: Mapping[str, str] = field(default_factory=dict)  # parts, and `FINAL_NORM`, in files
     gated: bool = False               # attention's output is multiplied by sigmoid(gates)
     qk_norm: str = ''                 # '' | 'head': of each head | 'all': of all heads together
-    activation: str = 'silu'          # of the gate: 'silu' | 'gelu' (its tanh approximation)
+    qk_norm_last: bool = False        # behind the rope; only for 'head'
+    # Of the gate: 'silu' | 'gelu' (its tanh approximation) | 'clamped' (see `clamp`); or 'relu2':
+    # the square of what is above zero, without a gate.
+    activation: str = 'silu'
+    clamp: tuple[float, float] = (1.0, 0.0)   # scale in the sigmoid of the gate, and limit
+    norm: str = 'rms'                 # 'rms' | 'layer' (without its mean) | 'biased' (the same)
+    parallel: bool = False            # attention and MLP add to the same residual
+    sinks: bool = False               # each head has a score `SINKS` that no value belongs to
+    # Queries at position p are multiplied by 1 + query_growth * log(1 + p // growth_length).
+    query_growth: float = 0.0
+    growth_length: int = 1
     interleaved: bool = False         # files pair numbers 2i and 2i + 1 of a head for the rope
     norm_offset: float = 0.0          # added to the weights of norms
     embedding_scale: float = 1.0
@@ -169,6 +189,16 @@ def within(architecture: Architecture, context: int) -> Architecture:
     return replace(architecture, layers=tuple(
         replace(layer, window=None) if layer.window and layer.window >= context else layer
         for layer in architecture.layers))
+
+
+def mlp_parts(architecture: Architecture) -> tuple[str, ...]:
+    """Return the parts of an MLP that its input is multiplied by."""
+    return GATE_UP[1:] if architecture.activation == 'relu2' else GATE_UP
+
+
+def shared_part(part: str) -> str:
+    """Return the part of a layer that is `part`, as for an expert, of the shared one."""
+    return SHARED + part.removeprefix('mlp.')
 
 
 def expert_part(expert: int, part: str) -> str:

@@ -5,41 +5,30 @@
 A new family is an entry in `FAMILIES`, and a line in the tests.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slice_ros.engine.models.architecture import (
-    Architecture, Delta, DOWN, Experts, FINAL_NORM, GATE_UP, Layer, OUT, QK_NORMS, QKV,
-    ROUTER, ShortConv)
-from slice_ros.engine.models.rope import head_dim, rope_of, Unsupported, with_axes
+    Architecture, Delta, DOWN, FINAL_NORM, GATE_UP, Layer, OUT, QK_NORMS, QKV, ShortConv)
+from slice_ros.engine.models.decoder_config import BEFORE, decoder, ropes_by_kind, windows
+from slice_ros.engine.models.expert_families import (
+    EXPERTS, GPT_OSS, GRANITE, MIXTRAL, sparse, with_shared)
+from slice_ros.engine.models.rope import head_dim, Unsupported, with_axes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-_ACTIVATIONS = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu', 'gelu_tanh': 'gelu'}
-_SLIDING = 'sliding_attention'
-
-_BEFORE = {'attention_norm': 'input_layernorm', 'mlp_norm': 'post_attention_layernorm'}
 _AFTER = {'attention_out_norm': 'post_attention_layernorm',
           'mlp_out_norm': 'post_feedforward_layernorm'}
 _GEMMA = _AFTER | {'attention_norm': 'input_layernorm', 'mlp_norm': 'pre_feedforward_layernorm'}
-_GLM4 = _BEFORE | {'attention_out_norm': 'post_self_attn_layernorm',
-                   'mlp_out_norm': 'post_mlp_layernorm'}
-# What files call the router and the parts of experts; see `Experts.files`.
-_EXPERTS = {ROUTER: ROUTER} | {
-    part: part.replace('mlp.', 'mlp.experts.{}.') for part in (*GATE_UP, DOWN)}
-_STACKED = {ROUTER: ROUTER} | {
-    part: part.replace('mlp.', 'mlp.experts.') for part in (*GATE_UP, DOWN)}   # of GGUF
-_MIXTRAL = {ROUTER: 'block_sparse_moe.gate'} | {
-    part: f'block_sparse_moe.experts.{{}}.{name}'
-    for part, name in zip((*GATE_UP, DOWN), ('w1', 'w3', 'w2'))}
-_GRANITE_EXPERTS = {ROUTER: 'block_sparse_moe.router.layer',
-                    DOWN: 'block_sparse_moe.output_linear'} | dict.fromkeys(
-                        GATE_UP, 'block_sparse_moe.input_linear')
+_GLM4 = BEFORE | {'attention_out_norm': 'post_self_attn_layernorm',
+                  'mlp_out_norm': 'post_mlp_layernorm'}
 _LFM2 = {OUT: 'self_attn.out_proj', FINAL_NORM: 'model.embedding_norm',
          **dict(zip(QK_NORMS, ('self_attn.q_layernorm', 'self_attn.k_layernorm'))),
          **dict(zip((*GATE_UP, DOWN), (f'feed_forward.{name}' for name in ('w1', 'w3', 'w2'))))}
+_HUNYUAN = dict(zip(QK_NORMS, ('self_attn.query_layernorm', 'self_attn.key_layernorm')))
+_ONE_NORM = dict.fromkeys(('attention_norm', 'mlp_norm'), 'input_layernorm')
 _FUSED_GATE_UP = {'mlp.gate_up_proj': GATE_UP}
 
 
@@ -54,57 +43,9 @@ def describe(config: 'PreTrainedConfig') -> Architecture | str:
         return str(reason)
 
 
-def expert_count(config: 'PreTrainedConfig') -> int | None:
-    """Return the number of experts of a layer; None for a family without."""
-    if config.model_type not in SPARSE:
-        return None
-    return getattr(config, 'num_experts', None) or config.num_local_experts
-
-
-def _decoder(config: 'PreTrainedConfig', **changes) -> Architecture:
-    """Return a decoder of Llama's kind with `changes`; `layers` may differ in window and rope."""
-    activation = getattr(config, 'hidden_act', None) or getattr(
-        config, 'hidden_activation', 'silu')
-    if activation not in _ACTIVATIONS:
-        raise Unsupported(f'activation {activation!r:.80}')
-    dim = head_dim(config)
-    rope, most = rope_of(config, config.rope_parameters)
-    described = {
-        'hidden': config.hidden_size, 'intermediate': config.intermediate_size,
-        'vocabulary': config.vocab_size, 'heads': config.num_attention_heads,
-        'kv_heads': config.num_key_value_heads or config.num_attention_heads, 'head_dim': dim,
-        'norm_eps': getattr(config, 'rms_norm_eps', None), 'norms': _BEFORE,
-        'attention_scale': dim ** -0.5, 'ropes': (rope,),
-        'tied': config.tie_word_embeddings, 'max_context': most,
-        'activation': _ACTIVATIONS[activation]}
-    if 'layers' not in changes:
-        changes['layers'] = tuple(map(Layer, [0] * config.num_hidden_layers, _windows(config)))
-    return Architecture(**described | changes)
-
-
-def _windows(config: 'PreTrainedConfig') -> list[int | None]:
-    """Return the sliding window of each layer."""
-    window, kinds = getattr(config, 'sliding_window', None), getattr(config, 'layer_types', None)
-    if kinds is None:
-        return [window or None] * config.num_hidden_layers
-    if not set(kinds) <= {_SLIDING, 'full_attention'} or len(kinds) != config.num_hidden_layers:
-        raise Unsupported(f'layers of the kinds {", ".join(sorted(set(kinds)))!r:.80}')
-    return [window or None if kind == _SLIDING else None for kind in kinds]
-
-
-def _ropes_by_kind(config: 'PreTrainedConfig') -> dict:
-    """Return ropes and layers where sliding layers have a rope of their own."""
-    kinds = ('full_attention', _SLIDING)
-    by_kind = config.rope_parameters or {}
-    ropes = tuple(rope_of(config, by_kind.get(kind), kind)[0] for kind in kinds)
-    return {'ropes': ropes, 'max_context': None, 'layers': tuple(
-        Layer(kinds.index(kind), window)
-        for kind, window in zip(config.layer_types, _windows(config)))}
-
-
 def _gemma(config: 'PreTrainedConfig', **changes) -> Architecture:
     # transformers rounds the scale of embeddings to the type of the weights.
-    return _decoder(
+    return decoder(
         config, norms=_GEMMA, norm_offset=getattr(config, 'norm_offset', 1.0),
         embedding_scale=config.hidden_size ** 0.5,
         attention_scale=config.query_pre_attn_scalar ** -0.5,
@@ -115,46 +56,28 @@ def _gemma(config: 'PreTrainedConfig', **changes) -> Architecture:
 def _gemma3(config: 'PreTrainedConfig') -> Architecture:
     if getattr(config, 'use_bidirectional_attention', None):
         raise Unsupported('attention to later tokens')
-    return _gemma(config, qk_norm='head', **_ropes_by_kind(config))
+    return _gemma(config, qk_norm='head', **ropes_by_kind(config))
 
 
 def _granite(config: 'PreTrainedConfig') -> Architecture:
-    return _decoder(config, embedding_scale=config.embedding_multiplier,
-                    residual_scale=config.residual_multiplier,
-                    attention_scale=config.attention_multiplier,
-                    logit_scale=1.0 / config.logits_scaling)
+    return decoder(config, embedding_scale=config.embedding_multiplier,
+                   residual_scale=config.residual_multiplier,
+                   attention_scale=config.attention_multiplier,
+                   logit_scale=1.0 / config.logits_scaling)
 
 
 def _smollm3(config: 'PreTrainedConfig') -> Architecture:
-    windows = _windows(config) if config.use_sliding_window else [None] * config.num_hidden_layers
-    return _decoder(config, layers=tuple(
+    slide = windows(config) if config.use_sliding_window else [None] * config.num_hidden_layers
+    return decoder(config, layers=tuple(
         Layer(0 if has_rope else None, window)
-        for has_rope, window in zip(config.no_rope_layers, windows)))
+        for has_rope, window in zip(config.no_rope_layers, slide)))
 
 
 def _exaone4(config: 'PreTrainedConfig') -> Architecture:
     # Where some layers slide, the others do not mark positions.
-    windows = _windows(config)
-    return _decoder(config, norms=_AFTER, qk_norm='head', layers=tuple(
-        Layer(0 if window or not config.sliding_window else None, window) for window in windows))
-
-
-def _sparse(config: 'PreTrainedConfig', made: Architecture, files: Mapping[str, str],
-            normalized: bool = True) -> Architecture:
-    """Return a decoder with experts in place of its MLPs, but for those that the config names."""
-    if getattr(config, 'clip_qkv', None) is not None:
-        raise Unsupported('clip_qkv')
-    experts = Experts(
-        expert_count(config), config.num_experts_per_tok,
-        getattr(config, 'moe_intermediate_size', None) or config.intermediate_size, normalized,
-        _STACKED if getattr(config, 'stacked_experts', False) else files)
-    dense, period = getattr(config, 'mlp_only_layers', ()) or (), getattr(
-        config, 'decoder_sparse_step', 1)
-    if not isinstance(dense, (list, tuple)):
-        raise Unsupported(f'mlp_only_layers {dense!r:.80}')
-    return replace(made, experts=experts, layers=tuple(
-        replace(layer, sparse=number not in dense and (number + 1) % period == 0)
-        for number, layer in enumerate(made.layers)))
+    slide = windows(config)
+    return decoder(config, norms=_AFTER, qk_norm='head', layers=tuple(
+        Layer(0 if window or not config.sliding_window else None, window) for window in slide))
 
 
 def _qwen3_5(config: 'PreTrainedConfig') -> Architecture:
@@ -162,7 +85,7 @@ def _qwen3_5(config: 'PreTrainedConfig') -> Architecture:
     if not isinstance(kinds, list) or len(kinds) != config.num_hidden_layers \
             or not {*map(str, kinds)} <= {'linear_attention', 'full_attention'}:
         raise Unsupported(f'layer_types {kinds!r:.80}')
-    made = _decoder(
+    made = decoder(
         config, qk_norm='head', norm_offset=1.0, gated=True,
         layers=tuple(Layer(recurrent=kind == 'linear_attention') for kind in kinds),
         recurrence=Delta(
@@ -183,14 +106,14 @@ def _with_axes(config: 'PreTrainedConfig', made: Architecture, sections: tuple[i
 
 
 def _qwen2_vl(config: 'PreTrainedConfig') -> Architecture:
-    return _with_axes(config, _decoder(config), (16, 24, 24), False)
+    return _with_axes(config, decoder(config), (16, 24, 24), False)
 
 
 def _qwen3_vl(config: 'PreTrainedConfig') -> Architecture:
     levels = getattr(config, 'input_levels', 0)
     if levels >= config.num_hidden_layers:
         raise Unsupported(f'deepstack_visual_indexes for {levels} layers')
-    made = _decoder(config, qk_norm='head', input_levels=levels)
+    made = decoder(config, qk_norm='head', input_levels=levels)
     return _with_axes(config, made, (24, 20, 20), True)
 
 
@@ -202,7 +125,7 @@ def _lfm2(config: 'PreTrainedConfig') -> Architecture:
     if config.block_auto_adjust_ff_dim:
         wide = int(config.block_ffn_dim_multiplier * (2 * wide // 3))
         wide = -(-wide // config.block_multiple_of) * config.block_multiple_of
-    return _decoder(
+    return decoder(
         config, norm_eps=config.norm_eps, intermediate=wide, qk_norm='head',
         norms={'attention_norm': 'operator_norm', 'mlp_norm': 'ffn_norm'}, renamed=_LFM2,
         layers=tuple(Layer(recurrent=kind == 'conv') for kind in kinds),
@@ -210,20 +133,75 @@ def _lfm2(config: 'PreTrainedConfig') -> Architecture:
                              getattr(config, 'flat_convolution', False)))
 
 
+def _hunyuan(config: 'PreTrainedConfig') -> Architecture:
+    # `dynamic` is a name: with `alpha`, another base for all lengths.
+    rope = config.rope_parameters
+    if isinstance(rope, dict) and rope.get('rope_type') == 'dynamic' and rope.get('alpha'):
+        dim = head_dim(config)
+        if dim < 3:
+            raise Unsupported(f'rope alpha in heads of {dim}')
+        theta = rope['rope_theta'] * rope['alpha'] ** (dim / (dim - 2))
+        rope = {'rope_type': 'default', 'rope_theta': theta}
+    return decoder(config, rope_parameters=rope, qk_norm='head', qk_norm_last=True,
+                   renamed=_HUNYUAN)
+
+
+def _ministral3(config: 'PreTrainedConfig') -> Architecture:
+    made, rope = decoder(config), config.rope_parameters or {}
+    growth, length = (rope.get(name) for name in (
+        'llama_4_scaling_beta', 'original_max_position_embeddings'))
+    if growth and not length:
+        raise Unsupported('llama_4_scaling_beta without original_max_position_embeddings')
+    return replace(made, query_growth=growth, growth_length=length) if growth else made
+
+
+def _cohere(config: 'PreTrainedConfig', **changes) -> Architecture:
+    if getattr(config, 'use_qk_norm', False):
+        raise Unsupported('use_qk_norm')
+    return decoder(config, norms=_ONE_NORM, norm='layer', norm_eps=config.layer_norm_eps,
+                   parallel=True, interleaved=True, logit_scale=config.logit_scale, **changes)
+
+
+def _cohere2(config: 'PreTrainedConfig') -> Architecture:
+    # Layers without a window do not mark positions.
+    return _cohere(config, layers=tuple(
+        Layer(0 if window else None, window) for window in windows(config)))
+
+
+def _nemotron(config: 'PreTrainedConfig') -> Architecture:
+    if config.hidden_act != 'relu2':
+        raise Unsupported(f'activation {config.hidden_act!r:.80}')
+    return decoder(config, activation='relu2', norm='biased', norm_eps=config.norm_eps,
+                   norm_offset=getattr(config, 'norm_offset', 1.0))
+
+
+def _gpt_oss(config: 'PreTrainedConfig') -> Architecture:
+    made = sparse(config, decoder(
+        config, sinks=True, activation='clamped',
+        clamp=(config.swiglu_alpha, config.swiglu_limit)), GPT_OSS)
+    return replace(made, experts=replace(made.experts, biased=True))
+
+
 FAMILIES: dict[str, Callable[['PreTrainedConfig'], Architecture]] = {
-    'llama': _decoder,
-    'mistral': _decoder,
-    'ministral': _decoder,
-    'qwen2': _decoder,
-    'seed_oss': _decoder,
-    'qwen3': lambda config: _decoder(config, qk_norm='head'),
-    'qwen3_moe': lambda config: _sparse(
-        config, _decoder(config, qk_norm='head'), _EXPERTS, config.norm_topk_prob),
-    'mixtral': lambda config: _sparse(config, _decoder(config), _MIXTRAL),
-    'olmoe': lambda config: _sparse(
-        config, _decoder(config, qk_norm='all'), _EXPERTS, config.norm_topk_prob),
-    'granitemoe': lambda config: _sparse(config, _granite(config), _GRANITE_EXPERTS),
+    'llama': decoder,
+    'mistral': decoder,
+    'ministral': decoder,
+    'ministral3': _ministral3,
+    'qwen2': decoder,
+    'seed_oss': decoder,
+    'qwen3': lambda config: decoder(config, qk_norm='head'),
+    'qwen2_moe': lambda config: with_shared(
+        config, sparse(config, decoder(config), EXPERTS, config.norm_topk_prob)),
+    'qwen3_moe': lambda config: sparse(
+        config, decoder(config, qk_norm='head'), EXPERTS, config.norm_topk_prob),
+    'mixtral': lambda config: sparse(config, decoder(config), MIXTRAL),
+    'olmoe': lambda config: sparse(
+        config, decoder(config, qk_norm='all'), EXPERTS, config.norm_topk_prob),
+    'granitemoe': lambda config: sparse(config, _granite(config), GRANITE),
+    'gpt_oss': _gpt_oss,
     'qwen3_5_text': _qwen3_5,
+    'qwen3_5_moe_text': lambda config: with_shared(
+        config, sparse(config, _qwen3_5(config), EXPERTS)),
     'lfm2': _lfm2,
     'qwen2_vl_text': _qwen2_vl,
     'qwen2_5_vl_text': _qwen2_vl,
@@ -231,16 +209,18 @@ FAMILIES: dict[str, Callable[['PreTrainedConfig'], Architecture]] = {
     'gemma2': _gemma,
     'gemma3_text': _gemma3,
     'smollm3': _smollm3,
-    'phi3': lambda config: _decoder(
+    'phi3': lambda config: decoder(
         config, fused={'self_attn.qkv_proj': QKV} | _FUSED_GATE_UP),
     'granite': _granite,
-    'olmo2': lambda config: _decoder(config, norms=_AFTER, qk_norm='all'),
-    'olmo3': lambda config: _decoder(
-        config, norms=_AFTER, qk_norm='all', **_ropes_by_kind(config)),
+    'olmo2': lambda config: decoder(config, norms=_AFTER, qk_norm='all'),
+    'olmo3': lambda config: decoder(
+        config, norms=_AFTER, qk_norm='all', **ropes_by_kind(config)),
     'exaone4': _exaone4,
-    'glm4': lambda config: _decoder(
+    'glm4': lambda config: decoder(
         config, norms=_GLM4, fused=_FUSED_GATE_UP, interleaved=True),
-    'ernie4_5': lambda config: _decoder(config, interleaved=True),
+    'ernie4_5': lambda config: decoder(config, interleaved=True),
+    'hunyuan_v1_dense': _hunyuan,
+    'cohere': _cohere,
+    'cohere2': _cohere2,
+    'nemotron': _nemotron,
 }
-
-SPARSE = ('qwen3_moe', 'mixtral', 'olmoe', 'granitemoe')   # those with experts

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from slice_ros.engine.checkpoints.hf_directory import MOST_LAYERS
-from slice_ros.engine.models.families import expert_count
+from slice_ros.engine.models.expert_families import expert_count
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import head_dim
 from slice_ros.errors import ModelError
@@ -18,8 +18,9 @@ _COUNTS = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attenti
            'num_key_value_heads', 'vocab_size')
 _OPTIONAL_COUNTS = ('head_dim', 'sliding_window', 'max_position_embeddings')
 _ROPE = ('rope_theta', 'factor', 'low_freq_factor', 'high_freq_factor',
-         'original_max_position_embeddings')
-_OF_EXPERTS = ('num_experts_per_tok', 'moe_intermediate_size', 'decoder_sparse_step')
+         'original_max_position_embeddings', 'alpha', 'llama_4_scaling_beta')
+_OF_EXPERTS = ('num_experts_per_tok', 'moe_intermediate_size', 'decoder_sparse_step',
+               'shared_expert_intermediate_size')
 _OF_RECURRENCE = (
     'linear_num_key_heads', 'linear_num_value_heads', 'linear_key_head_dim',
     'linear_value_head_dim', 'linear_conv_kernel_dim', 'conv_L_cache', 'block_multiple_of')
@@ -28,15 +29,19 @@ _MOST_HEAD = 1 << 16    # the frequencies of its rope are computed before the te
 _SCALES = ('query_pre_attn_scalar', 'embedding_multiplier', 'residual_multiplier',
            'block_ffn_dim_multiplier', 'attention_multiplier', 'logits_scaling',
            'attn_logit_softcapping',
-           'final_logit_softcapping')
+           'final_logit_softcapping', 'logit_scale', 'swiglu_alpha', 'swiglu_limit')
+_EPS = ('rms_norm_eps', 'layer_norm_eps', 'norm_eps')
 _MOST = 1 << 31  # the kernels count in int32
 
 
 def check_numbers(path: object, config: 'PreTrainedConfig') -> None:
     """Raise ``ModelError`` when a number of the config is outside the range of any model."""
     for name in (*_COUNTS, *_OPTIONAL_COUNTS):
+        if name == 'intermediate_size' and not hasattr(config, name):
+            name = 'moe_intermediate_size'   # where all layers have experts
         value = getattr(config, name, None)
-        if value is not None or name not in _OPTIONAL_COUNTS:
+        absent = value is None or name == 'sliding_window' and value == 0
+        if not (absent and name in _OPTIONAL_COUNTS):
             _check_count(path, name, value)
     if config.num_hidden_layers > MOST_LAYERS:
         raise _useless(path, 'num_hidden_layers', config.num_hidden_layers,
@@ -47,8 +52,8 @@ def check_numbers(path: object, config: 'PreTrainedConfig') -> None:
     if heads % kv_heads:
         raise _useless(path, 'num_key_value_heads', kv_heads,
                        f'a divisor of num_attention_heads, {heads}')
-    eps = 'rms_norm_eps' if hasattr(config, 'rms_norm_eps') else 'norm_eps'
-    if not _number(value := getattr(config, eps)) or not 0 <= value < 1:
+    eps = next((name for name in _EPS if hasattr(config, name)), _EPS[0])
+    if not _number(value := getattr(config, eps, None)) or not 0 <= value < 1:
         raise _useless(path, eps, value, 'a number from 0 to 1')
     rope = config.rope_parameters or {}
     if isinstance(rope, dict):
@@ -102,13 +107,18 @@ def check_tensors(path: object, tensors: ModelTensors) -> None:
     """
     for name, wanted in tensors.needed():
         shape = tensors.stored.shape(name)
-        if shape != wanted:
+        if _without_ones(shape) != _without_ones(wanted):
             raise ModelError(f'{path}: tensor {name} has the shape {list(shape)}, and the config '
                              f'speaks of {list(wanted)}: they are of different models, or damaged')
     unused = tensors.unused()
     if unused is not None:
         raise ModelError(f'{path}: tensor {unused} is in no model of this type that is known: '
                          'take the config that belongs to the weights')
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape without ones in front: a matrix of one row may be stored as a vector."""
+    return _without_ones(shape[1:]) if len(shape) > 1 and shape[0] == 1 else shape
 
 
 def _number(value: object) -> bool:

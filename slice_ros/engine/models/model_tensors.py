@@ -13,15 +13,15 @@ import numpy as np
 from slice_ros.engine.checkpoints.stored_weights import Bfloats, Codes, Rows, StoredRows
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.models.architecture import (
-    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, GATES, HEAD, layer_name, NORMS, OF_EXPERTS,
-    OUT, QK_NORMS, QKV, ROUTER)
-from slice_ros.engine.models.part_shapes import expert_shapes, part_shapes, recurrence_shapes
+    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATES, HEAD, layer_name, mlp_parts, NORMS,
+    OF_EXPERTS, OUT, QK_NORMS, QKV, ROUTER, SINKS)
+from slice_ros.engine.models.expert_files import EXPERT_PARTS, ExpertFiles
+from slice_ros.engine.models.part_shapes import part_shapes, recurrence_shapes
 
 if TYPE_CHECKING:
     import torch
 
-_MIXER = (*QKV, *QK_NORMS, OUT)
-_EXPERT_PARTS = (*GATE_UP, DOWN)
+_MIXER = (*QKV, *QK_NORMS, OUT, SINKS)
 # Tensors that some files hold and no runner needs: they follow from the config.
 _DERIVED = ('rotary_emb.inv_freq', 'rope_freqs')
 
@@ -34,6 +34,7 @@ class ModelTensors:
 
     def __init__(self, architecture: Architecture, tensors: Tensors) -> None:
         self._made, self.stored = architecture, tensors
+        self._experts = None if architecture.experts is None else ExpertFiles(architecture)
         # part -> the fused part of the file, first row and row after the last
         self._cut: dict[str, tuple[str, int, int]] = {}
         shapes = part_shapes(architecture)
@@ -51,13 +52,16 @@ class ModelTensors:
         return f'{self._stored(stem)[0]}.{kind}' in self.stored
 
     def __getitem__(self, name: str) -> 'torch.Tensor':
-        """Return a tensor; norms are float32, with the offset of the family added."""
+        """Return a tensor; weights of norms are float32, with the offset of the family added."""
         import torch
         stem, _, kind = name.rpartition('.')
         stored, first, last, part = self._stored(stem)
         tensor = self.stored[f'{stored}.{kind}']
-        tensor = (tensor.flatten(0, 1) if tensor.ndim > 2 else tensor)[first:last]
-        if _is_norm(part):
+        if kind == 'bias':
+            tensor = tensor.reshape(-1)[first:last]   # those of all experts may be together
+        else:
+            tensor = (tensor.flatten(0, 1) if tensor.ndim > 2 else tensor)[first:last]
+        if _is_norm(part, kind):
             return tensor.to(torch.float32) + self._made.norm_offset
         if self._turned(part):
             tensor = tensor[torch.from_numpy(self._order(part, 0, self._count(part, len(tensor))))]
@@ -67,8 +71,10 @@ class ModelTensors:
         """Return a norm, with the offset of the family added, or a bias, as float32."""
         stem, _, kind = name.rpartition('.')
         stored, first, last, part = self._stored(stem)
-        values = self.stored.floats(f'{stored}.{kind}')[first:last]
-        if _is_norm(part):
+        values = self.stored.floats(f'{stored}.{kind}')
+        if last is not None:
+            values = values.reshape(-1, *values.shape[2:])[first:last]
+        if _is_norm(part, kind):
             return values + np.float32(self._made.norm_offset)
         if not self._turned(part):
             return values
@@ -118,7 +124,7 @@ class ModelTensors:
         """
         made, shapes = self._made, part_shapes(self._made)
         yield f'{EMBEDDING}.weight', (made.vocabulary, made.hidden)
-        yield f'{self._stored(FINAL_NORM)[0]}.weight', (made.hidden,)
+        yield from self._norm(self._stored(FINAL_NORM)[0])
         if f'{HEAD}.weight' in self:
             yield f'{HEAD}.weight', (made.vocabulary, made.hidden)
         whole = {fused: (sum(shapes[part][0] for part in parts), shapes[parts[0]][1])
@@ -129,35 +135,26 @@ class ModelTensors:
             wanted[QKV[0]] = 2 * shapes[QKV[0]][0], made.hidden
         for layer in reversed(range(len(made.layers))):
             kind = made.layers[layer]
-            absent = (_EXPERT_PARTS if kind.sparse else ()) + (_MIXER if kind.recurrent else ())
+            absent = (EXPERT_PARTS if kind.sparse else ()) + (_MIXER if kind.recurrent else ())
+            for norm in made.norms:
+                yield from self._norm(self._stored(layer_name(layer, norm))[0])
             for part, shape in wanted.items():
                 if part not in absent:
                     yield f'{self._stored(layer_name(layer, part))[0]}.weight', shape
             if kind.sparse:
-                for part, shape in self._of_experts():
-                    yield f'{layer_name(layer, part)}.weight', shape
+                yield from self._experts.needed(layer)
             if kind.recurrent:
                 for name, shape in recurrence_shapes(made).items():
                     yield layer_name(layer, name), shape
 
-    def _of_experts(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield what the file calls the tensors of a layer's experts, and their shapes."""
-        experts, shapes = self._made.experts, expert_shapes(self._made)
-        yield experts.files[ROUTER], shapes.pop(ROUTER)
-        for name in dict.fromkeys(experts.files[part] for part in shapes):
-            parts = [part for part in shapes if experts.files[part] == name]
-            rows = sum(shapes[part][0] for part in parts)
-            if '{}' not in name:
-                yield name, (experts.count, rows, shapes[parts[0]][1])
-                continue
-            for expert in reversed(range(experts.count)):
-                yield name.format(expert), (rows, shapes[parts[0]][1])
+    def _norm(self, stored: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f'{stored}.weight', (self._made.hidden,)
+        if self._made.norm == 'biased':
+            yield f'{stored}.bias', (self._made.hidden,)
 
     def of_experts(self, name: str) -> bool:
         """Return whether a tensor of the file is of an expert or of a router."""
-        experts = self._made.experts
-        return experts is not None and (
-            '.experts.' in name or name.endswith(f'.{experts.files[ROUTER]}.weight'))
+        return self._experts is not None and self._experts.holds(name)
 
     def unused(self) -> str | None:
         """Return the name of a tensor of the file that the description does not speak of."""
@@ -166,7 +163,8 @@ class ModelTensors:
         matrices = {stem for stem in (name.rpartition('.')[0] for name in used)
                     if stem.endswith('_proj')}
         for name in self.stored.names():
-            if (name not in used and name.rpartition('.')[0] not in matrices
+            if name not in used and (
+                    name.rpartition('.')[0] not in matrices
                     and not any(derived in name for derived in _DERIVED)
                     or name.endswith('.bias') and self.of_experts(name)):
                 return name
@@ -183,22 +181,10 @@ class ModelTensors:
             if part == ROUTER:
                 return layer_name(int(layer), self._made.experts.files[ROUTER]), 0, None, part
             if part.startswith(OF_EXPERTS):
-                return self._expert(int(layer), part)
+                return self._experts.place(int(layer), part)
         stored, first, last = self._cut.get(part, (part, 0, None))
         stored = self._made.norms.get(stored) or self._made.renamed.get(stored, stored)
         return layer_name(int(layer), stored), first, last, part
-
-    def _expert(self, layer: int, part: str) -> tuple[str, int, int | None, str]:
-        """As `_stored`, of a part of an expert."""
-        expert, _, name = part.removeprefix(OF_EXPERTS).partition('.')
-        files, shapes, name = self._made.experts.files, expert_shapes(self._made), f'mlp.{name}'
-        if '{}' in files[name]:
-            return layer_name(layer, files[name].format(expert)), 0, None, part
-        # Rows of the parts of all experts, one below the other.
-        together = [other for other in _EXPERT_PARTS if files[other] == files[name]]
-        before = together[:together.index(name)]
-        first = sum(shapes[other][0] for other in int(expert) * together + before)
-        return layer_name(layer, files[name]), first, first + shapes[name][0], part
 
     def _turned(self, part: str) -> bool:
         return self._made.interleaved and part in QKV[:2] or self._made.gated and part in (
@@ -225,13 +211,13 @@ class ModelTensors:
         return rows // dim * dim + one[rows % dim]
 
 
-def _is_norm(part: str) -> bool:
-    return part in NORMS or part == FINAL_NORM or part in QK_NORMS
+def _is_norm(part: str, kind: str) -> bool:
+    return kind == 'weight' and (part in NORMS or part == FINAL_NORM or part in QK_NORMS)
 
 
 def _parts(architecture: Architecture) -> list[str]:
-    return [*architecture.norms, *QKV, *(QK_NORMS if architecture.qk_norm else ()), OUT, *GATE_UP,
-            DOWN]
+    return [*QKV, *(QK_NORMS if architecture.qk_norm else ()), OUT, *mlp_parts(architecture), DOWN,
+            *((SINKS,) if architecture.sinks else ())]
 
 
 def _take(rows: Rows, order: slice) -> np.ndarray | Bfloats | Codes:

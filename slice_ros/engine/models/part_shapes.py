@@ -4,8 +4,8 @@
 
 from slice_ros.engine.models.architecture import (
     Architecture, CONV, CONV_IN, CONV_OUT, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
-    DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, GATE_UP, NORMS, OUT, QK_NORMS, QKV, ROUTER,
-    ShortConv)
+    DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, GATE_UP, mlp_parts, NORMS, OUT, QK_NORMS, QKV,
+    ROUTER, SHARED_GATE, shared_part, ShortConv, SINKS)
 
 
 def part_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
@@ -17,8 +17,9 @@ def part_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
         **{norm: (made.hidden,) for norm in NORMS},
         **dict(zip(QKV, ((queries, made.hidden), (keys, made.hidden), (keys, made.hidden)))),
         **{name: (size,) for name, size in zip(QK_NORMS, normed)},
+        **({SINKS: (made.heads,)} if made.sinks else {}),
         OUT: (made.hidden, queries), DOWN: (made.hidden, made.intermediate),
-        **{part: (made.intermediate, made.hidden) for part in GATE_UP}}
+        **{part: (made.intermediate, made.hidden) for part in mlp_parts(made)}}
 
 
 def recurrence_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
@@ -41,3 +42,13 @@ def expert_shapes(architecture: Architecture) -> dict[str, tuple[int, int]]:
     experts, hidden = architecture.experts, architecture.hidden
     return {ROUTER: (experts.count, hidden), DOWN: (hidden, experts.intermediate),
             **{part: (experts.intermediate, hidden) for part in GATE_UP}}
+
+
+def shared_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each part of the expert that all tokens go through, if there is one."""
+    experts, hidden = architecture.experts, architecture.hidden
+    if not experts.shared:
+        return {}
+    return {**{shared_part(part): (experts.shared, hidden) for part in GATE_UP},
+            shared_part(DOWN): (hidden, experts.shared),
+            **({SHARED_GATE: (1, hidden)} if experts.shared_gate else {})}

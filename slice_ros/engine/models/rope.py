@@ -28,6 +28,14 @@ def rope_tables(architecture: Architecture, length: int) -> tuple[np.ndarray, np
     return np.cos(angles) * scale, np.sin(angles) * scale
 
 
+def query_scales(architecture: Architecture, length: int) -> np.ndarray | None:
+    """Return what queries at positions are multiplied by, float32 [length]; None for nothing."""
+    if not architecture.query_growth:
+        return None
+    times = np.arange(length, dtype=np.float32) // np.float32(architecture.growth_length)
+    return np.float32(1) + np.float32(architecture.query_growth) * np.log1p(times)
+
+
 def rope_of(config: 'PreTrainedConfig', parameters: object, kind: str | None = None
             ) -> tuple[Rope, int | None]:
     """Return a rope, and the context that it is made for where it changes beyond that.

@@ -9,7 +9,9 @@ VOCABULARY = 320   # of `tiny`
 
 
 # Whose rope llama.cpp lets pair neighbours.
-PAIRED = ('llama', 'granite', 'granitemoe', 'smollm3')
+PAIRED = ('llama', 'granite', 'granitemoe', 'smollm3', 'mistral3')
+# Whose norms subtract the mean.
+CENTRED = {'command-r': 'layer_norm_eps', 'cohere2': 'layer_norm_eps', 'nemotron': 'norm_eps'}
 
 
 def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, types=()):
@@ -28,16 +30,21 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads or config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(getattr(config, 'rms_norm_eps', None) or config.norm_eps)
+    if arch in CENTRED:
+        writer.add_layer_norm_eps(getattr(config, CENTRED[arch]))
+    else:
+        writer.add_layer_norm_rms_eps(getattr(config, 'rms_norm_eps', None) or config.norm_eps)
     rope_parameters = config.rope_parameters.get('full_attention', config.rope_parameters)
-    writer.add_rope_freq_base(rope_parameters['rope_theta'])
+    stretched = rope_parameters.get('alpha', 1) ** (config.head_dim / (config.head_dim - 2)
+                                                    if arch == 'hunyuan-dense' else 1)
+    writer.add_rope_freq_base(rope_parameters['rope_theta'] * stretched)
     if describe is not None:
         describe(writer)
     for name, tensor in split_experts(state):
         if name == 'lm_head.weight' and config.tie_word_embeddings:
             continue
         values = tensor.numpy()
-        if arch.startswith('gemma') and 'norm' in name:
+        if arch.startswith(('gemma', 'nemotron')) and name.endswith('norm.weight'):
             values = values + 1
         if arch in PAIRED and ('q_proj' in name or 'k_proj' in name):
             n = heads if 'q_proj' in name else config.num_key_value_heads
@@ -60,8 +67,13 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
 
 def split_experts(state):
     """Yield names and tensors; gates and ups of experts in a tensor each, as in the file."""
+    in_turns = any('sinks' in name for name in state)   # as GPT-OSS has them
     for name, tensor in state.items():
         layer, _, part = name.replace('block_sparse_moe', 'mlp').partition('.mlp.')
+        if in_turns and part.startswith('experts.'):
+            yield from _in_turns(f'{layer}.mlp.experts', part, tensor)
+            continue
+        name = f'{name}.weight' if name.endswith('sinks') else name
         if part == 'experts.gate_up_proj':
             for which, half in zip(('gate', 'up'), tensor.chunk(2, 1)):
                 yield f'{layer}.mlp.experts.{which}_proj.weight', half
@@ -69,6 +81,16 @@ def split_experts(state):
             yield f'{layer}.mlp.{part}.weight', tensor
         else:
             yield name.replace('block_sparse_moe.router', 'mlp.gate'), tensor
+
+
+def _in_turns(experts, part, tensor):
+    kind = 'bias' if part.endswith('bias') else 'weight'
+    tensor = tensor if kind == 'bias' else tensor.transpose(1, 2)
+    if 'gate_up' in part:
+        yield f'{experts}.gate_proj.{kind}', tensor[:, ::2].contiguous()
+        yield f'{experts}.up_proj.{kind}', tensor[:, 1::2].contiguous()
+    else:
+        yield f'{experts}.down_proj.{kind}', tensor.contiguous()
 
 
 def add_bytes(writer):

@@ -37,6 +37,8 @@ MODELS = {
     'norms behind, interleaved': lambda: tiny.FAMILIES['glm4'](eos_token_id=None),
     'gemma3_text': lambda: tiny.FAMILIES['gemma3_text'](eos_token_id=None),
     'granite': lambda: tiny.FAMILIES['granite'](eos_token_id=None),
+    'no gate': lambda: tiny.FAMILIES['nemotron'](eos_token_id=None),
+    'parallel': lambda: tiny.FAMILIES['cohere2'](eos_token_id=None),
 }
 TARGETS = (*adapter_files.ALL, 'qkv_proj', 'gate_up_proj')
 

@@ -80,6 +80,23 @@ def check_48_tokens(engine, model, lengths):
         engine.close(sequence)
 
 
+@pytest.mark.parametrize('isa', ['portable', 'avx2', 'avx512'])
+@pytest.mark.parametrize('name', ['gpt_oss', 'nemotron', 'cohere2'])
+def test_every_instruction_set_has_their_kernels(name, isa, tmp_path):
+    """Sinks and a clamped gate; norms with biases and no gate; norms without."""
+    library = load_library()[0]
+    if library is None or not library.has(ISAS[isa]):
+        pytest.skip(f'this build or processor has no {isa} kernels')
+    model, tokens = tiny.save(tmp_path, tiny.FAMILIES[name]()), ids(90, 1)
+    engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', isa=isa, max_context=128,
+                                      slots=1))
+    slot = engine._slots.take()
+    engine._slots.reserve([(slot, 90)])
+    got = torch.as_tensor(engine._runner.forward([Segment(slot, 0, tokens, True)]))[0]
+    want = expected(model, tokens)
+    assert (got - want).abs().max() < 1e-4 * max(1.0, want.abs().max())
+
+
 @pytest.mark.parametrize('isa', ['portable', 'avx2', 'auto'])
 @pytest.mark.parametrize('name', tiny.RECURRENT)
 def test_layers_with_states_answer_as_transformers(name, isa, tmp_path):
@@ -216,15 +233,34 @@ def test_a_bias_that_no_runner_adds_is_refused(name, tmp_path):
         load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
 
 
-@pytest.mark.parametrize('family, bias', [
+@pytest.mark.parametrize('family, name', [
     ('qwen3_moe', 'mlp.experts.3.gate_proj.bias'), ('qwen3_moe', 'mlp.gate.bias'),
-    ('granitemoe', 'block_sparse_moe.input_linear.bias')])
-def test_a_bias_of_experts_is_refused(family, bias, tmp_path):
+    ('granitemoe', 'block_sparse_moe.input_linear.bias'),
+    ('qwen2_moe', 'mlp.shared_expert.up_proj.bias'), ('qwen2_moe', 'mlp.shared_expert_gate.bias'),
+    ('gpt_oss', 'mlp.experts.scale'), ('cohere2', 'input_layernorm.bias'),
+    ('cohere', 'post_attention_layernorm.weight'), ('nemotron', 'mlp.gate_proj.weight'),
+    ('hunyuan_v1_dense', 'self_attn.q_norm.weight'), ('ministral3', 'self_attn.sinks')])
+def test_a_tensor_that_no_runner_uses_is_refused(family, name, tmp_path):
     tiny.save(tmp_path, tiny.FAMILIES[family]())
     tensors = load_file(tmp_path / 'model.safetensors')
-    save_file(tensors | {f'model.layers.0.{bias}': torch.ones(40)},
+    save_file(tensors | {f'model.layers.0.{name}': torch.ones(40)},
               tmp_path / 'model.safetensors')
-    with pytest.raises(ModelError, match=f'{bias} is in no model of this type'):
+    with pytest.raises(ModelError, match=f'{name} is in no model of this type'):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
+
+
+@pytest.mark.parametrize('family, name', [
+    ('gpt_oss', 'self_attn.sinks'), ('gpt_oss', 'mlp.router.bias'),
+    ('gpt_oss', 'mlp.experts.down_proj_bias'), ('nemotron', 'input_layernorm.bias'),
+    ('qwen2_moe', 'mlp.shared_expert_gate.weight'),
+    ('qwen2_moe', 'mlp.shared_expert.down_proj.weight'),
+    ('hunyuan_v1_dense', 'self_attn.key_layernorm.weight')])
+def test_a_tensor_that_is_missing_is_refused(family, name, tmp_path):
+    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    tensors = load_file(tmp_path / 'model.safetensors')
+    del tensors[f'model.layers.2.{name}']
+    save_file(tensors, tmp_path / 'model.safetensors')
+    with pytest.raises(ModelError, match=name.removesuffix('_bias').replace('experts', '.*')):
         load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
 
 

@@ -71,6 +71,38 @@ def experts(count, chosen, *more):
     return describe
 
 
+def mistral3(writer):
+    own_size(writer)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(4.0)
+    writer.add_rope_scaling_orig_ctx_len(32)
+    writer.add_rope_scaling_yarn_log_mul(1.0)
+    writer.add_attn_temperature_scale(0.5)
+
+
+def gpt_oss(writer):
+    own_size(writer)
+    windows(40)(writer)
+    writer.add_expert_feed_forward_length(96)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(4.0)
+    writer.add_rope_scaling_orig_ctx_len(64)
+
+
+def shared(writer):
+    writer.add_expert_feed_forward_length(40)
+    writer.add_expert_shared_feed_forward_length(112)
+
+
+def cohere(*more):
+    def describe(writer):
+        writer.add_logit_scale(0.5)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+        for add in more:
+            add(writer)
+    return describe
+
+
 LAYERS = {'num_hidden_layers': 6}   # so that the periods of windows and ropes show
 FACTORS = {'short_factor': [1.0 + n / 8 for n in range(8)], 'long_factor': [4.0] * 8}
 # architecture in GGUF -> config, what the file says beside, tensors of the rope
@@ -85,6 +117,19 @@ FILES = {
     'granitemoe': (tiny.FAMILIES['granitemoe'], experts(
         4, 2, granite, lambda writer: writer.add_key_length(16))),
     'llama mixtral': (tiny.FAMILIES['mixtral'], experts(5, 2, own_size, windows(40))),
+    'qwen2moe': (lambda: tiny.described(
+        'qwen2_moe', head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=40,
+        shared_expert_intermediate_size=112), experts(6, 2, shared)),
+    'gpt-oss': (lambda: tiny.described(
+        'gpt_oss', num_local_experts=6, num_experts_per_tok=2, sliding_window=40,
+        rope_parameters=tiny.yarn() | {'truncate': False}), experts(6, 2, gpt_oss)),
+    'mistral3': (lambda: tiny.FAMILIES['ministral3'](sliding_window=None), mistral3),
+    'hunyuan-dense': (tiny.FAMILIES['hunyuan_v1_dense'], own_size),
+    'command-r': (tiny.FAMILIES['cohere'], cohere()),
+    'cohere2': (lambda: tiny.described(
+        'cohere2', head_dim=16, sliding_window=40, logit_scale=0.5, **LAYERS),
+                cohere(windows(40))),
+    'nemotron': (tiny.FAMILIES['nemotron'], partial(12, 24)),
     'lfm2': (lambda: tiny.RECURRENT['lfm2'](block_auto_adjust_ff_dim=False), short_conv),
     'gemma2': (lambda: tiny.described(
         'gemma2', sliding_window=33, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,

@@ -104,6 +104,17 @@ OF_FAMILIES = {
     'smollm3': ('no_rope_layers', 'layer_types', 'use_sliding_window', 'sliding_window'),
     'qwen3_moe': ('num_experts', 'num_local_experts', 'num_experts_per_tok', 'norm_topk_prob',
                   'moe_intermediate_size', 'decoder_sparse_step', 'mlp_only_layers'),
+    'qwen2_moe': ('num_experts', 'moe_intermediate_size', 'shared_expert_intermediate_size',
+                  'norm_topk_prob', 'mlp_only_layers', 'sliding_window'),
+    'qwen3_5_moe_text': ('num_experts', 'moe_intermediate_size', 'num_experts_per_tok',
+                         'shared_expert_intermediate_size', 'layer_types'),
+    'gpt_oss': ('num_local_experts', 'num_experts_per_tok', 'swiglu_alpha', 'swiglu_limit',
+                'layer_types', 'sliding_window', 'intermediate_size'),
+    'ministral3': ('rope_parameters', 'sliding_window', 'head_dim', 'num_key_value_heads'),
+    'hunyuan_v1_dense': ('rope_parameters', 'head_dim', 'num_attention_heads', 'rms_norm_eps'),
+    'cohere': ('logit_scale', 'use_qk_norm', 'layer_norm_eps', 'num_attention_heads'),
+    'cohere2': ('logit_scale', 'layer_norm_eps', 'layer_types', 'sliding_window'),
+    'nemotron': ('hidden_act', 'norm_eps', 'head_dim', 'norm_offset', 'intermediate_size'),
     'qwen3_5_text': ('layer_types', 'linear_num_key_heads', 'linear_num_value_heads',
                      'linear_key_head_dim', 'linear_value_head_dim', 'linear_conv_kernel_dim'),
     'lfm2': ('layer_types', 'conv_L_cache', 'conv_bias', 'block_multiple_of', 'norm_eps',
@@ -113,7 +124,7 @@ OF_FAMILIES = {
 }
 TRIED = 12   # of each family: each takes half a second
 ROPE_KEYS = ('rope_type', 'rope_theta', 'factor', 'partial_rotary_factor', 'short_factor',
-             'long_factor', 'original_max_position_embeddings')
+             'long_factor', 'original_max_position_embeddings', 'alpha', 'llama_4_scaling_beta')
 
 
 @pytest.mark.parametrize('family', OF_FAMILIES)

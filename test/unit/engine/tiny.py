@@ -65,6 +65,9 @@ FAMILIES = {
     'qwen3_moe': lambda **more: described(
         'qwen3_moe', num_experts=8, num_experts_per_tok=3, moe_intermediate_size=40,
         norm_topk_prob=True, mlp_only_layers=[1], **more),
+    'qwen2_moe': lambda **more: described(
+        'qwen2_moe', head_dim=16, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=40,
+        shared_expert_intermediate_size=112, mlp_only_layers=[1], **more),
     'mixtral': lambda **more: described(
         'mixtral', num_local_experts=5, num_experts_per_tok=2, sliding_window=40, **more),
     'olmoe': lambda **more: described(
@@ -73,12 +76,19 @@ FAMILIES = {
         'granitemoe', head_dim=16, num_local_experts=4, num_experts_per_tok=2,
         embedding_multiplier=3.0, residual_multiplier=0.4, attention_multiplier=0.3,
         logits_scaling=2.0, **more),
+    'gpt_oss': lambda **more: described(
+        'gpt_oss', num_local_experts=6, num_experts_per_tok=2, sliding_window=40, swiglu_limit=2.0,
+        rope_parameters=yarn() | {'truncate': False}, **more),
     'qwen2 windows': lambda **more: described(
         'qwen2', use_sliding_window=True, sliding_window=40, max_window_layers=1, **more),
     'seed_oss': lambda **more: described('seed_oss', attention_bias=True, **more),
     'ministral': lambda **more: described(
         'ministral', sliding_window=40, num_hidden_layers=3,
         layer_types=['sliding_attention', 'full_attention', 'sliding_attention'], **more),
+    'ministral3': lambda **more: described(
+        'ministral3', **{'sliding_window': 40, 'rope_parameters': yarn() | {
+            'mscale': 1.0, 'mscale_all_dim': 1.0, 'llama_4_scaling_beta': 0.5,
+            'original_max_position_embeddings': 32}} | more),
     'gemma2': lambda **more: described(
         'gemma2', sliding_window=33, query_pre_attn_scalar=48, attn_logit_softcapping=5.0,
         final_logit_softcapping=3.0, **more),
@@ -112,6 +122,13 @@ FAMILIES = {
     'glm4': lambda **more: described('glm4', attention_bias=True, rope_parameters={
         'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.5}, **more),
     'ernie4_5': lambda **more: described('ernie4_5', use_bias=True, **more),
+    'hunyuan_v1_dense': lambda **more: described('hunyuan_v1_dense', rope_parameters={
+        'rope_type': 'dynamic', 'rope_theta': 10000.0, 'alpha': 20.0, 'factor': 1.0}, **more),
+    'cohere': lambda **more: described('cohere', head_dim=16, logit_scale=0.5, **more),
+    'cohere2': lambda **more: described(
+        'cohere2', sliding_window=40, logit_scale=0.5, num_key_value_heads=1, attention_bias=True,
+        layer_types=['sliding_attention', 'full_attention', 'sliding_attention'], **more),
+    'nemotron': lambda **more: described('nemotron', mlp_bias=True, **more),
 }
 
 
@@ -125,6 +142,12 @@ RECURRENT = {
             'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.25},
         layer_types=['linear_attention', 'full_attention', 'linear_attention',
                      'linear_attention'], **more),
+    'qwen3_5_moe_text': lambda **more: described(
+        'qwen3_5_moe_text', linear_num_value_heads=4, linear_num_key_heads=2,
+        linear_key_head_dim=32, linear_value_head_dim=64, num_experts=8, num_experts_per_tok=3,
+        moe_intermediate_size=40, shared_expert_intermediate_size=48, rope_parameters={
+            'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.25},
+        layer_types=['linear_attention', 'full_attention', 'linear_attention'], **more),
 }
 
 
@@ -179,8 +202,10 @@ def save(path, config):
 OTHER = {
     'gpt2': gpt2, 'gpt_neox': gpt_neox,
     'bloom': lambda: described('bloom'),
-    'cohere2': lambda: described('cohere2', sliding_window=8),
-    'gpt_oss': lambda: described('gpt_oss', num_local_experts=4, sliding_window=8),
+    'starcoder2': lambda: described('starcoder2', head_dim=16, sliding_window=8),
+    'ernie4_5_moe': lambda: described(
+        'ernie4_5_moe', moe_num_experts=5, moe_k=2, moe_num_shared_experts=1,
+        moe_intermediate_size=40),
     'falcon_h1': lambda: described(
         'falcon_h1', mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_n_groups=1,
         mamba_d_state=16),

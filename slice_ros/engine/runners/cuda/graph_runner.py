@@ -203,6 +203,10 @@ def _lacking(made: Architecture) -> str | None:
     """Return what the kernels of this room do not compute of a decoder, None if all."""
     needs = {
         'experts': made.experts is not None,
+        'layer norms': made.norm != 'rms',
+        'attention and MLP side by side': made.parallel,
+        'attention sinks': made.sinks,
+        'queries that grow with their position': bool(made.query_growth),
         'norms behind attention and MLP': set(made.norms) != {'attention_norm', 'mlp_norm'},
         'norms of queries and keys': bool(made.qk_norm),
         'sliding windows': any(layer.window for layer in made.layers),

@@ -57,7 +57,8 @@ def pack_adapters(library: Library, made: Architecture, adapters: Sequence[Adapt
 
 def _rows(names: tuple[str, ...], ups: list[np.ndarray]) -> np.ndarray:
     """Return the matrices of the parts as the kernels have the rows of the joined one."""
-    return Interleaved(*ups).rows(slice(None)) if names == GATE_UP else np.concatenate(ups)
+    gated = names == GATE_UP and len(ups) == len(names)
+    return Interleaved(*ups).rows(slice(None)) if gated else np.concatenate(ups)
 
 
 def _packed_up(up: np.ndarray, adapter: Adapter, kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.models.architecture import (
     Architecture, CONV, CONV_IN, CONV_OUT, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
     DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, EMBEDDING, expert_part, FINAL_NORM, GATE_UP, GATES,
-    HEAD, layer_name, NORMS, OUT, QK_NORMS, QKV, ROUTER)
+    HEAD, layer_name, mlp_parts, NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part,
+    SINKS)
 from slice_ros.engine.runners.native.adapter_packing import pack_adapters
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.kv_pages import KvPages
@@ -36,7 +37,7 @@ class _Packer:
 
         def at(part: str) -> str:
             return layer_name(number, part)
-        norms = {norm: norm for norm in NORMS if norm in made.norms}
+        vectors = {}
         if made.layers[number].recurrent:
             out = DELTA_OUT if isinstance(made.recurrence, Delta) else CONV_OUT
             mixer = {'qkv': None, 'attention_out': self._matrix(at(out)),
@@ -45,11 +46,20 @@ class _Packer:
             parts = (*QKV, GATES) if made.gated else QKV
             mixer = {'qkv': self._matrix(*map(at, parts)), 'attention_out': self._matrix(at(OUT))}
             if made.qk_norm:
-                norms |= dict(zip(('query_norm', 'key_norm'), QK_NORMS))
+                vectors |= dict(zip(('query_norm', 'key_norm'), QK_NORMS))
+            if made.sinks:
+                vectors['sinks'] = SINKS
         return LayerWeights(
             **mixer,
             **self._mlp(number),
-            **{name: tensors[f'{at(part)}.weight'] for name, part in norms.items()})
+            **{norm: self.norm(at(norm)) for norm in NORMS if norm in made.norms},
+            **{name: tensors[f'{at(part)}.weight'] for name, part in vectors.items()})
+
+    def norm(self, name: str, scale: float = 1.0) -> np.ndarray:
+        """Return the weights of a norm times `scale`, and its biases behind them."""
+        kinds = ('weight', 'bias') if self._made.norm == 'biased' else ('weight',)
+        return np.concatenate([self._tensors[f'{name}.{kind}'] for kind in kinds]) * np.float32(
+            scale)
 
     def _recurrence(self, number: int) -> DeltaWeights | ShortConvWeights:
         def of(name: str) -> np.ndarray:
@@ -66,17 +76,26 @@ class _Packer:
             norm=of(DELTA_NORM))
 
     def _mlp(self, number: int) -> dict:
-        """Return `mlp` and `router` of a layer."""
+        """Return `mlp`, `router` and `shared` of a layer."""
         made = self._made
         if not made.layers[number].sparse:
             return {'mlp': (self._pair(lambda part: layer_name(number, part)),)}
-        router = self._tensors[f'{layer_name(number, ROUTER)}.weight']
-        return {'mlp': tuple(self._pair(lambda part, expert=expert: layer_name(
-                    number, expert_part(expert, part))) for expert in range(made.experts.count)),
-                'router': pack(self._library, 'fp32', [router], None, self._arena)}
+        router = f'{layer_name(number, ROUTER)}'
+        scores = [self._tensors[f'{router}.weight']]
+        found = {'mlp': tuple(self._pair(lambda part, expert=expert: layer_name(
+            number, expert_part(expert, part))) for expert in range(made.experts.count))}
+        if made.experts.shared:
+            found['shared'] = self._pair(lambda part: layer_name(number, shared_part(part)))
+        if made.experts.shared_gate:
+            gate = self._tensors[f'{layer_name(number, SHARED_GATE)}.weight']
+            scores.append(gate.reshape(1, made.hidden))
+        return found | {'router': pack(self._library, 'fp32', scores,
+                                       self._tensors.get(f'{router}.bias'), self._arena)}
 
     def _pair(self, at: Callable[[str], str]) -> tuple[Packed, Packed]:
-        return self._gate_up(*map(at, GATE_UP)), self._matrix(at(DOWN))
+        parts = mlp_parts(self._made)
+        joined = self._gate_up if parts == GATE_UP else self._matrix
+        return joined(*map(at, parts)), self._matrix(at(DOWN))
 
     def outer(self, name: str) -> Packed:
         """Return the embedding or the head."""
@@ -129,7 +148,7 @@ def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows
         head = packer.outer(f'{HEAD}.weight') if f'{HEAD}.weight' in tensors else embedding
     cache = KvPages(library, made, table, pages, wide=weights == 'fp32')
     # What scales the logits scales the input of the head, and is exact there.
-    final_norm = tensors[f'{FINAL_NORM}.weight'] * np.float32(made.logit_scale)
+    final_norm = packer.norm(FINAL_NORM, made.logit_scale)
     added = pack_adapters(library, made, adapters, 'fp32' if weights == 'fp32' else 'fp16')
     return NativeModel(library, made, built, final_norm, embedding, head, cos, sin, cache, threads,
                        max_rows, isa, added)

@@ -34,12 +34,16 @@ class ShortConvWeights:
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One decoder layer; norms are float32, None where there is none."""
+    """One decoder layer; norms are float32, None where there is none.
+
+    Behind the weights of a norm with biases are these.
+    """
 
     qkv: Packed | None                   # query, key and value heads, then gates if it is gated
     attention_out: Packed
     mlp: tuple[tuple[Packed, Packed], ...]  # gate-up (of packing.Interleaved) and down: one pair,
-    router: Packed | None = None            # or of each expert, with a float32 router
+    router: Packed | None = None            # or of each expert, with a float32 router, to which
+    shared: tuple[Packed, Packed] | None = None   # the gate of the expert of all tokens is joined
     recurrence: DeltaWeights | ShortConvWeights | None = None   # in place of `qkv`
     attention_norm: np.ndarray | None = None      # [hidden]
     attention_out_norm: np.ndarray | None = None  # [hidden]
@@ -47,6 +51,7 @@ class LayerWeights:
     mlp_out_norm: np.ndarray | None = None        # [hidden]
     query_norm: np.ndarray | None = None          # [head_dim], or of all heads together
     key_norm: np.ndarray | None = None
+    sinks: np.ndarray | None = None               # [heads]
 
     def mixer(self) -> Iterator[Packed]:
         """Yield the matrices in front of the MLP, without the small rates."""
@@ -69,11 +74,16 @@ class CLayers:
         queries, keys = (made.head_dim * (n if made.qk_norm == 'all' else 1)
                          for n in (made.heads, made.kv_heads))
         return Layer(
-            *(self.vector(getattr(layer, norm), made.hidden) for norm in NORMS),
+            *(self.norm(getattr(layer, norm)) for norm in NORMS),
             self.vector(layer.query_norm, queries), self.vector(layer.key_norm, keys),
             -1 if kind.rope is None else kind.rope, kind.window or 0,
             Matrix() if layer.qkv is None else layer.qkv.matrix, layer.attention_out.matrix,
-            *self._mlp(layer), *self._recurrence(layer.recurrence))
+            *self._mlp(layer), *self._recurrence(layer.recurrence),
+            self.vector(layer.sinks, made.heads))
+
+    def norm(self, array: np.ndarray | None) -> int | None:
+        """Return the address of a norm; None for none."""
+        return self.vector(array, self._made.hidden * (2 if self._made.norm == 'biased' else 1))
 
     def vector(self, array: np.ndarray | None, *shape: int) -> int | None:
         """Return the address of float32 numbers; None for none."""
@@ -94,7 +104,8 @@ class CLayers:
             raise ValueError(f'{len(pairs)} experts in a layer of {self._made.experts.count}')
         experts = (Expert * len(pairs))(*pairs)
         self._alive.append(experts)
-        return Matrix(), Matrix(), experts, layer.router.matrix
+        shared = [part.matrix for part in layer.shared or ()] or [Matrix(), Matrix()]
+        return *shared, experts, layer.router.matrix
 
     def _recurrence(self, weights: DeltaWeights | ShortConvWeights | None) -> tuple:
         """Return delta rule and short convolution."""

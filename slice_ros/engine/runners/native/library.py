@@ -9,7 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 9          # that of src/slice_kernels.h
+ABI_VERSION = 10         # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -61,7 +61,7 @@ class Layer(Structure):
                 ('key_norm', c_void_p), ('rope', c_int32), ('window', c_int32), ('qkv', Matrix),
                 ('attention_out', Matrix), ('gate_up', Matrix), ('down', Matrix),
                 ('expert', POINTER(Expert)), ('router', Matrix), ('delta', POINTER(Delta)),
-                ('short_conv', POINTER(ShortConv))]
+                ('short_conv', POINTER(ShortConv)), ('sinks', c_void_p)]
 
 
 class LowRank(Structure):
@@ -74,7 +74,8 @@ class Model(Structure):
     """``SliceModel``."""
 
     _fields_ = [('layer', POINTER(Layer)), ('final_norm', c_void_p), ('rope_cos', c_void_p),
-                ('rope_sin', c_void_p), ('embedding', Matrix), ('head', Matrix),
+                ('rope_sin', c_void_p), ('query_scale', c_void_p), ('embedding', Matrix),
+                ('head', Matrix),
                 ('low_rank', POINTER(LowRank)),
                 ('layers', c_int32), ('hidden', c_int32), ('heads', c_int32),
                 ('kv_heads', c_int32), ('head_dim', c_int32), ('rotary_dim', c_int32),
@@ -83,10 +84,12 @@ class Model(Structure):
                 ('experts', c_int32), ('chosen_experts', c_int32),
                 ('expert_intermediate', c_int32), ('share_scores', c_int32),
                 ('gated_attention', c_int32),
-                ('joint_norms', c_int32), ('input_levels', c_int32),
+                ('joint_norms', c_int32), ('norms_behind_rope', c_int32), ('norm', c_int32),
+                ('parallel', c_int32), ('input_levels', c_int32),
                 ('norm_eps', c_float), ('attention_scale', c_float),
                 ('attention_softcap', c_float), ('logit_softcap', c_float),
-                ('embedding_scale', c_float), ('residual_scale', c_float)]
+                ('embedding_scale', c_float), ('residual_scale', c_float),
+                ('gate_scale', c_float), ('gate_limit', c_float)]
 
 
 class Cache(Structure):

@@ -9,6 +9,7 @@ import ctypes
 
 import numpy as np
 from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.models.rope import query_scales
 from slice_ros.engine.runners.native.adapter_packing import NO_ADAPTERS, PackedAdapters
 from slice_ros.engine.runners.native.axis_rows import AxisRows
 from slice_ros.engine.runners.native.kv_pages import KvPages
@@ -20,7 +21,9 @@ from slice_ros.engine.runners.runner import Inputs
 # Rows of a pass: a chunk of 256 tokens beside 32 decodes takes one, of 512 two. With 256 rows the
 # decodes, which come first, would push the end of a chunk into a pass of its own.
 MAX_ROWS = 288
-ACTIVATIONS = {'silu': 0, 'gelu': 1}   # those of src/slice_kernels.h
+# Those of src/slice_kernels.h
+ACTIVATIONS = {'silu': 0, 'gelu': 1, 'relu2': 2, 'clamped': 3}
+_NORM_KINDS = {'rms': 0, 'layer': 1, 'biased': 2}
 
 
 class NativeModel:
@@ -54,15 +57,16 @@ class NativeModel:
         ropes, positions, half = cos.shape
         self._axes = AxisRows(cos[0], sin[0], made.ropes[0].axes, max_rows)
         model = Model(
-            self._layers, made_layers.vector(final_norm, made.hidden), cos.ctypes.data,
-            sin.ctypes.data, embedding.matrix, head.matrix, adapters.low_rank, len(layers),
+            self._layers, made_layers.norm(final_norm), cos.ctypes.data,
+            sin.ctypes.data, made_layers.vector(query_scales(made, positions), positions),
+            embedding.matrix, head.matrix, adapters.low_rank, len(layers),
             made.hidden,
             made.heads, made.kv_heads, made.head_dim, 2 * half, made.intermediate,
             made.vocabulary, positions, ropes, ACTIVATIONS[made.activation], adapters.count,
-            *experts_of(made), made.gated, made.qk_norm == 'all',
-            made.input_levels, made.norm_eps,
+            *experts_of(made), made.gated, made.qk_norm == 'all', made.qk_norm_last,
+            _NORM_KINDS[made.norm], made.parallel, made.input_levels, made.norm_eps,
             made.attention_scale, made.attention_softcap, made.logit_softcap,
-            made.embedding_scale, made.residual_scale)
+            made.embedding_scale, made.residual_scale, *made.clamp)
         slots, per_slot = cache.table.shape
         pages = Cache(cache.keys.ctypes.data, cache.values.ctypes.data, cache.table.ctypes.data,
                       slots, per_slot, cache.pages, cache.wide,
@@ -76,7 +80,7 @@ class NativeModel:
         unread = 0   # by a step of one token: the other experts
         for layer in layers:
             pairs = {id(p): p for pair in layer.mlp for p in pair}.values()
-            for packed in (*layer.mixer(), *pairs):
+            for packed in (*layer.mixer(), *(layer.shared or ()), *pairs):
                 self.layer_bytes[packed.kind] += packed.nbytes
             if layer.router:
                 share = 1 - made.experts.chosen / made.experts.count

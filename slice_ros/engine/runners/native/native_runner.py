@@ -12,7 +12,8 @@ from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.architecture import (
-    Architecture, CONV, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers)
+    Architecture, CONV, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers, SHARED_GATE,
+    SINKS)
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import rope_tables
 from slice_ros.engine.runners.native import ISAS, Library
@@ -26,7 +27,8 @@ WEIGHTS = (*KINDS, KEPT)
 MAX_HEAD_DIM = 512   # kMaxHeadWidth and kMaxDeltaDim of src/
 _DELTA_STEP = 32     # SliceDelta
 _MOST_TAPS = 16      # kMaxTaps
-_FLOATS = ('norm.weight', '.bias', CONV, DELTA_CONV, DELTA_BIAS, DELTA_DECAY)   # ends of names
+_FLOATS = ('norm.weight', '.bias', CONV, DELTA_CONV, DELTA_BIAS, DELTA_DECAY,
+           f'{SHARED_GATE}.weight', f'{SINKS}.weight')   # ends of names
 
 
 def unsupported(made: Architecture, weights: str) -> str | None:

@@ -27,16 +27,16 @@ class TorchAttention:
         self._cache = cache
         self._windows = [layer.window for layer in made.layers]
         self._shape = (-1, cache.kv_heads, made.heads // cache.kv_heads, made.head_dim)
-        self._run = F.scaled_dot_product_attention if not made.attention_softcap else partial(
-            _softcapped, cap=made.attention_softcap)
-        self._run = partial(self._run, scale=made.attention_scale)
+        self._cap = made.attention_softcap
+        self._scale = made.attention_scale
 
     def prepare(self, segments: Sequence, pages: torch.Tensor
-                ) -> Callable[[int, torch.Tensor], torch.Tensor]:
+                ) -> Callable[..., torch.Tensor]:
         """Return attend(layer, queries [tokens, heads, head_dim]) -> [tokens, heads * head_dim].
 
-        `attend` is valid for one step over `segments`. Their keys and values must be written
-        before it is called, to `pages` [segments, pages of a slot], int32.
+        It may be given the sinks [heads] of the layer too. `attend` is valid for one step over
+        `segments`. Their keys and values must be written before it is called, to `pages`
+        [segments, pages of a slot], int32.
         """
         spans = [(len(s.ids), s.start + len(s.ids)) for s in segments]
         used = [row[:-(-length // PAGE_TOKENS)] for (_, length), row in zip(spans, pages)]
@@ -45,23 +45,33 @@ class TorchAttention:
         sizes = [tokens for tokens, _ in spans]
         dtype, group = self._cache.data.dtype, self._shape[2]
 
-        def attend(layer: int, queries: torch.Tensor) -> torch.Tensor:
-            out, window = [], self._windows[layer]
+        def attend(layer: int, queries: torch.Tensor, sinks: torch.Tensor | None = None
+                   ) -> torch.Tensor:
+            out, window, run = [], self._windows[layer], self._function(sinks)
             queries = queries.to(dtype).view(self._shape)
             for q, (tokens, length), row, (mask, causal) in zip(
                     queries.split(sizes), spans, used, masks[window]):
                 k, v = self._cache.read(layer, row, length)
                 if tokens == 1:
+                    k, v = (x[..., -(window or length):, :] for x in (k, v))
+                if tokens == 1 and sinks is None:
                     # The heads of a group are passed as queries of one key-value head.
-                    k, v = (x[..., -(window or length):, :].transpose(0, 1) for x in (k, v))
-                    out.append(self._run(q, k, v).view(1, -1))
+                    k, v = k.transpose(0, 1), v.transpose(0, 1)
+                    out.append(run(q, k, v).view(1, -1))
                 else:
-                    x = self._run(
+                    x = run(
                         q.permute(1, 2, 0, 3), k.expand(-1, group, -1, -1),
                         v.expand(-1, group, -1, -1), attn_mask=mask, is_causal=causal)
                     out.append(x.permute(2, 0, 1, 3).reshape(tokens, -1))
             return out[0] if len(out) == 1 else torch.cat(out)
         return attend
+
+    def _function(self, sinks: torch.Tensor | None) -> Callable[..., torch.Tensor]:
+        """Return what computes attention, with the sinks of a layer or none."""
+        if not self._cap and sinks is None:
+            return partial(F.scaled_dot_product_attention, scale=self._scale)
+        grouped = None if sinks is None else sinks.view(*self._shape[1:3], 1, 1)
+        return partial(_explicit, scale=self._scale, cap=self._cap, sinks=grouped)
 
     def _mask(self, tokens: int, length: int, window: int | None
               ) -> tuple[torch.Tensor | None, bool]:
@@ -85,13 +95,22 @@ class TorchAttention:
         return hidden[:, :length], False
 
 
-def _softcapped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, cap: float,
-                attn_mask: torch.Tensor | None = None, is_causal: bool = False) -> torch.Tensor:
-    """As `scaled_dot_product_attention`, with scores x as cap * tanh(x / cap)."""
-    scores = cap * torch.tanh(q.float() @ k.float().transpose(-1, -2) * (scale / cap))
+def _explicit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float, cap: float,
+              sinks: torch.Tensor | None, attn_mask: torch.Tensor | None = None,
+              is_causal: bool = False) -> torch.Tensor:
+    """As `scaled_dot_product_attention`, with scores x as cap * tanh(x / cap), unless cap is 0.
+
+    `sinks` [key-value heads, heads of a group, 1, 1] are scores that no value belongs to.
+    """
+    scores = q.float() @ k.float().transpose(-1, -2) * scale
+    if cap:
+        scores = cap * torch.tanh(scores / cap)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril_()
     if attn_mask is not None:
         scores = (scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool
                   else scores + attn_mask)
-    return (scores.softmax(-1) @ v.float()).to(q.dtype)
+    if sinks is None:
+        return (scores.softmax(-1) @ v.float()).to(q.dtype)
+    column = sinks.expand(*scores.shape[:-1], 1)
+    return (torch.cat((scores, column), -1).softmax(-1)[..., :-1] @ v.float()).to(q.dtype)

@@ -27,7 +27,7 @@ class TorchRunner:
         self.weights = weights
         self.cache = cache
         self.attention = TorchAttention(cache, weights.made)
-        self._activate = _ACTIVATIONS[weights.made.activation]
+        self._activate = _ACTIVATIONS.get(weights.made.activation)
         self.device = weights.embedding.device
         self.info = RunnerInfo(
             path='flat batch', kernels=f'{weights.linears} linears, {self.attention.name}',
@@ -44,6 +44,7 @@ class TorchRunner:
         w, cache, made = self.weights, self.cache, self.weights.made
         batch = self._batch(segments)
         turns = self._turns(batch, rope_positions_of(segments))
+        grown = None if w.query_scales is None else w.query_scales[batch.positions]
         attend = self.attention.prepare(segments, batch.pages)
         runs, add = adapted_rows(segments), w.adapters.add
         h = w.embedding[batch.ids].to(w.norm.dtype)
@@ -61,17 +62,20 @@ class TorchRunner:
             x = self._normed(h, layer.attention_norm)
             qkv = add(layer.qkv(x), x, i, 0, runs).view(shape)
             self._mark(qkv, layer, None if kind.rope is None else turns[kind.rope])
+            if grown is not None:
+                qkv[:, :made.heads] *= grown
             cache.write(i, batch.places, qkv[:, made.heads:])
-            x = attend(i, qkv[:, :made.heads])
-            h = self._added(h, add(layer.output(x), x, i, 1, runs), layer.attention_out_norm)
-            x = self._normed(h, layer.mlp_norm)
+            x = attend(i, qkv[:, :made.heads], layer.sinks)
+            attended = self._added(h, add(layer.output(x), x, i, 1, runs),
+                                   layer.attention_out_norm)
+            x = self._normed(h if made.parallel else attended, layer.mlp_norm)
             if layer.router is None:
                 (gate_up, down), = layer.mlp
                 x = self._gated(add(gate_up(x), x, i, 2, runs))
                 x = add(down(x), x, i, 3, runs)
             else:
                 x = self._experts(layer, x)
-            h = self._added(h, x, layer.mlp_out_norm)
+            h = self._added(attended, x, layer.mlp_out_norm)
         if states is not None:
             states[:] = self._normed(h, w.norm).float().cpu().numpy()
         if not len(batch.last):
@@ -91,17 +95,28 @@ class TorchRunner:
         return [tuple(table[:, 0].gather(0, at)[:, None] for table in (cos, sin))]
 
     def _gated(self, x: torch.Tensor) -> torch.Tensor:
-        width = x.shape[1] // 2
+        made, width = self.weights.made, x.shape[1] // 2
+        if made.activation == 'relu2':
+            return x.relu().square()
+        if made.activation == 'clamped':
+            (scale, limit), gate = made.clamp, x[:, :width]
+            gate = gate.clamp(max=limit)
+            return gate * torch.sigmoid(scale * gate) * (x[:, width:].clamp(-limit, limit) + 1)
         return self._activate(x[:, :width]).mul_(x[:, width:])
 
     def _experts(self, layer: DecoderLayer, x: torch.Tensor) -> torch.Tensor:
         """Return the sum of the experts that each token of `x` chooses."""
         experts = self.weights.made.experts
-        scores = F.linear(x.float(), layer.router).softmax(-1)
+        scores = F.linear(x.float(), layer.router, layer.router_bias).softmax(-1)
         weights, chosen = scores.topk(experts.chosen)
         if experts.normalized:
             weights = weights / weights.sum(-1, keepdim=True)
         out = x.new_zeros(x.shape, dtype=torch.float32)
+        if layer.shared is not None:
+            gate_up, down = layer.shared
+            out += down(self._gated(gate_up(x))).float()
+            if layer.shared_gate is not None:
+                out *= torch.sigmoid(F.linear(x.float(), layer.shared_gate))
         for expert in chosen.unique().tolist():
             rows, rank = (chosen == expert).nonzero(as_tuple=True)
             gate_up, down = layer.mlp[expert]
@@ -119,6 +134,13 @@ class TorchRunner:
         return cap * torch.tanh(logits / cap) if cap else logits
 
     def _normed(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        made = self.weights.made
+        if weight is None or made.norm == 'rms':
+            return self._rms(x, weight)
+        weight, bias = weight if made.norm == 'biased' else (weight, None)
+        return F.layer_norm(x, weight.shape, weight, bias, made.norm_eps)
+
+    def _rms(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         return x if weight is None else F.rms_norm(x, weight.shape, weight,
                                                    self.weights.made.norm_eps)
 
@@ -131,11 +153,14 @@ class TorchRunner:
         """Norm queries and keys of `qkv` [tokens, heads, head_dim], and rotate them, in place."""
         made = self.weights.made
         last = made.heads + made.kv_heads
+        if made.qk_norm_last and turn is not None:
+            rotate(qkv[:, :last, :turn[0].shape[-1]], *turn)
+            turn = None
         if made.qk_norm:
             for part, norm in ((qkv[:, :made.heads], layer.query_norm),
                                (qkv[:, made.heads:last], layer.key_norm)):
                 whole = part.flatten(1) if made.qk_norm == 'all' else part
-                part.copy_(self._normed(whole, norm).view(part.shape))
+                part.copy_(self._rms(whole, norm).view(part.shape))
         if turn is not None:
             rotate(qkv[:, :last, :turn[0].shape[-1]], *turn)
 

@@ -57,8 +57,10 @@ static void score(const AttentionJob& job, int length) {
   }
 }
 
-// Replaces scores by exp(score - greatest), zero outside of [begin, length); returns their sum.
-static float soften(float* scores, int begin, int length, int end, float softcap) {
+// Replaces scores by exp(score - greatest), zero outside of [begin, length); returns their sum, and
+// that of the sink, which may be null.
+static float soften(float* scores, int begin, int length, int end, float softcap,
+                    const float* sink) {
   const Floats lowest = all(-3.0e38f);
   Floats top = lowest;
   const int first = begin / 16 * 16;
@@ -73,7 +75,8 @@ static float soften(float* scores, int begin, int length, int end, float softcap
     if (t < begin) v = keep_first(lowest, begin - t, v);
     top = max(top, v);
   }
-  const Floats greatest = all(max_of(top));
+  const float most = max_of(top);
+  const Floats greatest = all(sink && *sink > most ? *sink : most);
   Floats sum = zeros();
   int t = first;
   for (; t < length; t += 16) {
@@ -84,6 +87,7 @@ static float soften(float* scores, int begin, int length, int end, float softcap
     sum = add(sum, v);
   }
   for (; t < end; t += 16) store(scores + t, zeros());
+  if (sink) sum = add(sum, keep_first(exp_of(sub(all(*sink), greatest)), 1, zeros()));
   return sum_of(sum);
 }
 
@@ -134,7 +138,8 @@ static void attend_to(const AttentionJob& job) {
   float scale[queries];
   for (int q = 0; q < queries; ++q) {
     scale[q] = 1.0f / soften(job.scores + static_cast<size_t>(q) * job.score_stride,
-                             job.begin[q], job.length[q], end, job.softcap);
+                             job.begin[q], job.length[q], end, job.softcap,
+                             job.sinks ? &job.sink[q] : nullptr);
   }
   int d = 0;
   if constexpr (4 * queries <= kAttentionSums) {
@@ -158,6 +163,7 @@ static void attend(const AttentionJob& job) {
       tile.out[q] = job.out[first + q];
       tile.begin[q] = job.begin[first + q];
       tile.length[q] = job.length[first + q];
+      tile.sink[q] = job.sink[first + q];
     }
     (job.wide ? attend_to<kQueryTile, float> : attend_to<kQueryTile, uint16_t>)(tile);
   }

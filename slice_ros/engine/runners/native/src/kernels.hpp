@@ -29,7 +29,10 @@ struct Activations {
   int rows;
 };
 
-enum class Store { kWrite, kAdd, kSwiGlu, kGeGlu };
+enum class Store { kWrite, kAdd, kSwiGlu, kGeGlu, kClamped, kSquaredRelu };
+constexpr bool is_gated(Store store) {
+  return store == Store::kSwiGlu || store == Store::kGeGlu || store == Store::kClamped;
+}
 
 // The rows of a matmul that adapters add to: those with an adapter of 0 or more.
 struct AdaptedRows {
@@ -39,8 +42,9 @@ struct AdaptedRows {
   int stride;                  // of the factors
 };
 
-// out = store(W in + bias + what adapters add). kSwiGlu, kGeGlu: block 2j of W gates block 2j + 1,
-// and out gets silu(gate) * up or gelu(gate) * up.
+// out = store(W in + bias + what adapters add). kSwiGlu, kGeGlu, kClamped: block 2j of W gates block
+// 2j + 1, and out gets silu(gate) * up, gelu(gate) * up, or what SLICE_CLAMPED says. kSquaredRelu: out gets
+// the squares of what is above zero.
 struct MatmulJob {
   const SliceMatrix* matrix;
   const Activations* in;
@@ -49,6 +53,8 @@ struct MatmulJob {
   int out_width;  // columns of out
   Store store;
   AdaptedRows adapted;
+  float gate_scale = 1.0f;  // of kClamped
+  float gate_limit = 0.0f;
 };
 
 // Up to kMaxQueries queries over the keys and values of one slot and one kv head.
@@ -57,6 +63,8 @@ struct AttentionJob {
   float* out[kMaxQueries];          // [head_dim]
   int begin[kMaxQueries];           // tokens [begin, length) are those that the query attends to
   int length[kMaxQueries];
+  float sink[kMaxQueries];          // if sinks: a score without a value
+  bool sinks;
   int queries;
   int width;     // head_dim rounded up to 16
   int head_dim;
@@ -94,6 +102,9 @@ struct Kernels {
   // fixed order. So its bits depend neither on the other rows of the batch nor on the thread.
   void (*matmul)(const MatmulJob& job, int first, int last);
   void (*rms_norm)(const float* in, const float* weight, float eps, int width, float* out);
+  // `bias` may be null.
+  void (*layer_norm)(const float* in, const float* weight, const float* bias, float eps, int width,
+                     float* out);
   // The buffer of `in` must extend to a multiple of 32; numbers beyond width count as zeros.
   void (*quantize)(const float* in, int width, const Activations& out, int row);
   void (*rotate)(float* head, const float* cos, const float* sin, int rotary_dim);

@@ -19,10 +19,11 @@
 namespace slice {
 
 const Kernels* avx2_kernels() {
-  static constexpr Kernels table = {avx2::matmul,   avx2::rms_norm, avx2::quantize,
-                                    avx2::rotate,   avx2::to_half,  avx2::attend,
-                                    avx2::softcap,  avx2::delta_rule, avx2::gate,
-                                    avx2::arg_max,  avx2::multiply,   avx2::read};
+  static constexpr Kernels table = {avx2::matmul, avx2::rms_norm, avx2::layer_norm,
+                                    avx2::quantize, avx2::rotate, avx2::to_half,
+                                    avx2::attend, avx2::softcap, avx2::delta_rule,
+                                    avx2::gate, avx2::arg_max, avx2::multiply,
+                                    avx2::read};
   return &table;
 }
 

@@ -19,10 +19,11 @@
 namespace slice {
 
 const Kernels* avx512_kernels() {
-  static constexpr Kernels table = {avx512::matmul,   avx512::rms_norm, avx512::quantize,
-                                    avx512::rotate,   avx512::to_half,  avx512::attend,
-                                    avx512::softcap,  avx512::delta_rule, avx512::gate,
-                                    avx512::arg_max,  avx512::multiply,   avx512::read};
+  static constexpr Kernels table = {avx512::matmul, avx512::rms_norm, avx512::layer_norm,
+                                    avx512::quantize, avx512::rotate, avx512::to_half,
+                                    avx512::attend, avx512::softcap, avx512::delta_rule,
+                                    avx512::gate, avx512::arg_max, avx512::multiply,
+                                    avx512::read};
   return &table;
 }
 

@@ -20,10 +20,11 @@
 namespace slice {
 
 const Kernels* avxvnni_kernels() {
-  static constexpr Kernels table = {avxvnni::matmul,   avxvnni::rms_norm, avxvnni::quantize,
-                                    avxvnni::rotate,   avxvnni::to_half,  avxvnni::attend,
-                                    avxvnni::softcap,  avxvnni::delta_rule, avxvnni::gate,
-                                    avxvnni::arg_max,  avxvnni::multiply,   avxvnni::read};
+  static constexpr Kernels table = {avxvnni::matmul, avxvnni::rms_norm, avxvnni::layer_norm,
+                                    avxvnni::quantize, avxvnni::rotate, avxvnni::to_half,
+                                    avxvnni::attend, avxvnni::softcap, avxvnni::delta_rule,
+                                    avxvnni::gate, avxvnni::arg_max, avxvnni::multiply,
+                                    avxvnni::read};
   return &table;
 }
 

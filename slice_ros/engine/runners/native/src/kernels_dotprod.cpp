@@ -19,10 +19,11 @@
 namespace slice {
 
 const Kernels* dotprod_kernels() {
-  static constexpr Kernels table = {dotprod::matmul,   dotprod::rms_norm, dotprod::quantize,
-                                    dotprod::rotate,   dotprod::to_half,  dotprod::attend,
-                                    dotprod::softcap,  dotprod::delta_rule, dotprod::gate,
-                                    dotprod::arg_max,  dotprod::multiply,   dotprod::read};
+  static constexpr Kernels table = {dotprod::matmul, dotprod::rms_norm, dotprod::layer_norm,
+                                    dotprod::quantize, dotprod::rotate, dotprod::to_half,
+                                    dotprod::attend, dotprod::softcap, dotprod::delta_rule,
+                                    dotprod::gate, dotprod::arg_max, dotprod::multiply,
+                                    dotprod::read};
   return &table;
 }
 

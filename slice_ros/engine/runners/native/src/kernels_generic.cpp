@@ -17,10 +17,11 @@
 namespace slice {
 
 const Kernels* generic_kernels() {
-  static constexpr Kernels table = {generic::matmul,   generic::rms_norm, generic::quantize,
-                                    generic::rotate,   generic::to_half,  generic::attend,
-                                    generic::softcap,  generic::delta_rule, generic::gate,
-                                    generic::arg_max,  generic::multiply,   generic::read};
+  static constexpr Kernels table = {generic::matmul, generic::rms_norm, generic::layer_norm,
+                                    generic::quantize, generic::rotate, generic::to_half,
+                                    generic::attend, generic::softcap, generic::delta_rule,
+                                    generic::gate, generic::arg_max, generic::multiply,
+                                    generic::read};
   return &table;
 }
 

@@ -19,10 +19,11 @@
 namespace slice {
 
 const Kernels* i8mm_kernels() {
-  static constexpr Kernels table = {i8mm::matmul,   i8mm::rms_norm, i8mm::quantize,
-                                    i8mm::rotate,   i8mm::to_half,  i8mm::attend,
-                                    i8mm::softcap,  i8mm::delta_rule, i8mm::gate,
-                                    i8mm::arg_max,  i8mm::multiply,   i8mm::read};
+  static constexpr Kernels table = {i8mm::matmul, i8mm::rms_norm, i8mm::layer_norm,
+                                    i8mm::quantize, i8mm::rotate, i8mm::to_half,
+                                    i8mm::attend, i8mm::softcap, i8mm::delta_rule,
+                                    i8mm::gate, i8mm::arg_max, i8mm::multiply,
+                                    i8mm::read};
   return &table;
 }
 

@@ -29,6 +29,33 @@ static void rms_norm(const float* in, const float* weight, float eps, int width,
   for (; i < width; ++i) out[i] = in[i] * scale * weight[i];
 }
 
+// out = (in - mean) / sqrt(variance + eps) * weight + bias
+static void layer_norm(const float* in, const float* weight, const float* bias, float eps,
+                       int width, float* out) {
+  Floats total = zeros();
+  int i = 0;
+  for (; i + 16 <= width; i += 16) total = add(total, load(in + i));
+  float sum = sum_of(total);
+  for (int j = i; j < width; ++j) sum += in[j];
+  const float mean = sum / static_cast<float>(width);
+  Floats squares = zeros();
+  for (i = 0; i + 16 <= width; i += 16) {
+    const Floats v = sub(load(in + i), all(mean));
+    squares = fma(v, v, squares);
+  }
+  float variance = sum_of(squares);
+  for (int j = i; j < width; ++j) variance += (in[j] - mean) * (in[j] - mean);
+  const float scale = 1.0f / __builtin_sqrtf(variance / static_cast<float>(width) + eps);
+  for (i = 0; i + 16 <= width; i += 16) {
+    const Floats v = mul(mul(sub(load(in + i), all(mean)), all(scale)), load(weight + i));
+    store(out + i, bias ? add(v, load(bias + i)) : v);
+  }
+  for (; i < width; ++i) {
+    out[i] = (in[i] - mean) * scale * weight[i];
+    if (bias) out[i] += bias[i];
+  }
+}
+
 // One scale for each group of 32 of a row, so that a row does not depend on the other rows.
 static void quantize(const float* in, int width, const Activations& out, int row) {
   const int tile = row / kRowTile * kRowTile;

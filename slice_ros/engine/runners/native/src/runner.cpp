@@ -16,12 +16,26 @@ bool valid_matrix(const SliceMatrix& matrix, int64_t outputs, int64_t inputs) {
          matrix.inputs == inputs;
 }
 
+int64_t gate_up_outputs(const SliceModel& model, int32_t intermediate) {
+  if (model.activation == SLICE_RELU2) return intermediate;
+  return 2 * static_cast<int64_t>(round_up(intermediate, kBlock));
+}
+
+bool valid_mlp(const SliceModel& model, const SliceLayer& layer, int32_t intermediate) {
+  return valid_matrix(layer.gate_up, gate_up_outputs(model, intermediate), model.hidden) &&
+         valid_matrix(layer.down, model.hidden, intermediate);
+}
+
 bool valid_experts(const SliceModel& model, const SliceLayer& layer) {
+  const bool shared = layer.gate_up.data;
+  const int64_t scores = layer.router.outputs;
   if (model.chosen_experts < 1 || model.expert_intermediate < 1 || layer.router.kind != SLICE_F32 ||
-      !valid_matrix(layer.router, model.experts, model.hidden)) {
+      !valid_matrix(layer.router, scores, model.hidden) ||
+      (scores != model.experts && !(shared && scores == int64_t{model.experts} + 1)) ||
+      (shared && (model.parallel || !valid_mlp(model, layer, layer.down.inputs)))) {
     return false;
   }
-  const int64_t gate_up = 2 * static_cast<int64_t>(round_up(model.expert_intermediate, kBlock));
+  const int64_t gate_up = gate_up_outputs(model, model.expert_intermediate);
   return std::all_of(layer.expert, layer.expert + model.experts, [&](const SliceExpert& expert) {
     return valid_matrix(expert.gate_up, gate_up, model.hidden) &&
            valid_matrix(expert.down, model.hidden, model.expert_intermediate) &&
@@ -55,15 +69,13 @@ bool valid_layer(const SliceModel& model, const SliceLayer& layer) {
   const int64_t mixed = layer.delta ? int64_t{layer.delta->value_heads} * layer.delta->value_dim
                         : layer.short_conv ? model.hidden
                                            : query_width;
-  const int64_t gate_up = 2 * static_cast<int64_t>(round_up(model.intermediate, kBlock));
   return layer.rope >= -1 && layer.rope < model.ropes && layer.window >= 0 &&
          (layer.delta        ? valid_delta(model, *layer.delta)
           : layer.short_conv ? valid_short_conv(model, *layer.short_conv)
                              : valid_matrix(layer.qkv, qkv_width, model.hidden)) &&
          valid_matrix(layer.attention_out, model.hidden, mixed) &&
          (layer.expert ? valid_experts(model, layer)
-                       : valid_matrix(layer.gate_up, gate_up, model.hidden) &&
-                             valid_matrix(layer.down, model.hidden, model.intermediate));
+                       : valid_mlp(model, layer, model.intermediate));
 }
 
 bool valid_low_rank(const SliceLowRank& part, const SliceMatrix& matrix) {
@@ -145,7 +157,8 @@ int head_width(const SliceModel& model) {
 int widest_input(const SliceModel& model) {
   int widest = std::max({model.hidden, model.heads * model.head_dim, model.intermediate});
   for (int i = 0; i < model.layers; ++i) {
-    widest = std::max(widest, model.layer[i].attention_out.inputs);
+    const SliceLayer& layer = model.layer[i];
+    widest = std::max({widest, layer.attention_out.inputs, layer.down.data ? layer.down.inputs : 0});
   }
   return widest;
 }
@@ -158,7 +171,9 @@ bool valid(const SliceModel& model, const SliceCache& cache) {
       model.experts < 0 || model.experts > kMaxExperts || model.chosen_experts < 0 ||
       model.chosen_experts > model.experts || model.expert_intermediate < 0 ||
       model.input_levels < 0 || model.input_levels >= model.layers ||
-      model.activation < SLICE_SILU || model.activation > SLICE_GELU ||
+      model.activation < SLICE_SILU || model.activation > SLICE_CLAMPED ||
+      model.norm < SLICE_RMS || model.norm > SLICE_LAYER_BIASED ||
+      (model.norms_behind_rope && model.joint_norms) ||
       model.rotary_dim % 2 != 0 || model.rotary_dim > model.head_dim ||
       model.head_dim > kMaxHeadWidth) {
     return false;
@@ -202,7 +217,12 @@ Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& 
       queries_(size_t(max_rows) * model.heads * head_width_),
       scores_(size_t(threads) * kMaxQueries * score_stride_),
       factors_(size_t(max_rows) * most_factors_),
-      scores_of_experts_(size_t(max_rows) * model.experts),
+      beside_(size_t(max_rows) * most(layers_, [&](const SliceLayer& layer) {
+        return model.parallel || (layer.expert && layer.gate_up.data) ? model.hidden : 0;
+      })),
+      scores_of_experts_(size_t(max_rows) * most(layers_, [](const SliceLayer& layer) {
+        return layer.expert ? layer.router.outputs : 0;
+      })),
       expert_values_(size_t(choices_) * groups_of(model.hidden) * kGroup),
       expert_gated_(size_t(choices_) * groups_of(model.expert_intermediate) * kGroup),
       expert_codes_(size_t(choices_) * expert_groups(model)),

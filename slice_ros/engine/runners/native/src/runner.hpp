@@ -34,7 +34,7 @@ constexpr int kMaxHeadWidth = 512;
 constexpr int kMaxExperts = 1024;  // of a layer
 constexpr int kMaxTaps = 16;       // of a convolution
 constexpr int kRunRows = 8;  // of a run of an adapter: so many share its reading, others the threads
-constexpr int kPhasesPerLayer = 20;  // calls of share() in a layer,
+constexpr int kPhasesPerLayer = 25;  // calls of share() in a layer,
 constexpr int kPhasesAround = 6;     // before, between and after the layers
 
 // The arguments of one step.
@@ -133,18 +133,25 @@ class Runner {
   void normalize(Member& member, const float* weight, const SliceMatrix& next,
                  const int32_t* row_of, const Activations& to);
   void quantize(Member& member, const SliceMatrix& next, const Activations& in);
+  // Writes the norm of a row of the residual stream, or of what is added to it.
+  void norm_row(const float* in, const float* weight, float* out) const;
+  Store mlp_store() const;   // of the product with gate_up
   // Adds the product to the residual stream: at once, or through `norm` and the residual scale by
-  // way of `scratch`, [rows][hidden].
+  // way of `scratch`, [rows][hidden]. With `beside`, the sum goes there, to be added later.
   void add_product(Member& member, const SliceMatrix& matrix, int place, const Activations& in,
-                   const float* norm, float* scratch);
+                   const float* norm, float* scratch, float* beside = nullptr);
+  void add_beside(Member& member, int rows);
   // `place` of the matrix among those that adapters may add to: layer * SLICE_ADAPTED + its number
   // in the layer, or -1.
   void multiply(Member& member, const SliceMatrix& matrix, int place, const Activations& in,
                 float* out, int out_stride, int out_width, Store store);
   // Computes the factors of the rows that have an adapter which adds to the matrix at `place`.
   AdaptedRows lower(Member& member, int place, const Activations& in);
-  // The MLP of a layer with experts, from the norm to the sum.
+  // The MLP of a layer, from the norm to the sum.
+  void add_mlp(Member& member, int layer, const Activations& normed);
+  // The same with experts, and what every token goes through beside them.
   void add_experts(Member& member, int layer, const Activations& normed);
+  void compute_shared(Member& member, const SliceLayer& layer, const Activations& normed);
   void rotate_and_keep(Member& member, const Batch& batch, int layer);
   void attend(Member& member, const Batch& batch, int layer);
   // In place of attention; the output is where that of attention is.
@@ -163,7 +170,8 @@ class Runner {
   // float.
   template <typename Number>
   void keep(int layer, int row, int page, int position, int rope_row);
-  void choose_experts(Routing& routing, int row);
+  float shared_weight(const SliceLayer& layer, int row) const;
+  void choose_experts(const SliceLayer& layer, Routing& routing, int row);
   void group_by_expert(Routing& routing, int rows);
   // The rows of a run in one of the value buffers of the experts and their codes.
   Activations expert_rows(float* values, int inputs, const ExpertRun& run) const;
@@ -207,7 +215,8 @@ class Runner {
   Buffer<float> queries_;   // [rows][heads][head_width]
   Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]
   Buffer<float> factors_;   // [rows][most_factors]
-  Buffer<float> scores_of_experts_;     // [rows][experts]
+  Buffer<float> beside_;    // [rows][hidden]: attention beside an MLP, or the shared MLP
+  Buffer<float> scores_of_experts_;     // [rows][outputs of the router]
   Buffer<float> expert_values_;         // [choices][hidden]: input, then output of the experts
   Buffer<float> expert_gated_;          // [choices][expert_intermediate]
   Buffer<GroupCodes> expert_codes_;     // [choices][groups]

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 9
+#define SLICE_ABI_VERSION 10
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -50,8 +50,14 @@ struct SliceMatrix {
   int32_t reserved;
 };
 
-// What the gate of the MLP goes through. GELU: its tanh approximation.
-enum SliceActivation { SLICE_SILU = 0, SLICE_GELU = 1 };
+// What the gate of the MLP goes through. GELU: its tanh approximation. RELU2: there is no gate,
+// and what is above zero is squared. CLAMPED: a gate of at most `gate_limit` times
+// sigmoid(gate_scale * gate), and 1 is added to the other values, which are within the limit too.
+enum SliceActivation { SLICE_SILU = 0, SLICE_GELU = 1, SLICE_RELU2 = 2, SLICE_CLAMPED = 3 };
+
+// LAYER: the mean is subtracted first. BIASED: a LAYER norm whose weights are followed by as many
+// biases.
+enum SliceNorm { SLICE_RMS = 0, SLICE_LAYER = 1, SLICE_LAYER_BIASED = 2 };
 
 // One of the experts of a layer, an MLP of `expert_intermediate`.
 struct SliceExpert {
@@ -83,8 +89,9 @@ struct SliceShortConv {
   int32_t reserved;
 };
 
-// Norms are RMS norms; each may be null. Attention and MLP add
-// residual_scale * out_norm(part(norm(h))) to h.
+// Norms are of the kind `norm` of the model, those of queries and keys RMS norms; each may be null.
+// Attention and MLP add residual_scale * out_norm(part(norm(h))) to h, one after the other, or both to
+// the same h.
 struct SliceLayer {
   const float* attention_norm;      // [hidden]
   const float* attention_out_norm;  // [hidden]
@@ -96,14 +103,20 @@ struct SliceLayer {
   int32_t window;                   // tokens that a token attends to, with itself; 0: all
   SliceMatrix qkv;  // query heads, key heads, value heads; if gated_attention, a gate of each query
   SliceMatrix attention_out;
-  SliceMatrix gate_up;  // blocks of 16 gate outputs and 16 up outputs in turn, zero padded
+  SliceMatrix gate_up;  // blocks of 16 gate outputs and 16 up outputs in turn, zero padded; the up
+                        // outputs alone where there is no gate
   SliceMatrix down;
-  // In place of gate_up and down, which are not read then: each token goes through some experts.
+  // Each token goes through some experts; where gate_up has data, beside an MLP of any width that all
+  // tokens go through.
   const SliceExpert* expert;  // [experts], all of the same kinds; or null
-  SliceMatrix router;         // [experts][hidden], F32: the scores of a token, through a softmax
+  // [experts][hidden], F32: the scores of a token, through a softmax. The sigmoid of one more output
+  // multiplies the MLP beside the experts.
+  SliceMatrix router;
   // In place of attention, with qkv not read, and no keys and values; or null.
   const SliceDelta* delta;
   const SliceShortConv* short_conv;  // the same
+  // [heads], or null: the softmax of a head's scores has one more term, which no value belongs to.
+  const float* sinks;
 };
 
 // What an adapter (LoRA) adds to the product of a matrix: up (down x). Null data of `down`:
@@ -123,6 +136,7 @@ struct SliceModel {
   const float* final_norm;   // [hidden]
   const float* rope_cos;     // [ropes][positions][rotary_dim / 2]
   const float* rope_sin;     // [ropes][positions][rotary_dim / 2]
+  const float* query_scale;  // [positions], beside attention_scale; or null
   SliceMatrix embedding;     // [vocabulary][hidden]; the same as head if they are tied
   SliceMatrix head;          // [vocabulary][hidden]
   const SliceLowRank* low_rank;  // [layers][SLICE_ADAPTED][adapters]
@@ -144,6 +158,9 @@ struct SliceModel {
   int32_t share_scores;     // the scores of the chosen ones are divided by their sum
   int32_t gated_attention;  // its output is multiplied by the sigmoid of the gates
   int32_t joint_norms;      // queries and keys are normed over all heads together, else each head
+  int32_t norms_behind_rope;  // those of each head of queries and keys, else in front of it
+  int32_t norm;
+  int32_t parallel;           // attention and MLP add to the same residual
   int32_t input_levels;     // of the first so many layers, what an input adds to the output
   float norm_eps;
   float attention_scale;    // usually 1 / sqrt(head_dim)
@@ -151,6 +168,8 @@ struct SliceModel {
   float logit_softcap;
   float embedding_scale;
   float residual_scale;
+  float gate_scale;
+  float gate_limit;
 };
 
 // Keys and values in 16 or 32 bit floats, in pages of SLICE_PAGE_TOKENS tokens. The page table has

@@ -26,7 +26,6 @@ void Runner::forward(Member& member) {
   const int rows = batch.rows;
   const int hidden = model_.hidden;
   Activations normed = activations(values_.get(), hidden, rows);
-  Activations gated = activations(gated_.get(), model_.intermediate, rows);
   embed(member, batch);
   for (int i = 0; i < model_.layers; ++i) {
     const SliceLayer& layer = layers_[i];
@@ -50,21 +49,17 @@ void Runner::forward(Member& member) {
     if (!recurrent(layer)) attend(member, batch, i);
     if (i == model_.layers - 1) {
       move_wanted(member, attended);
-      normed.rows = attended.rows = gated.rows = static_cast<int>(wanted_.size());
+      normed.rows = attended.rows = static_cast<int>(wanted_.size());
     }
     quantize(member, layer.attention_out, attended);
     add_product(member, layer.attention_out, place + 1, attended, layer.attention_out_norm,
-                gated_.get());
+                gated_.get(), model_.parallel ? beside_.get() : nullptr);
     if (layer.expert) {
       add_experts(member, i, normed);
-      continue;
+    } else {
+      add_mlp(member, i, normed);
     }
-    normalize(member, layer.mlp_norm, layer.gate_up, nullptr, normed);
-    multiply(member, layer.gate_up, place + 2, normed, gated.values, gated.value_stride,
-             model_.intermediate,
-             model_.activation == SLICE_GELU ? Store::kGeGlu : Store::kSwiGlu);
-    quantize(member, layer.down, gated);
-    add_product(member, layer.down, place + 3, gated, layer.mlp_out_norm, values_.get());
+    if (model_.parallel) add_beside(member, normed.rows);
   }
   if (batch.states) write_states(member, batch);
   if (batch.outputs == 0) return;
@@ -74,6 +69,38 @@ void Runner::forward(Member& member) {
            Store::kWrite);
   if (model_.logit_softcap > 0) cap_logits(member, batch);
   if (batch.best_token) pick_best(member, batch);
+}
+
+void Runner::add_mlp(Member& member, int layer, const Activations& normed) {
+  const SliceLayer& weights = layers_[layer];
+  const int place = layer * SLICE_ADAPTED;
+  const Activations gated = activations(gated_.get(), model_.intermediate, normed.rows);
+  normalize(member, weights.mlp_norm, weights.gate_up, nullptr, normed);
+  multiply(member, weights.gate_up, place + 2, normed, gated.values, gated.value_stride,
+           model_.intermediate, mlp_store());
+  quantize(member, weights.down, gated);
+  add_product(member, weights.down, place + 3, gated, weights.mlp_out_norm, values_.get());
+}
+
+Store Runner::mlp_store() const {
+  switch (model_.activation) {
+    case SLICE_GELU:
+      return Store::kGeGlu;
+    case SLICE_CLAMPED:
+      return Store::kClamped;
+    case SLICE_RELU2:
+      return Store::kSquaredRelu;
+    default:
+      return Store::kSwiGlu;
+  }
+}
+
+void Runner::norm_row(const float* in, const float* weight, float* out) const {
+  if (model_.norm == SLICE_RMS) {
+    return kernels_.rms_norm(in, weight, model_.norm_eps, model_.hidden, out);
+  }
+  const float* bias = model_.norm == SLICE_LAYER_BIASED ? weight + model_.hidden : nullptr;
+  kernels_.layer_norm(in, weight, bias, model_.norm_eps, model_.hidden, out);
 }
 
 void Runner::move_wanted(Member& member, const Activations& attended) {
@@ -129,7 +156,7 @@ void Runner::normalize(Member& member, const float* weight, const SliceMatrix& n
     float* out = to.values + int64_t{row} * to.value_stride;
     const float* in = hidden_.get() + from * model_.hidden;
     if (weight) {
-      kernels_.rms_norm(in, weight, model_.norm_eps, model_.hidden, out);
+      norm_row(in, weight, out);
     } else {
       std::copy_n(in, model_.hidden, out);
     }
@@ -147,7 +174,8 @@ void Runner::quantize(Member& member, const SliceMatrix& next, const Activations
 void Runner::multiply(Member& member, const SliceMatrix& matrix, int place, const Activations& in,
                       float* out, int out_stride, int out_width, Store store) {
   const AdaptedRows adapted = lower(member, place, in);
-  const MatmulJob job{&matrix, &in, out, out_stride, out_width, store, adapted};
+  const MatmulJob job{&matrix, &in, out, out_stride, out_width, store, adapted,
+                      model_.gate_scale, model_.gate_limit};
   team_.share(member, units_of(matrix.outputs),
               [&](int unit) { kernels_.matmul(job, unit, unit + 1); });
 }
@@ -178,17 +206,29 @@ AdaptedRows Runner::lower(Member& member, int place, const Activations& in) {
 }
 
 void Runner::add_product(Member& member, const SliceMatrix& matrix, int place,
-                         const Activations& in, const float* norm, float* scratch) {
+                         const Activations& in, const float* norm, float* scratch,
+                         float* beside) {
   const int hidden = model_.hidden;
   if (!norm && model_.residual_scale == 1.0f) {
-    return multiply(member, matrix, place, in, hidden_.get(), hidden, hidden, Store::kAdd);
+    return multiply(member, matrix, place, in, beside ? beside : hidden_.get(), hidden, hidden,
+                    beside ? Store::kWrite : Store::kAdd);
   }
   multiply(member, matrix, place, in, scratch, hidden, hidden, Store::kWrite);
   team_.share(member, in.rows, [&](int row) {
     float* from = scratch + int64_t{row} * hidden;
-    float* to = hidden_.get() + int64_t{row} * hidden;
-    if (norm) kernels_.rms_norm(from, norm, model_.norm_eps, hidden, from);
+    float* to = (beside ? beside : hidden_.get()) + int64_t{row} * hidden;
+    if (beside) std::fill_n(to, hidden, 0.0f);
+    if (norm) norm_row(from, norm, from);
     for (int i = 0; i < hidden; ++i) to[i] += model_.residual_scale * from[i];
+  });
+}
+
+void Runner::add_beside(Member& member, int rows) {
+  const int hidden = model_.hidden;
+  team_.share(member, rows, [&](int row) {
+    const float* from = beside_.get() + int64_t{row} * hidden;
+    float* to = hidden_.get() + int64_t{row} * hidden;
+    for (int i = 0; i < hidden; ++i) to[i] += from[i];
   });
 }
 
@@ -197,7 +237,7 @@ void Runner::write_states(Member& member, const Batch& batch) {
     const float* in = hidden_.get() + int64_t{row} * model_.hidden;
     float* out = batch.states + int64_t{row} * model_.hidden;
     if (model_.final_norm) {
-      kernels_.rms_norm(in, model_.final_norm, model_.norm_eps, model_.hidden, out);
+      norm_row(in, model_.final_norm, out);
     } else {
       std::copy_n(in, model_.hidden, out);
     }

@@ -26,7 +26,8 @@ void Runner::norm_jointly(const SliceLayer& layer, float* qkv) {
 void Runner::rotate_head(const float* head, const float* norm, int rope, int rope_row, float scale,
                          float* out) {
   const int size = model_.head_dim;
-  if (norm) {
+  const float* norm_behind = model_.norms_behind_rope ? norm : nullptr;
+  if (norm && !norm_behind) {
     kernels_.rms_norm(head, norm, model_.norm_eps, size, out);
   } else {
     std::memcpy(out, head, sizeof(float) * size);
@@ -35,6 +36,7 @@ void Runner::rotate_head(const float* head, const float* norm, int rope, int rop
     const int64_t at = (int64_t{rope} * model_.positions + rope_row) * (model_.rotary_dim / 2);
     kernels_.rotate(out, model_.rope_cos + at, model_.rope_sin + at, model_.rotary_dim);
   }
+  if (norm_behind) kernels_.rms_norm(out, norm_behind, model_.norm_eps, size, out);
   for (int i = 0; i < size; ++i) out[i] *= scale;
   std::fill(out + size, out + head_width_, 0.0f);
 }
@@ -55,8 +57,10 @@ void Runner::keep_row(const Batch& batch, int layer, int row) {
   const float* from = qkv;
   const float* norm = model_.joint_norms ? nullptr : weights.query_norm;
   float* query = queries_.get() + int64_t{row} * model_.heads * width;
+  const float scale =
+      model_.attention_scale * (model_.query_scale ? model_.query_scale[position] : 1.0f);
   for (int head = 0; head < model_.heads; ++head, from += size, query += width) {
-    rotate_head(from, norm, weights.rope, rope_row, model_.attention_scale, query);
+    rotate_head(from, norm, weights.rope, rope_row, scale, query);
   }
   const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
                                      position / SLICE_PAGE_TOKENS];
@@ -142,6 +146,8 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
   job.softcap = model_.attention_softcap;
   job.scores = scores;
   job.score_stride = score_stride_;
+  const float* sinks = layers_[layer].sinks;
+  job.sinks = sinks != nullptr;
   job.queries = 0;
   for (int row = group.first; row < group.first + group.rows; ++row) {
     for (int head = kv_head * shared; head < (kv_head + 1) * shared; ++head) {
@@ -150,6 +156,7 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
       const int length = batch.position[row] + 1;
       job.begin[job.queries] = (window ? std::max(length - window, 0) : left_out) - left_out;
       job.length[job.queries] = length - left_out;
+      job.sink[job.queries] = sinks ? sinks[head] : 0.0f;
       if (++job.queries == kMaxQueries) {
         kernels_.attend(job);
         job.queries = 0;

@@ -17,9 +17,11 @@ void Runner::add_experts(Member& member, int layer, const Activations& normed) {
   const int chosen = model_.chosen_experts;
   const SliceMatrix& next = weights.expert[0].gate_up;
   normalize(member, weights.mlp_norm, weights.router, nullptr, normed);
-  multiply(member, weights.router, -1, normed, scores_of_experts_.get(), model_.experts,
-           model_.experts, Store::kWrite);
-  team_.share(member, normed.rows, [&](int row) { choose_experts(routing, row); });
+  const int scores = weights.router.outputs;
+  multiply(member, weights.router, -1, normed, scores_of_experts_.get(), scores, scores,
+           Store::kWrite);
+  if (weights.gate_up.data) compute_shared(member, weights, normed);
+  team_.share(member, normed.rows, [&](int row) { choose_experts(weights, routing, row); });
   team_.share(member, 1, [&](int) { group_by_expert(routing, normed.rows); });
   team_.share(member, normed.rows * chosen, [&](int place) {
     const ExpertRun& run = routing.runs[routing.run[place]];
@@ -45,9 +47,27 @@ void Runner::add_experts(Member& member, int layer, const Activations& normed) {
   });
 }
 
-void Runner::choose_experts(Routing& routing, int row) {
+void Runner::compute_shared(Member& member, const SliceLayer& layer, const Activations& normed) {
+  const int hidden = model_.hidden;
+  const int width = layer.down.inputs;
+  const Activations gated = activations(gated_.get(), width, normed.rows);
+  quantize(member, layer.gate_up, normed);
+  multiply(member, layer.gate_up, -1, normed, gated.values, gated.value_stride, width,
+           mlp_store());
+  quantize(member, layer.down, gated);
+  multiply(member, layer.down, -1, gated, beside_.get(), hidden, hidden, Store::kWrite);
+}
+
+float Runner::shared_weight(const SliceLayer& layer, int row) const {
+  const int scores = layer.router.outputs;
+  if (scores == model_.experts) return 1.0f;
+  const float score = scores_of_experts_.get()[int64_t{row} * scores + model_.experts];
+  return 1.0f / (1.0f + std::exp(-score));
+}
+
+void Runner::choose_experts(const SliceLayer& layer, Routing& routing, int row) {
   const int chosen = model_.chosen_experts;
-  float* score = scores_of_experts_.get() + int64_t{row} * model_.experts;
+  float* score = scores_of_experts_.get() + int64_t{row} * layer.router.outputs;
   const float most = *std::max_element(score, score + model_.experts);
   float sum = 0;
   for (int i = 0; i < model_.experts; ++i) sum += score[i] = std::exp(score[i] - most);
@@ -99,12 +119,12 @@ void Runner::multiply_experts(Member& member, int layer, bool down) {
     const ExpertRun& run = routing.runs[item / units];
     const Activations values = expert_rows(expert_values_.get(), model_.hidden, run);
     const Activations gated = expert_rows(expert_gated_.get(), model_.expert_intermediate, run);
-    const Store gate = model_.activation == SLICE_GELU ? Store::kGeGlu : Store::kSwiGlu;
     const MatmulJob job =
         down ? MatmulJob{&expert[run.expert].down, &gated, values.values, values.value_stride,
                          model_.hidden, Store::kWrite, {}}
              : MatmulJob{&expert[run.expert].gate_up, &values, gated.values, gated.value_stride,
-                         model_.expert_intermediate, gate, {}};
+                         model_.expert_intermediate, mlp_store(), {}, model_.gate_scale,
+                         model_.gate_limit};
     kernels_.matmul(job, item % units, item % units + 1);
   });
 }
@@ -113,13 +133,18 @@ void Runner::add_choices(const SliceLayer& layer, const Routing& routing, int ro
   const int hidden = model_.hidden;
   const int64_t stride = int64_t{groups_of(hidden)} * kGroup;
   std::fill_n(sum, hidden, 0.0f);
+  if (layer.gate_up.data) {
+    const float* shared = beside_.get() + int64_t{row} * hidden;
+    const float weight = shared_weight(layer, row);
+    for (int i = 0; i < hidden; ++i) sum[i] = weight * shared[i];
+  }
   for (int rank = 0; rank < model_.chosen_experts; ++rank) {
     const int64_t choice = int64_t{row} * model_.chosen_experts + rank;
     const float* from = expert_values_.get() + routing.place[choice] * stride;
     const float weight = routing.weight[choice];
     for (int i = 0; i < hidden; ++i) sum[i] += weight * from[i];
   }
-  if (layer.mlp_out_norm) kernels_.rms_norm(sum, layer.mlp_out_norm, model_.norm_eps, hidden, sum);
+  if (layer.mlp_out_norm) norm_row(sum, layer.mlp_out_norm, sum);
   float* to = hidden_.get() + int64_t{row} * hidden;
   for (int i = 0; i < hidden; ++i) to[i] += model_.residual_scale * sum[i];
 }

@@ -60,6 +60,16 @@ static void adapt(const MatmulJob& job, int row, int unit, Floats& left, Floats&
   }
 }
 
+static Floats gated(const MatmulJob& job, Floats gate, Floats up) {
+  if (job.store == Store::kClamped) return clamped(gate, up, job.gate_scale, job.gate_limit);
+  return mul(job.store == Store::kSwiGlu ? silu(gate) : gelu(gate), up);
+}
+
+SLICE_INLINE Floats squared_relu(Floats v) {
+  v = max(v, zeros());
+  return mul(v, v);
+}
+
 static void store_tile(const MatmulJob& job, int first, int rows, int unit,
                        const Floats (*sums)[2]) {
   for (int row = 0; row < rows; ++row) {
@@ -70,11 +80,14 @@ static void store_tile(const MatmulJob& job, int first, int rows, int unit,
     if (job.adapted.adapter && job.adapted.adapter[first + row] >= 0) {
       adapt(job, first + row, unit, left, right);
     }
-    if (job.store == Store::kSwiGlu || job.store == Store::kGeGlu) {
+    if (is_gated(job.store)) {
       const int column = unit * 16;
-      const Floats gate = job.store == Store::kSwiGlu ? silu(left) : gelu(left);
-      put(out + column, mul(gate, right), job.out_width - column, false);
+      put(out + column, gated(job, left, right), job.out_width - column, false);
       continue;
+    }
+    if (job.store == Store::kSquaredRelu) {
+      left = squared_relu(left);
+      right = squared_relu(right);
     }
     const bool accumulate = job.store == Store::kAdd;
     put(out + output, left, job.out_width - output, accumulate);

@@ -48,6 +48,14 @@ SLICE_INLINE Floats gelu(Floats x) {
   return div(x, add(all(1.0f), exp_of(sub(zeros(), u))));
 }
 
+// min(gate, limit) * sigmoid(scale * min(gate, limit)) * (1 + up), up from -limit to limit.
+SLICE_INLINE Floats clamped(Floats gate, Floats up, float scale, float limit) {
+  gate = min(gate, all(limit));
+  up = min(max(up, all(-limit)), all(limit));
+  const Floats open = add(all(1.0f), exp_of(mul(gate, all(-scale))));
+  return mul(div(gate, open), add(up, all(1.0f)));
+}
+
 // cap * tanh(x / cap), from tanh(y) = 1 - 2 / (exp(2 y) + 1).
 SLICE_INLINE Floats capped(Floats x, Floats cap) {
   const Floats e = exp_of(mul(div(x, cap), all(2.0f)));
