@@ -75,6 +75,7 @@ class GenerateClient:
 
     def __init__(self, callbacks: Callbacks, target: str) -> None:
         self.live: dict[str, _LiveGoal] = {}
+        self._asked: dict[str, _LiveGoal] = {}   # their `_begin` is queued
         self._name = new_client()
         # Before the action's client, so that a node that has a goal has discovered the lease.
         self._lease = callbacks.node.create_publisher(
@@ -96,10 +97,16 @@ class GenerateClient:
         """Return an id that names this client."""
         return new_request_id(self._name)
 
-    def begin(self, buffer: AnswerBuffer, goal: Generate.Goal, timeout: float | None) -> None:
-        """Send a goal, which ends within `timeout` seconds from now; any thread may call this."""
-        self._callbacks.post(
-            partial(self._begin, _LiveGoal(buffer, goal), timeout, time.monotonic()))
+    def begin(self, buffer: AnswerBuffer, goal: Generate.Goal, timeout: float | None,
+              asked_at: float | None = None) -> None:
+        """Send a goal, which ends within `timeout` seconds; any thread may call this.
+
+        They count from `asked_at` by the monotonic clock, None: from now.
+        """
+        live = _LiveGoal(buffer, goal)
+        self._asked[buffer.request_id] = live
+        self._callbacks.post(partial(
+            self._begin, live, timeout, time.monotonic() if asked_at is None else asked_at))
 
     def abandon(self, buffer: AnswerBuffer) -> None:
         """Cancel a request; any thread may call this at any time."""
@@ -119,11 +126,12 @@ class GenerateClient:
         self.action.destroy()
         self._presence.close()
         self._callbacks.node.destroy_publisher(self._lease)
-        return [one.buffer for one in live]
+        return [one.buffer for one in (*live, *self._asked.values())]
 
     # -- the course of a goal ------------------------------------------------------------------
 
     def _begin(self, live: _LiveGoal, timeout: float | None, asked_at: float) -> None:
+        self._asked.pop(live.buffer.request_id, None)
         if live.buffer.done:
             return
         self.live[live.buffer.request_id] = live

@@ -231,11 +231,10 @@ class SliceClient:
         buffers = [AnswerBuffer(self._generate_client.new_request_id()) for _ in goals]
 
         def begin(number: int) -> None:
-            left = None if seconds is None else max(sent + seconds - time.monotonic(), 0.0)
             with self._callbacks.lock:
                 if self._callbacks.closed:
                     buffers[number].end(Cancelled('this client is closed'))
                 else:
-                    self._generate_client.begin(buffers[number], goals[number], left)
+                    self._generate_client.begin(buffers[number], goals[number], seconds, sent)
         begin_in_turn(buffers, begin)
         return buffers

@@ -152,6 +152,17 @@ def test_close_works_when_nothing_spins_any_more(node, spin):
     planner.destroy_node()
 
 
+def test_close_ends_requests_that_no_executor_has_sent_yet(ros):
+    planner = Node('early')
+    client = SliceClient(planner)
+    stream, future = client.generate(**LONG), client.ask_future(**LONG)
+    client.close()
+    assert isinstance(stream.error, Cancelled)
+    assert future.done() and isinstance(future.exception(), Cancelled)
+    planner.destroy_node()
+
+
 def test_nothing_of_it_is_left_over(client):
+    assert not client._generate_client._asked
     gc.collect()
     assert not client._generate_client.live and not client._callbacks.queue

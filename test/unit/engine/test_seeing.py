@@ -22,9 +22,10 @@ TOKENS = 24
 DOCS = Path(__file__).parents[3] / 'docs' / 'images.md'
 
 
-# Recurrent layers run on the native kernels alone.
+# Their layers run on the native kernels alone.
+RECURRENT = ('qwen3_5', 'qwen3_5_moe')
 CASES = [(name, kernels) for name in NAMES for kernels in KERNELS
-         if (name, kernels) != ('qwen3_5', 'torch')]
+         if name not in RECURRENT or kernels == 'native']
 
 
 @pytest.fixture(scope='module', params=CASES, ids=' '.join)
@@ -109,7 +110,8 @@ def test_a_second_question_about_an_image_encodes_nothing_and_shares_its_prefix(
     again = opened(engine, [asked('What is it?', tiny_vision.picture(3, 60, 60))])
     assert engine.vision.encoded == encoded
     # States of recurrent layers are those of a whole prompt, and are kept for sessions.
-    assert engine.adopt(again) == (0 if name == 'qwen3_5' else len(again.tokens) - 1)
+    assert engine.adopt(again) == (
+        0 if name in RECURRENT else len(again.tokens) - 1)
     assert run(engine, again) == [answer]
     other = opened(engine, [asked('What is it?', tiny_vision.picture(4, 60, 60))])
     assert engine.adopt(other) == 0 and engine.vision.encoded == encoded + 1

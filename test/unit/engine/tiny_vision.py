@@ -62,6 +62,10 @@ FAMILIES = {
         {**tiny.RECURRENT['qwen3_5_text']().to_dict(), 'head_dim': 32,
          **_turned(2, 1, 1, partial_rotary_factor=0.25)},
         {'vision_config': _QWEN_TOWER | {'num_position_embeddings': 16}}, _PATCHES),
+    'qwen3_5_moe': (
+        {**tiny.RECURRENT['qwen3_5_moe_text']().to_dict(), 'head_dim': 32,
+         **_turned(2, 1, 1, partial_rotary_factor=0.25)},
+        {'vision_config': _QWEN_TOWER | {'num_position_embeddings': 16}}, _PATCHES),
 }
 
 
