@@ -16,7 +16,6 @@ import time
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from slice_ros.bench.engine.shapes import save_tokenizer
 from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.model_path import find_model
@@ -84,7 +83,7 @@ def write_random(folder: Path) -> Path:
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
     from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
     source = GgufFile(find_model(''))
-    save_tokenizer(source, folder)
+    source.tokenizer().save(folder)
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     tokenizer.add_special_tokens({'additional_special_tokens': list(EXTRA)})
     tokenizer.chat_template = TEMPLATE

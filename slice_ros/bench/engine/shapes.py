@@ -18,7 +18,7 @@ from slice_ros.engine.models.architecture import HEAD, layer_name, QKV
 from slice_ros.engine.models.families import describe
 from slice_ros.engine.models.model_tensors import ModelTensors
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig
 
 _LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500000.0, 'low_freq_factor': 1.0,
            'high_freq_factor': 4.0, 'original_max_position_embeddings': 8192}
@@ -69,17 +69,9 @@ def write(shape: str, folder: Path) -> Path:
     """
     path = folder / shape
     path.mkdir()
-    save_tokenizer(GgufFile(find_model('')), path)
+    GgufFile(find_model('')).tokenizer().save(path)
     (path / 'config.json').write_text(json.dumps(SHAPES[shape]))
     return path
-
-
-def save_tokenizer(source: GgufFile, path: Path) -> None:
-    """Write the tokenizer of a GGUF file into a model directory."""
-    tokenizer = source.tokenizer()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, chat_template=tokenizer.chat_template,
-        **tokenizer.special_tokens_map).save_pretrained(path)
 
 
 class RandomTensors:

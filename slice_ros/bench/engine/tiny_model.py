@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
-from slice_ros.bench.engine.shapes import save_tokenizer
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.model_path import find_model
 
@@ -29,7 +28,7 @@ def write_tiny(folder: Path) -> Path:
     path = folder / 'tiny'
     source = GgufFile(find_model(''))
     path.mkdir()
-    save_tokenizer(source, path)
+    source.tokenizer().save(path)
     vocabulary = source.config()['vocab_size']
     # No end-of-sequence token: an answer ends with max_tokens, mostly.
     (path / 'config.json').write_text(json.dumps({

@@ -8,6 +8,7 @@ It has the tokens of the file and no others: an id beyond them has no row in the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from slice_ros.engine.checkpoints.gguf_splits import split_of
 from tokenizers import (
@@ -54,6 +55,13 @@ class GgufTokenizer:
     def get_chat_template(self) -> str | None:
         """Return the chat template."""
         return self.chat_template
+
+    def save(self, folder: Path) -> None:
+        """Write the files of a tokenizer into a model directory."""
+        from transformers import PreTrainedTokenizerFast
+        PreTrainedTokenizerFast(
+            tokenizer_object=self.backend_tokenizer, chat_template=self.chat_template,
+            **self.special_tokens_map).save_pretrained(folder)
 
 
 def build_tokenizer(metadata: Mapping[str, object]) -> GgufTokenizer:
