@@ -129,6 +129,11 @@ test-vllm: $(VLLM)/requirements.stamp ## Test the scheduler for vLLM, in .venv-v
 	PYTHONPATH=$(CURDIR) HF_HUB_OFFLINE=1 $(ONE_THREAD) $(VLLM)/bin/python -m pytest --timeout 600 \
 	  test/unit/vllm_scheduler
 
+.PHONY: test-vllm-node
+test-vllm-node: build $(VLLM)/requirements.stamp ## Test the node on vLLM, which is in .venv-vllm.
+	SLICE_TEST_VLLM=$(CURDIR)/$(VLLM)/bin/python $(PY) -m pytest test/unit/engine/test_vllm_runner.py
+	SLICE_TEST_VLLM=$(CURDIR)/$(VLLM)/bin/python $(PY) -m pytest test/ros/test_vllm_node.py
+
 # The native kernels for Arm, under emulation: what the tests need of Debian, Ubuntu has as well.
 ARM := build/arm
 ARM_CXX := aarch64-linux-gnu-g++

@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(items):
         reasons['launch'] = 'needs the ROS 2 launch stack: launch_testing is not installed'
     if importlib.util.find_spec('vllm') is None:
         reasons['vllm'] = 'needs vLLM, which is not installed: make test-vllm'
+    if 'SLICE_TEST_VLLM' not in os.environ:
+        reasons['vllm_process'] = 'needs vLLM in a Python of its own: make test-vllm-node'
     if 'SLICE_TEST_CLIENT' not in os.environ:
         reasons['client_only'] = 'needs a client-only build: make test-client-only'
     for item in items:

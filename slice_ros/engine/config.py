@@ -13,6 +13,7 @@ from typing import NamedTuple
 Progress = Callable[[str, float], None]
 
 WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
+BACKENDS = ('native', 'vllm')
 DEVICES = ('auto', 'cpu', 'cuda')
 ISAS = ('auto', 'portable', 'avx2', 'avxvnni', 'avx512', 'dotprod', 'i8mm')
 FORMATS = ('text', 'choice', 'json_schema', 'regex')
@@ -54,15 +55,19 @@ class EngineConfig:
     template_arguments: str = ''  # JSON object: names that the chat template reads; '' = none
     tool_syntax: str = 'auto'     # how the model calls tools; auto = as its chat template shows
     adapters: tuple[str, ...] = ()  # NAME=DIRECTORY of each LoRA adapter that requests may name
+    backend: str = 'native'  # native | vllm: who computes the steps
+    vllm_python: str = ''    # program of the Python that has vLLM; '' = this one
+    tensor_parallel_size: int = 1   # GPUs that vLLM divides the model among
 
     def __post_init__(self) -> None:
         for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS),
-                              ('tool_syntax', TOOL_SYNTAXES)):
+                              ('tool_syntax', TOOL_SYNTAXES), ('backend', BACKENDS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f'{name} must be one of {", ".join(choices)}, '
                                  f'not {getattr(self, name)!r:.80}')
         for name, low, high in (('max_context', 8, 1 << 22), ('slots', 1, 4096),
-                                ('max_batch', 1, 4096), ('threads', 0, 1024)):
+                                ('max_batch', 1, 4096), ('threads', 0, 1024),
+                                ('tensor_parallel_size', 1, 64)):
             _check_int(name, getattr(self, name), low, high)
         if not 0 < self.memory_fraction <= 1:
             raise ValueError(f'memory_fraction must be above 0 and at most 1, not '

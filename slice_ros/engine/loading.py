@@ -51,8 +51,11 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
     """
     progress = progress or no_progress
     path = find_model(config.model)
-    device = choose_device(config.device)
-    weights = choose_weights(config.weights, device)
+    if config.backend == 'vllm':
+        device, weights, tensors = _of_vllm(path)
+    else:
+        device = choose_device(config.device)
+        weights = choose_weights(config.weights, device)
     try:
         progress('reading the config', 0.0)
         memory.collect_garbage()  # an earlier engine
@@ -71,6 +74,17 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
         raise ModelError(f'{path} cannot be loaded ({type(error).__name__}: {one_line(error)}): '
                          'it is damaged, or of a kind that is not known; copy, download or '
                          'convert it again') from error
+
+
+def _of_vllm(path: Path) -> tuple[str, str, MakeTensors]:
+    """Return device, weights and tensors of a model that vLLM reads: none of them is used here.
+
+    Raises ``ModelError`` for a GGUF file.
+    """
+    if not path.is_dir():
+        raise ModelError(f'vLLM does not read {path}, a GGUF file: name a Hugging Face directory '
+                         'in engine.model; python -m slice_ros.engine.export_gguf makes one of it')
+    return 'cpu', 'fp32', lambda model, device: ()
 
 
 def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: str,
@@ -172,9 +186,10 @@ def _info(checkpoint: Checkpoint, device: str, weights: str, max_context: int,
           runner: Runner, slots: Slots, threads: int) -> EngineInfo:
     run, model = runner.info, checkpoint.model
     return EngineInfo(
-        model=checkpoint.name, family=(checkpoint.vision or model).model_type, device=device,
+        model=checkpoint.name, family=(checkpoint.vision or model).model_type,
+        device=run.device or device,
         weights=weights, path=run.path,
-        fills_cores=device == 'cpu' and threads >= (os.cpu_count() or 1),
+        fills_cores=(run.device or device) == 'cpu' and threads >= (os.cpu_count() or 1),
         kernels=run.kernels, max_context=max_context, slots=slots.count,
         kv_tokens=memory.kv_tokens(run.pages, slots.count, max_context),
         weight_bytes=run.weight_bytes, kv_bytes=run.kv_bytes, threads=threads, hidden=run.hidden,

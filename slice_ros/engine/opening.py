@@ -115,7 +115,7 @@ class Opener:
         """
         if not self._info.hidden:
             raise _invalid('no embeddings can be made with this model: it runs through '
-                           'transformers, see docs/models.md')
+                           'transformers or vLLM, see docs/models.md')
         sequence = self.open(tokens, 1, Sampling(), request=request)
         sequence.pooling = pooling
         return sequence

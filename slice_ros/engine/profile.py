@@ -250,7 +250,8 @@ def _non_negative_fit(rows: np.ndarray, wanted: np.ndarray) -> list[float]:
 def _machine(device: str) -> str:
     if device.startswith('cuda'):
         import torch
-        return torch.cuda.get_device_name()
+        if torch.cuda.is_available():   # else vLLM alone sees it, and the engine names it
+            return torch.cuda.get_device_name()
     try:
         with open('/proc/cpuinfo') as file:
             names = [line for line in file if line.startswith(('model name', 'CPU part'))]

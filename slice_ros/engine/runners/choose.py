@@ -77,6 +77,9 @@ def build_runner(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     `progress` is called with the share of the weights that is loaded, from 0 to 1. Raises
     ``ModelError`` with what to change.
     """
+    if spec.config.backend == 'vllm':
+        from slice_ros.engine.runners.vllm_runner import start
+        return start(spec, progress)
     why_not = spec.made
     if isinstance(why_not, Architecture) and why_not.recurrence is not None:
         why_not = _not_native(spec) or why_not

@@ -52,6 +52,7 @@ class RunnerInfo:
     whole_prefixes: bool = False  # `share` takes all that a slot has cached, or nothing
     weights: str | None = None  # of the layers, if they are not what was asked for
     adapters: tuple[str, ...] = ()  # names of those that segments may have
+    device: str = ''    # where it runs, if that is not this program's to choose
 
 
 class Runner(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from slice_ros.engine.chat_options import MAX_THOUGHT_TOKENS, REASONING, THOUGHT_TOKENS
-from slice_ros.engine.config import ISAS, TOOL_SYNTAXES, WEIGHTS
+from slice_ros.engine.config import BACKENDS, ISAS, TOOL_SYNTAXES, WEIGHTS
 from slice_ros.scheduling.registry import POLICIES, policy_names
 from slice_ros.serving import DEFAULT_POLICY
 from slice_ros.serving.rate_control import MODES
@@ -58,6 +58,12 @@ SPECS = (
          'template shows.', choices=TOOL_SYNTAXES),
     Spec('engine.adapters', [''], 'LoRA adapters that requests may choose: NAME=DIRECTORY each, '
          'as PEFT saves them; empty = none.'),
+    Spec('engine.backend', 'native', 'Who computes the steps: native = this package; vllm = vLLM, '
+         'in a process of its own, see docs/scaling.md.', choices=BACKENDS),
+    Spec('engine.vllm.python', '', 'For vllm: the Python of an environment that has vLLM; empty = '
+         'that of the node.', fixed=True),
+    Spec('engine.vllm.tensor_parallel_size', 1, 'For vllm: GPUs that it divides the model among.',
+         1, 64),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.', choices=policy_names()),
     Spec('scheduler.admission', 'accept', 'What happens to a request whose objectives cannot be '
          'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '
@@ -184,7 +190,8 @@ def markdown() -> str:
             span = 'accept, reject, degrade:CLASS'
         default = ', '.join(spec.default) if spec.kind == 'string[]' else str(spec.default).lower()
         when = ' *(fixed at start)*' if spec.fixed else ''
-        when = ' *(while unconfigured)*' if spec.name.startswith('engine.') else when
+        if spec.name.startswith('engine.') and not spec.fixed:
+            when = ' *(while unconfigured)*'
         lines.append(f'| `{spec.name}` | {spec.kind} | {default or "empty"} | {span} | '
                      f'{spec.sentence}{when} |')
     return '\n'.join(lines) + '\n'

@@ -77,8 +77,10 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
     try:
         engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
             'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
-            'threads', 'isa', 'chat_template', 'template_arguments', 'tool_syntax')},
-            adapters=tuple(filter(None, values['engine.adapters'])))
+            'threads', 'isa', 'chat_template', 'template_arguments', 'tool_syntax', 'backend')},
+            adapters=tuple(filter(None, values['engine.adapters'])),
+            vllm_python=values['engine.vllm.python'],
+            tensor_parallel_size=values['engine.vllm.tensor_parallel_size'])
     except ValueError as error:
         raise ParameterError(f'engine.{error}') from error
     server = ServerConfig(
@@ -158,7 +160,7 @@ def _policy_options(values: Mapping[str, object]) -> dict[str, object]:
 
 def check_value(spec: Spec, value: object) -> None:
     if value is None:
-        rid = ', or take its class out of slo.classes' if spec.name.count('.') == 2 else ''
+        rid = ', or take its class out of slo.classes' if spec.name.startswith('slo.') else ''
         raise ParameterError(f'{spec.name} cannot be deleted: set it to its default, '
                              f'{spec.default!r}, instead{rid}')
     kind = type(spec.default)
