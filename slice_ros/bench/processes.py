@@ -64,10 +64,10 @@ class Process:
     It ends with this program at the latest, wherever that is interrupted.
     """
 
-    def __init__(self, *arguments: str, **pipes) -> None:
+    def __init__(self, *arguments: str, python: str = sys.executable, **pipes) -> None:
         self._log = tempfile.NamedTemporaryFile('w+', prefix='slice_bench_', suffix='.log')
         with uninterrupted():
-            self.process = subprocess.Popen([sys.executable, '-m', *arguments], stderr=self._log,
+            self.process = subprocess.Popen([python, '-m', *arguments], stderr=self._log,
                                             **{'stdout': self._log, **pipes})
             atexit.register(self.close)
 
@@ -129,9 +129,10 @@ class NodeProcess(Process):
 class Worker(Process):
     """A module of this package that runs as a program beside the node."""
 
-    def __init__(self, module: str, *arguments: object) -> None:
+    def __init__(self, module: str, *arguments: object, **options) -> None:
         super().__init__(module, *map(str, arguments), text=True,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+        self.module = module
         self._lines: SimpleQueue = SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -141,7 +142,7 @@ class Worker(Process):
             self.process.stdin.write(json.dumps(fields) + '\n')
             self.process.stdin.flush()
         except OSError as error:
-            raise ValueError(f'a client of the node ended: {self.end_of_log()}') from error
+            raise ValueError(f'{self.module} ended: {self.end_of_log()}') from error
 
     def lines(self) -> list[dict]:
         """Return the lines that have arrived since the last call."""
@@ -163,7 +164,7 @@ class Worker(Process):
                 return self._lines.get(timeout=0.1)
             except Empty:
                 if not self.alive and self._lines.empty():
-                    raise ValueError(f'a client of the node ended: {self.end_of_log()}') from None
+                    raise ValueError(f'{self.module} ended: {self.end_of_log()}') from None
         return None
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ LAYERS = (
     ('examples',),
     ('bench',),
     ('bench.answers',),
-    ('bench.engine', 'bench.ros', 'bench.schedule'),
+    ('bench.engine', 'bench.ros', 'bench.schedule', 'bench.vllm'),
     ('bench.regimes', 'bench.gpu', 'bench.quantised', 'bench.images_bench'),
     ('cli',),
 )

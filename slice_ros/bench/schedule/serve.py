@@ -27,13 +27,14 @@ from slice_ros.bench.schedule.noise import Noise
 from slice_ros.bench.schedule.options import (
     add_common_arguments, draw_loads, policy_from_spec, positive, spec_options, ways)
 from slice_ros.bench.schedule.sweep import bound_of, finish, Run, run_row, simulate_run
+from slice_ros.bench.vllm.peer_runs import PATIENCE, peer_list, peer_table, serve_peers
+from slice_ros.bench.vllm.vllm_peer import find_vllm
 from slice_ros.engine import Engine, EngineConfig, load_engine, Sampling
+from slice_ros.engine.runners.vllm_runner import DTYPES
 from slice_ros.request import Request, State
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.serving import Server, ServerConfig
-
-PATIENCE = 300.0   # seconds after the last arrival, for the requests that are still live
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -49,6 +50,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--slo-scale', type=_scale, default=math.nan, metavar='FACTOR|auto',
                         help='factor on every objective; auto (default) makes them as tight '
                              'here as they are in the published setting')
+    parser.add_argument('--peer', type=peer_list, default=[], metavar='vllm[:ORDER],...',
+                        help='send the same arrivals to vLLM as well: vllm as it comes, '
+                             'vllm:priority with the classes ranked, vllm:slice with our policy')
+    parser.add_argument('--peer-python', default='', metavar='FILE',
+                        help='the Python that has vLLM (default: that of .venv-vllm)')
+    parser.add_argument('--peer-weights', choices=tuple(DTYPES), default='auto',
+                        help="precision of vLLM's weights; auto = its own choice")
     parser.set_defaults(requests=60, seeds=[1], rates=None)
 
 
@@ -65,6 +73,10 @@ def run(args: Namespace) -> int:
                         kv_tokens=engine.info.kv_tokens)
     for spec in args.policies:
         policy_from_spec(spec, capacity)
+    if args.peer:
+        args.peer_python = find_vllm(args.peer_python)
+        if args.structured:
+            raise ValueError('--structured does not go with --peer')
     args.rates = args.rates or [1.0]
     sample = next(iter(draw_loads(args)))[2]
     scale = args.slo_scale if args.slo_scale > 0 else auto_scale(sample, latency)
@@ -80,8 +92,11 @@ def run(args: Namespace) -> int:
             for rate, seed, arrivals in draw_loads(args, scale) for policy in args.policies
             for jump in ways(args)]
     rows = serve_all(engine, runs, console)
+    rows += serve_peers(args, engine.info.vocab_size, runs, console)
     console.print(load_table(rows, lambda row: row['predicted_attainment'],
                              'attained, % of requests, as the simulator predicts it', 100))
+    if args.peer:
+        console.print(peer_table(rows))
     finish(args, rows, f'{args.workload} on {engine.info.model}', console)
     return 0
 
@@ -114,6 +129,7 @@ def serve_all(engine: Engine, runs: Sequence[Run], console: Console) -> list[dic
                 simulate_run(
                     replace(cell, arrivals=known, latency=learnt, noise=noise)).reports)
             row['mixed'] = mixed_cost(cell.arrivals, learnt)
+            row |= {'steps': len(noise.slowness), 'tokens': sum(r.generated for r in requests)}
             rows.append(row)
     return rows
 
