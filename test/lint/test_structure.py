@@ -44,6 +44,7 @@ LAYERS = (
     ('bench.answers',),
     ('bench.engine', 'bench.ros', 'bench.schedule', 'bench.vllm'),
     ('bench.regimes', 'bench.gpu', 'bench.quantised', 'bench.images_bench'),
+    ('bench.doors_bench',),
     ('cli',),
 )
 # Modules that a room may never import, at any depth of its own modules.
