@@ -72,8 +72,12 @@ class ModelTensors:
         stem, _, kind = name.rpartition('.')
         stored, first, last, part = self._stored(stem)
         values = self.stored.floats(f'{stored}.{kind}')
+        if kind == 'bias' and last is not None:
+            values = values.reshape(-1)
+        elif values.ndim > 2:
+            values = values.reshape(-1, values.shape[-1])
         if last is not None:
-            values = values.reshape(-1, *values.shape[2:])[first:last]
+            values = values[first:last]
         if _is_norm(part, kind):
             return values + np.float32(self._made.norm_offset)
         if not self._turned(part):

@@ -46,7 +46,7 @@ class FakeEngine:
             if request.advance(n, at):
                 outputs.append(SimpleNamespace(
                     sequence=sequence, token=1, number=request.generated, text='x', error=None,
-                    reasoning='',
+                    reasoning='', logprobs=(),
                     finish_reason='length' if request.generated == sequence.limit else None))
         return at, outputs
 

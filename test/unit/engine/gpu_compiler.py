@@ -80,15 +80,19 @@ def weights(shape: str, dtype: torch.dtype) -> DecoderWeights:
         linear((heads + 2 * kv_heads) * dim, hidden, 'int8', dtype, True, True),
         linear(hidden, heads * dim, 'int4', dtype, True, False),
         ((linear(2 * inner, hidden, 'int4', dtype, True, shape == '0.5b'),
-          linear(hidden, inner, 'int8', dtype, False, False)),), None,
-        norm, None, norm, None, None, None)
+          linear(hidden, inner, 'int8', dtype, False, False)),),
+        router=None, router_bias=None, shared=None, shared_gate=None, sinks=None,
+        attention_norm=norm, attention_out_norm=None, mlp_norm=norm, mlp_out_norm=None,
+        query_norm=None, key_norm=None)
     angles = torch.empty(CONTEXT, 1, dim, device=META)
     embedding = group_linear.GroupEmbedding(group_codes(1000, hidden, 'int4', True), dtype)
     made = describe(LlamaConfig(
         hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=dim,
         intermediate_size=inner, num_hidden_layers=1))
-    return DecoderWeights(made, embedding, (layer,), norm, layer.mlp[0][1], ((angles, angles),),
-                          'Triton', 'int4', 0, 0, LowRankSums((), made, META))
+    return DecoderWeights(
+        made, embedding, (layer,), norm, layer.mlp[0][1], ((angles, angles),), query_scales=None,
+        linears='Triton', kinds='int4', nbytes=0, streamed_bytes=0,
+        adapters=LowRankSums((), made, META))
 
 
 def compiled(capability: int, shape: str) -> Iterator[dict]:
