@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig
 
 _LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500000.0, 'low_freq_factor': 1.0,
            'high_freq_factor': 4.0, 'original_max_position_embeddings': 8192}
+_GRANITE_ATTENTION = (10, 13, 17, 27)   # layers of Granite 4.0 H 350M
 _SPREAD = 0.02   # standard deviation of weights, as before training
 
 
@@ -55,6 +56,15 @@ SHAPES = {
         {'rope_type': 'default', 'rope_theta': 10000.0}, num_local_experts=32,
         num_experts_per_tok=8, embedding_multiplier=12.0, residual_multiplier=0.22,
         attention_multiplier=0.015625, logits_scaling=6.0),
+    'granite-4.0-h-350m': _config(   # 340 332 224 parameters
+        'granitemoehybrid', 100352, 768, 2048, 32, 12, 4, 32768,
+        {'rope_type': 'default', 'rope_theta': 10000.0}, num_local_experts=0,
+        shared_intermediate_size=2048, position_embedding_type='nope', mamba_n_heads=48,
+        mamba_d_head=32, mamba_n_groups=1, mamba_d_state=128, mamba_d_conv=4, mamba_expand=2,
+        embedding_multiplier=12.0, residual_multiplier=0.246, attention_multiplier=0.015625,
+        logits_scaling=3.0, layer_types=[
+            'full_attention' if i in _GRANITE_ATTENTION else 'linear_attention'
+            for i in range(32)]),
     'llama-3.2-1b': _config('llama', 128256, 2048, 8192, 16, 32, 8, 131072,
                             _LLAMA3 | {'factor': 32.0}),
     'llama-3.1-8b': _config('llama', 128256, 4096, 14336, 32, 32, 8, 131072,

@@ -12,6 +12,7 @@ import re
 
 Value = Callable[..., object]
 
+_BARE = re.compile(r'blk\.(\d+)\.([\w.]+)')   # of names that end otherwise
 _OF_LAYER = re.compile(r'blk\.(\d+)\.([\w.]+)\.(weight|bias)')
 _OUTER = {'token_embd': 'model.embed_tokens', 'token_embd_norm': 'model.embedding_norm',
           'output_norm': 'model.norm', 'output': 'lm_head'}
@@ -36,6 +37,9 @@ _EXPERTS = {'ffn_gate_inp': 'mlp.gate', 'ffn_gate_exps': 'mlp.experts.gate_proj'
             'ffn_up_exps': 'mlp.experts.up_proj', 'ffn_down_exps': 'mlp.experts.down_proj'}
 _SHARED = {'ffn_gate_inp_shexp': 'mlp.shared_expert_gate'} | {
     f'ffn_{part}_shexp': f'mlp.shared_expert.{part}_proj' for part in ('gate', 'up', 'down')}
+_SPACE = {'ssm_in': 'mamba.in_proj', 'ssm_conv1d': 'mamba.conv1d', 'ssm_norm': 'mamba.norm',
+          'ssm_out': 'mamba.out_proj'}
+_BARE_SPACE = {'ssm_a': 'mamba.A_log', 'ssm_d': 'mamba.D', 'ssm_dt.bias': 'mamba.dt_bias'}
 _FUSED_UP = {'ffn_up': 'mlp.gate_up_proj'}
 # Where some layers have a window, every so many layers have none.
 _GEMMA2_PERIOD, _GEMMA3_PERIOD, _EXAONE4_PERIOD, _COHERE2_PERIOD, _GPT_OSS_PERIOD = 2, 6, 4, 4, 2
@@ -50,11 +54,15 @@ class GgufFamily:
 
     model_type: str
     names: Mapping[str, str] = field(default_factory=lambda: _LLAMA)   # of parts of a layer
+    bare: Mapping[str, str] = field(default_factory=dict)   # of those that end otherwise
     paired: bool = False        # llama.cpp interleaves the two halves that the rope pairs
     more: Callable[[Value], dict] = lambda value: {}   # more of the config
 
     def name(self, gguf: str) -> str | None:
         """Return the Hugging Face name of a tensor, None for one that has none."""
+        bare = _BARE.fullmatch(gguf)
+        if bare is not None and bare[2] in self.bare:
+            return f'model.layers.{bare[1]}.{self.bare[bare[2]]}'
         found = _OF_LAYER.fullmatch(gguf)
         if found is None:
             part, _, kind = gguf.rpartition('.')
@@ -148,6 +156,52 @@ def _nemotron(value: Value) -> dict:
             'norm_offset': 0.0}   # it is in the weights of the file
 
 
+def _by_layer(value: Value, key: str) -> tuple:
+    """Return a number of each layer."""
+    found = value(key, whole=True)
+    return found if isinstance(found, tuple) else (found,) * value('block_count')
+
+
+def _space(value: Value) -> dict:
+    heads = value('ssm.time_step_rank')
+    return {'flat_space': True, 'mamba_n_heads': heads, 'mamba_num_heads': heads,
+            'mamba_d_head': (dim := value('ssm.inner_size') // heads), 'mamba_head_dim': dim,
+            'mamba_n_groups': value('ssm.group_count'), 'n_groups': value('ssm.group_count'),
+            'mamba_d_state': value('ssm.state_size'), 'ssm_state_size': value('ssm.state_size'),
+            'mamba_d_conv': value('ssm.conv_kernel'), 'conv_kernel': value('ssm.conv_kernel'),
+            'mamba_conv_bias': True, 'use_conv_bias': True,
+            'time_step_limit': None, 'time_step_min': 0.0}
+
+
+def _granite_hybrid(value: Value) -> dict:
+    wide = value('expert_shared_feed_forward_length') if value('expert_count') else None
+    return _granite(value) | _experts(value) | _space(value) | {
+        'num_local_experts': value('expert_count') or 0,
+        'shared_intermediate_size': wide or value('feed_forward_length'),
+        'position_embedding_type': 'rope' if value('rope.scaling.finetuned') else None,
+        'layer_types': ['full_attention' if n else 'linear_attention'
+                        for n in _by_layer(value, 'attention.head_count_kv')]}
+
+
+def _falcon_h1(value: Value) -> dict:
+    # The multipliers are in the weights of the file.
+    return _space(value) | dict.fromkeys((
+        'attention_in_multiplier', 'attention_out_multiplier', 'key_multiplier',
+        'ssm_in_multiplier', 'ssm_out_multiplier', 'embedding_multiplier',
+        'lm_head_multiplier'), 1.0) | {
+            'mlp_multipliers': [1.0] * 2, 'ssm_multipliers': [1.0] * 5,
+            'mamba_norm_before_gate': False}
+
+
+def _nemotron_h(value: Value) -> dict:
+    kinds = ['full_attention' if heads else 'mlp' if wide else 'linear_attention'
+             for heads, wide in zip(_by_layer(value, 'attention.head_count_kv'),
+                                    _by_layer(value, 'feed_forward_length'))]
+    return _space(value) | {
+        'layer_types': kinds, 'mlp_hidden_act': 'relu2', 'mamba_hidden_act': 'silu',
+        'layer_norm_epsilon': value('attention.layer_norm_rms_epsilon')}
+
+
 def _smollm3(value: Value) -> dict:
     return {'use_sliding_window': False, 'no_rope_layers': [
         int((i + 1) % _SMOLLM3_NO_ROPE != 0) for i in range(value('block_count'))]}
@@ -177,6 +231,13 @@ ARCHITECTURES = {
     'gpt-oss': GgufFamily('gpt_oss', _LLAMA | _EXPERTS | {
         'post_attention_norm': 'post_attention_layernorm', 'attn_sinks': 'self_attn.sinks'},
         more=_gpt_oss),
+    'granitehybrid': GgufFamily(
+        'granitemoehybrid', _LLAMA | _EXPERTS | _SHARED | _SPACE, _BARE_SPACE, paired=True,
+        more=_granite_hybrid),
+    'falcon-h1': GgufFamily('falcon_h1', _LLAMA | _SPACE, _BARE_SPACE | {
+        'ffn_norm': 'pre_ff_layernorm.weight'}, more=_falcon_h1),
+    'nemotron_h': GgufFamily(
+        'nemotron_h', _LLAMA | _SPACE | {'attn_norm': 'norm'}, _BARE_SPACE, more=_nemotron_h),
     'lfm2': GgufFamily('lfm2', _LFM2, more=_lfm2),
     'gemma2': GgufFamily('gemma2', _GEMMA, more=lambda value: _gemma(value, _GEMMA2_PERIOD)),
     'gemma3': GgufFamily('gemma3_text', _GEMMA, more=_gemma3),

@@ -65,6 +65,7 @@ class GgufFile:
             'sliding_window': self._value('attention.sliding_window'),
             'vocab_size': embedding.shape[0],
             'hidden_act': 'silu',
+            'mamba_rms_norm': 'blk.0.ssm_norm.weight' in self._tensors,
             'attention_bias': False,
             'tie_word_embeddings': 'output.weight' not in self._tensors,
             'rope_parameters': self._rope() | more.pop('more_of_rope', {}),
@@ -174,8 +175,9 @@ class GgufFile:
     def _value(self, key: str, whole: bool = False):
         value = self._get(f'{self._arch}.{key}')
         if isinstance(value, tuple) and not whole:
-            if key == 'attention.head_count_kv':   # recurrent layers have no keys
-                value = [heads for heads in value if heads]
+            # Recurrent layers have no keys, and some no MLP.
+            if key in ('attention.head_count_kv', 'feed_forward_length'):
+                value = [number for number in value if number]
             if len(set(value)) != 1:
                 raise ModelError(f'{self.path} has layers that differ in {key}: such models '
                                  'cannot be loaded')

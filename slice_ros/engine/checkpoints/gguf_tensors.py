@@ -3,6 +3,7 @@
 """The tensors of a GGUF file, read and decoded in pieces when they are asked for."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 import math
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     import torch
 
 
+# Vectors that llama.cpp stores as matrices of one column, or of a row for each group.
+_VECTORS = ('mamba.A_log', 'mamba.D', 'mamba.norm.weight')
+
+
 class GgufTensors(Tensors):
     """The tensors under their Hugging Face names, floats of matrices in `dtype`.
 
@@ -31,7 +36,8 @@ class GgufTensors(Tensors):
                  ) -> None:
         self._file, self._path, self._dtype = file, file.path, np.dtype(dtype)
         self._decoder = decoder or GgufDecoder()
-        self._tensors = dict(file.named())
+        self._tensors = {name: _flat(stored) if name.endswith(_VECTORS) else stored
+                         for name, stored in file.named()}
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -121,3 +127,7 @@ class GgufTensors(Tensors):
         """Return rows [first, last) as they are stored, uint8 [rows, bytes]."""
         width = stored.nbytes // math.prod(stored.shape[:-1])
         return self._file.read(stored, first * width, (last - first) * width).reshape(-1, width)
+
+
+def _flat(stored: StoredTensor) -> StoredTensor:
+    return replace(stored, shape=(math.prod(stored.shape),))

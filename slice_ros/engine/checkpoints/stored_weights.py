@@ -103,6 +103,11 @@ class StoredRows:
 Rows = np.ndarray | Codes | Bfloats | StoredRows  # weights [outputs, inputs]
 
 
+def as_floats(rows: np.ndarray | Codes | Bfloats) -> np.ndarray:
+    """Return weights that were read as float32."""
+    return np.asarray(rows, np.float32) if isinstance(rows, np.ndarray) else rows.floats()
+
+
 def joint_kind(parts: Sequence[object]) -> str | None:
     """Return the kind of codes that keeps all parts, the one with more bits; None for floats."""
     kinds = {getattr(part, 'kind', None) for part in parts}

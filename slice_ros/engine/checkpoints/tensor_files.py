@@ -47,7 +47,8 @@ class Tensors:
             for file in files:
                 with safe_open(file, framework='np'):  # checks the header against the file
                     start, header = _header(file)
-                self._where |= {name: (file, start, entry) for name, entry in header.items()}
+                self._where |= {_renamed(name): (file, start, entry)
+                                for name, entry in header.items()}
         except (SafetensorError, OSError) as error:
             raise ModelError(f'{file} cannot be read ({error}): copy or download it again'
                              ) from error
@@ -131,6 +132,12 @@ class Tensors:
         if len(data) < count:
             raise ModelError(f'{file} was cut short: copy or download it again')
         return data
+
+
+def _renamed(name: str) -> str:
+    """Return the name of a tensor; some families call the model the backbone of its head."""
+    stem, _, rest = name.partition('.')
+    return f'model.{rest}' if stem == 'backbone' else name
 
 
 def _listed(index: Path) -> list[Path]:

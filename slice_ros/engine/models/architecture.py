@@ -30,6 +30,9 @@ DELTA_OUT, DELTA_CONV = 'linear_attn.out_proj', 'linear_attn.conv1d.weight'
 DELTA_NORM = 'linear_attn.norm.weight'
 DELTA_BIAS, DELTA_DECAY = 'linear_attn.dt_bias', 'linear_attn.A_log'
 CONV_IN, CONV_OUT, CONV = 'conv.in_proj', 'conv.out_proj', 'conv.conv.weight'
+MAMBA, MAMBA_OUT, MAMBA_NORM = 'mamba', 'mamba.out_proj', 'mamba.norm'
+MAMBA_CONV, MAMBA_JOINT = 'mamba.conv1d', 'mamba.in_proj'
+MAMBA_IN, MAMBA_RATES = ('mamba.gates', 'mamba.x', 'mamba.B', 'mamba.C'), 'mamba.dt'  # of `JOINT`
 ROUTER, OF_EXPERTS = 'mlp.gate', 'mlp.experts.'
 EMBEDDING, FINAL_NORM, HEAD = 'model.embed_tokens', 'model.norm', 'lm_head'
 
@@ -55,7 +58,15 @@ class Layer:
     rope: int | None = 0        # index in `Architecture.ropes`; None: positions are not marked
     window: int | None = None   # tokens that a token attends to, itself included; None: all
     sparse: bool = False        # it has experts
-    recurrent: bool = False     # it keeps a state in place of keys and values
+    recurrent: bool = False     # it keeps a state, in place of keys and values
+    beside: bool = False        # or beside them: the outputs of both are added
+    mixes: bool = True          # it has attention or a state
+    mlp: bool = True            # it has an MLP, or experts
+
+    @property
+    def attends(self) -> bool:
+        """Whether it keeps keys and values."""
+        return self.mixes and (self.beside or not self.recurrent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,42 @@ class ShortConv:
 
 
 @dataclass(frozen=True, slots=True)
+class Mamba:
+    """The state space of Mamba-2 (arXiv 2405.21060).
+
+    Each group of heads has a B and a C of `state` numbers. Values, B and C go through a
+    convolution over the last `taps` tokens. Steps are clamped to `steps`. The output is
+    multiplied by silu(gates), before or behind an RMS norm over each of `norm_parts`. `flat`: the
+    file has the taps as [channels, taps], and the decays themselves, not the logarithm.
+    """
+
+    heads: int
+    head_dim: int
+    groups: int
+    state: int
+    taps: int
+    conv_bias: bool
+    steps: tuple[float, float] = (0.0, float('inf'))
+    norm_parts: int = 0        # 0: no norm
+    norm_first: bool = False
+    flat: bool = False
+
+    @property
+    def values(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def channels(self) -> int:
+        """Values, B and C of a token."""
+        return self.values + 2 * self.groups * self.state
+
+    @property
+    def state_numbers(self) -> int:
+        """Numbers that a request keeps in a layer."""
+        return self.values * self.state + (self.taps - 1) * self.channels
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """A decoder with grouped attention and an MLP, which has a gate unless it is 'relu2'."""
 
@@ -146,8 +193,10 @@ class Architecture:
     tied: bool                        # the head is the embedding
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # in files: parts in order
     experts: Experts | None = None    # of the layers that are `sparse`
-    recurrence: Delta | ShortConv | None = None   # of the layers that are `recurrent`
+    recurrence: Delta | ShortConv | Mamba | None = None   # of the layers that are `recurrent`
     renamed: Mapping[str, str] = field(default_factory=dict)  # parts, and `FINAL_NORM`, in files
+    # Of tensors of layers by part and 'weight' or 'bias': what those of files are multiplied by.
+    factors: Mapping[str, float] = field(default_factory=dict)
     gated: bool = False               # attention's output is multiplied by sigmoid(gates)
     qk_norm: str = ''                 # '' | 'head': of each head | 'all': of all heads together
     qk_norm_last: bool = False        # behind the rope; only for 'head'
@@ -175,13 +224,13 @@ class Architecture:
 
 def state_shape(architecture: Architecture, slots: int) -> tuple[int, int, int]:
     """Return the shape of the states of recurrent layers: layers, slots, float32 numbers."""
-    layers = len(architecture.layers) - kept_layers(architecture)
+    layers = sum(layer.recurrent for layer in architecture.layers)
     return layers, slots, architecture.recurrence.state_numbers if layers else 0
 
 
 def kept_layers(architecture: Architecture) -> int:
     """Return the number of layers that keep keys and values."""
-    return sum(not layer.recurrent for layer in architecture.layers)
+    return sum(layer.attends for layer in architecture.layers)
 
 
 def within(architecture: Architecture, context: int) -> Architecture:

@@ -18,7 +18,8 @@ BEFORE = {'attention_norm': 'input_layernorm', 'mlp_norm': 'post_attention_layer
 def decoder(config: 'PreTrainedConfig', **changes) -> Architecture:
     """Return a decoder of Llama's kind with `changes`; `layers` may differ in window and rope."""
     dim = head_dim(config)
-    rope, most = rope_of(config, changes.pop('rope_parameters', config.rope_parameters))
+    rope, most = rope_of(config, changes.pop(
+        'rope_parameters', getattr(config, 'rope_parameters', None)))
     if 'activation' not in changes:
         changes['activation'] = _activation(config)
     described = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Those with experts.
 SPARSE = ('qwen2_moe', 'qwen3_moe', 'qwen3_5_moe_text', 'mixtral', 'olmoe', 'granitemoe',
-          'gpt_oss')
+          'granitemoehybrid', 'gpt_oss')
 # What files call the router and the parts of experts; see `Experts.files`.
 EXPERTS = {ROUTER: ROUTER} | {
     part: part.replace('mlp.', 'mlp.experts.{}.') for part in (*GATE_UP, DOWN)}
@@ -32,7 +32,8 @@ GPT_OSS = EXPERTS | {ROUTER: 'mlp.router'}
 
 def expert_count(config: 'PreTrainedConfig') -> int | None:
     """Return the number of experts of a layer; None for a family without."""
-    if config.model_type not in SPARSE:
+    if config.model_type not in SPARSE or (
+            config.model_type == 'granitemoehybrid' and config.num_local_experts == 0):
         return None
     return getattr(config, 'num_experts', None) or config.num_local_experts
 

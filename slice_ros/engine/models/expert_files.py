@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from slice_ros.engine.models.architecture import (
     Architecture, DOWN, GATE_UP, layer_name, OF_EXPERTS, ROUTER, SHARED_GATE)
-from slice_ros.engine.models.part_shapes import expert_shapes, shared_shapes
+from slice_ros.engine.models.part_shapes import expert_shapes
 
 EXPERT_PARTS = (*GATE_UP, DOWN)
 
@@ -16,16 +16,14 @@ class ExpertFiles:
 
     def __init__(self, made: Architecture) -> None:
         self._experts = made.experts
-        self._shapes, self._shared = expert_shapes(made), shared_shapes(made)
+        self._shapes = expert_shapes(made)
 
     def needed(self, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield names and shapes of the tensors of a layer."""
+        """Yield names and shapes of the tensors of a layer, but for the shared expert."""
         for stem, shape, of_bias in self._tensors():
             yield f'{layer_name(layer, stem)}.weight', shape
             if self._experts.biased:
                 yield f'{layer_name(layer, stem)}.bias', of_bias
-        for part, shape in self._shared.items():
-            yield f'{layer_name(layer, part)}.weight', shape
 
     def _tensors(self) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
         """Yield what a layer has, the shape, and that of its bias."""

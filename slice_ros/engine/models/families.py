@@ -13,7 +13,9 @@ from slice_ros.engine.models.architecture import (
     Architecture, Delta, DOWN, FINAL_NORM, GATE_UP, Layer, OUT, QK_NORMS, QKV, ShortConv)
 from slice_ros.engine.models.decoder_config import BEFORE, decoder, ropes_by_kind, windows
 from slice_ros.engine.models.expert_families import (
-    EXPERTS, GPT_OSS, GRANITE, MIXTRAL, sparse, with_shared)
+    expert_count, EXPERTS, GPT_OSS, GRANITE, MIXTRAL, sparse, with_shared)
+from slice_ros.engine.models.hybrid_families import (
+    falcon_h1, granite_hybrid, granite_layers, nemotron_h, nemotron_layers)
 from slice_ros.engine.models.rope import head_dim, Unsupported, with_axes
 
 if TYPE_CHECKING:
@@ -59,11 +61,17 @@ def _gemma3(config: 'PreTrainedConfig') -> Architecture:
     return _gemma(config, qk_norm='head', **ropes_by_kind(config))
 
 
-def _granite(config: 'PreTrainedConfig') -> Architecture:
+def _granite(config: 'PreTrainedConfig', **changes) -> Architecture:
     return decoder(config, embedding_scale=config.embedding_multiplier,
                    residual_scale=config.residual_multiplier,
                    attention_scale=config.attention_multiplier,
-                   logit_scale=1.0 / config.logits_scaling)
+                   logit_scale=1.0 / config.logits_scaling, **changes)
+
+
+def _granite_hybrid(config: 'PreTrainedConfig') -> Architecture:
+    made = _granite(config, layers=granite_layers(config))
+    return granite_hybrid(config, made if expert_count(config) is None else sparse(
+        config, made, GRANITE))
 
 
 def _smollm3(config: 'PreTrainedConfig') -> Architecture:
@@ -198,7 +206,11 @@ FAMILIES: dict[str, Callable[['PreTrainedConfig'], Architecture]] = {
     'olmoe': lambda config: sparse(
         config, decoder(config, qk_norm='all'), EXPERTS, config.norm_topk_prob),
     'granitemoe': lambda config: sparse(config, _granite(config), GRANITE),
+    'granitemoehybrid': _granite_hybrid,
     'gpt_oss': _gpt_oss,
+    'falcon_h1': lambda config: falcon_h1(config, decoder(config, layers=())),
+    'nemotron_h': lambda config: nemotron_h(
+        config, decoder(config, layers=nemotron_layers(config))),
     'qwen3_5_text': _qwen3_5,
     'qwen3_5_moe_text': lambda config: with_shared(
         config, sparse(config, _qwen3_5(config), EXPERTS)),

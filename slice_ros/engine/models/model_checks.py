@@ -16,21 +16,27 @@ if TYPE_CHECKING:
 
 _COUNTS = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads',
            'num_key_value_heads', 'vocab_size')
-_OPTIONAL_COUNTS = ('head_dim', 'sliding_window', 'max_position_embeddings')
+_OPTIONAL_COUNTS = ('head_dim', 'sliding_window', 'max_position_embeddings',
+                    'shared_intermediate_size')
 _ROPE = ('rope_theta', 'factor', 'low_freq_factor', 'high_freq_factor',
          'original_max_position_embeddings', 'alpha', 'llama_4_scaling_beta')
 _OF_EXPERTS = ('num_experts_per_tok', 'moe_intermediate_size', 'decoder_sparse_step',
                'shared_expert_intermediate_size')
 _OF_RECURRENCE = (
     'linear_num_key_heads', 'linear_num_value_heads', 'linear_key_head_dim',
-    'linear_value_head_dim', 'linear_conv_kernel_dim', 'conv_L_cache', 'block_multiple_of')
+    'linear_value_head_dim', 'linear_conv_kernel_dim', 'conv_L_cache', 'block_multiple_of',
+    'mamba_n_heads', 'mamba_num_heads', 'mamba_d_head', 'mamba_head_dim', 'mamba_n_groups',
+    'n_groups', 'mamba_d_state', 'ssm_state_size', 'mamba_d_conv', 'conv_kernel')
+_GROUPED = (('mamba_n_heads', 'mamba_n_groups'), ('mamba_num_heads', 'n_groups'))
 _MOST_EXPERTS = 1024    # kMaxExperts of native/src/runner.hpp
 _MOST_HEAD = 1 << 16    # the frequencies of its rope are computed before the tensors
 _SCALES = ('query_pre_attn_scalar', 'embedding_multiplier', 'residual_multiplier',
            'block_ffn_dim_multiplier', 'attention_multiplier', 'logits_scaling',
-           'attn_logit_softcapping',
-           'final_logit_softcapping', 'logit_scale', 'swiglu_alpha', 'swiglu_limit')
-_EPS = ('rms_norm_eps', 'layer_norm_eps', 'norm_eps')
+           'attn_logit_softcapping', 'final_logit_softcapping', 'logit_scale', 'swiglu_alpha',
+           'swiglu_limit', 'lm_head_multiplier', 'key_multiplier', 'attention_in_multiplier',
+           'attention_out_multiplier', 'ssm_in_multiplier', 'ssm_out_multiplier')
+_LISTS = ('mlp_multipliers', 'ssm_multipliers')   # of scales
+_EPS = ('rms_norm_eps', 'layer_norm_eps', 'layer_norm_epsilon', 'norm_eps')
 _MOST = 1 << 31  # the kernels count in int32
 
 
@@ -55,7 +61,7 @@ def check_numbers(path: object, config: 'PreTrainedConfig') -> None:
     eps = next((name for name in _EPS if hasattr(config, name)), _EPS[0])
     if not _number(value := getattr(config, eps, None)) or not 0 <= value < 1:
         raise _useless(path, eps, value, 'a number from 0 to 1')
-    rope = config.rope_parameters or {}
+    rope = getattr(config, 'rope_parameters', None) or {}
     if isinstance(rope, dict):
         # One for all layers, or one for each kind of layers.
         by_kind = {kind: part for kind, part in rope.items() if isinstance(part, dict)}
@@ -69,9 +75,26 @@ def check_numbers(path: object, config: 'PreTrainedConfig') -> None:
     for name in _SCALES:
         _check_positive(path, getattr(config, name, None), name)
     _check_experts(path, config)
+    _check_recurrence(path, config)
+
+
+def _check_recurrence(path: object, config: 'PreTrainedConfig') -> None:
     for name in _OF_RECURRENCE:
         if (value := getattr(config, name, None)) is not None:
             _check_count(path, name, value, _MOST_HEAD)
+    for heads, groups in _GROUPED:
+        count = getattr(config, heads, None)
+        if count is not None and count % (getattr(config, groups, None) or 1):
+            raise _useless(path, groups, getattr(config, groups), f'a divisor of {heads}, {count}')
+    for name in _LISTS:
+        for value in getattr(config, name, None) or ():
+            _check_positive(path, value, name)
+    for name in ('time_step_limit', 'time_step_min'):
+        limits = getattr(config, name, None)
+        for value in () if limits is None else limits if isinstance(limits, (list, tuple)) else (
+                limits,):
+            if not (_number(value) or value == math.inf) or value < 0:
+                raise _useless(path, name, limits, 'numbers of at least 0')
 
 
 def _check_experts(path: object, config: 'PreTrainedConfig') -> None:

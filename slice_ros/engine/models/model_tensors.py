@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from slice_ros.engine.checkpoints.stored_weights import Bfloats, Codes, Rows, StoredRows
+from slice_ros.engine.checkpoints.stored_weights import (
+    as_floats, Bfloats, Codes, Rows, StoredRows)
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.models.architecture import (
     Architecture, DOWN, EMBEDDING, FINAL_NORM, GATES, HEAD, layer_name, mlp_parts, NORMS,
     OF_EXPERTS, OUT, QK_NORMS, QKV, ROUTER, SINKS)
-from slice_ros.engine.models.expert_files import EXPERT_PARTS, ExpertFiles
-from slice_ros.engine.models.part_shapes import part_shapes, recurrence_shapes
+from slice_ros.engine.models.expert_files import ExpertFiles
+from slice_ros.engine.models.part_shapes import (
+    absent_parts, cut_parts, part_shapes, recurrence_shapes, shared_shapes)
 
 if TYPE_CHECKING:
     import torch
 
-_MIXER = (*QKV, *QK_NORMS, OUT, SINKS)
 # Tensors that some files hold and no runner needs: they follow from the config.
 _DERIVED = ('rotary_emb.inv_freq', 'rope_freqs')
 
@@ -36,14 +37,7 @@ class ModelTensors:
         self._made, self.stored = architecture, tensors
         self._experts = None if architecture.experts is None else ExpertFiles(architecture)
         # part -> the fused part of the file, first row and row after the last
-        self._cut: dict[str, tuple[str, int, int]] = {}
-        shapes = part_shapes(architecture)
-        for fused, parts in architecture.fused.items():
-            first = 0
-            for part in parts:
-                rows = shapes[part][0]
-                self._cut[part] = fused, first, first + rows
-                first += rows
+        self._cut = cut_parts(architecture)
 
     def __contains__(self, name: str) -> bool:
         stem, _, kind = name.rpartition('.')
@@ -61,6 +55,8 @@ class ModelTensors:
             tensor = tensor.reshape(-1)[first:last]   # those of all experts may be together
         else:
             tensor = (tensor.flatten(0, 1) if tensor.ndim > 2 else tensor)[first:last]
+        if (factor := self._factor(part, kind)) != 1:
+            tensor = tensor * factor
         if _is_norm(part, kind):
             return tensor.to(torch.float32) + self._made.norm_offset
         if self._turned(part):
@@ -72,12 +68,11 @@ class ModelTensors:
         stem, _, kind = name.rpartition('.')
         stored, first, last, part = self._stored(stem)
         values = self.stored.floats(f'{stored}.{kind}')
-        if kind == 'bias' and last is not None:
-            values = values.reshape(-1)
-        elif values.ndim > 2:
-            values = values.reshape(-1, values.shape[-1])
-        if last is not None:
-            values = values[first:last]
+        if last is not None:   # those of all experts may be together
+            flat = (-1,) if kind == 'bias' else (-1, values.shape[-1])
+            values = values.reshape(flat)[first:last]
+        if (factor := self._factor(part, kind)) != 1:
+            values = values * np.float32(factor)
         if _is_norm(part, kind):
             return values + np.float32(self._made.norm_offset)
         if not self._turned(part):
@@ -89,7 +84,8 @@ class ModelTensors:
         stem, _, kind = name.rpartition('.')
         stored, start, last, part = self._stored(stem)
         rows = self.stored.rows(f'{stored}.{kind}')
-        if last is None and not self._turned(part):
+        factor = self._factor(part, kind)
+        if last is None and not self._turned(part) and factor == 1:
             return rows
         count = self._count(part, rows.shape[0]) if last is None else last - start
 
@@ -102,13 +98,17 @@ class ModelTensors:
             return found[order - least] if isinstance(found, np.ndarray) else found.rows(
                 order - least)
 
+        if factor != 1:
+            return StoredRows((count, rows.shape[1]), None, lambda first, last: (
+                as_floats(read(first, last)) * np.float32(factor)))
         return StoredRows((count, rows.shape[1]), getattr(rows, 'kind', None), read)
 
     def as_stored(self, name: str) -> 'torch.Tensor | Codes':
         """Return a matrix as `Codes` where the file has it so, else as floats."""
         stem, _, kind = name.rpartition('.')
+        stored, _, _, part = self._stored(stem)
         if isinstance(self.stored, Tensors) and self.stored.kind(
-                f'{self._stored(stem)[0]}.{kind}') is not None:
+                f'{stored}.{kind}') is not None and self._factor(part, kind) == 1:
             return self.rows(name).rows(slice(None))
         return self[name]
 
@@ -127,7 +127,7 @@ class ModelTensors:
         From the last layer on: a false number of layers fails at once.
         """
         made, shapes = self._made, part_shapes(self._made)
-        yield f'{EMBEDDING}.weight', (made.vocabulary, made.hidden)
+        yield f'{self._stored(EMBEDDING)[0]}.weight', (made.vocabulary, made.hidden)
         yield from self._norm(self._stored(FINAL_NORM)[0])
         if f'{HEAD}.weight' in self:
             yield f'{HEAD}.weight', (made.vocabulary, made.hidden)
@@ -139,9 +139,10 @@ class ModelTensors:
             wanted[QKV[0]] = 2 * shapes[QKV[0]][0], made.hidden
         for layer in reversed(range(len(made.layers))):
             kind = made.layers[layer]
-            absent = (EXPERT_PARTS if kind.sparse else ()) + (_MIXER if kind.recurrent else ())
+            absent = absent_parts(made, kind)
             for norm in made.norms:
-                yield from self._norm(self._stored(layer_name(layer, norm))[0])
+                if norm not in absent:
+                    yield from self._norm(self._stored(layer_name(layer, norm))[0])
             for part, shape in wanted.items():
                 if part not in absent:
                     yield f'{self._stored(layer_name(layer, part))[0]}.weight', shape
@@ -149,7 +150,7 @@ class ModelTensors:
                 yield from self._experts.needed(layer)
             if kind.recurrent:
                 for name, shape in recurrence_shapes(made).items():
-                    yield layer_name(layer, name), shape
+                    yield self.stored_name(layer_name(layer, name)), shape
 
     def _norm(self, stored: str) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f'{stored}.weight', (self._made.hidden,)
@@ -190,6 +191,9 @@ class ModelTensors:
         stored = self._made.norms.get(stored) or self._made.renamed.get(stored, stored)
         return layer_name(int(layer), stored), first, last, part
 
+    def _factor(self, part: str, kind: str) -> float:
+        return self._made.factors.get(f'{part}.{kind}', 1.0)
+
     def _turned(self, part: str) -> bool:
         return self._made.interleaved and part in QKV[:2] or self._made.gated and part in (
             QKV[0], GATES)
@@ -221,7 +225,7 @@ def _is_norm(part: str, kind: str) -> bool:
 
 def _parts(architecture: Architecture) -> list[str]:
     return [*QKV, *(QK_NORMS if architecture.qk_norm else ()), OUT, *mlp_parts(architecture), DOWN,
-            *((SINKS,) if architecture.sinks else ())]
+            *((SINKS,) if architecture.sinks else ()), *shared_shapes(architecture)]
 
 
 def _take(rows: Rows, order: slice) -> np.ndarray | Bfloats | Codes:

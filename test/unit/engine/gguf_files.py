@@ -9,9 +9,11 @@ VOCABULARY = 320   # of `tiny`
 
 
 # Whose rope llama.cpp lets pair neighbours.
-PAIRED = ('llama', 'granite', 'granitemoe', 'smollm3', 'mistral3')
+PAIRED = ('llama', 'granite', 'granitemoe', 'granitehybrid', 'smollm3', 'mistral3')
 # Whose norms subtract the mean.
 CENTRED = {'command-r': 'layer_norm_eps', 'cohere2': 'layer_norm_eps', 'nemotron': 'norm_eps'}
+# Of state spaces: what stays in float32.
+SPACES = ('.A_log', '.D', '.dt_proj.bias', 'mamba.norm.weight', 'mixer.norm.weight')
 
 
 def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, types=()):
@@ -33,18 +35,20 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     if arch in CENTRED:
         writer.add_layer_norm_eps(getattr(config, CENTRED[arch]))
     else:
-        writer.add_layer_norm_rms_eps(getattr(config, 'rms_norm_eps', None) or config.norm_eps)
-    rope_parameters = config.rope_parameters.get('full_attention', config.rope_parameters)
+        writer.add_layer_norm_rms_eps(next(getattr(config, name) for name in (
+            'rms_norm_eps', 'layer_norm_epsilon', 'norm_eps') if hasattr(config, name)))
+    rope_parameters = getattr(config, 'rope_parameters', None) or {'rope_theta': 10000.0}
+    rope_parameters = rope_parameters.get('full_attention', rope_parameters)
     stretched = rope_parameters.get('alpha', 1) ** (config.head_dim / (config.head_dim - 2)
                                                     if arch == 'hunyuan-dense' else 1)
     writer.add_rope_freq_base(rope_parameters['rope_theta'] * stretched)
     if describe is not None:
         describe(writer)
-    for name, tensor in split_experts(state):
+    for name, tensor in spaces(config, split_experts(state)):
         if name == 'lm_head.weight' and config.tie_word_embeddings:
             continue
         values = tensor.numpy()
-        if arch.startswith(('gemma', 'nemotron')) and name.endswith('norm.weight'):
+        if (arch.startswith('gemma') or arch == 'nemotron') and name.endswith('norm.weight'):
             values = values + 1
         if arch in PAIRED and ('q_proj' in name or 'k_proj' in name):
             n = heads if 'q_proj' in name else config.num_key_value_heads
@@ -53,7 +57,7 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
         if 'conv.conv' in name:
             values = values[:, 0]
         kind = next((kind for part, kind in types if part in name and values.ndim > 1),
-                    'F16' if values.ndim > 1 else 'F32')
+                    'F16' if values.ndim > 1 and not name.endswith(SPACES) else 'F32')
         kind = gguf.GGMLQuantizationType[kind]
         writer.add_tensor(names.get_name(name, ('.weight', '.bias')),
                           gguf.quantize(values, kind), raw_dtype=kind)
@@ -91,6 +95,32 @@ def _in_turns(experts, part, tensor):
         yield f'{experts}.up_proj.{kind}', tensor[:, 1::2].contiguous()
     else:
         yield f'{experts}.down_proj.{kind}', tensor.contiguous()
+
+
+def spaces(config, state):
+    """Yield names and tensors as the file has those of state spaces, and shared MLPs."""
+    for name, tensor in state:
+        if config.model_type == 'nemotron_h':
+            name = name.replace('model.', 'backbone.', 1)
+        if name.endswith('.A_log'):
+            tensor = -tensor.exp()
+        if name.endswith(('.A_log', '.D')):
+            tensor = tensor[:, None]
+        elif name.endswith(('mamba.norm.weight', 'mixer.norm.weight')):
+            groups = getattr(config, 'mamba_n_groups', None) or config.n_groups
+            tensor = tensor.reshape(groups, -1)
+        elif 'conv1d.weight' in name:
+            tensor = tensor[:, 0]
+        layer, _, part = name.partition('.shared_mlp.')
+        kind = 'shared_experts' if getattr(config, 'num_local_experts', 0) else 'feed_forward'
+        if part == 'input_linear.weight':
+            for which, half in zip(('gate', 'up'), tensor.chunk(2)):
+                yield f'{layer}.mlp.{kind}.{which}_proj.weight'.replace(
+                    'mlp.feed_forward', 'feed_forward'), half
+        elif part and kind == 'feed_forward':
+            yield f'{layer}.feed_forward.down_proj.weight', tensor
+        else:
+            yield name.replace('.dt_bias', '.dt_proj.bias'), tensor
 
 
 def add_bytes(writer):

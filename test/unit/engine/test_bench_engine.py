@@ -4,6 +4,7 @@
 
 from argparse import ArgumentParser
 import json
+import math
 import os
 from pathlib import Path
 import time
@@ -17,6 +18,7 @@ from slice_ros.bench.engine.transformers_peer import Transformers
 from slice_ros.engine import EngineConfig, load_engine
 import tiny
 import torch
+from transformers import AutoConfig
 
 
 def args(*options):
@@ -214,3 +216,10 @@ def test_texts_leave_the_exact_ones_at_their_first_other_token():
     exact = [[1, 2, 3, 4], [5, 6], [7, 8, 9]]
     assert first_divergence([[1, 2, 0, 4], [0, 6], [7, 8, 0]], exact) == 2
     assert first_divergence(exact, exact) == LENGTH
+
+
+def test_a_shape_with_state_spaces_has_the_size_of_its_model():
+    """As the card of the model and its file say."""
+    config = AutoConfig.for_model(**shapes.SHAPES['granite-4.0-h-350m'])
+    tensors = shapes.RandomTensors(config, torch.device('cpu'))
+    assert sum(map(math.prod, tensors._sizes.values())) == 340_332_224

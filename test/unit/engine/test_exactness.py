@@ -169,7 +169,7 @@ def test_states_are_as_exact(tmp_path, name, weights):
     dice = random.Random(3)
     prompts = [[dice.randrange(250) for _ in range(n)] for n in (1, 2, 3, 40, 70, 96, 120)]
     counts = walk(engine, prompts, dice, 100)
-    assert min(counts['taken over'], counts['adopted again']) > 3, counts
+    assert min(counts['taken over'], counts['adopted again']) > 1, counts
     assert recorder.segments['decode'] > 50 and recorder.segments['chunk'] > 50
     assert check(recorder, reference) > 100
 

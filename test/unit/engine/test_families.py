@@ -116,6 +116,32 @@ def test_layers_with_states_answer_as_transformers(name, isa, tmp_path):
     assert (got - want).abs().max() < 1e-4 * want.abs().max()
 
 
+@pytest.mark.parametrize('name', ['granitemoehybrid', 'falcon_h1'])
+def test_limits_of_time_steps_are_kept(name, tmp_path):
+    """Of whole prompts: transformers leaves them out while it decodes."""
+    limits = {'time_step_limit': [0.3, 0.9]}
+    model = tiny.save(tmp_path, tiny.RECURRENT[name](**limits))
+    engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', max_context=64, slots=1))
+    tokens, slot = ids(40, 1), engine._slots.take()
+    engine._slots.reserve([(slot, 40)])
+    got = torch.as_tensor(engine._runner.forward([Segment(slot, 0, tokens, True)]))[0]
+    want = expected(model, tokens)
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
+    free = tiny.model(tiny.RECURRENT[name]())
+    assert (expected(free, tokens) - want).abs().max() > 2e-3 * want.abs().max()
+
+
+@pytest.mark.parametrize('name', ['granitemoehybrid', 'falcon_h1', 'nemotron_h'])
+@pytest.mark.parametrize('extra', ['skip_scale', 'conv1d.scale', 'norm.bias'])
+def test_a_tensor_of_a_state_space_that_is_not_known_is_refused(name, extra, tmp_path):
+    tiny.save(tmp_path, tiny.RECURRENT[name]())
+    tensors = load_file(tmp_path / 'model.safetensors')
+    where = next(key for key in tensors if key.endswith('.A_log')).removesuffix('A_log')
+    save_file(tensors | {where + extra: torch.ones(4)}, tmp_path / 'model.safetensors')
+    with pytest.raises(ModelError, match=f'{extra} is in no model of this type'):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))
+
+
 @pytest.mark.parametrize('name', tiny.RECURRENT)
 def test_a_failed_step_does_not_advance_a_state_twice(name, tmp_path, monkeypatch):
     tiny.save(tmp_path, tiny.RECURRENT[name](eos_token_id=None))

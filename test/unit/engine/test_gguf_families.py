@@ -8,6 +8,7 @@ import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints import gguf_file
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
+from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
 import tiny
 import torch
@@ -57,9 +58,30 @@ def own_size(writer):
     writer.add_key_length(24)
 
 
+def short_key(writer):
+    writer.add_key_length(16)
+
+
 def short_conv(writer):
     writer.add_key_length(16)
     writer.add_shortconv_l_cache(3)
+
+
+def space(*more):
+    def describe(writer):
+        writer.add_ssm_conv_kernel(4)
+        for add in more:
+            add(writer)
+    return describe
+
+
+def sizes(heads, head_dim, state, groups):
+    def describe(writer):
+        writer.add_ssm_inner_size(heads * head_dim)
+        writer.add_ssm_time_step_rank(heads)
+        writer.add_ssm_state_size(state)
+        writer.add_ssm_group_count(groups)
+    return describe
 
 
 def experts(count, chosen, *more):
@@ -131,6 +153,21 @@ FILES = {
                 cohere(windows(40))),
     'nemotron': (tiny.FAMILIES['nemotron'], partial(12, 24)),
     'lfm2': (lambda: tiny.RECURRENT['lfm2'](block_auto_adjust_ff_dim=False), short_conv),
+    'granitehybrid': (tiny.RECURRENT['granitemoehybrid'], space(
+        sizes(4, 32, 16, 1), granite, lambda writer: writer.add_rope_scaling_finetuned(False))),
+    'granitehybrid experts': (lambda: tiny.granite_hybrid(
+        num_local_experts=4, num_experts_per_tok=2, intermediate_size=40, mamba_n_groups=2,
+        position_embedding_type='rope'), experts(
+        4, 2, space(sizes(4, 32, 16, 2)), granite,
+        lambda writer: writer.add_rope_scaling_finetuned(True),
+        lambda writer: writer.add_expert_shared_feed_forward_length(96))),
+    'falcon-h1': (lambda: tiny.falcon_h1(mamba_n_groups=1), space(sizes(4, 16, 32, 1), short_key)),
+    'falcon-h1 norm': (lambda: tiny.falcon_h1(
+        mamba_n_groups=2, mamba_rms_norm=True, mamba_norm_before_gate=False),
+        space(sizes(4, 16, 32, 2), short_key)),
+    'nemotron_h': (tiny.RECURRENT['nemotron_h'], space(
+        sizes(4, 48, 16, 2), own_size,
+        lambda writer: writer.add_feed_forward_length([0, 96, 0, 0, 96]))),
     'gemma2': (lambda: tiny.described(
         'gemma2', sliding_window=33, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,
         final_logit_softcapping=3.0, **LAYERS), gemma2),
@@ -156,8 +193,11 @@ FILES = {
 }
 
 
-def write(path, name):
-    """Write the file of a family; return its model with the weights of the file."""
+def write(path, name, types=()):
+    """Write the file of a family; return its model with the weights of the file.
+
+    `types` are as `gguf_files.write` takes them; the model is then another.
+    """
     make, describe = FILES[name]
     config = make()
     model = tiny.model(config)
@@ -173,8 +213,9 @@ def write(path, name):
         gguf_files.add_bytes(writer)
         if describe is not None:
             describe(writer)
-    kv_heads = [0, 2, 0] if name == 'lfm2' else None
-    gguf_files.write(path, name.split()[0], config, state, rope, kv_heads, more)
+    kv_heads = {'lfm2': [0, 2, 0], 'granitehybrid': [0, 2, 0], 'nemotron_h': [
+        0, 0, 0, 2, 0]}.get(name.split()[0])
+    gguf_files.write(path, name.split()[0], config, state, rope, kv_heads, more, types)
     return model
 
 
@@ -206,6 +247,26 @@ def test_answers_are_those_of_the_model(name, tmp_path):
         wanted = greedy(model, prompt, 12)
         assert sequence.tokens == wanted[:len(sequence.tokens)]
         assert len(sequence.tokens) > length
+
+
+@pytest.mark.parametrize('name', ['granitehybrid', 'falcon-h1 norm', 'nemotron_h'])
+def test_codes_of_a_state_space_are_kept(name, tmp_path):
+    """But for the rows of its time steps; what differs is that activations have 8 bits."""
+    write(tmp_path / 'model.gguf', name, (('in_proj', 'Q4_0'), ('out_proj', 'Q8_0')))
+    found = {}
+    for weights in ('auto', 'fp32'):
+        engine = load_engine(EngineConfig(str(tmp_path / 'model.gguf'), weights=weights,
+                                          max_context=64, slots=1))
+        if 'native' not in engine.info.kernels:
+            pytest.skip('the native kernels are not built')
+        tokens, slot = list(range(7, 47)), engine._slots.take()
+        engine._slots.reserve([(slot, len(tokens))])
+        found[weights] = torch.as_tensor(engine._runner.forward(
+            [Segment(slot, 0, tokens, True)]))[0].clone()
+        kinds = engine.info.weights
+        assert ('int4' in kinds and 'int8' in kinds) == (weights == 'auto')
+    off = (found['auto'] - found['fp32']).abs().max() / found['fp32'].abs().max()
+    assert 0 < off < 0.05
 
 
 def test_a_tensor_that_the_family_does_not_speak_of_is_refused(tmp_path):

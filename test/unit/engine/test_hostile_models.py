@@ -120,11 +120,38 @@ OF_FAMILIES = {
     'lfm2': ('layer_types', 'conv_L_cache', 'conv_bias', 'block_multiple_of', 'norm_eps',
              'block_ffn_dim_multiplier', 'block_auto_adjust_ff_dim'),
     'granitemoe': ('num_local_experts', 'num_experts_per_tok'),
+    'granitemoehybrid': ('layer_types', 'mamba_n_heads', 'mamba_d_head', 'mamba_d_state',
+                         'mamba_n_groups', 'mamba_d_conv', 'mamba_expand', 'time_step_limit',
+                         'shared_intermediate_size', 'position_embedding_type',
+                         'num_local_experts', 'mamba_conv_bias'),
+    'falcon_h1': ('mamba_d_ssm', 'mamba_n_heads', 'mamba_d_state', 'mamba_n_groups',
+                  'mlp_multipliers', 'ssm_multipliers', 'key_multiplier', 'ssm_in_multiplier',
+                  'mamba_rms_norm', 'mamba_norm_before_gate', 'lm_head_multiplier'),
+    'nemotron_h': ('layers_block_type', 'mamba_num_heads', 'mamba_head_dim', 'ssm_state_size',
+                   'n_groups', 'conv_kernel', 'mlp_hidden_act', 'mamba_hidden_act',
+                   'time_step_min', 'layer_norm_epsilon', 'num_attention_heads'),
     'exaone4': ('layer_types', 'sliding_window', 'sliding_window_pattern'),
 }
+SIZES = {
+    'granitemoehybrid': ('mamba_n_heads', 'mamba_d_head', 'mamba_d_state', 'mamba_n_groups',
+                         'mamba_d_conv', 'shared_intermediate_size'),
+    'falcon_h1': ('mamba_n_heads', 'mamba_d_head', 'mamba_d_state', 'mamba_n_groups',
+                  'mamba_d_conv', 'mamba_d_ssm'),
+    'nemotron_h': ('mamba_num_heads', 'mamba_head_dim', 'ssm_state_size', 'n_groups',
+                   'conv_kernel')}
 TRIED = 12   # of each family: each takes half a second
 ROPE_KEYS = ('rope_type', 'rope_theta', 'factor', 'partial_rotary_factor', 'short_factor',
              'long_factor', 'original_max_position_embeddings', 'alpha', 'llama_4_scaling_beta')
+
+
+@pytest.mark.parametrize('family, name', [
+    (family, name) for family, names in SIZES.items() for name in names])
+def test_sizes_of_a_state_space_that_cannot_be_are_refused(family, name, tmp_path):
+    tiny.save(tmp_path, tiny.RECURRENT[family]())
+    whole = json.loads((tmp_path / 'config.json').read_text())
+    for value in (0, -1, HUGE):
+        (tmp_path / 'config.json').write_text(json.dumps(whole | {name: value}))
+        assert 'config' in outcome(tmp_path), value
 
 
 @pytest.mark.parametrize('family', OF_FAMILIES)

@@ -132,8 +132,45 @@ FAMILIES = {
 }
 
 
-# Families with layers that keep a state in place of keys and values.
+def granite_hybrid(**changes):
+    """Return a config of Granite 4: layers with state spaces, one with attention."""
+    return described('granitemoehybrid', **{
+        'head_dim': 16, 'mamba_n_heads': 4, 'mamba_d_head': 32, 'mamba_d_state': 16,
+        'mamba_n_groups': 1, 'mamba_d_conv': 4, 'shared_intermediate_size': 96,
+        'embedding_multiplier': 3.0, 'residual_multiplier': 0.4, 'attention_multiplier': 0.3,
+        'logits_scaling': 2.0,
+        'layer_types': ['linear_attention', 'full_attention', 'linear_attention']} | changes)
+
+
+def falcon_h1(**changes):
+    """Return a config of Falcon H1: attention and state space in each layer."""
+    return described('falcon_h1', **{
+        'head_dim': 16, 'mamba_d_ssm': 64, 'mamba_n_heads': 4, 'mamba_d_head': 16,
+        'mamba_d_state': 32, 'num_hidden_layers': 2} | changes)
+
+
+# Families with layers that keep a state in place of keys and values, or beside them.
 RECURRENT = {
+    'granitemoehybrid': lambda **more: granite_hybrid(num_local_experts=0, **more),
+    'granitemoehybrid experts': lambda **more: granite_hybrid(
+        num_local_experts=4, num_experts_per_tok=2, intermediate_size=40, mamba_n_groups=2,
+        position_embedding_type='rope', attention_bias=True, mamba_proj_bias=True, **more),
+    'falcon_h1': lambda **more: falcon_h1(
+        mamba_rms_norm=False, mamba_n_groups=1, mlp_multipliers=[0.8, 0.6], key_multiplier=0.4,
+        lm_head_multiplier=0.7, embedding_multiplier=3.0, attention_in_multiplier=0.9,
+        attention_out_multiplier=0.5, ssm_in_multiplier=1.2, ssm_out_multiplier=0.7,
+        ssm_multipliers=[0.8, 0.9, 0.7, 0.6, 0.5], **more),
+    'falcon_h1 norm first': lambda **more: falcon_h1(
+        mamba_rms_norm=True, mamba_norm_before_gate=True, mamba_n_groups=2, attention_bias=True,
+        mamba_proj_bias=True, projectors_bias=True, mlp_bias=True, key_multiplier=0.4,
+        attention_in_multiplier=0.9, ssm_in_multiplier=1.2, ssm_out_multiplier=0.7, **more),
+    'falcon_h1 gates first': lambda **more: falcon_h1(
+        mamba_rms_norm=True, mamba_norm_before_gate=False, mamba_n_groups=2,
+        mamba_conv_bias=False, **more),
+    'nemotron_h': lambda **more: described('nemotron_h', **{
+        'num_hidden_layers': None, 'ssm_state_size': 16, 'mamba_num_heads': 4,
+        'mamba_head_dim': 48, 'n_groups': 2, 'layers_block_type': [
+            'linear_attention', 'mlp', 'linear_attention', 'full_attention', 'mlp']} | more),
     'lfm2': lambda **more: described('lfm2', head_dim=16, tie_word_embeddings=False, layer_types=[
         'conv', 'full_attention', 'conv'], **more),
     'qwen3_5_text': lambda **more: described(
@@ -198,7 +235,7 @@ def save(path, config):
     return made
 
 
-# Families that run through transformers: states of linear attention, windows, experts, ALiBi.
+# Families that run through transformers: windows, experts, ALiBi.
 OTHER = {
     'gpt2': gpt2, 'gpt_neox': gpt_neox,
     'bloom': lambda: described('bloom'),
@@ -206,7 +243,4 @@ OTHER = {
     'ernie4_5_moe': lambda: described(
         'ernie4_5_moe', moe_num_experts=5, moe_k=2, moe_num_shared_experts=1,
         moe_intermediate_size=40),
-    'falcon_h1': lambda: described(
-        'falcon_h1', mamba_d_ssm=64, mamba_n_heads=4, mamba_d_head=16, mamba_n_groups=1,
-        mamba_d_state=16),
 }

@@ -11,12 +11,14 @@ from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.models.architecture import (
     Architecture, CONV, CONV_IN, CONV_OUT, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
     DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, EMBEDDING, expert_part, FINAL_NORM, GATE_UP, GATES,
-    HEAD, layer_name, mlp_parts, NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part,
-    SINKS)
+    HEAD, layer_name, MAMBA, Mamba, MAMBA_CONV, MAMBA_IN, MAMBA_NORM, MAMBA_OUT, MAMBA_RATES,
+    mlp_parts, NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part, ShortConv, SINKS)
+from slice_ros.engine.models.part_shapes import absent_parts
 from slice_ros.engine.runners.native.adapter_packing import pack_adapters
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.kv_pages import KvPages
-from slice_ros.engine.runners.native.layers import DeltaWeights, LayerWeights, ShortConvWeights
+from slice_ros.engine.runners.native.layers import (
+    DeltaWeights, LayerWeights, MambaWeights, ShortConvWeights)
 from slice_ros.engine.runners.native.library import BEST, Library
 from slice_ros.engine.runners.native.model import MAX_ROWS, NativeModel
 from slice_ros.engine.runners.native.packing import Interleaved, pack, Packed
@@ -37,22 +39,26 @@ class _Packer:
 
         def at(part: str) -> str:
             return layer_name(number, part)
-        vectors = {}
-        if made.layers[number].recurrent:
-            out = DELTA_OUT if isinstance(made.recurrence, Delta) else CONV_OUT
-            mixer = {'qkv': None, 'attention_out': self._matrix(at(out)),
-                     'recurrence': self._recurrence(number)}
-        else:
+        kind, out, vectors = made.layers[number], OUT, {}
+        absent = absent_parts(made, kind)
+        mixer = {'recurrence': self._recurrence(number) if kind.recurrent else None, 'qkv': None,
+                 'attention_out': None}
+        if kind.attends:
             parts = (*QKV, GATES) if made.gated else QKV
-            mixer = {'qkv': self._matrix(*map(at, parts)), 'attention_out': self._matrix(at(OUT))}
+            mixer['qkv'] = self._matrix(*map(at, parts))
             if made.qk_norm:
                 vectors |= dict(zip(('query_norm', 'key_norm'), QK_NORMS))
             if made.sinks:
                 vectors['sinks'] = SINKS
+        elif kind.recurrent:
+            out = {Delta: DELTA_OUT, ShortConv: CONV_OUT}.get(type(made.recurrence))
+        if kind.mixes and out is not None:
+            mixer['attention_out'] = self._matrix(at(out))
         return LayerWeights(
             **mixer,
             **self._mlp(number),
-            **{norm: self.norm(at(norm)) for norm in NORMS if norm in made.norms},
+            **{norm: self.norm(at(norm)) for norm in NORMS
+               if norm in made.norms and norm not in absent},
             **{name: tensors[f'{at(part)}.weight'] for name, part in vectors.items()})
 
     def norm(self, name: str, scale: float = 1.0) -> np.ndarray:
@@ -61,9 +67,11 @@ class _Packer:
         return np.concatenate([self._tensors[f'{name}.{kind}'] for kind in kinds]) * np.float32(
             scale)
 
-    def _recurrence(self, number: int) -> DeltaWeights | ShortConvWeights:
+    def _recurrence(self, number: int) -> DeltaWeights | ShortConvWeights | MambaWeights:
         def of(name: str) -> np.ndarray:
             return self._tensors[layer_name(number, name)]
+        if isinstance(self._made.recurrence, Mamba):
+            return self._mamba(number)
         if not isinstance(self._made.recurrence, Delta):
             conv = of(CONV)
             return ShortConvWeights(self._matrix(layer_name(number, CONV_IN)),
@@ -75,9 +83,27 @@ class _Packer:
             conv=of(DELTA_CONV)[:, 0].T, decay=-np.exp(of(DELTA_DECAY)), bias=of(DELTA_BIAS),
             norm=of(DELTA_NORM))
 
+    def _mamba(self, number: int) -> MambaWeights:
+        tensors, rule = self._tensors, self._made.recurrence
+
+        def at(part: str) -> str:
+            return layer_name(number, part)
+        conv, decay = tensors[at(f'{MAMBA_CONV}.weight')], tensors[at(f'{MAMBA}.A_log')]
+        return MambaWeights(
+            in_=self._matrix(*map(at, MAMBA_IN)), out=self._matrix(at(MAMBA_OUT)),
+            rates=pack(self._library, 'fp32', [tensors[at(f'{MAMBA_RATES}.weight')]],
+                       tensors.get(at(f'{MAMBA_RATES}.bias')), self._arena),
+            conv=conv.reshape(len(conv), -1).T,
+            conv_bias=tensors.get(at(f'{MAMBA_CONV}.bias')),
+            decay=decay if rule.flat else -np.exp(decay), bias=tensors[at(f'{MAMBA}.dt_bias')],
+            skip=tensors[at(f'{MAMBA}.D')],
+            norm=tensors[at(f'{MAMBA_NORM}.weight')] if rule.norm_parts else None)
+
     def _mlp(self, number: int) -> dict:
         """Return `mlp`, `router` and `shared` of a layer."""
         made = self._made
+        if not made.layers[number].mlp:
+            return {'mlp': ()}
         if not made.layers[number].sparse:
             return {'mlp': (self._pair(lambda part: layer_name(number, part)),)}
         router = f'{layer_name(number, ROUTER)}'

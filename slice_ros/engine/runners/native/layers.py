@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from slice_ros.engine.models.architecture import Architecture, Layer as DecoderLayer, NORMS
-from slice_ros.engine.runners.native.library import Delta, Expert, Layer, Matrix, ShortConv
+from slice_ros.engine.runners.native.library import Delta, Expert, Layer, Mamba, Matrix, ShortConv
 from slice_ros.engine.runners.native.packing import Packed
 
 
@@ -33,6 +33,21 @@ class ShortConvWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class MambaWeights:
+    """A state space; see `architecture.Mamba`."""
+
+    in_: Packed          # gates, then channels
+    rates: Packed        # float32
+    out: Packed
+    conv: np.ndarray     # [taps, channels]
+    conv_bias: np.ndarray | None
+    decay: np.ndarray    # [heads], negative
+    bias: np.ndarray     # [heads]
+    skip: np.ndarray     # [heads]
+    norm: np.ndarray | None   # [values]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerWeights:
     """One decoder layer; norms are float32, None where there is none.
 
@@ -40,11 +55,11 @@ class LayerWeights:
     """
 
     qkv: Packed | None                   # query, key and value heads, then gates if it is gated
-    attention_out: Packed
+    attention_out: Packed | None
     mlp: tuple[tuple[Packed, Packed], ...]  # gate-up (of packing.Interleaved) and down: one pair,
     router: Packed | None = None            # or of each expert, with a float32 router, to which
     shared: tuple[Packed, Packed] | None = None   # the gate of the expert of all tokens is joined
-    recurrence: DeltaWeights | ShortConvWeights | None = None   # in place of `qkv`
+    recurrence: DeltaWeights | ShortConvWeights | MambaWeights | None = None
     attention_norm: np.ndarray | None = None      # [hidden]
     attention_out_norm: np.ndarray | None = None  # [hidden]
     mlp_norm: np.ndarray | None = None            # [hidden]
@@ -55,11 +70,9 @@ class LayerWeights:
 
     def mixer(self) -> Iterator[Packed]:
         """Yield the matrices in front of the MLP, without the small rates."""
-        yield self.attention_out
-        if self.qkv is not None:
-            yield self.qkv
-        if self.recurrence is not None:
-            yield self.recurrence.in_
+        rule = self.recurrence
+        yield from filter(None, (
+            self.attention_out, self.qkv, getattr(rule, 'in_', None), getattr(rule, 'out', None)))
 
 
 class CLayers:
@@ -77,7 +90,8 @@ class CLayers:
             *(self.norm(getattr(layer, norm)) for norm in NORMS),
             self.vector(layer.query_norm, queries), self.vector(layer.key_norm, keys),
             -1 if kind.rope is None else kind.rope, kind.window or 0,
-            Matrix() if layer.qkv is None else layer.qkv.matrix, layer.attention_out.matrix,
+            *(Matrix() if packed is None else packed.matrix
+              for packed in (layer.qkv, layer.attention_out)),
             *self._mlp(layer), *self._recurrence(layer.recurrence),
             self.vector(layer.sinks, made.heads))
 
@@ -99,7 +113,8 @@ class CLayers:
         """Return MLP, experts and router."""
         pairs = [Expert(gate_up.matrix, down.matrix) for gate_up, down in layer.mlp]
         if layer.router is None:
-            return pairs[0].gate_up, pairs[0].down, None, Matrix()
+            alone = pairs[0] if pairs else Expert()
+            return alone.gate_up, alone.down, None, Matrix()
         if len(pairs) != self._made.experts.count:
             raise ValueError(f'{len(pairs)} experts in a layer of {self._made.experts.count}')
         experts = (Expert * len(pairs))(*pairs)
@@ -107,19 +122,32 @@ class CLayers:
         shared = [part.matrix for part in layer.shared or ()] or [Matrix(), Matrix()]
         return *shared, experts, layer.router.matrix
 
-    def _recurrence(self, weights: DeltaWeights | ShortConvWeights | None) -> tuple:
-        """Return delta rule and short convolution."""
+    def _recurrence(self, weights: DeltaWeights | ShortConvWeights | MambaWeights | None
+                    ) -> tuple:
+        """Return delta rule, short convolution and state space."""
         if weights is None:
-            return None, None
+            return None, None, None
         rule = self._made.recurrence
         conv = self.vector(weights.conv, rule.taps, rule.channels)
         if isinstance(weights, ShortConvWeights):
-            return None, self._pointer(ShortConv(weights.in_.matrix, conv, rule.taps))
+            return None, self._pointer(ShortConv(weights.in_.matrix, conv, rule.taps)), None
+        if isinstance(weights, MambaWeights):
+            return None, None, self._mamba(weights, conv)
         return self._pointer(Delta(
             weights.in_.matrix, weights.rates.matrix, conv,
             self.vector(weights.decay, rule.value_heads),
             self.vector(weights.bias, rule.value_heads), self.vector(weights.norm, rule.value_dim),
-            rule.key_heads, rule.value_heads, rule.key_dim, rule.value_dim, rule.taps)), None
+            rule.key_heads, rule.value_heads, rule.key_dim, rule.value_dim, rule.taps)), None, None
+
+    def _mamba(self, weights: MambaWeights, conv: int) -> Array:
+        rule = self._made.recurrence
+        of_heads = [self.vector(of, rule.heads)
+                    for of in (weights.decay, weights.bias, weights.skip)]
+        return self._pointer(Mamba(
+            weights.in_.matrix, weights.rates.matrix, weights.out.matrix, conv,
+            self.vector(weights.conv_bias, rule.channels), *of_heads,
+            self.vector(weights.norm, rule.values), *rule.steps, rule.heads, rule.head_dim,
+            rule.groups, rule.state, rule.taps, rule.norm_parts, rule.norm_first))
 
     def _pointer(self, structure: Structure) -> Array:
         pointer = (type(structure) * 1)(structure)

@@ -9,7 +9,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 10         # that of src/slice_kernels.h
+ABI_VERSION = 11         # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -53,6 +53,17 @@ class ShortConv(Structure):
     _fields_ = [('in_', Matrix), ('conv', c_void_p), ('taps', c_int32), ('reserved', c_int32)]
 
 
+class Mamba(Structure):
+    """``SliceMamba``."""
+
+    _fields_ = [('in_', Matrix), ('rates', Matrix), ('out', Matrix), ('conv', c_void_p),
+                ('conv_bias', c_void_p), ('decay', c_void_p), ('bias', c_void_p),
+                ('skip', c_void_p), ('norm', c_void_p), ('least_step', c_float),
+                ('most_step', c_float), ('heads', c_int32), ('head_dim', c_int32),
+                ('groups', c_int32), ('state', c_int32), ('taps', c_int32),
+                ('norm_parts', c_int32), ('norm_first', c_int32), ('reserved', c_int32)]
+
+
 class Layer(Structure):
     """``SliceLayer``."""
 
@@ -61,7 +72,8 @@ class Layer(Structure):
                 ('key_norm', c_void_p), ('rope', c_int32), ('window', c_int32), ('qkv', Matrix),
                 ('attention_out', Matrix), ('gate_up', Matrix), ('down', Matrix),
                 ('expert', POINTER(Expert)), ('router', Matrix), ('delta', POINTER(Delta)),
-                ('short_conv', POINTER(ShortConv)), ('sinks', c_void_p)]
+                ('short_conv', POINTER(ShortConv)), ('mamba', POINTER(Mamba)),
+                ('sinks', c_void_p)]
 
 
 class LowRank(Structure):

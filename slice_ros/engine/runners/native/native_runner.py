@@ -12,8 +12,8 @@ from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.architecture import (
-    Architecture, CONV, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers, SHARED_GATE,
-    SINKS)
+    Architecture, CONV, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers, MAMBA, Mamba,
+    MAMBA_CONV, SHARED_GATE, SINKS)
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import rope_tables
 from slice_ros.engine.runners.native import ISAS, Library
@@ -25,10 +25,13 @@ from slice_ros.engine.runners.runner import (
 
 WEIGHTS = (*KINDS, KEPT)
 MAX_HEAD_DIM = 512   # kMaxHeadWidth and kMaxDeltaDim of src/
+_MOST_SPACE = 1024   # kMaxMambaDim
+_SPACE_STEP = 16     # SliceMamba
 _DELTA_STEP = 32     # SliceDelta
 _MOST_TAPS = 16      # kMaxTaps
 _FLOATS = ('norm.weight', '.bias', CONV, DELTA_CONV, DELTA_BIAS, DELTA_DECAY,
-           f'{SHARED_GATE}.weight', f'{SINKS}.weight')   # ends of names
+           f'{SHARED_GATE}.weight', f'{SINKS}.weight', f'{MAMBA_CONV}.weight',
+           *(f'{MAMBA}.{name}' for name in ('A_log', 'D', 'dt_bias')))   # ends of names
 
 
 def unsupported(made: Architecture, weights: str) -> str | None:
@@ -42,6 +45,10 @@ def unsupported(made: Architecture, weights: str) -> str | None:
             dim % _DELTA_STEP == 0 and dim <= MAX_HEAD_DIM
             for dim in (delta.key_dim, delta.value_dim)):
         return f'heads of {delta.key_dim} and {delta.value_dim} of a delta rule'
+    if isinstance(delta, Mamba) and not all(
+            dim % _SPACE_STEP == 0 and dim <= _MOST_SPACE
+            for dim in (delta.head_dim, delta.state)):
+        return f'heads of {delta.head_dim} and {delta.state} of a state space'
     if delta is not None and not 1 < delta.taps <= _MOST_TAPS:
         return f'a convolution over {delta.taps} tokens'
     return None

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from slice_ros.engine.checkpoints.stored_weights import Bfloats, Codes, joint_kind, KEPT, Rows
+from slice_ros.engine.checkpoints.stored_weights import (
+    as_floats, Bfloats, Codes, joint_kind, KEPT, Rows)
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.library import Library, Matrix
 
@@ -87,7 +88,7 @@ def _pack_piece(library: Library, kind: str, piece: Sequence[Rows], inputs: int,
         return library.slice_pack_codes(
             KINDS[kind], len(codes), inputs, codes.ctypes.data, scales.ctypes.data,
             None if minimums is None else minimums.ctypes.data, to)
-    floats = _joined([_floats(part) for part in piece])
+    floats = _joined([as_floats(part) for part in piece])
     _check_finite(floats)
     return library.slice_pack_floats(KINDS[kind], len(floats), inputs, floats.ctypes.data, to)
 
@@ -127,7 +128,7 @@ def _interleaved(gate: Rows, up: Rows) -> np.ndarray | Codes | Bfloats:
     if isinstance(gate, Bfloats) and isinstance(up, Bfloats) and gate.shape[0] % _BLOCK == 0:
         return Bfloats(_mix(gate.bits, up.bits))
     if isinstance(gate, (Codes, Bfloats)) or isinstance(up, (Codes, Bfloats)):
-        gate, up = _floats(gate), _floats(up)
+        gate, up = as_floats(gate), as_floats(up)
     missing = -len(gate) % _BLOCK
     if missing:
         padding = ((0, missing), (0, 0))
@@ -143,10 +144,6 @@ def _mix(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 def _take(rows: Rows, order: np.ndarray | slice) -> Rows:
     return rows[order] if isinstance(rows, np.ndarray) else rows.rows(order)
-
-
-def _floats(rows: Rows) -> np.ndarray:
-    return np.asarray(rows, np.float32) if isinstance(rows, np.ndarray) else rows.floats()
 
 
 def _check_finite(*arrays: np.ndarray | None) -> None:

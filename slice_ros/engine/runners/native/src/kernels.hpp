@@ -80,6 +80,8 @@ struct AttentionJob {
 };
 
 constexpr int kMaxDeltaDim = 512;  // of a key or value of a delta rule
+constexpr int kMaxMambaDim = 1024;  // of a head or a state of a state space
+constexpr int kMaxTaps = 16;       // of a convolution
 
 // The rows of one slot in one layer with a delta rule, for one key head.
 struct DeltaJob {
@@ -94,6 +96,21 @@ struct DeltaJob {
   int out_stride;
   int channels;  // of the convolution: queries, keys and values
   int head;
+  int rows;
+};
+
+// The rows of one slot in one layer with a state space.
+struct MambaJob {
+  const SliceMamba* mamba;
+  float* in;           // [rows][in_stride]: gates, then channels, which the convolution replaces
+  const float* rates;  // [rows][heads]
+  float* inputs;       // [taps - 1][channels]: the last ones of before
+  float* state;        // [heads][state][head_dim]
+  float* out;          // [rows][out_stride]
+  float norm_eps;
+  int in_stride;
+  int out_stride;
+  int channels;  // of the convolution: values, B and C
   int rows;
 };
 
@@ -112,6 +129,11 @@ struct Kernels {
   void (*attend)(const AttentionJob& job);
   void (*softcap)(float* values, int width, float cap);  // cap * tanh(value / cap)
   void (*delta_rule)(const DeltaJob& job);
+  // The three parts of a state space, in order: `count` channels, a multiple of 16; one head; and
+  // one row of the output of all heads.
+  void (*mamba_convolve)(const MambaJob& job, int channel, int count);
+  void (*mamba_advance)(const MambaJob& job, int head);
+  void (*mamba_gate)(const MambaJob& job, int row);
   void (*gate)(const float* gates, int width, float* values);  // values *= sigmoid(gates)
   int (*arg_max)(const float* in, int width);  // the first of several equal ones
   // For measurements of limits. The multiply-adds of the matmul of `kind` with all operands in

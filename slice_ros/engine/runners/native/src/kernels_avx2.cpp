@@ -13,6 +13,7 @@
 #include "delta_rule.hpp"
 #include "dots_avx2.hpp"
 #include "limits.hpp"
+#include "mamba.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -22,6 +23,8 @@ const Kernels* avx2_kernels() {
   static constexpr Kernels table = {avx2::matmul, avx2::rms_norm, avx2::layer_norm,
                                     avx2::quantize, avx2::rotate, avx2::to_half,
                                     avx2::attend, avx2::softcap, avx2::delta_rule,
+                                    avx2::mamba_convolve, avx2::mamba_advance,
+                                    avx2::mamba_gate,
                                     avx2::gate, avx2::arg_max, avx2::multiply,
                                     avx2::read};
   return &table;

@@ -13,6 +13,7 @@
 #include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
+#include "mamba.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -22,6 +23,8 @@ const Kernels* avx512_kernels() {
   static constexpr Kernels table = {avx512::matmul, avx512::rms_norm, avx512::layer_norm,
                                     avx512::quantize, avx512::rotate, avx512::to_half,
                                     avx512::attend, avx512::softcap, avx512::delta_rule,
+                                    avx512::mamba_convolve, avx512::mamba_advance,
+                                    avx512::mamba_gate,
                                     avx512::gate, avx512::arg_max, avx512::multiply,
                                     avx512::read};
   return &table;

@@ -14,6 +14,7 @@
 #include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
+#include "mamba.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -23,6 +24,8 @@ const Kernels* avxvnni_kernels() {
   static constexpr Kernels table = {avxvnni::matmul, avxvnni::rms_norm, avxvnni::layer_norm,
                                     avxvnni::quantize, avxvnni::rotate, avxvnni::to_half,
                                     avxvnni::attend, avxvnni::softcap, avxvnni::delta_rule,
+                                    avxvnni::mamba_convolve, avxvnni::mamba_advance,
+                                    avxvnni::mamba_gate,
                                     avxvnni::gate, avxvnni::arg_max, avxvnni::multiply,
                                     avxvnni::read};
   return &table;

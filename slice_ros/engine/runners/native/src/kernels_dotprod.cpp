@@ -13,6 +13,7 @@
 #include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
+#include "mamba.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -22,6 +23,8 @@ const Kernels* dotprod_kernels() {
   static constexpr Kernels table = {dotprod::matmul, dotprod::rms_norm, dotprod::layer_norm,
                                     dotprod::quantize, dotprod::rotate, dotprod::to_half,
                                     dotprod::attend, dotprod::softcap, dotprod::delta_rule,
+                                    dotprod::mamba_convolve, dotprod::mamba_advance,
+                                    dotprod::mamba_gate,
                                     dotprod::gate, dotprod::arg_max, dotprod::multiply,
                                     dotprod::read};
   return &table;

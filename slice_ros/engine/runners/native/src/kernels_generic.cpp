@@ -11,6 +11,7 @@
 #include "delta_rule.hpp"
 #include "dots.hpp"
 #include "limits.hpp"
+#include "mamba.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -20,6 +21,8 @@ const Kernels* generic_kernels() {
   static constexpr Kernels table = {generic::matmul, generic::rms_norm, generic::layer_norm,
                                     generic::quantize, generic::rotate, generic::to_half,
                                     generic::attend, generic::softcap, generic::delta_rule,
+                                    generic::mamba_convolve, generic::mamba_advance,
+                                    generic::mamba_gate,
                                     generic::gate, generic::arg_max, generic::multiply,
                                     generic::read};
   return &table;

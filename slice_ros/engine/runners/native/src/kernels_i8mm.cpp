@@ -13,6 +13,7 @@
 #include "delta_rule.hpp"
 #include "dots_i8mm.hpp"
 #include "limits.hpp"
+#include "mamba.hpp"
 #include "matmul.hpp"
 #include "rows.hpp"
 
@@ -22,6 +23,8 @@ const Kernels* i8mm_kernels() {
   static constexpr Kernels table = {i8mm::matmul, i8mm::rms_norm, i8mm::layer_norm,
                                     i8mm::quantize, i8mm::rotate, i8mm::to_half,
                                     i8mm::attend, i8mm::softcap, i8mm::delta_rule,
+                                    i8mm::mamba_convolve, i8mm::mamba_advance,
+                                    i8mm::mamba_gate,
                                     i8mm::gate, i8mm::arg_max, i8mm::multiply,
                                     i8mm::read};
   return &table;

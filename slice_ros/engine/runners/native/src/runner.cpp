@@ -62,20 +62,49 @@ bool valid_short_conv(const SliceModel& model, const SliceShortConv& conv) {
          valid_matrix(conv.in, int64_t{3} * model.hidden, model.hidden);
 }
 
-bool valid_layer(const SliceModel& model, const SliceLayer& layer) {
+bool valid_mamba(const SliceModel& model, const SliceMamba& mamba) {
+  if (mamba.heads < 1 || mamba.heads > kMaxSide / kMaxMambaDim || mamba.head_dim < 1 ||
+      mamba.head_dim > kMaxMambaDim || mamba.head_dim % 16 != 0 || mamba.groups < 1 ||
+      mamba.heads % mamba.groups != 0 || mamba.state < 1 || mamba.state > kMaxMambaDim ||
+      mamba.state % 16 != 0 || mamba.taps < 2 || mamba.taps > kMaxTaps || !mamba.conv ||
+      !mamba.decay || !mamba.bias || !mamba.skip || mamba.rates.kind != SLICE_F32) {
+    return false;
+  }
+  const int64_t width = int64_t{mamba.heads} * mamba.head_dim;
+  if (mamba.norm && (mamba.norm_parts < 1 || width % mamba.norm_parts != 0)) return false;
+  return valid_matrix(mamba.in, width + mamba_channels(mamba), model.hidden) &&
+         valid_matrix(mamba.rates, mamba.heads, model.hidden) &&
+         valid_matrix(mamba.out, model.hidden, width);
+}
+
+// Attention, or what is in its place; a state space may be there as well, or neither.
+bool valid_mixer(const SliceModel& model, const SliceLayer& layer) {
   const int64_t query_width = int64_t{model.heads} * model.head_dim;
   const int64_t qkv_width = query_width * (model.gated_attention ? 2 : 1) +
                             int64_t{2} * model.kv_heads * model.head_dim;
   const int64_t mixed = layer.delta ? int64_t{layer.delta->value_heads} * layer.delta->value_dim
                         : layer.short_conv ? model.hidden
                                            : query_width;
-  return layer.rope >= -1 && layer.rope < model.ropes && layer.window >= 0 &&
-         (layer.delta        ? valid_delta(model, *layer.delta)
+  const bool in_place = layer.delta || layer.short_conv;
+  if (in_place && (attends(layer) || layer.mamba)) return false;
+  if (layer.mamba && !valid_mamba(model, *layer.mamba)) return false;
+  if (!attends(layer) && !in_place) return !layer.attention_out.data;
+  return (layer.delta        ? valid_delta(model, *layer.delta)
           : layer.short_conv ? valid_short_conv(model, *layer.short_conv)
                              : valid_matrix(layer.qkv, qkv_width, model.hidden)) &&
-         valid_matrix(layer.attention_out, model.hidden, mixed) &&
-         (layer.expert ? valid_experts(model, layer)
-                       : valid_mlp(model, layer, model.intermediate));
+         valid_matrix(layer.attention_out, model.hidden, mixed);
+}
+
+bool valid_layer(const SliceModel& model, const SliceLayer& layer) {
+  if (layer.rope < -1 || layer.rope >= model.ropes || layer.window < 0 ||
+      !valid_mixer(model, layer)) {
+    return false;
+  }
+  const bool has_mlp = layer.expert || layer.gate_up.data || layer.down.data;
+  // Side by side, there is one of each.
+  if (model.parallel && (layer.mamba || !layer.attention_out.data || !has_mlp)) return false;
+  return layer.expert ? valid_experts(model, layer)
+                      : !has_mlp || valid_mlp(model, layer, model.intermediate);
 }
 
 bool valid_low_rank(const SliceLowRank& part, const SliceMatrix& matrix) {
@@ -144,6 +173,14 @@ int most(const std::vector<SliceLayer>& layers, const Number& of) {
   return most;
 }
 
+int most_phases(const std::vector<SliceLayer>& layers) {
+  int phases = kPhasesAround;
+  for (const SliceLayer& layer : layers) {
+    phases += kPhasesPerLayer + (layer.mamba ? kPhasesOfSpace : 0);
+  }
+  return phases;
+}
+
 size_t expert_groups(const SliceModel& model) {
   return std::max(groups_of(model.hidden), groups_of(model.expert_intermediate));
 }
@@ -158,7 +195,8 @@ int widest_input(const SliceModel& model) {
   int widest = std::max({model.hidden, model.heads * model.head_dim, model.intermediate});
   for (int i = 0; i < model.layers; ++i) {
     const SliceLayer& layer = model.layer[i];
-    widest = std::max({widest, layer.attention_out.inputs, layer.down.data ? layer.down.inputs : 0});
+    widest = std::max({widest, layer.attention_out.inputs, layer.down.data ? layer.down.inputs : 0,
+                       layer.mamba ? layer.mamba->out.inputs : 0});
   }
   return widest;
 }
@@ -212,7 +250,15 @@ Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& 
         return mixer_input(layer).outputs;
       })),
       rates_(size_t(max_rows) * most(layers_, [](const SliceLayer& layer) {
-        return layer.delta ? layer.delta->rates.outputs : 0;
+        return layer.delta   ? layer.delta->rates.outputs
+               : layer.mamba ? layer.mamba->rates.outputs
+                             : 0;
+      })),
+      streams_(size_t(max_rows) * most(layers_, [](const SliceLayer& layer) {
+        return layer.mamba ? layer.mamba->in.outputs : 0;
+      })),
+      mixed_(size_t(max_rows) * most(layers_, [](const SliceLayer& layer) {
+        return layer.mamba ? groups_of(layer.mamba->out.inputs) * kGroup : 0;
       })),
       queries_(size_t(max_rows) * model.heads * head_width_),
       scores_(size_t(threads) * kMaxQueries * score_stride_),
@@ -228,11 +274,17 @@ Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& 
       expert_codes_(size_t(choices_) * expert_groups(model)),
       routing_(model.layers),
       slot_seen_(cache.slots, 0),
-      team_(threads, model.layers * kPhasesPerLayer + kPhasesAround) {
+      team_(threads, most_phases(layers_)) {
   groups_.reserve(max_rows);
   slot_rows_.reserve(max_rows);
-  int kinds[2] = {0, 0};
-  for (const SliceLayer& layer : layers_) kept_layer_.push_back(kinds[recurrent(layer)]++);
+  int keyed = 0;
+  int stateful = 0;
+  for (const SliceLayer& layer : layers_) {
+    key_layer_.push_back(keyed);
+    state_layer_.push_back(stateful);
+    keyed += attends(layer);
+    stateful += recurrent(layer);
+  }
   wanted_.reserve(max_rows);
   output_place_.reserve(max_rows);
   for (int i = 0; i < model.layers; ++i) {

@@ -32,10 +32,10 @@ class Buffer {
 
 constexpr int kMaxHeadWidth = 512;
 constexpr int kMaxExperts = 1024;  // of a layer
-constexpr int kMaxTaps = 16;       // of a convolution
 constexpr int kRunRows = 8;  // of a run of an adapter: so many share its reading, others the threads
 constexpr int kPhasesPerLayer = 25;  // calls of share() in a layer,
-constexpr int kPhasesAround = 6;     // before, between and after the layers
+constexpr int kPhasesOfSpace = 10;   // more with a state space,
+constexpr int kPhasesAround = 6;     // and before, between and after the layers
 
 // The arguments of one step.
 struct Batch {
@@ -93,14 +93,21 @@ struct RowGroup {
   int rows;
 };
 
-// The input of what mixes tokens in a layer, and whether that keeps a state.
+// The input of what mixes tokens in a layer, but for a state space; whether it keeps keys and
+// values, or a state.
 inline const SliceMatrix& mixer_input(const SliceLayer& layer) {
   return layer.delta ? layer.delta->in : layer.short_conv ? layer.short_conv->in : layer.qkv;
 }
-inline bool recurrent(const SliceLayer& layer) { return layer.delta || layer.short_conv; }
+inline bool attends(const SliceLayer& layer) { return layer.qkv.data != nullptr; }
+inline bool recurrent(const SliceLayer& layer) {
+  return layer.delta || layer.short_conv || layer.mamba;
+}
 // The channels of the convolution of a delta rule, and the numbers of its state.
 int delta_channels(const SliceDelta& delta);
 int64_t delta_numbers(const SliceDelta& delta);
+// The same of a state space.
+int mamba_channels(const SliceMamba& mamba);
+int64_t mamba_numbers(const SliceMamba& mamba);
 
 // The widest input of the matrices of the model.
 int widest_input(const SliceModel& model);
@@ -147,6 +154,8 @@ class Runner {
                 float* out, int out_stride, int out_width, Store store);
   // Computes the factors of the rows that have an adapter which adds to the matrix at `place`.
   AdaptedRows lower(Member& member, int place, const Activations& in);
+  // The input of attention, or of what keeps a state, and all but the queries' attention.
+  void mix(Member& member, const Batch& batch, int layer, const Activations& normed);
   // The MLP of a layer, from the norm to the sum.
   void add_mlp(Member& member, int layer, const Activations& normed);
   // The same with experts, and what every token goes through beside them.
@@ -157,9 +166,11 @@ class Runner {
   // In place of attention; the output is where that of attention is.
   void advance_states(Member& member, const Batch& batch, int layer);
   void convolve(Member& member, const Batch& batch, int layer);
-  // Moves the residual and the attention output of the wanted rows to the front. After the keys
-  // and values of the last layer are stored, the other rows are not needed.
-  void move_wanted(Member& member, const Activations& attended);
+  void advance_spaces(Member& member, const Batch& batch, int layer);
+  MambaJob mamba_job(const Batch& batch, int layer, const RowGroup& group) const;
+  // Moves the residual and the outputs of attention and state space of the wanted rows to the
+  // front. After the keys and values of the last layer are stored, the other rows are not needed.
+  void move_wanted(Member& member, const Activations& attended, const Activations& mixed);
   void write_states(Member& member, const Batch& batch);
   void cap_logits(Member& member, const Batch& batch);
   void pick_best(Member& member, const Batch& batch);
@@ -211,7 +222,9 @@ class Runner {
   Buffer<float> gated_;     // [rows][inputs]: gated values, or what attention adds
   Buffer<GroupCodes> codes_;  // [rows][groups]: input of the next matrix in 8 bits
   Buffer<float> qkv_;       // [rows][outputs of qkv, or of the input of a delta rule]
-  Buffer<float> rates_;     // [rows][2 value_heads]
+  Buffer<float> rates_;     // [rows][2 value_heads], or heads of a state space
+  Buffer<float> streams_;   // [rows][outputs of the input of a state space]
+  Buffer<float> mixed_;     // [rows][inputs]: output of a state space
   Buffer<float> queries_;   // [rows][heads][head_width]
   Buffer<float> scores_;    // [threads][kMaxQueries][score_stride]
   Buffer<float> factors_;   // [rows][most_factors]
@@ -222,7 +235,8 @@ class Runner {
   Buffer<GroupCodes> expert_codes_;     // [choices][groups]
   std::vector<Routing> routing_;        // of each layer
   Batch batch_{};
-  std::vector<int> kept_layer_;        // of each layer: its number among those of its kind
+  std::vector<int> key_layer_;    // of each layer: its number among those with keys and values,
+  std::vector<int> state_layer_;  // and among those with a state
   std::vector<RowGroup> groups_;
   std::vector<RowGroup> slot_rows_;    // all neighbouring rows of a slot
   std::vector<int32_t> wanted_;        // rows that the end of the pass computes, each once, in order

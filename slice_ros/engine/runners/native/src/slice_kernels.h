@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 10
+#define SLICE_ABI_VERSION 11
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -89,6 +89,30 @@ struct SliceShortConv {
   int32_t reserved;
 };
 
+// A mixer that keeps a state of each slot, the state space of Mamba-2. Dimensions of heads, and
+// states, are multiples of 16.
+struct SliceMamba {
+  SliceMatrix in;     // gates [heads * head_dim], then the channels: values, and B and C of groups
+  SliceMatrix rates;  // F32: of each head
+  SliceMatrix out;    // [hidden]
+  const float* conv;       // [taps][channels]: the last tap is the token's own
+  const float* conv_bias;  // [channels], or null
+  const float* decay;      // [heads], negative: multiplied by the time step
+  const float* bias;       // [heads]: the time step is softplus(rate + bias), within its limits
+  const float* skip;       // [heads]: of the values, added to the output
+  const float* norm;       // [heads * head_dim], or null
+  float least_step;
+  float most_step;
+  int32_t heads;
+  int32_t head_dim;
+  int32_t groups;      // of heads, with one B and C each
+  int32_t state;       // numbers of each value of a head
+  int32_t taps;
+  int32_t norm_parts;  // of the output, each with a norm of its own
+  int32_t norm_first;  // the norm comes before the gates, else behind
+  int32_t reserved;
+};
+
 // Norms are of the kind `norm` of the model, those of queries and keys RMS norms; each may be null.
 // Attention and MLP add residual_scale * out_norm(part(norm(h))) to h, one after the other, or both to
 // the same h.
@@ -101,20 +125,22 @@ struct SliceLayer {
   const float* key_norm;            // [head_dim], or [kv_heads * head_dim]
   int32_t rope;                     // 0 .. ropes - 1; -1: positions are not marked
   int32_t window;                   // tokens that a token attends to, with itself; 0: all
+  // Null data: no attention, and no keys and values.
   SliceMatrix qkv;  // query heads, key heads, value heads; if gated_attention, a gate of each query
   SliceMatrix attention_out;
   SliceMatrix gate_up;  // blocks of 16 gate outputs and 16 up outputs in turn, zero padded; the up
                         // outputs alone where there is no gate
-  SliceMatrix down;
+  SliceMatrix down;     // null data of both: no MLP
   // Each token goes through some experts; where gate_up has data, beside an MLP of any width that all
   // tokens go through.
   const SliceExpert* expert;  // [experts], all of the same kinds; or null
   // [experts][hidden], F32: the scores of a token, through a softmax. The sigmoid of one more output
   // multiplies the MLP beside the experts.
   SliceMatrix router;
-  // In place of attention, with qkv not read, and no keys and values; or null.
+  // In place of attention, through attention_out; or null.
   const SliceDelta* delta;
   const SliceShortConv* short_conv;  // the same
+  const SliceMamba* mamba;  // in place of attention or beside it; or null
   // [heads], or null: the softmax of a head's scores has one more term, which no value belongs to.
   const float* sinks;
 };
@@ -185,9 +211,9 @@ struct SliceCache {
   int32_t pages_per_slot;
   int32_t pages;
   int32_t wide;  // 1: 32 bit floats; 0: 16 bit
-  // Of layers with a delta rule or a convolution, [such layers][slots][the last taps - 1 inputs,
-  // then the states [value_heads][key_dim][value_dim]]; null without. The pools above have none of
-  // these layers.
+  // Of layers that keep a state, [such layers][slots][the last taps - 1 inputs of the convolution,
+  // then the states: [value_heads][key_dim][value_dim] of a delta rule, [heads][state][head_dim] of
+  // Mamba-2]; null without. The pools above have none of the layers without attention.
   float* states;
 };
 

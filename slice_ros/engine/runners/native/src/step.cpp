@@ -29,34 +29,31 @@ void Runner::forward(Member& member) {
   embed(member, batch);
   for (int i = 0; i < model_.layers; ++i) {
     const SliceLayer& layer = layers_[i];
-    const SliceMatrix& in = mixer_input(layer);
-    const int place = i * SLICE_ADAPTED;
     if (batch.input_row && 0 < i && i <= model_.input_levels) add_level(member, batch, i);
-    Activations attended = activations(values_.get(), layer.attention_out.inputs, rows);
-    normalize(member, layer.attention_norm, in, nullptr, normed);
-    multiply(member, in, place, normed, qkv_.get(), in.outputs, in.outputs, Store::kWrite);
-    if (layer.delta) {
-      const SliceMatrix& rates = layer.delta->rates;
-      multiply(member, rates, -1, normed, rates_.get(), rates.outputs, rates.outputs,
-               Store::kWrite);
-      advance_states(member, batch, i);
-    } else if (layer.short_conv) {
-      convolve(member, batch, i);
-    } else {
-      rotate_and_keep(member, batch, i);
-    }
+    const SliceMatrix none{};
+    const SliceMatrix& out = layer.attention_out;
+    const SliceMatrix& space_out = layer.mamba ? layer.mamba->out : none;
+    Activations attended = activations(values_.get(), out.inputs, rows);
+    Activations mixed = activations(mixed_.get(), space_out.inputs, rows);
+    mix(member, batch, i, normed);
     if (i == model_.layers - 1 && wanted_.empty()) return;
-    if (!recurrent(layer)) attend(member, batch, i);
+    if (attends(layer)) attend(member, batch, i);
     if (i == model_.layers - 1) {
-      move_wanted(member, attended);
-      normed.rows = attended.rows = static_cast<int>(wanted_.size());
+      move_wanted(member, attended, mixed);
+      normed.rows = attended.rows = mixed.rows = static_cast<int>(wanted_.size());
     }
-    quantize(member, layer.attention_out, attended);
-    add_product(member, layer.attention_out, place + 1, attended, layer.attention_out_norm,
-                gated_.get(), model_.parallel ? beside_.get() : nullptr);
+    if (out.data) {
+      quantize(member, out, attended);
+      add_product(member, out, i * SLICE_ADAPTED + 1, attended, layer.attention_out_norm,
+                  gated_.get(), model_.parallel ? beside_.get() : nullptr);
+    }
+    if (space_out.data) {
+      quantize(member, space_out, mixed);
+      add_product(member, space_out, -1, mixed, layer.attention_out_norm, gated_.get());
+    }
     if (layer.expert) {
       add_experts(member, i, normed);
-    } else {
+    } else if (layer.gate_up.data) {
       add_mlp(member, i, normed);
     }
     if (model_.parallel) add_beside(member, normed.rows);
@@ -69,6 +66,37 @@ void Runner::forward(Member& member) {
            Store::kWrite);
   if (model_.logit_softcap > 0) cap_logits(member, batch);
   if (batch.best_token) pick_best(member, batch);
+}
+
+void Runner::mix(Member& member, const Batch& batch, int layer, const Activations& normed) {
+  const SliceLayer& weights = layers_[layer];
+  const SliceMatrix& in = mixer_input(weights);
+  const auto rates = [&](const SliceMatrix& matrix) {
+    multiply(member, matrix, -1, normed, rates_.get(), matrix.outputs, matrix.outputs,
+             Store::kWrite);
+  };
+  if (!in.data && !weights.mamba) return;
+  const bool first = in.data && (is_quantized(in.kind) || !weights.mamba);
+  normalize(member, weights.attention_norm, first ? in : weights.mamba->in, nullptr, normed);
+  if (in.data) {
+    multiply(member, in, layer * SLICE_ADAPTED, normed, qkv_.get(), in.outputs, in.outputs,
+             Store::kWrite);
+  }
+  if (weights.mamba) {
+    const SliceMatrix& streams = weights.mamba->in;
+    multiply(member, streams, -1, normed, streams_.get(), streams.outputs, streams.outputs,
+             Store::kWrite);
+    rates(weights.mamba->rates);
+    advance_spaces(member, batch, layer);
+  }
+  if (weights.delta) {
+    rates(weights.delta->rates);
+    advance_states(member, batch, layer);
+  } else if (weights.short_conv) {
+    convolve(member, batch, layer);
+  } else if (attends(weights)) {
+    rotate_and_keep(member, batch, layer);
+  }
 }
 
 void Runner::add_mlp(Member& member, int layer, const Activations& normed) {
@@ -103,7 +131,7 @@ void Runner::norm_row(const float* in, const float* weight, float* out) const {
   kernels_.layer_norm(in, weight, bias, model_.norm_eps, model_.hidden, out);
 }
 
-void Runner::move_wanted(Member& member, const Activations& attended) {
+void Runner::move_wanted(Member& member, const Activations& attended, const Activations& mixed) {
   if (static_cast<int>(wanted_.size()) == attended.rows) return;
   const auto move = [](float* rows, int64_t stride, int64_t from, int64_t to) {
     std::copy_n(rows + from * stride, stride, rows + to * stride);
@@ -113,6 +141,7 @@ void Runner::move_wanted(Member& member, const Activations& attended) {
       if (wanted_[place] == place) continue;
       move(hidden_.get(), model_.hidden, wanted_[place], place);
       move(attended.values, attended.value_stride, wanted_[place], place);
+      move(mixed.values, mixed.value_stride, wanted_[place], place);
     }
   });
 }

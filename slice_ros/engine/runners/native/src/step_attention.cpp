@@ -11,7 +11,7 @@
 namespace slice {
 
 void* Runner::page_at(void* pool, int layer, int kv_head, int page) const {
-  const int64_t numbers = (int64_t{kept_layer_[layer]} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
+  const int64_t numbers = (int64_t{key_layer_[layer]} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
   const int64_t size = cache_.wide ? sizeof(float) : sizeof(uint16_t);
   return static_cast<uint8_t*>(pool) + (numbers + page * page_stride()) * size;
 }

@@ -23,7 +23,7 @@ int64_t delta_numbers(const SliceDelta& delta) {
 void Runner::advance_states(Member& member, const Batch& batch, int layer) {
   const SliceDelta& delta = *layers_[layer].delta;
   const int64_t numbers = delta_numbers(delta);
-  const int64_t of_slot = int64_t{kept_layer_[layer]} * cache_.slots;
+  const int64_t of_slot = int64_t{state_layer_[layer]} * cache_.slots;
   const int width = delta.value_heads * delta.value_dim;
   const Activations to = activations(values_.get(), width, batch.rows);
   const int heads = delta.key_heads;
@@ -65,7 +65,7 @@ void Runner::forget(const DeltaJob& job, int64_t numbers) {
 void Runner::convolve(Member& member, const Batch& batch, int layer) {
   const SliceShortConv& conv = *layers_[layer].short_conv;
   const int64_t numbers = int64_t{conv.taps - 1} * model_.hidden;
-  const int64_t of_slot = int64_t{kept_layer_[layer]} * cache_.slots;
+  const int64_t of_slot = int64_t{state_layer_[layer]} * cache_.slots;
   const int parts = (model_.hidden + kConvChannels - 1) / kConvChannels;
   team_.share(member, static_cast<int>(slot_rows_.size()) * parts, [&](int item) {
     const RowGroup& group = slot_rows_[item / parts];
