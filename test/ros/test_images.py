@@ -115,7 +115,7 @@ def test_a_session_goes_on_about_its_image_and_the_next_one(caller, node):
 
 
 def test_admission_counts_the_time_of_encoding(caller, node, monkeypatch):
-    monkeypatch.setattr(node.engine.vision, '_tile_s', 10.0)
+    monkeypatch.setattr(node.engine.vision, '_part_s', 10.0)
     question = {'slo_class': 'control', 'max_tokens': 4,
                 'messages': asked(files=[compressed(png(pixels(4)))])}
     encoded = node.engine.vision.encoded
