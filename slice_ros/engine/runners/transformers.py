@@ -37,7 +37,8 @@ class TransformersRunner:
     """A `Runner` that gives each slot a transformers cache of its own.
 
     Decode rows are stacked into one forward pass where a trial at the start says that the model
-    computes a batch as it computes its rows alone, but for rounding. Prefill chunks run alone.
+    computes a batch as it computes its rows alone, but for rounding. Prefill chunks run alone,
+    and token by token behind others where the model forgets its states in front of several.
     The page table only counts pages; `pages_for(bytes of a page)` says how many there may be.
     """
 
@@ -54,14 +55,15 @@ class TransformersRunner:
             streamed_bytes=weight_bytes, kv_bytes=0, shares_prefixes=False, asynchronous=False,
             hidden=0, verifies=False,
             weights=_NAMES.get(model.dtype))
-        self._batches = False
+        self._batches = self._chunks = False
         self._batches = self._agrees()
         page_bytes = max(int(_COPIES * self._token_bytes * PAGE_TOKENS), 1)
         pages = pages_for(page_bytes)
         self.info = replace(
             self.info, pages=pages, kv_bytes=pages * page_bytes if self._token_bytes else 0,
             kernels='transformers, ' + ('decodes in one batch' if self._batches else
-                                        'one request after the other'))
+                                        'one request after the other')
+            + ('' if self._chunks else ', chunks of a prompt token by token'))
 
     @classmethod
     def load(cls, path: Path, config: 'PreTrainedConfig', weights: str, device: torch.device,
@@ -104,6 +106,9 @@ class TransformersRunner:
             whole = self.forward([Segment(slot, 0, prompt + _NEXT, True)
                                   for slot, prompt in enumerate(prompts)])
             self._token_bytes = batches.token_bytes(self._caches[0])
+            self._chunks = True
+            off = _off(self._in_two_chunks(prompts), whole)
+            self._chunks = off <= _ALIKE.get(self._model.dtype, 0.0)
             if len(prompts) > 1 and batches.can_stack(self._caches[0]):
                 off = _off(self._in_steps(prompts, self._together), whole)
                 if off <= _ALIKE.get(self._model.dtype, 0.0):
@@ -120,6 +125,12 @@ class TransformersRunner:
             raise ModelError('the model keeps what it has read outside of its cache, so requests '
                              f'would mix ({self._model.config.model_type}): it cannot be served')
         return False
+
+    def _in_two_chunks(self, prompts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """Return the logits after the prompts, and then the tokens behind them at once."""
+        self.forward([Segment(slot, 0, prompt, False) for slot, prompt in enumerate(prompts)])
+        return self.forward([Segment(slot, len(prompt), _NEXT, True)
+                             for slot, prompt in enumerate(prompts)])
 
     def _in_steps(self, prompts: Sequence[tuple[int, ...]],
                   feed: Callable[[Sequence[Segment]], torch.Tensor]) -> torch.Tensor:
@@ -153,7 +164,7 @@ class TransformersRunner:
             self._caches[segment.slot] = DynamicCache(config=self._model.config)
             self._points[segment.slot] = None
             return
-        if cache.get_seq_length() > segment.start:   # written by a step that failed
+        if batches.length_of(cache) > segment.start:   # written by a step that failed
             batches.undo(cache, self._points[segment.slot], segment.start)
         self._points[segment.slot] = batches.undo_point(cache)
 
@@ -187,9 +198,17 @@ class TransformersRunner:
 
     def _alone(self, segment: Segment) -> torch.Tensor:
         """Feed the tokens of one slot; return logits [vocab]."""
-        out = self._model(
-            input_ids=torch.tensor([list(segment.ids)], device=self._model.device),
-            past_key_values=self._caches[segment.slot], use_cache=True, logits_to_keep=1)
+        ids = list(segment.ids)
+        at, device = segment.start, self._model.device
+        for fed in [ids] if self._chunks or at == 0 else [[token] for token in ids]:
+            # A cache whose first layer has states does not know how long it is.
+            positions = {'position_ids': torch.arange(at, at + len(fed), device=device)[None]
+                         } if self._takes_positions else {}
+            out = self._model(
+                input_ids=torch.tensor([fed], device=device),
+                past_key_values=self._caches[segment.slot], use_cache=True, logits_to_keep=1,
+                **positions)
+            at += len(fed)
         return out.logits[0, -1].float()
 
     def greedy(self, segments: Sequence[Segment]) -> Callable[[], list[int]]:

@@ -28,17 +28,23 @@ def can_stack(cache: 'DynamicCache') -> bool:
     return all(type(layer).__name__ in _KINDS for layer in cache.layers)
 
 
+def length_of(cache: 'DynamicCache') -> int:
+    """Return how many tokens a cache has; its first layer may have states, which do not tell."""
+    return max((layer.get_seq_length() for layer in cache.layers
+                if getattr(layer, 'keys', None) is not None), default=0)
+
+
 def token_bytes(cache: 'DynamicCache') -> float:
     """Return the bytes of keys and values that a cache has for each of its tokens."""
     kept = sum(tensor.nbytes for layer in cache.layers
                for tensor in (getattr(layer, 'keys', None), getattr(layer, 'values', None))
                if tensor is not None)
-    return kept / max(cache.get_seq_length(), 1)
+    return kept / max(length_of(cache), 1)
 
 
 def undo_point(cache: 'DynamicCache') -> tuple[int, list]:
     """Return how many tokens a cache has, and those of its layers that cannot be cropped."""
-    return cache.get_seq_length(), [
+    return length_of(cache), [
         None if type(layer).__name__ == 'DynamicLayer' else _copied(layer)
         for layer in cache.layers]
 
@@ -49,7 +55,7 @@ def undo(cache: 'DynamicCache', point: tuple[int, list] | None, length: int) -> 
 
     Raises ``RuntimeError`` where a layer cannot be cropped and the point is another.
     """
-    excess = cache.get_seq_length() - length
+    excess = length_of(cache) - length
     for index, layer in enumerate(cache.layers):
         if type(layer).__name__ == 'DynamicLayer':
             layer.crop(-excess)

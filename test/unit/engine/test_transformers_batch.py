@@ -39,7 +39,7 @@ def test_any_subset_in_any_step_gives_the_text_of_each_alone(family, tmp_path):
 
 def test_the_rows_of_a_step_are_one_pass(tmp_path, monkeypatch):
     """Unless their padding reads more than one more pass would."""
-    _, engine = loaded(tmp_path, 'falcon_h1')
+    _, engine = loaded(tmp_path, 'bamba')
     runner = engine._runner
     runner.forward([Segment(slot, 0, [1] * length, False)
                     for slot, length in enumerate((3, 60, 5, 50))])

@@ -240,6 +240,12 @@ OTHER = {
     'gpt2': gpt2, 'gpt_neox': gpt_neox,
     'bloom': lambda: described('bloom'),
     'starcoder2': lambda: described('starcoder2', head_dim=16, sliding_window=8),
+    'bamba': lambda: described(   # with layers that keep a state
+        'bamba', head_dim=16, mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16,
+        mamba_n_groups=1, attn_layer_indices=[1]),
+    'jamba': lambda: described(
+        'jamba', head_dim=16, mamba_d_state=16, mamba_dt_rank=4, attn_layer_period=2,
+        attn_layer_offset=1, num_experts=2, use_mamba_kernels=False),
     'ernie4_5_moe': lambda: described(
         'ernie4_5_moe', moe_num_experts=5, moe_k=2, moe_num_shared_experts=1,
         moe_intermediate_size=40),
