@@ -122,8 +122,10 @@ class TransformersRunner:
             for slot in range(len(prompts)):
                 self.forget(slot)
         if off > _WRONG:
-            raise ModelError('the model keeps what it has read outside of its cache, so requests '
-                             f'would mix ({self._model.config.model_type}): it cannot be served')
+            raise ModelError(
+                f'{self._model.config.model_type} gives other logits in steps than at once: it '
+                'keeps what it has read outside of its cache, so that requests would mix, or '
+                'cannot go on after a step; it cannot be served')
         return False
 
     def _in_two_chunks(self, prompts: Sequence[tuple[int, ...]]) -> torch.Tensor:
