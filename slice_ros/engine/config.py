@@ -27,6 +27,7 @@ MAX_BIAS = 100.0         # of a logit, either way: a token is banned, or taken f
 MAX_LOGPROBS = 20        # likeliest tokens that an answer may have beside each of its own
 MAX_ADAPTERS = 64
 _ADAPTER = re.compile(r'([\w.-]{1,63})=(.+)', re.DOTALL)
+_ADDRESS = re.compile(r'(?:[A-Za-z0-9][\w.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}', re.ASCII)
 MAX_STOPS = 16           # stop texts of a request
 MAX_STOP_BYTES = 256     # the longest of them
 MAX_IMAGES = 8           # images of a request
@@ -58,6 +59,7 @@ class EngineConfig:
     backend: str = 'native'  # native | vllm: who computes the steps
     vllm_python: str = ''    # program of the Python that has vLLM; '' = this one
     tensor_parallel_size: int = 1   # GPUs that vLLM divides the model among
+    ray_address: str = ''    # HOST:PORT of a Ray cluster that has these; '' = this machine
 
     def __post_init__(self) -> None:
         for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS),
@@ -69,6 +71,9 @@ class EngineConfig:
                                 ('max_batch', 1, 4096), ('threads', 0, 1024),
                                 ('tensor_parallel_size', 1, 64)):
             _check_int(name, getattr(self, name), low, high)
+        if self.ray_address and not _ADDRESS.fullmatch(self.ray_address):
+            raise ValueError('ray_address must be HOST:PORT, such as 192.168.1.10:6379, not '
+                             f'{self.ray_address!r:.80}')
         if not 0 < self.memory_fraction <= 1:
             raise ValueError(f'memory_fraction must be above 0 and at most 1, not '
                              f'{self.memory_fraction}')

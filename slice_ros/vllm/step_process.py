@@ -45,7 +45,8 @@ class Steps:
             max_model_len=options['max_context'] + 1,   # the last one is sampled, and never fed
             block_size=page, max_num_seqs=options['slots'],
             max_num_batched_tokens=max(options['step_tokens'], options['slots']),
-            tensor_parallel_size=options['tensor_parallel_size'], async_scheduling=False,
+            tensor_parallel_size=options['tensor_parallel_size'],
+            distributed_executor_backend='ray' if options['ray'] else None, async_scheduling=False,
             enable_prefix_caching=False, skip_tokenizer_init=True, disable_log_stats=True,
             disable_hybrid_kv_cache_manager=True, trust_remote_code=False)
         from vllm.platforms import current_platform

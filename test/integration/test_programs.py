@@ -9,6 +9,7 @@ import sys
 
 from example_checks import check_demo_report, EXAMPLE_CHECKS
 from gateway_checks import check_it_ends, GATEWAY_CHECKS, ready
+from langchain_checks import LANGCHAIN_CHECKS
 import pytest
 from robot import Robot, start
 
@@ -81,7 +82,8 @@ def test_demo_on_a_node_that_runs(robot, tmp_path):
     check_demo_report(report)
 
 
-@pytest.mark.parametrize('check', GATEWAY_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize('check', GATEWAY_CHECKS + LANGCHAIN_CHECKS,
+                         ids=lambda check: check.__name__)
 def test_gateway(robot, gateway, check):
     """See the docstring of the check."""
     check(robot, gateway[1])

@@ -21,6 +21,7 @@ from slice_ros.errors import ModelError
 PROGRAM = 'slice_ros.vllm.step_process'
 LOAD_S = 1800.0         # for vLLM to load a model
 STEP_S = 120.0          # for a step; a process that needs longer is given up
+CONNECT_S = 10.0        # for a Ray cluster to answer
 END_S = 10.0            # for the process to end by itself
 STDERR = 2              # descriptor: answers of the node may be on its standard output
 MOST_BYTES = 1 << 30    # of an answer: the logits of a step
@@ -45,6 +46,16 @@ def find_python(named: str) -> str:
     return named or sys.executable
 
 
+def find_cluster(address: str) -> None:
+    """Raise ``ModelError`` where nothing listens at HOST:PORT: Ray would wait for minutes."""
+    host, _, port = address.rpartition(':')
+    try:
+        socket.create_connection((host.strip('[]'), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ModelError(f'engine.vllm.ray_address: no Ray cluster answers at {address} '
+                         f'({error}): begin one with `ray start --head`') from error
+
+
 def environment(folder: Path, threads: int = 0) -> dict[str, str]:
     """Return the environment of a program in vLLM's Python, which finds this package in `folder`.
 
@@ -53,7 +64,8 @@ def environment(folder: Path, threads: int = 0) -> dict[str, str]:
     """
     (folder / 'slice_ros').symlink_to(Path(__file__).parents[2])
     settings = {name: value for name, value in os.environ.items() if name != 'PYTHONHOME'}
-    settings.update(OF_EVERY, PYTHONPATH=str(folder))
+    # A ray.py where the node was started is not Ray.
+    settings.update(OF_EVERY, PYTHONPATH=str(folder), PYTHONSAFEPATH='1')
     settings.setdefault('VLLM_LOGGING_LEVEL', 'WARNING')
     if threads:
         settings.update(OMP_NUM_THREADS=str(threads), VLLM_CPU_OMP_THREADS_BIND='nobind')
@@ -67,11 +79,13 @@ class StepProcess:
     ``ModelError`` when it cannot be started.
     """
 
-    def __init__(self, python: str, threads: int) -> None:
+    def __init__(self, python: str, threads: int, ray_address: str = '') -> None:
         ours, theirs = socket.socketpair()
         self._pipe = Connection(ours.detach())
         folder = tempfile.TemporaryDirectory(prefix='slice_vllm_')
         settings: Mapping = environment(Path(folder.name), threads) | OF_STEPS
+        if ray_address:
+            settings |= {'RAY_ADDRESS': ray_address}
         try:
             with theirs:
                 self._process = subprocess.Popen(

@@ -12,7 +12,7 @@ import numpy as np
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.runners.runner import RunnerInfo, Segment
 from slice_ros.engine.runners.runner_spec import RunnerSpec
-from slice_ros.engine.runners.vllm_process import find_python, StepProcess
+from slice_ros.engine.runners.vllm_process import find_cluster, find_python, StepProcess
 from slice_ros.errors import ModelError
 
 STEP_TOKENS = 2048      # tokens that vLLM computes at once; a larger step is cut
@@ -110,13 +110,15 @@ def start(spec: RunnerSpec, progress: Callable[[float], None]) -> VllmRunner:
         raise ModelError('adapters are not mapped to vLLM: leave engine.adapters empty, or use '
                          'engine.backend native')
     python = find_python(config.vllm_python)
+    if config.ray_address:
+        find_cluster(config.ray_address)
     progress(0.0)
-    process = StepProcess(python, config.threads)
+    process = StepProcess(python, config.threads, config.ray_address)
     about = process.load({
         'model': str(spec.path.absolute()), 'dtype': DTYPES[config.weights],
         'max_context': spec.max_context, 'slots': len(spec.table), 'page_tokens': PAGE_TOKENS,
         'step_tokens': STEP_TOKENS, 'memory_fraction': config.memory_fraction,
-        'tensor_parallel_size': config.tensor_parallel_size})
+        'tensor_parallel_size': config.tensor_parallel_size, 'ray': bool(config.ray_address)})
     per_slot = spec.table.shape[1]
     pages = min(about['pages'], config.slots * per_slot)
     if pages < min(per_slot + config.slots, config.slots * per_slot):

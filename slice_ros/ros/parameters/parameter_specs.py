@@ -64,6 +64,8 @@ SPECS = (
          'that of the node.', fixed=True),
     Spec('engine.vllm.tensor_parallel_size', 1, 'For vllm: GPUs that it divides the model among.',
          1, 64),
+    Spec('engine.vllm.ray_address', '', 'For vllm: HOST:PORT of the Ray cluster that has these '
+         'GPUs; empty = this machine has them.', fixed=True),
     Spec('scheduler.policy', DEFAULT_POLICY, 'Scheduling policy.', choices=policy_names()),
     Spec('scheduler.admission', 'accept', 'What happens to a request whose objectives cannot be '
          'met now: accept = served as best effort, reject = refused with INFEASIBLE_SLO, '

@@ -80,7 +80,8 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
             'threads', 'isa', 'chat_template', 'template_arguments', 'tool_syntax', 'backend')},
             adapters=tuple(filter(None, values['engine.adapters'])),
             vllm_python=values['engine.vllm.python'],
-            tensor_parallel_size=values['engine.vllm.tensor_parallel_size'])
+            tensor_parallel_size=values['engine.vllm.tensor_parallel_size'],
+            ray_address=values['engine.vllm.ray_address'])
     except ValueError as error:
         raise ParameterError(f'engine.{error}') from error
     server = ServerConfig(

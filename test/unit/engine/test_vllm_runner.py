@@ -77,6 +77,22 @@ def test_answers_are_those_of_the_native_runner(engines):
 
 @pytest.mark.vllm_process
 @pytest.mark.timeout(900)
+def test_two_processes_that_divide_the_model_answer_alike(directory, engines):
+    """Each has half of the heads and half of the MLP; their sums differ by rounding."""
+    engine = load_engine(EngineConfig(directory, backend='vllm', vllm_python=PYTHON,
+                                      weights='fp32', tensor_parallel_size=2, **SETTINGS))
+    assert len(_children(engine._runner._process._process.pid)) >= 2
+    assert served(engine) == served(engines[1])
+    engine._runner._process.close()
+
+
+def _children(pid):
+    return [child for each in Path(f'/proc/{pid}/task').glob('*/children')
+            for child in each.read_text().split()]
+
+
+@pytest.mark.vllm_process
+@pytest.mark.timeout(900)
 def test_a_step_is_cut_where_vllm_takes_fewer_tokens(engines, monkeypatch):
     monkeypatch.setattr(vllm_runner, 'STEP_TOKENS', 64)
     assert served(engines[0]) == served(engines[1])
@@ -172,6 +188,9 @@ def test_the_process_ends_when_the_node_is_killed():
     ({'adapters': ('one=/no/such',)}, 'adapters are not mapped to vLLM'),
     ({'vllm_python': '/no/such/python'}, '/no/such/python cannot be run'),
     ({'vllm_python': '/bin/false'}, 'the process of vLLM has ended'),
+    ({'ray_address': '127.0.0.1:1'}, 'no Ray cluster answers at 127.0.0.1:1 .*refused'),
+    ({'ray_address': '[::1]:99999'}, 'no Ray cluster answers'),
+    ({'ray_address': f'{"a" * 200}:80'}, 'no Ray cluster answers'),
     ({'model': ''}, 'vLLM does not read .*gguf')])
 def test_what_is_refused(settings, sentence, directory):
     given = {'model': directory, 'backend': 'vllm', 'vllm_python': sys.executable} | settings
@@ -184,6 +203,13 @@ def test_without_vllm_the_parameter_is_named(monkeypatch):
     with pytest.raises(ModelError, match='engine.vllm.python'):
         vllm_process.find_python('')
     assert vllm_process.find_python('/a/python') == '/a/python'
+
+
+@pytest.mark.parametrize('address', [
+    'localhost', ':6379', '--head:1', 'a b:1', 'ray://a:1', 'a:x', 'a' * 300 + ':1', '\n:1'])
+def test_a_ray_address_is_a_host_and_a_port(address):
+    with pytest.raises(ValueError, match='ray_address must be HOST:PORT'):
+        EngineConfig(ray_address=address)
 
 
 def test_a_step_is_cut_in_order():
