@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     'sensitivity': ('regimes.sensitivity', 'the default policy, each constant halved and doubled'),
     'plan': ('schedule.plan', 'what one plan costs, up to thousands of live requests'),
     'admission': ('schedule.admission_bench', 'whether refusals are right, by replay'),
+    'links': ('schedule.links_bench', 'what the link between GPUs that divide a model costs'),
     'serve': ('schedule.serve', 'the same on the real engine, in real time'),
     'engine': ('engine.engine_bench', 'decode step and prefill times of the engine'),
     'perplexity': ('quantised.perplexity_bench', 'each quantisation beside llama.cpp'),
