@@ -58,7 +58,8 @@ EXPORTED := build/embedded_model
 ifeq ($(BACKEND),vllm)
 DEMO_MODEL := $(or $(MODEL),$(EXPORTED))
 DEMO_NEEDS := $(VLLM)/requirements.stamp $(if $(MODEL),,$(EXPORTED)/config.json)
-DEMO_FLAGS := --vllm-python $(VLLM)/bin/python
+# As they are exported: vLLM's own choice is bf16, which many processors have no instructions for.
+DEMO_FLAGS := --vllm-python $(VLLM)/bin/python $(if $(MODEL),,--weights fp32)
 else ifeq ($(BACKEND),native)
 DEMO_MODEL := $(MODEL)
 else
@@ -86,6 +87,11 @@ test: build ## Run the whole test suite (WORKERS processes for the tests without
 	$(PY) -m pytest -n $(WORKERS) test --ignore=test/ros --ignore=test/integration || failed=1; \
 	$(PY) -m pytest --reruns $(RERUNS) test/ros test/integration || failed=1; \
 	exit $$failed
+
+# Further combinations of what `make test` has a sample of: families, precisions, instruction sets.
+.PHONY: test-matrix
+test-matrix: build ## Run the combinations that `make test` leaves out (WORKERS processes).
+	$(PY) -m pytest -n $(WORKERS) -m matrix test
 
 # A planner's build, in an environment of its own, against a node of $(VENV).
 CLIENT := build/client_only

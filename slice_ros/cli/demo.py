@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
                         '(default: that of the parameters)')
     parser.add_argument('--chat-template', default='', metavar='FILE',
                         help="Jinja chat template in place of the model's own")
+    parser.add_argument('--weights', default='', help='precision of the weights, as in '
+                        'engine.weights (default: that of the parameters)')
     parser.add_argument('--vllm-python', default='', metavar='FILE',
                         help='have vLLM compute the steps, which is in this Python; --model is a '
                         'directory then')
@@ -68,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
         own = {f'engine.{name}': value for name, value in (
             ('model', options.model), ('chat_template', options.chat_template),
-            ('backend', 'vllm' if options.vllm_python else ''),
+            ('weights', options.weights), ('backend', 'vllm' if options.vllm_python else ''),
             ('vllm.python', options.vllm_python)) if value}
         start = _node(options.params_file or share() / 'config' / 'slice.yaml', own, console)
     try:

@@ -25,6 +25,13 @@ NATIVE, WHY_NOT = load_library()
 KERNELS = ['torch'] if NATIVE is None else ['torch', 'native']
 
 
+def sampled(cases, kept):
+    """Return the parameters of a test, of which all but `kept` are for `make test-matrix`."""
+    return [case if case in kept else pytest.param(
+        *(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.matrix)
+        for case in cases]
+
+
 def use_kernels(patch, kernels):
     """Have models loaded from here on run on `kernels`."""
     if kernels == 'torch':

@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 
+from conftest import sampled
 import pytest
 from safetensors.torch import load_file, save_file
 from slice_ros.engine import engine as engine_module, EngineConfig, load_engine, Sampling
@@ -97,8 +98,9 @@ def test_every_instruction_set_has_their_kernels(name, isa, tmp_path):
     assert (got - want).abs().max() < 1e-4 * max(1.0, want.abs().max())
 
 
-@pytest.mark.parametrize('isa', ['portable', 'avx2', 'auto'])
-@pytest.mark.parametrize('name', tiny.RECURRENT)
+@pytest.mark.parametrize('isa, name', sampled(
+    [(isa, name) for isa in ('portable', 'avx2', 'auto') for name in tiny.RECURRENT],
+    [('auto', name) for name in tiny.RECURRENT] + [('portable', 'lfm2'), ('avx2', 'falcon_h1')]))
 def test_layers_with_states_answer_as_transformers(name, isa, tmp_path):
     """Logits and 48 greedy tokens, alone and in company, in chunks of any size."""
     library = load_library()[0]
