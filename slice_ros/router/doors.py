@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The ways in: ~/generate, ~/generate_text, ~/check_admission and ~/cancel, as of a slice node."""
+"""The ways in, as of a slice node: requests, predictions, embeddings and cancels."""
 
 from collections.abc import Callable
 import time
@@ -15,8 +15,8 @@ from slice_ros.ros.callers.goal_server import answered, Feedback, GoalServer
 from slice_ros.ros.isolation import contents
 from slice_ros.ros.isolation.executor import Awaited
 from slice_ros.ros.qos import SERVICES
-from slice_ros.router.forwarding import Forwarding
-from slice_ros.router.link import Link
+from slice_ros.router.forwarding import ELSEWHERE, Forwarding
+from slice_ros.router.link import Link, MOST_EMBEDDING
 from slice_ros.router.node_choice import Forecast, objectives, soonest
 from slice_ros.router.routed_call import RoutedCall
 from slice_ros.slo import SloClass
@@ -33,6 +33,7 @@ class Doors:
         self._node, self._forwarding = node, forwarding
         for kind, name, callback in ((srv.GenerateText, 'generate_text', self._generate_text),
                                      (srv.CheckAdmission, 'check_admission', self._admission),
+                                     (srv.Embed, 'embed', self._embed),
                                      (srv.CancelRequest, 'cancel', self._cancel)):
             node.create_service(kind, f'~/{name}', callback, qos_profile=SERVICES,
                                 callback_group=group)
@@ -107,6 +108,27 @@ class Doors:
         answer.ttft_ms += link.delay_ms
         answer.completion_ms += link.delay_ms
         return answer
+
+    # -- ~/embed -------------------------------------------------------------------------------
+
+    async def _embed(self, request, response):
+        """Answer as the first node that computes embeddings: others may have another model."""
+        refusal = None
+        for link in self._forwarding.links.values():
+            if not link.embeds:
+                continue
+            if link.embedding >= MOST_EMBEDDING:
+                raise RequestError(ErrorCode.QUEUE_FULL, f'{link.name} computes {MOST_EMBEDDING} '
+                                   'lists of texts for the router: send fewer, or later')
+            future = Awaited()
+            link.embed(request, future.set_result)
+            answer = await future
+            if answer is not None and answer.error_code not in ELSEWHERE:
+                return answer
+            refusal = answer or refusal
+        if refusal is None:
+            raise RequestError(ErrorCode.NOT_READY, 'no node computes embeddings now')
+        return refusal
 
     # -- ~/cancel ------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from slice_ros.router.node_choice import bucket, Forecast, prompt_tokens
 
 PINGS = 9           # round trips whose median is the delay of the link
 MOST_CACHED = 256   # forecasts; more are all forgotten
+MOST_EMBEDDING = 16   # calls of ~/embed at once
 
 
 @dataclass(eq=False, slots=True)
@@ -29,6 +30,7 @@ class _Pending:
     future: Future
     since: float                                  # on the clock of `tick`
     then: Callable[[object | None], object]       # gets the answer; None when there is none
+    patient: bool = False                         # waits as long as the node is there
 
 
 class Link:
@@ -45,11 +47,11 @@ class Link:
         self.name, self.gone, self._log = name, False, node.get_logger()
         self.status: srv.GetStatus.Response | None = None
         self.goals = GenerateClient(callbacks, name)
-        self._admission, self._ping = (
+        self._admission, self._ping, self._embed = (
             node.create_client(kind, f'{name}/{what}', qos_profile=SERVICES,
                                callback_group=callbacks.group)
             for kind, what in ((srv.CheckAdmission, 'check_admission'),
-                               (srv.GetStatus, 'get_status')))
+                               (srv.GetStatus, 'get_status'), (srv.Embed, 'embed')))
         self._answer_within, self._ping_every, self._cache = answer_within_s, ping_s, cache_s
         self._pending: list[_Pending] = []
         self._round_trips: deque[float] = deque(maxlen=PINGS)
@@ -84,7 +86,8 @@ class Link:
     def tick(self, now: float) -> None:
         """Give up what has taken too long, and ask for the status when it is due."""
         self._now = now
-        late = [p for p in self._pending if now - p.since > self._answer_within]
+        late = [p for p in self._pending if (
+            self.gone if p.patient else now - p.since > self._answer_within)]
         for pending in late:
             self._pending.remove(pending)
             pending.client.remove_pending_request(pending.future)
@@ -128,6 +131,21 @@ class Link:
         """Ask the node what it predicts; `then` gets None when it does not answer in time."""
         self._call(self._admission, request, then)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether texts can be sent to the node now."""
+        return not self.gone and self.state == 'ready' and self._embed.service_is_ready()
+
+    @property
+    def embedding(self) -> int:
+        """How many calls of ~/embed it has."""
+        return sum(p.client is self._embed for p in self._pending)
+
+    def embed(self, request: srv.Embed.Request,
+              then: Callable[[srv.Embed.Response | None], object]) -> None:
+        """Have the node compute embeddings; `then` gets None when it goes away."""
+        self._call(self._embed, request, then, patient=True)
+
     def close(self) -> None:
         """Cancel what is live there, and leave the graph."""
         for pending in self._pending:
@@ -140,8 +158,9 @@ class Link:
             self.status = answer
             self._round_trips.append(time.monotonic() - begin)
 
-    def _call(self, client: Client, request, then: Callable[[object | None], object]) -> None:
-        pending = _Pending(client, client.call_async(request), self._now, then)
+    def _call(self, client: Client, request, then: Callable[[object | None], object],
+              patient: bool = False) -> None:
+        pending = _Pending(client, client.call_async(request), self._now, then, patient)
 
         def answered(future: Future) -> None:
             if pending in self._pending and not future.cancelled():

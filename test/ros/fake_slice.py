@@ -24,12 +24,14 @@ class FakeSlice(Node):
     def __init__(self, namespace: str) -> None:
         super().__init__('slice', namespace=namespace)
         self.goals: list[Generate.Goal] = []
-        self._unanswered: dict[bytes, Future] = {}
+        self._unanswered: dict[bytes | str, Future] = {}
         group = ReentrantCallbackGroup()
         self.create_service(srv.GetStatus, '~/get_status', self._status, qos_profile=SERVICES,
                             callback_group=group)
         self.create_service(srv.CheckAdmission, '~/check_admission', self._admission,
                             qos_profile=SERVICES, callback_group=group)
+        self.create_service(srv.Embed, '~/embed', self._embed, qos_profile=SERVICES,
+                            callback_group=group)
         self.action = ActionServer(
             self, Generate, '~/generate', self._serve, callback_group=group,
             cancel_callback=self._cancel, goal_service_qos_profile=SERVICES,
@@ -42,7 +44,7 @@ class FakeSlice(Node):
         self.way, self.mute, self.state = way, False, 'ready'
         self.ttft_ms, self.completion_ms, self.feasible = ttft_ms, completion_ms, feasible
         self.goals.clear()
-        self.cancelled = 0
+        self.embedding = self.cancelled = 0
         self.release()
 
     def release(self) -> None:
@@ -66,6 +68,17 @@ class FakeSlice(Node):
             await Future()
         response.feasible, response.tpot_ms = self.feasible, 5.0
         response.ttft_ms, response.completion_ms = self.ttft_ms, self.completion_ms
+        return response
+
+    async def _embed(self, request, response):
+        self.embedding += 1
+        if self.mute or self.way == 'silent':
+            self._unanswered[f'text {self.embedding}'] = future = Future()
+            await future
+        if isinstance(self.way, int):
+            response.error_code, response.error_msg = self.way, 'refused'
+        response.model = self.get_namespace().strip('/')
+        response.embeddings = [msg.Embedding(values=[float(len(text))]) for text in request.texts]
         return response
 
     def _cancel(self, handle) -> CancelResponse:
