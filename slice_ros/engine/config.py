@@ -26,6 +26,7 @@ MAX_BIASES = 300         # tokens of a logit bias; as OpenAI's API allows
 MAX_BIAS = 100.0         # of a logit, either way: a token is banned, or taken for sure
 MAX_LOGPROBS = 20        # likeliest tokens that an answer may have beside each of its own
 MAX_ADAPTERS = 64
+MAX_PREFIX_CACHE = 1 << 44
 _ADAPTER = re.compile(r'([\w.-]{1,63})=(.+)', re.DOTALL)
 _ADDRESS = re.compile(r'(?:[A-Za-z0-9][\w.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}', re.ASCII)
 MAX_STOPS = 16           # stop texts of a request
@@ -60,6 +61,8 @@ class EngineConfig:
     vllm_python: str = ''    # program of the Python that has vLLM; '' = this one
     tensor_parallel_size: int = 1   # GPUs that vLLM divides the model among
     ray_address: str = ''    # HOST:PORT of a Ray cluster that has these; '' = this machine
+    prefix_cache: str = ''   # folder of computed preambles; '' = that of the user's cache
+    prefix_cache_bytes: int = 0     # that they may take on disk; 0 = none is kept there
 
     def __post_init__(self) -> None:
         for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS),
@@ -69,7 +72,8 @@ class EngineConfig:
                                  f'not {getattr(self, name)!r:.80}')
         for name, low, high in (('max_context', 8, 1 << 22), ('slots', 1, 4096),
                                 ('max_batch', 1, 4096), ('threads', 0, 1024),
-                                ('tensor_parallel_size', 1, 64)):
+                                ('tensor_parallel_size', 1, 64),
+                                ('prefix_cache_bytes', 0, MAX_PREFIX_CACHE)):
             _check_int(name, getattr(self, name), low, high)
         if self.ray_address and not _ADDRESS.fullmatch(self.ray_address):
             raise ValueError('ray_address must be HOST:PORT, such as 192.168.1.10:6379, not '

@@ -1,9 +1,10 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How many threads compute a step."""
+"""What computes: the kind of machine, and how many threads of it."""
 
 import os
 from pathlib import Path
+import platform
 
 _SIBLINGS = '/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list'
 
@@ -24,3 +25,17 @@ def compute_threads(wanted: int) -> int:
         return len({Path(_SIBLINGS.format(cpu)).read_text() for cpu in allowed})
     except OSError:
         return len(allowed)
+
+
+def machine(device: str) -> str:
+    """Return what kind of machine computes: the name of its GPU, or of its processor."""
+    if device.startswith('cuda'):
+        import torch
+        if torch.cuda.is_available():   # else vLLM alone sees it, and the engine names it
+            return torch.cuda.get_device_name()
+    try:
+        with open('/proc/cpuinfo') as file:
+            names = [line for line in file if line.startswith(('model name', 'CPU part'))]
+    except OSError:
+        names = []
+    return f'{platform.machine()} {platform.processor()} {len(names)} {"".join(names[:1])}'

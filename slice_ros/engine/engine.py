@@ -12,6 +12,7 @@ import numpy as np
 from slice_ros.engine.appending import append_confirmed, append_forced, append_token
 from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progress
 from slice_ros.engine.kv.slots import PAGE_TOKENS, Slots
+from slice_ros.engine.kv.stored_prefixes import StoredPrefixes
 from slice_ros.engine.opening import Opener
 from slice_ros.engine.pooling import pool
 from slice_ros.engine.profile import load_or_measure
@@ -39,12 +40,13 @@ class Engine:
 
     `encode`, `encode_chat`, `extend_chat`, `thought_tokens`, `open` and `open_embedding` may be
     called from any thread; `adopt`, `launch`, `collect`, `step`, `evict`, `close`, `pinned`,
-    `unpin` and `profile` from one thread only, the one that runs the loop.
+    `pin`, `unpin` and `profile` from one thread only, the one that runs the loop.
     """
 
     def __init__(self, info: EngineInfo, runner: Runner, encoder: PromptEncoder,
                  grammars: Grammars, slots: Slots, stop_tokens: frozenset[int],
-                 config: EngineConfig, vision: 'VisionEncoder | None' = None) -> None:
+                 config: EngineConfig, vision: 'VisionEncoder | None' = None,
+                 stored: StoredPrefixes | None = None) -> None:
         self.info = info
         self.config = config
         self.vision = vision   # None for a model that does not see
@@ -53,7 +55,8 @@ class Engine:
         self.encode_chat = encoder.encode_chat
         self.extend_chat = encoder.extend_chat
         self.special_texts = encoder.special_texts   # those of special tokens
-        self.pinned, self.unpin = slots.pinned, slots.unpin
+        self.pinned, self.pin, self.unpin = slots.pinned, slots.pin, slots.unpin
+        self.stored = stored   # prefixes on disk; None for none
         opener = Opener(encoder, grammars, info, runner.info.verifies)
         self.open, self.open_embedding = opener.open, opener.open_embedding
         self.thought_tokens = opener.thought_tokens

@@ -2,23 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the name of a model to a running engine: find, read, build the runner, try it, assemble."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+import hashlib
 import logging
 import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from slice_ros.engine.checkpoints import hf_directory
+from slice_ros.engine.checkpoints.cache_folder import cache_root
 from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.config import (
     EngineConfig, EngineInfo, no_progress, Progress, template_arguments)
-from slice_ros.engine.cores import compute_threads
+from slice_ros.engine.cores import compute_threads, machine
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
+from slice_ros.engine.kv.prefix_folder import PrefixFolder
+from slice_ros.engine.kv.prefix_mark import prefix_mark
+from slice_ros.engine.kv.slot_memory import SlotMemory
 from slice_ros.engine.kv.slots import KEPT_SLOTS, page_table, Slots
+from slice_ros.engine.kv.stored_prefixes import StoredPrefixes
 from slice_ros.engine.models.architecture import Architecture, within
 from slice_ros.engine.opened_checkpoint import Checkpoint, MakeTensors, open_directory, open_gguf
 from slice_ros.engine.runners.choose import build_runner, choose_device, choose_weights
@@ -107,7 +115,7 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
             lambda share: progress('loading the weights', share))
         encoder, grammars, stop_tokens = texts.result() if described else make()
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
-    _try_out(path, runner, slots)
+    tried = _try_out(path, runner, slots)
     progress('loading the weights', 1.0)
     info = _info(checkpoint, device, runner.info.weights or weights, max_context,
                  runner, slots, compute_threads(config.threads))
@@ -120,7 +128,11 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
         checkpoint = replace(checkpoint, vision=None)
         encoder.refuse_images()
     vision = _vision(checkpoint, device, encoder, max_context, progress)
-    engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision)
+    stored = None
+    if runner.memory is not None and config.prefix_cache_bytes:
+        stored = _stored(config, partial(prefix_mark, info, made, path, runner.memory, tried,
+                                         machine(info.device)), slots, table, runner.memory)
+    engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision, stored)
     memory.trim_heap()
     return engine
 
@@ -162,11 +174,25 @@ def _max_context(model: 'PreTrainedConfig', made: Architecture | str, wanted: in
     return min(limit for limit in limits if limit)
 
 
-def _try_out(path: Path, runner: Runner, slots: Slots) -> None:
+def _stored(config: EngineConfig, mark: Callable[[], str], slots: Slots, table: np.ndarray,
+            memory: SlotMemory) -> StoredPrefixes | None:
+    """Return the prefixes that are on disk, None where the user has no place for them."""
+    try:
+        path = (Path(config.prefix_cache).expanduser() if config.prefix_cache
+                else cache_root() / 'prefixes')
+        return StoredPrefixes(PrefixFolder(path, config.prefix_cache_bytes), mark(), slots,
+                              table, memory)
+    except (OSError, RuntimeError) as error:
+        logger.warning('preambles are computed at each start: %s', error)
+        return None
+
+
+def _try_out(path: Path, runner: Runner, slots: Slots) -> str:
     """Run two steps: weights that do not fit each other, or are damaged, show in them.
 
-    So do models that cannot go on from what they have kept.
+    So do models that cannot go on from what they have kept. Return a hash of their logits.
     """
+    seen = hashlib.sha256()
     slot = slots.take()
     slots.reserve([(slot, 2)])
     for position in range(2):
@@ -179,7 +205,10 @@ def _try_out(path: Path, runner: Runner, slots: Slots) -> None:
         if not abs(logits).max() < math.inf:
             raise ModelError(f'{path}: the weights are damaged: step {position + 1} gives no '
                              'numbers')
+        if runner.memory is not None:   # on a CPU
+            seen.update(np.asarray(logits).tobytes())
     slots.give(slot)
+    return seen.hexdigest()
 
 
 def _info(checkpoint: Checkpoint, device: str, weights: str, max_context: int,

@@ -7,13 +7,13 @@ import hashlib
 from importlib.metadata import version
 import logging
 import math
-import platform
 import random
 from statistics import median
 import time
 
 import numpy as np
 from slice_ros.engine.checkpoints.cache_folder import cache_root, keep_file
+from slice_ros.engine.cores import machine
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.latency_learning import OFF
@@ -111,7 +111,7 @@ def load_or_measure(engine, progress: Callable[[str, float], None]) -> LatencyMo
     slots are free.
     """
     key = hashlib.sha256(repr((
-        FORMAT, engine.info, _machine(engine.info.device), version('torch'),
+        FORMAT, engine.info, machine(engine.info.device), version('torch'),
     )).encode()).hexdigest()[:32]
     try:
         path = cache_root() / 'profiles' / f'{key}.yaml'
@@ -245,16 +245,3 @@ def _non_negative_fit(rows: np.ndarray, wanted: np.ndarray) -> list[float]:
     for column, value in zip(used, found if used else ()):
         result[column] = float(value)
     return result
-
-
-def _machine(device: str) -> str:
-    if device.startswith('cuda'):
-        import torch
-        if torch.cuda.is_available():   # else vLLM alone sees it, and the engine names it
-            return torch.cuda.get_device_name()
-    try:
-        with open('/proc/cpuinfo') as file:
-            names = [line for line in file if line.startswith(('model name', 'CPU part'))]
-    except OSError:
-        names = []
-    return f'{platform.machine()} {platform.processor()} {len(names)} {"".join(names[:1])}'

@@ -170,6 +170,7 @@ class Server:
 
     def keep(self, pinned: 'PinnedPrefixes') -> None:
         """Compute what is missing of these prefixes, and no others, while no request is live."""
+        pinned.wake = self._shared.notify
         self._loop.pin = pinned.compute
         self._shared.notify()
 

@@ -55,16 +55,36 @@ def measure(preambles: bool = True) -> dict[str, list[float]]:
         node = subprocess.Popen([sys.executable, '-m', 'slice_ros.ros.main', '--ros-args',
                                  '--log-level', 'error', '--params-file', file.name])
         try:
-            return _ask()
+            return with_client(_ask)
         finally:
             node.terminate()
             node.wait(30)
 
 
-def _ask() -> dict[str, list[float]]:
+async def _ask(client) -> dict[str, list[float]]:
+    from slice_ros.client import FormatIncomplete
+    await client.wait_until_ready(300)
+    times = {}
+    for name, messages in PREAMBLES.items():
+        places = iter(ascii_letters)   # begin a text, so that each shares the preamble alone
+        for form, options in FORMATS.items():
+            ttft = times[f'{name} {form}'] = []
+            for _ in range(REQUESTS):
+                text = f'{next(places)} has a wall ahead. What now?'
+                try:
+                    answer = await client.ask([*messages, {'role': 'user', 'content': text}],
+                                              name, max_tokens=8, **options)
+                except FormatIncomplete as error:
+                    answer = error.answer
+                ttft.append(answer.report.ttft_ms)
+    return times
+
+
+def with_client(ask):
+    """Return what the coroutine function `ask` returns of a client, whose node spins meanwhile."""
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-    from slice_ros.client import FormatIncomplete, SliceClient
+    from slice_ros.client import SliceClient
     context = rclpy.Context()
     rclpy.init(context=context)
     planner = rclpy.create_node('first_requests', context=context)
@@ -78,26 +98,8 @@ def _ask() -> dict[str, list[float]]:
             pass
     threading.Thread(target=spin, daemon=True).start()
     client = SliceClient(planner)
-
-    async def ask() -> dict[str, list[float]]:
-        await client.wait_until_ready(300)
-        times = {}
-        for name, messages in PREAMBLES.items():
-            places = iter(ascii_letters)   # begin a text, so that each shares the preamble alone
-            for form, options in FORMATS.items():
-                ttft = times[f'{name} {form}'] = []
-                for _ in range(REQUESTS):
-                    text = f'{next(places)} has a wall ahead. What now?'
-                    try:
-                        answer = await client.ask(
-                            [*messages, {'role': 'user', 'content': text}], name, max_tokens=8,
-                            **options)
-                    except FormatIncomplete as error:
-                        answer = error.answer
-                    ttft.append(answer.report.ttft_ms)
-        return times
     try:
-        return asyncio.run(ask())
+        return asyncio.run(ask(client))
     finally:
         client.close()
         executor.shutdown()

@@ -120,7 +120,7 @@ def prefix(node, text):
 
 def kept(node):
     """Return the prefixes that the server of a node is to keep."""
-    return node.server._loop.pin.__self__._prefixes
+    return [prefix.tokens for prefix in node.server._loop.pin.__self__._prefixes]
 
 
 def put(node, **values):

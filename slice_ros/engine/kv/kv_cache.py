@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paged KV cache of the torch and CUDA runners: keys and values of all slots."""
 
+from collections.abc import Sequence
 import ctypes
 import mmap
 
 import numpy as np
+from slice_ros.engine.kv.slot_memory import SlotMemory
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 import torch
 
@@ -71,8 +73,23 @@ class KvCache:
         if first < last:
             self._release(first, last - first, mmap.MADV_DONTNEED)
 
+    def memory(self, made_by: str) -> SlotMemory | None:
+        """Return all pages as bytes, [layers, pages, 2 * kv_heads, PAGE_TOKENS, bytes of a head].
+
+        None on a GPU.
+        """
+        if self.data.device.type != 'cpu':
+            return None
+        rows = self.data.view(torch.uint8).numpy().swapaxes(1, 2)
+        return SlotMemory(f'{made_by} {self.data.dtype}', [rows], [], _blank)
+
     def fill(self, slots: list[int], length: int) -> None:
         """Write random numbers to the pages of the first `length` positions of slots."""
         pages = self.table[slots, :-(-length // PAGE_TOKENS)].ravel()
         self.data[:, :, torch.from_numpy(pages).to(self.data.device)] = torch.randn_like(
             self.data[:, :, :1])
+
+
+def _blank(copies: Sequence[np.ndarray], first: int) -> None:
+    for copy in copies:
+        copy[:, :, first:] = 0

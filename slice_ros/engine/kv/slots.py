@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 KEPT_SLOTS = 4     # beyond those of requests: so many prefixes stay when requests own all others
+PARKED = -2        # in place of an adapter, one that no request has
 PAGE_TOKENS = 32   # tokens in a page of keys and values; the native kernels have the same number
 
 
@@ -29,7 +30,7 @@ class Kept(NamedTuple):
     tokens: Sequence[int]
     owner: str   # class of that request
     pin: bool    # it is dropped after all that are not pinned
-    adapter: int = -1   # that they were computed with; -1 = none
+    adapter: int = -1   # that they were computed with; -1 = none; or `PARKED`
 
 
 class Slots:
@@ -84,10 +85,35 @@ class Slots:
         else:
             self._kept[slot] = Kept(tokens, owner, pin, adapter)
 
+    def kept_slot(self, tokens: Sequence[int]) -> int | None:
+        """Return a slot that keeps exactly `tokens`, computed without an adapter, or None."""
+        return next((slot for slot, kept in self._kept.items()
+                     if kept.adapter == -1 and kept.tokens == tokens), None)
+
     def pinned(self, tokens: Sequence[int]) -> bool:
         """Return whether exactly `tokens` are kept and pinned, computed without an adapter."""
-        return any(kept.pin and kept.tokens == tokens and kept.adapter < 0
+        return any(kept.pin and kept.tokens == tokens and kept.adapter == -1
                    for kept in self._kept.values())
+
+    def pin(self, tokens: Sequence[int]) -> bool:
+        """Pin `tokens` where exactly they are kept, and return whether they are."""
+        slot = self.kept_slot(tokens)
+        if slot is None:
+            return False
+        self._kept[slot] = self._kept[slot]._replace(pin=True)
+        return True
+
+    def park(self, slot: int, tokens: Sequence[int]) -> None:
+        """Keep a slot whose keys and values are not complete: none can share, all can drop it."""
+        self._kept[slot] = Kept(tokens, '', False, PARKED)
+
+    def unpark(self, slot: int, tokens: Sequence[int]) -> bool:
+        """Take a parked slot back; return False if it was dropped."""
+        kept = self._kept.get(slot)
+        if kept is None or kept.adapter != PARKED or kept.tokens is not tokens:
+            return False
+        del self._kept[slot]
+        return True
 
     def unpin(self) -> None:
         """Treat all kept prefixes alike from now on."""

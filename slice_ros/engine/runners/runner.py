@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TYPE_CHECKING
 
 import numpy as np
+from slice_ros.engine.kv.slot_memory import SlotMemory
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ class Runner(Protocol):
     """
 
     info: RunnerInfo
+    memory: SlotMemory | None   # what it keeps of slots, where that can be copied
 
     def forward(self, segments: Sequence[Segment], states: np.ndarray | None = None
                 ) -> 'torch.Tensor | np.ndarray':

@@ -42,6 +42,8 @@ class TransformersRunner:
     The page table only counts pages; `pages_for(bytes of a page)` says how many there may be.
     """
 
+    memory = None   # each slot has a cache of its own, of the model's kind
+
     def __init__(self, model: 'PreTrainedModel', slots: int,
                  pages_for: Callable[[int], int]) -> None:
         self._model = model

@@ -23,6 +23,8 @@ NAMES = {'float16': 'fp16', 'bfloat16': 'bf16', 'float32': 'fp32'}
 class VllmRunner:
     """A `Runner` on a process of vLLM, which ends with it. Made by `start`."""
 
+    memory = None   # it is that process's
+
     def __init__(self, process: StepProcess, about: dict, table: np.ndarray, pages: int,
                  weight_bytes: int) -> None:
         self._process, self._table = process, table

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from slice_ros.engine.chat_options import MAX_THOUGHT_TOKENS, REASONING, THOUGHT_TOKENS
-from slice_ros.engine.config import BACKENDS, ISAS, TOOL_SYNTAXES, WEIGHTS
+from slice_ros.engine.config import BACKENDS, ISAS, MAX_PREFIX_CACHE, TOOL_SYNTAXES, WEIGHTS
 from slice_ros.scheduling.registry import POLICIES, policy_names
 from slice_ros.serving import DEFAULT_POLICY
 from slice_ros.serving.rate_control import MODES
@@ -58,6 +58,10 @@ SPECS = (
          'template shows.', choices=TOOL_SYNTAXES),
     Spec('engine.adapters', [''], 'LoRA adapters that requests may choose: NAME=DIRECTORY each, '
          'as PEFT saves them; empty = none.'),
+    Spec('engine.prefix_cache', '', 'Folder that keeps computed preambles for the next start; '
+         "empty = prefixes/ in the user's cache folder, ~/.cache/slice_ros."),
+    Spec('engine.prefix_cache_bytes', 1 << 29, 'Bytes that they may take, the least recently used '
+         'go first; 0 = none is kept on disk.', 0, MAX_PREFIX_CACHE),
     Spec('engine.backend', 'native', 'Who computes the steps: native = this package; vllm = vLLM, '
          'in a process of its own, see docs/scaling.md.', choices=BACKENDS),
     Spec('engine.vllm.python', '', 'For vllm: the Python of an environment that has vLLM; empty = '

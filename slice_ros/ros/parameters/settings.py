@@ -81,7 +81,9 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
             adapters=tuple(filter(None, values['engine.adapters'])),
             vllm_python=values['engine.vllm.python'],
             tensor_parallel_size=values['engine.vllm.tensor_parallel_size'],
-            ray_address=values['engine.vllm.ray_address'])
+            ray_address=values['engine.vllm.ray_address'],
+            prefix_cache=values['engine.prefix_cache'],
+            prefix_cache_bytes=values['engine.prefix_cache_bytes'])
     except ValueError as error:
         raise ParameterError(f'engine.{error}') from error
     server = ServerConfig(

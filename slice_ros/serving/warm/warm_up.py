@@ -47,8 +47,7 @@ def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
     """
     config = settled(config, engine.info, latency)
     pinned = pinned_preambles(engine, preambles, options)
-    while not stopping() and pinned.compute(config.prefill_chunk):
-        pass
+    _compute(pinned, config.prefill_chunk, stopping)
     splitter = SentenceSplitter()
     splitter.push(HELLO)
     splitter.flush()
@@ -61,10 +60,14 @@ def warm_up(engine: Engine, latency: LatencyModel, config: ServerConfig,
                 waited += POLL
     finally:
         server.stop()
-    while not stopping() and pinned.compute(config.prefill_chunk):
-        pass   # those that the requests had no room for
+    _compute(pinned, config.prefill_chunk, stopping)   # what the requests had no room for
     spare_heap()
     return pinned
+
+
+def _compute(pinned: PinnedPrefixes, tokens: int, stopping: Callable[[], bool]) -> None:
+    while not stopping() and (pinned.compute(tokens) or pinned.wait_for_disk(POLL)):
+        pass
 
 
 def pinned_preambles(engine: Engine, preambles: Mapping[str, Messages],

@@ -5,6 +5,7 @@
 import ctypes
 from ctypes import c_char_p, c_float, c_int32, c_int64, c_void_p, POINTER, Structure
 from functools import lru_cache
+import hashlib
 from pathlib import Path
 import subprocess
 import sys
@@ -165,6 +166,10 @@ class Library:
     def isa_name(self, isa: int = BEST) -> str:
         """Return the name of an instruction set, of the best one of this machine for `BEST`."""
         return self.slice_isa_name(self.slice_isa(isa)).decode()
+
+    def digest(self) -> str:
+        """Return what no other library has: its interface's version and a hash of its file."""
+        return f'{ABI_VERSION} {hashlib.sha256(self.path.read_bytes()).hexdigest()}'
 
     def has(self, isa: int) -> bool:
         """Return whether this machine and this build have an instruction set."""

@@ -94,6 +94,7 @@ class NativeRunner:
             library, made, StoredWeights(tensors), weights, cos, sin, table=table, pages=pages,
             threads=threads, isa=ISAS[isa], progress=progress, adapters=adapters)
         self._pages = self._model.cache
+        self.memory = self._pages.memory(f'native {library.digest()}')
         self.info = RunnerInfo(
             path='flat batch', kernels=f'native {library.isa_name(ISAS[isa])}', pages=pages,
             weight_bytes=self._model.weight_bytes, streamed_bytes=self._model.streamed_bytes,

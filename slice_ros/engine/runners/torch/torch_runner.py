@@ -29,6 +29,8 @@ class TorchRunner:
         self.attention = TorchAttention(cache, weights.made)
         self._activate = _ACTIVATIONS.get(weights.made.activation)
         self.device = weights.embedding.device
+        self.memory = cache.memory(f'torch {torch.__version__} '
+                                   f'{torch.backends.cpu.get_cpu_capability()}')
         self.info = RunnerInfo(
             path='flat batch', kernels=f'{weights.linears} linears, {self.attention.name}',
             pages=cache.pages, weight_bytes=weights.nbytes,
