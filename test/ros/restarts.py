@@ -4,7 +4,8 @@
 
 Each start is a process of its own; all share a cache folder that is empty at first. Prints a line
 for each: the tokens of its preambles that came from disk and that were computed, the seconds from
-activate to ready, and the milliseconds to the first token of the first control request.
+activate to ready, and the milliseconds to the first token of the first control request. Then how
+long the thread of the steps is kept by one piece of a copy.
 """
 
 import json
@@ -12,10 +13,12 @@ import os
 from pathlib import Path
 import random
 import re
+from statistics import median
 import subprocess
 import sys
 from tempfile import TemporaryDirectory
 import threading
+import time
 from typing import NamedTuple
 
 from first_requests import PREAMBLES, with_client
@@ -63,6 +66,8 @@ def start(preambles: dict[str, list], cache: str, **engine) -> Start:
     try:
         assert ready.wait(300) and node.poll() is None, ''.join(lines)
         answer = with_client(lambda client: _ask(client, preambles['control']))
+        if engine.get('prefix_cache_bytes') != 0:
+            _wait_for_files(Path(cache), len(preambles))
     finally:
         node.terminate()
         node.wait(60)
@@ -80,6 +85,14 @@ async def _ask(client, messages: list):
                             'control', max_tokens=8, sampling={'logprobs': True})
 
 
+def _wait_for_files(cache: Path, count: int) -> None:
+    """Wait until so many preambles are on disk: they are written while the node serves."""
+    end = time.monotonic() + 60
+    while len(list(cache.rglob('*.prefix'))) < count:
+        assert time.monotonic() < end, 'not all preambles are stored'
+        time.sleep(0.05)
+
+
 def _time_of(what: str, lines: list[str]) -> float:
     return next(float(STAMP.search(line)[1]) for line in lines if what in line)
 
@@ -88,6 +101,40 @@ def long_preamble(rooms: int) -> list[dict[str, str]]:
     """Return the messages of a robot that knows so many rooms."""
     places = '. '.join(f'Room {number} is on floor {number // 10}' for number in range(rooms))
     return [{'role': 'system', 'content': f'Decide for a robot: STOP, SLOW or GO. {places}.'}]
+
+
+def pauses(turns: int) -> tuple[list[float], list[float]]:
+    """Return the milliseconds of each piece that is copied out of the KV cache, and into it."""
+    from slice_ros.engine import EngineConfig, load_engine
+    from slice_ros.engine.kv.slot_memory import pieces
+    from slice_ros.engine.pinned_prefixes import PinnedPrefixes
+    out, back = [], []
+    with TemporaryDirectory() as cache:
+        engine = load_engine(EngineConfig(prefix_cache=cache, prefix_cache_bytes=1 << 29))
+        tokens = [(7 * number) % 2500 + 20 for number in range(1000)]
+        pinned = PinnedPrefixes(engine, [tokens])
+        while not engine.pinned(tokens):
+            pinned.compute(64)
+            pinned.wait_for_disk(1)
+        while pinned.compute(64):
+            pass
+        pinned._writing.result()
+        count = len(list(pieces(engine._runner.memory, len(tokens))))
+        for _ in range(turns):
+            while engine._slots._kept:
+                engine._slots._drop()
+            for times, work in ((back, engine.stored.restore), (out, engine.stored.store)):
+                moving = work(tokens)
+                if times is back:
+                    next(moving).result()
+                for _ in range(count):
+                    began = time.perf_counter()
+                    next(moving)
+                    times.append(1e3 * (time.perf_counter() - began))
+                for written in moving:
+                    if written is not None:
+                        written.result()
+    return out, back
 
 
 def main() -> None:
@@ -103,6 +150,10 @@ def main() -> None:
                 of = start(preambles, cache, prefix_cache_bytes=most)
                 print(f'{turn:8}{of.disk:12}{of.computed:12}{of.ready_s:10.2f}{of.ttft_ms:10.1f}',
                       flush=True)
+    for what, times in zip(('out of', 'into'), pauses(20)):
+        times.sort()
+        print(f'a piece copied {what} the KV cache: {median(times):.2f} ms, 99 in 100 within '
+              f'{times[int(0.99 * len(times))]:.2f} ms, longest {times[-1]:.2f} ms')
 
 
 if __name__ == '__main__':

@@ -3,9 +3,11 @@
 """A node that starts again computes no preamble, and its first answer has the same bits."""
 
 from first_requests import PREAMBLES
+import pytest
 from restarts import start
 
 
+@pytest.mark.timeout(600)
 def test_the_second_start_computes_nothing_and_answers_with_the_same_bits(tmp_path):
     first = start(PREAMBLES, str(tmp_path))
     assert first.disk == 0 and first.computed > 100
