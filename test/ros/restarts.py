@@ -4,8 +4,10 @@
 
 Each start is a process of its own; all share a cache folder that is empty at first. Prints a line
 for each: the tokens of its preambles that came from disk and that were computed, the seconds from
-activate to ready, and the milliseconds to the first token of the first control request. Then how
-long the thread of the steps is kept by one piece of a copy.
+activate to ready, those of processor time in between, which other processes disturb less, and the
+milliseconds to the first token of the first control request. Then the processor time of the thread
+of the steps for one piece of a copy. Arguments: the rooms of the long preamble, and how often
+pieces are timed.
 """
 
 import json
@@ -24,7 +26,7 @@ from typing import NamedTuple
 from first_requests import PREAMBLES, with_client
 import yaml
 
-LONG = 400   # rooms of the long preamble, unless another number is given
+LONG, TURNS = 100, 5
 BEGINS, READY = 'computing what requests begin with', 'ready: requests are served'
 TOKENS = re.compile(r'preambles: (\d+) tokens came from disk in \d+ ms, (\d+) were computed')
 STAMP = re.compile(r'\[(\d+\.\d+)\]')
@@ -36,6 +38,7 @@ class Start(NamedTuple):
     disk: int         # tokens of preambles
     computed: int
     ready_s: float    # from activate to ready
+    cpu_s: float      # of all threads of the node meanwhile
     ttft_ms: float    # of the first control request
     text: str         # its answer
     logprobs: list    # of the tokens of the answer, and of the two likeliest at each place
@@ -49,7 +52,7 @@ def start(preambles: dict[str, list], cache: str, **engine) -> Start:
     values |= {f'engine.{name}': value for name, value in engine.items()}
     file = Path(cache) / 'parameters.yaml'
     file.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
-    lines, ready = [], threading.Event()
+    lines, ready, spent = [], threading.Event(), {}
     node = subprocess.Popen(
         [sys.executable, '-m', 'slice_ros.ros.main', '--ros-args', '--params-file', str(file)],
         stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True,
@@ -58,6 +61,7 @@ def start(preambles: dict[str, list], cache: str, **engine) -> Start:
     def read() -> None:
         for line in node.stdout:
             lines.append(line)
+            spent.update({what: _cpu_s(node.pid) for what in (BEGINS, READY) if what in line})
             if READY in line:
                 ready.set()
         ready.set()
@@ -75,7 +79,8 @@ def start(preambles: dict[str, list], cache: str, **engine) -> Start:
     log = ''.join(lines)
     counts = [tuple(map(int, found)) for found in TOKENS.findall(log)]
     return Start(sum(disk for disk, _ in counts), sum(computed for _, computed in counts),
-                 _time_of(READY, lines) - _time_of(BEGINS, lines), answer.report.ttft_ms,
+                 _time_of(READY, lines) - _time_of(BEGINS, lines),
+                 spent[READY] - spent[BEGINS], answer.report.ttft_ms,
                  answer.text, [one.logprob for one in answer.logprobs], log)
 
 
@@ -91,6 +96,11 @@ def _wait_for_files(cache: Path, count: int) -> None:
     while len(list(cache.rglob('*.prefix'))) < count:
         assert time.monotonic() < end, 'not all preambles are stored'
         time.sleep(0.05)
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def _time_of(what: str, lines: list[str]) -> float:
@@ -111,7 +121,7 @@ def pauses(turns: int) -> tuple[list[float], list[float]]:
     out, back = [], []
     with TemporaryDirectory() as cache:
         engine = load_engine(EngineConfig(prefix_cache=cache, prefix_cache_bytes=1 << 29))
-        tokens = [(7 * number) % 2500 + 20 for number in range(1000)]
+        tokens = [(7 * number) % 2500 + 20 for number in range(500)]
         pinned = PinnedPrefixes(engine, [tokens])
         while not engine.pinned(tokens):
             pinned.compute(64)
@@ -128,9 +138,9 @@ def pauses(turns: int) -> tuple[list[float], list[float]]:
                 if times is back:
                     next(moving).result()
                 for _ in range(count):
-                    began = time.perf_counter()
+                    began = time.thread_time()
                     next(moving)
-                    times.append(1e3 * (time.perf_counter() - began))
+                    times.append(1e3 * (time.thread_time() - began))
                 for written in moving:
                     if written is not None:
                         written.result()
@@ -141,16 +151,19 @@ def main() -> None:
     """Print the table."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randrange(10, 100)))
-    rooms = int(sys.argv[1]) if len(sys.argv) > 1 else LONG
+    given = dict(enumerate(map(int, sys.argv[1:])))
+    rooms, turns = given.get(0, LONG), given.get(1, TURNS)
     for name, preambles in (('short', PREAMBLES), ('long', PREAMBLES | {
             'control': long_preamble(rooms)})):
-        print(f'{name:8}{"from disk":>12}{"computed":>12}{"ready s":>10}{"TTFT ms":>10}')
+        print(f'{name:8}{"from disk":>12}{"computed":>12}{"ready s":>10}{"cpu s":>10}'
+              f'{"TTFT ms":>10}')
         with TemporaryDirectory() as cache:
             for turn, most in (('first', 1 << 29), ('again', 1 << 29), ('without', 0)):
                 of = start(preambles, cache, prefix_cache_bytes=most)
-                print(f'{turn:8}{of.disk:12}{of.computed:12}{of.ready_s:10.2f}{of.ttft_ms:10.1f}',
+                print(f'{turn:8}{of.disk:12}{of.computed:12}{of.ready_s:10.2f}'
+                      f'{of.cpu_s:10.2f}{of.ttft_ms:10.1f}',
                       flush=True)
-    for what, times in zip(('out of', 'into'), pauses(20)):
+    for what, times in zip(('out of', 'into'), pauses(turns)):
         times.sort()
         print(f'a piece copied {what} the KV cache: {median(times):.2f} ms, 99 in 100 within '
               f'{times[int(0.99 * len(times))]:.2f} ms, longest {times[-1]:.2f} ms')
