@@ -104,8 +104,9 @@ def _engine(view: View) -> Text:
         return Text('no model is loaded' if view.status else '', DIM)
     e = view.status.engine
     parts = (plain(e.model.rsplit('/', 1)[-1]), plain(e.device), f'{plain(e.weights)} weights',
-             f'{e.resident_bytes / 2**20:.0f} MiB resident', f'batch {e.max_batch}',
-             f'context {number(e.max_context)}', plain(e.kernels), plain(view.status.version))
+             f'{e.kv_bits} bit KV', f'{e.resident_bytes / 2**20:.0f} MiB resident',
+             f'batch {e.max_batch}', f'context {number(e.max_context)}', plain(e.kernels),
+             plain(view.status.version))
     text = join(parts, ' · ')
     text.no_wrap, text.overflow = True, 'ellipsis'
     return text

@@ -137,7 +137,8 @@ def _wait_until_ready(connection: Connection, node: subprocess.Popen | None,
             connection.spin()
     status = asking.result()
     console.print(f'ready after {time.monotonic() - begin:.0f} s: {status.engine.model} on '
-                  f'{status.engine.device}, {status.engine.weights} weights, policy '
+                  f'{status.engine.device}, {status.engine.weights} weights, '
+                  f'{status.engine.kv_bits} bit KV cache, policy '
                   f'{status.scheduler.policy}')
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 Progress = Callable[[str, float], None]
 
 WEIGHTS = ('auto', 'fp16', 'bf16', 'fp32', 'int8', 'int4')
+KV = ('auto', '16', '8')
 BACKENDS = ('native', 'vllm')
 DEVICES = ('auto', 'cpu', 'cuda')
 ISAS = ('auto', 'portable', 'avx2', 'avxvnni', 'avx512', 'dotprod', 'i8mm')
@@ -47,6 +48,7 @@ class EngineConfig:
     model: str = ''          # '' = the embedded SmolLM2; else a Hugging Face directory or a .gguf
     device: str = 'auto'     # auto | cpu | cuda
     weights: str = 'auto'    # auto | fp16 | bf16 | fp32 | int8 | int4
+    kv: str = 'auto'         # auto | 16 | 8: bits of a key or value in the KV cache
     max_context: int = 2048  # tokens of one request in the KV cache; the model may limit it more
     slots: int = 32          # requests with a KV cache at once
     max_batch: int = 16      # requests in one decode step
@@ -65,8 +67,9 @@ class EngineConfig:
     prefix_cache_bytes: int = 0     # that they may take on disk; 0 = none is kept there
 
     def __post_init__(self) -> None:
-        for name, choices in (('weights', WEIGHTS), ('device', DEVICES), ('isa', ISAS),
-                              ('tool_syntax', TOOL_SYNTAXES), ('backend', BACKENDS)):
+        for name, choices in (('weights', WEIGHTS), ('kv', KV), ('device', DEVICES),
+                              ('isa', ISAS), ('tool_syntax', TOOL_SYNTAXES),
+                              ('backend', BACKENDS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f'{name} must be one of {", ".join(choices)}, '
                                  f'not {getattr(self, name)!r:.80}')
@@ -211,6 +214,7 @@ class EngineInfo:
     slots: int         # requests with a KV cache at once
     kv_tokens: int     # tokens that all requests together may have in the KV cache
     weight_bytes: int
+    kv_bits: int       # of a key or value: 8 | 16 | 32
     kv_bytes: int      # of `kv_tokens`; on CPU, memory is taken from the system on first use
     vocab_size: int
     threads: int = 1   # that compute a step on the CPU
@@ -222,8 +226,8 @@ class EngineInfo:
         """Return what was loaded, for the log."""
         return (f'{self.model} ({self.family}) on {self.device}: {self.path} ({self.kernels}), '
                 f'{self.weight_bytes / 2**20:.0f} MiB of {self.weights} weights, at most '
-                f'{self.kv_bytes / 2**20:.0f} MiB of keys and values for {self.slots} requests of '
-                f'{self.max_context} tokens, {self.kv_tokens} in all')
+                f'{self.kv_bytes / 2**20:.0f} MiB of keys and values in {self.kv_bits} bits for '
+                f'{self.slots} requests of {self.max_context} tokens, {self.kv_tokens} in all')
 
 
 def _check_bias(pairs: tuple[tuple[int, float], ...]) -> None:

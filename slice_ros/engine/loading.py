@@ -221,6 +221,6 @@ def _info(checkpoint: Checkpoint, device: str, weights: str, max_context: int,
         fills_cores=(run.device or device) == 'cpu' and threads >= (os.cpu_count() or 1),
         kernels=run.kernels, max_context=max_context, slots=slots.count,
         kv_tokens=memory.kv_tokens(run.pages, slots.count, max_context),
-        weight_bytes=run.weight_bytes, kv_bytes=run.kv_bytes, threads=threads, hidden=run.hidden,
-        vocab_size=model.get_text_config().vocab_size, asynchronous=run.asynchronous,
-        adapters=run.adapters)
+        weight_bytes=run.weight_bytes, kv_bytes=run.kv_bytes, kv_bits=run.kv_bits, threads=threads,
+        hidden=run.hidden, vocab_size=model.get_text_config().vocab_size,
+        asynchronous=run.asynchronous, adapters=run.adapters)

@@ -33,7 +33,7 @@ STATE_FIELDS = ('policy', 'rate_control', 'gate_open', 'gate_shut', 'steps', 'to
 STATE_FIGURES = ('load', 'window_s', 'prediction_error', 'step_p50_ms', 'step_p99_ms',
                  'plan_p50_ms', 'overhead', 'tokens_per_s')
 ENGINE_FIELDS = ('device', 'weights', 'kernels', 'max_context', 'max_batch', 'slots', 'kv_tokens',
-                 'resident_bytes')
+                 'kv_bits', 'resident_bytes')
 REPORT_FIGURES = ('ttft_ms', 'tpot_ms', 'completion_ms', 'max_gap_ms')
 
 

@@ -197,8 +197,8 @@ def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
         model=info.model, family=info.family, device=info.device, weights=info.weights,
         path=info.path, kernels=info.kernels, max_context=info.max_context, slots=info.slots,
         max_batch=max_batch, kv_tokens=info.kv_tokens, weight_bytes=info.weight_bytes,
-        kv_bytes=info.kv_bytes, resident_bytes=_resident_bytes(), vocab_size=info.vocab_size,
-        adapters=list(info.adapters))
+        kv_bytes=info.kv_bytes, kv_bits=info.kv_bits, resident_bytes=_resident_bytes(),
+        vocab_size=info.vocab_size, adapters=list(info.adapters))
 
 
 def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.SchedulerState:

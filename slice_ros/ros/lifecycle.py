@@ -214,7 +214,8 @@ class Lifecycle(ManagedEntity):
         self._host.state = 'inactive'
         info, decode = self.engine.info, self._latency.decode
         self._node.get_logger().info(
-            f'loaded: {info.model} on {info.device}, {info.weights} weights, {info.path} '
+            f'loaded: {info.model} on {info.device}, {info.weights} weights, '
+            f'{info.kv_bits} bit keys and values, {info.path} '
             f'({info.kernels}), policy {settings.server.policy}; a step takes '
             f'{decode(1) * 1e3:.0f} ms for 1 request, {decode(8) * 1e3:.0f} ms for 8')
         return SUCCESS

@@ -47,6 +47,13 @@ def test_known_names_and_those_of_ros_give_no_warning(ros):
     node.destroy_node()
 
 
+@pytest.mark.parametrize('value', [8, '8'])
+def test_a_text_that_is_a_number_needs_no_quotes(ros, value):
+    node = SliceNode(parameter_overrides=[Parameter('engine.kv', value=value)])
+    assert node.settings.engine.kv == node.get_parameter('engine.kv').value == '8'
+    node.destroy_node()
+
+
 def test_very_many_unknown_names_give_a_few_sentences(ros):
     node = SliceNode(parameter_overrides=[
         Parameter(f'unknown_{number}', value=1) for number in range(500)])

@@ -63,6 +63,8 @@ def put(node, caller):
     ({'slo__classes': [1, 2]}, ('slo.classes', 'string[]')),
     ({'slo__classes': None}, ('slo.classes', 'deleted', 'dialogue')),
     ({'slo__control__deadline_ms': -1}, ('slo.control.deadline_ms', '1000000000')),
+    ({'engine__kv': 8}, ('engine.kv', 'unconfigured')),
+    ({'engine__kv': 4}, ('engine.kv', 'auto, 16, 8')),
     ({'engine__slots': 3}, ('engine.slots', 'unconfigured')),
     ({'engine__template_arguments': '[1]'}, ('engine.template_arguments', 'JSON object')),
     ({'autostart': False}, ('read-only',))])

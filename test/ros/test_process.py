@@ -93,7 +93,7 @@ def test_a_signal_before_anything_is_loaded_ends_with_0():
     ('limits.max_queued:=0', 'limits.max_queued'),
     ('slo.control.tpot_ms:=fast', 'slo.control.tpot_ms'),
     ('scheduler.policy:=magic', 'slice_static'),
-    ('engine.weights:=fp12', 'fp16')])
+    ('engine.kv:=4', 'auto, 16, 8'), ('engine.weights:=fp12', 'fp16')])
 def test_parameters_it_cannot_use_are_named_and_end_with_2(parameter, word):
     code, output = end(start('-p', parameter))
     assert code == 2 and word in output and 'Traceback' not in output, output

@@ -35,7 +35,6 @@ def perplexity(tokens: Sequence[int], logits: Callable[[Sequence[int]], np.ndarr
 
     `logits` returns float32 [tokens, vocab] for a chunk that starts with nothing cached.
     """
-    chunk = min(chunk, CHUNK)
     loss = count = 0.0
     for first in range(0, len(tokens) - 1, chunk):
         part = tokens[first:first + chunk]
@@ -49,11 +48,11 @@ def perplexity(tokens: Sequence[int], logits: Callable[[Sequence[int]], np.ndarr
     return math.exp(loss / count)
 
 
-def engine_perplexity(engine: 'Engine', tokens: Sequence[int]) -> float:
+def engine_perplexity(engine: 'Engine', tokens: Sequence[int], chunk: int = CHUNK) -> float:
     """Return the perplexity of an engine; it uses one free slot meanwhile."""
     from slice_ros.engine.runners.runner import Segment
     slot = engine._slots.take()
-    chunk = min(CHUNK, engine.info.max_context)
+    chunk = min(chunk, engine.info.max_context)
     engine._slots.reserve([(slot, chunk)])
     engine._forget_dropped()
 

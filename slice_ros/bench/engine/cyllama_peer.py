@@ -7,7 +7,7 @@ from importlib.metadata import version
 import time
 
 import numpy as np
-from slice_ros.bench.engine.accuracy import perplexity
+from slice_ros.bench.engine.accuracy import CHUNK, perplexity
 
 
 class Cyllama:
@@ -61,7 +61,7 @@ class Cyllama:
             self._fill(0)
             self._run(part, [0] * len(part), range(len(part)), range(len(part)))
             return np.stack([self._logits(i) for i in range(len(part))])
-        return perplexity(tokens, logits, self._rows)
+        return perplexity(tokens, logits, min(CHUNK, self._rows))
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """Return the `count` tokens that greedy decoding adds to a prompt."""

@@ -33,7 +33,7 @@ from slice_ros.bench.engine.shapes import RandomTensors, SHAPES, write
 from slice_ros.bench.engine.start_times import Memory, show_starts, starts
 from slice_ros.engine import Engine, EngineConfig, load_engine
 from slice_ros.engine.checkpoints.model_path import find_model
-from slice_ros.engine.config import DEVICES, ISAS, WEIGHTS
+from slice_ros.engine.config import DEVICES, ISAS, KV, WEIGHTS
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.runners.native import KINDS
 from slice_ros.errors import ModelError
@@ -49,15 +49,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--shape', choices=SHAPES, help='random weights in the shape of this '
                         'model, instead of a model')
     parser.add_argument('--weights', default='auto', choices=WEIGHTS)
+    parser.add_argument('--kv', default='auto', choices=KV, help='bits of keys and values')
     parser.add_argument('--device', default='auto', choices=DEVICES)
     parser.add_argument('--threads', type=int, default=0, help="0 = torch's default")
     parser.add_argument('--isa', default='auto', choices=ISAS, help='instruction set of the '
                         'native kernels; auto = the best of this processor')
-    parser.add_argument('--batches', type=_numbers, default='1,2,4,8,16',
+    parser.add_argument('--batches', type=numbers, default='1,2,4,8,16',
                         help='requests in a decode step, for example 1,4,16')
-    parser.add_argument('--contexts', type=_numbers, default='64,512',
+    parser.add_argument('--contexts', type=numbers, default='64,512',
                         help='cached tokens of each of these requests')
-    parser.add_argument('--prefill', type=_numbers, default='16,64,256',
+    parser.add_argument('--prefill', type=numbers, default='16,64,256',
                         help='tokens of a prefill chunk with nothing cached, alone and in one '
                         'step with a decode of each batch at the first context')
     parser.add_argument('--rounds', type=int, default=9, help='times that every case is measured')
@@ -122,8 +123,8 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
     if args.shape:
         model = str(write(args.shape, Path(stack.enter_context(TemporaryDirectory()))))
         tensors = RandomTensors
-    config = EngineConfig(model, args.device, args.weights, threads=args.threads, isa=args.isa,
-                          slots=max(batch + 1, 2 * SHARE_BATCH), max_batch=batch,
+    config = EngineConfig(model, args.device, args.weights, args.kv, threads=args.threads,
+                          isa=args.isa, slots=max(batch + 1, 2 * SHARE_BATCH), max_batch=batch,
                           max_context=tokens)
     memory = Memory()
     started = time.perf_counter()
@@ -151,7 +152,8 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
     floor = partial(floor_ms, engine, bandwidth)
     return {
         'model': f'{args.shape}, random weights' if args.shape else engine.info.model,
-        'weights': engine.info.weights, 'device': engine.info.device,
+        'weights': engine.info.weights, 'kv_bits': engine.info.kv_bits,
+        'device': engine.info.device,
         'threads': threads, 'floor_ms': floor(),
         'decode': [{'batch': b, 'context': c}
                    | figures(times, peer_ms, ('decode', b, c), floor(b, c))
@@ -173,8 +175,9 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
 
 
 def _answers(args: Namespace, console: Console, bar: Progress, task: TaskID) -> dict:
-    engine = load_engine(EngineConfig(args.model, args.device, args.weights, threads=args.threads,
-                                      isa=args.isa, max_context=1024, slots=4, max_batch=4))
+    engine = load_engine(EngineConfig(args.model, args.device, args.weights, args.kv,
+                                      threads=args.threads, isa=args.isa, max_context=1024,
+                                      slots=4, max_batch=4))
     bar.update(task, description='measuring', total=(1 + args.rounds) * len(ANSWERS), completed=0)
     rows = answer_times(engine, engine.profile(), args.rounds, lambda: bar.advance(task))
     show_answers(console, engine, rows)
@@ -182,14 +185,15 @@ def _answers(args: Namespace, console: Console, bar: Progress, task: TaskID) -> 
             'kernels': engine.info.kernels, 'answers': rows}
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """Return the numbers of an option, for `argparse`."""
     try:
-        numbers = [int(part) for part in text.split(',')]
+        found = [int(part) for part in text.split(',')]
     except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
+        found = []
+    if not found or min(found) < 1:
         raise ArgumentTypeError(f'{text!r} is not a list of whole numbers from 1, like 1,4,16')
-    return numbers
+    return found
 
 
 def _roofline(args: Namespace, engine: Engine, config: EngineConfig, tensors: Callable | None,

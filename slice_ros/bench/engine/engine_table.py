@@ -10,7 +10,8 @@ from slice_ros.bench.engine.engine_measure import SHARE_BATCH
 def show(console: Console, result: dict) -> None:
     """Print the results of the benchmark, the dictionary of its JSON."""
     peers = result['peers']
-    table = Table(title=f'{result["model"]}: {result["weights"]} on {result["device"]}, '
+    table = Table(title=f'{result["model"]}: {result["weights"]}, '
+                  f'{result["kv_bits"]} bit KV on {result["device"]}, '
                   f'{result["threads"]} threads')
     for name in ('step', 'cached', 'ms', 'quartiles', 'floor',
                  *(('peer', 'ratio') if peers else ('tokens/s',))):

@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import numpy as np
-from slice_ros.bench.engine.accuracy import perplexity
+from slice_ros.bench.engine.accuracy import CHUNK, perplexity
 
 _FLASH_ATTENTION = {-1: 'auto', 0: 'off', 1: 'on'}
 
@@ -85,7 +85,7 @@ class LlamaCpp:
             self._run(part, [0] * len(part), range(len(part)), range(len(part)))
             found = self._api.llama_get_logits(self._context)
             return np.ctypeslib.as_array(found, (len(part), self._vocab)).copy()
-        return perplexity(tokens, logits, self._rows)
+        return perplexity(tokens, logits, min(CHUNK, self._rows))
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """Return the `count` tokens that greedy decoding adds to a prompt."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import time
 
 import numpy as np
-from slice_ros.bench.engine.accuracy import perplexity
+from slice_ros.bench.engine.accuracy import CHUNK, perplexity
 from slice_ros.engine.checkpoints import hf_directory
 from slice_ros.engine.checkpoints.gguf_file import GgufFile
 from slice_ros.engine.checkpoints.gguf_tensors import GgufTensors
@@ -59,7 +59,8 @@ class Transformers:
         def logits(part: Sequence[int]) -> np.ndarray:
             ids = torch.tensor([list(part)], device=self._device)
             return self._model(ids, use_cache=False).logits[0].float().cpu().numpy()
-        return perplexity(tokens, logits, self._model.config.max_position_embeddings)
+        longest = self._model.config.max_position_embeddings
+        return perplexity(tokens, logits, min(CHUNK, longest))
 
     def greedy(self, prompt: Sequence[int], count: int) -> list[int]:
         """Return the `count` tokens that greedy decoding adds to a prompt."""

@@ -82,8 +82,8 @@ def run(args: Namespace) -> int:
     scale = args.slo_scale if args.slo_scale > 0 else auto_scale(sample, latency)
     full = saturation(sample, latency, args.max_batch)
     console.print(f'{engine.info.model} on {engine.info.device} ({engine.info.weights}, '
-                  f'{engine.info.path}): objectives x {scale:.3f}, saturated at about '
-                  f'{full:.2f} requests/s')
+                  f'{engine.info.kv_bits} bit KV, {engine.info.path}): objectives x '
+                  f'{scale:.3f}, saturated at about {full:.2f} requests/s')
     mixed = mixed_cost(sample, latency)
     console.print('a decode of {batch} and a prefill of {tokens} tokens in one step: {ms:.0f} ms, '
                   '{separate_ms:.0f} one by one ({ratio:.2f})'.format(**mixed))

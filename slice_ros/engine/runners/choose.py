@@ -13,7 +13,8 @@ from slice_ros.engine.cores import compute_threads
 from slice_ros.engine.models.architecture import Architecture
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.runners.cuda.failure import cuda_refusal
-from slice_ros.engine.runners.native import Library, load_library, native_runner
+from slice_ros.engine.runners.native import (
+    kv_bits_of, Library, load_library, native_runner)
 from slice_ros.engine.runners.runner import Runner
 from slice_ros.engine.runners.runner_spec import kv_pages, RunnerSpec
 from slice_ros.errors import ModelError
@@ -86,6 +87,7 @@ def build_runner(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     if isinstance(why_not, Architecture):
         adapters = read_adapters(spec.config.adapters, why_not)
         return _flat_batch(replace(spec, adapters=adapters), progress)
+    _refuse_codes(spec, f'the flat batch cannot run {spec.path} ({why_not})')
     if spec.config.adapters:
         raise ModelError(f'adapters need the flat batch, which cannot run {spec.path} '
                          f'({why_not}): leave engine.adapters empty')
@@ -107,6 +109,12 @@ def _not_native(spec: RunnerSpec) -> str | None:
     return sentence if library is None else native_runner.unsupported(spec.made, spec.weights)
 
 
+def _refuse_codes(spec: RunnerSpec, why: str) -> None:
+    if spec.config.kv == '8':
+        raise ModelError('keys and values in 8 bits (engine.kv) need the native kernels, which do '
+                         f"not run here ({why}): use 'auto'")
+
+
 def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     weights, cpu = spec.weights, spec.device == 'cpu'
     library, sentence = load_library() if cpu else (None, 'torch path on CUDA')
@@ -117,6 +125,7 @@ def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     logger.info(sentence)
     if library is not None:
         return _native(spec, library, progress)
+    _refuse_codes(spec, sentence)
     from slice_ros.engine.runners import torch_paths
     if not cpu:
         return torch_paths.on_gpu(spec, progress)
@@ -128,12 +137,14 @@ def _flat_batch(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
 
 def _native(spec: RunnerSpec, library: Library, progress: Callable[[float], None]) -> Runner:
     weights = KEPT if spec.keep else spec.weights
-    pages = kv_pages(spec, 4 if weights == 'fp32' else 2)
+    kv_bits = kv_bits_of(spec.config.kv, weights)
+    pages = kv_pages(spec, library.slice_page_bytes(kv_bits, spec.made.kv_heads,
+                                                    spec.made.head_dim))
     try:
         return native_runner.NativeRunner(spec.made, ModelTensors(spec.made, spec.tensors),
                                           weights, library, spec.table, pages,
                                           spec.max_context,
                                           compute_threads(spec.config.threads), progress,
-                                          spec.config.isa, spec.adapters)
+                                          spec.config.isa, spec.adapters, kv_bits)
     except ValueError as error:
         raise ModelError(f'{spec.path}: {error}') from error

@@ -46,6 +46,7 @@ class RunnerInfo:
     weight_bytes: int      # memory of the weights
     streamed_bytes: int    # of these, what each step reads
     kv_bytes: int          # memory of all pages; 0 = the cache grows with the requests
+    kv_bits: int           # of a key or value in them: 8, 16 or 32
     shares_prefixes: bool  # slots may name the same pages; else `share` must not be called
     asynchronous: bool     # a step computes by itself while the host goes on
     hidden: int            # width of the input of the head; 0 = `forward` cannot write it

@@ -37,11 +37,17 @@ class RunnerSpec:
     adapters: Sequence[Adapter] = ()
 
 
-def kv_pages(spec: RunnerSpec, itemsize: int) -> int:
-    """Return how many pages of keys and values of `itemsize` bytes the free memory holds."""
+def float_page_bytes(made: Architecture, itemsize: int) -> int:
+    """Return the bytes of the keys of a page in one layer, in floats of `itemsize` bytes."""
+    return made.kv_heads * made.head_dim * itemsize * PAGE_TOKENS
+
+
+def kv_pages(spec: RunnerSpec, layer_bytes: int) -> int:
+    """Return how many pages the free memory holds.
+
+    `layer_bytes` are those of the keys of a page in one layer; its values have as many.
+    """
     made = spec.made
     states = math.prod(state_shape(made, len(spec.table))) * np.float32().itemsize
-    page_bytes = (2 * kept_layers(made) * made.kv_heads * made.head_dim * itemsize
-                  * PAGE_TOKENS)
-    return memory.kv_pages(spec.path, spec.tensors.nbytes + states, spec.device, page_bytes,
-                           spec.max_context, spec.config)
+    return memory.kv_pages(spec.path, spec.tensors.nbytes + states, spec.device,
+                           2 * kept_layers(made) * layer_bytes, spec.max_context, spec.config)

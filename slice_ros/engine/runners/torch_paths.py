@@ -17,7 +17,7 @@ from slice_ros.engine.runners.cuda.gpu_linear import (
     IntegerKernelError, make_gpu_embedding, make_gpu_linear, sixteen_bits)
 from slice_ros.engine.runners.cuda.graph_runner import gpu_runner
 from slice_ros.engine.runners.runner import Runner
-from slice_ros.engine.runners.runner_spec import kv_pages, RunnerSpec
+from slice_ros.engine.runners.runner_spec import float_page_bytes, kv_pages, RunnerSpec
 from slice_ros.engine.runners.torch.linear import DTYPES, fp16_kernels
 from slice_ros.engine.runners.torch.torch_runner import TorchRunner
 from slice_ros.engine.runners.torch.weights import build_weights, DecoderWeights
@@ -45,7 +45,7 @@ def on_cpu(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
         raise ModelError("weights 'fp16' need the native kernels or torch's fbgemm on CPU, and "
                          "this machine has neither: use 'auto', 'bf16' or 'fp32'")
     _use_threads(spec)
-    pages = kv_pages(spec, torch.float32.itemsize)
+    pages = kv_pages(spec, float_page_bytes(spec.made, torch.float32.itemsize))
     loaded = build_weights(spec.made, ModelTensors(spec.made, spec.tensors), spec.weights,
                            spec.weights, torch.device(spec.device), spec.max_context, progress,
                            adapters=spec.adapters)
@@ -63,7 +63,8 @@ def on_gpu(spec: RunnerSpec, progress: Callable[[float], None]) -> Runner:
     try:
         loaded = _weights_on_gpu(spec, floats, progress)
         # Memory is counted behind the weights: they are on the GPU already.
-        cache = _kv_cache(spec, loaded, kv_pages(spec, dtype.itemsize), dtype)
+        pages = kv_pages(spec, float_page_bytes(spec.made, dtype.itemsize))
+        cache = _kv_cache(spec, loaded, pages, dtype)
         return gpu_runner(loaded, cache, min(spec.config.max_batch, spec.config.slots))
     except torch.OutOfMemoryError as error:
         raise ModelError(

@@ -54,8 +54,8 @@ class TransformersRunner:
         weight_bytes = sum(p.nbytes for p in model.parameters())
         self.info = RunnerInfo(
             path='transformers', kernels='', pages=0, weight_bytes=weight_bytes,
-            streamed_bytes=weight_bytes, kv_bytes=0, shares_prefixes=False, asynchronous=False,
-            hidden=0, verifies=False,
+            streamed_bytes=weight_bytes, kv_bytes=0, kv_bits=8 * model.dtype.itemsize,
+            shares_prefixes=False, asynchronous=False, hidden=0, verifies=False,
             weights=_NAMES.get(model.dtype))
         self._batches = self._chunks = False
         self._batches = self._agrees()

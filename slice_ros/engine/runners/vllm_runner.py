@@ -33,8 +33,10 @@ class VllmRunner:
         self.info = RunnerInfo(
             path='vLLM', kernels=f'vLLM {about["version"]} on {about["device_name"]}', pages=pages,
             weight_bytes=weight_bytes, streamed_bytes=weight_bytes,
-            kv_bytes=pages * about['page_bytes'], shares_prefixes=True, asynchronous=not cpu,
-            hidden=0, verifies=False, weights=NAMES.get(about['weights'], about['weights']),
+            kv_bytes=pages * about['page_bytes'],
+            kv_bits=32 if about['weights'] == 'float32' else 16, shares_prefixes=True,
+            asynchronous=not cpu, hidden=0, verifies=False,
+            weights=NAMES.get(about['weights'], about['weights']),
             device='cpu' if cpu else f'{about["device"]}:0')
 
     def forward(self, segments: Sequence[Segment], states: np.ndarray | None = None) -> np.ndarray:
@@ -108,6 +110,9 @@ def start(spec: RunnerSpec, progress: Callable[[float], None]) -> VllmRunner:
     if config.weights not in DTYPES:
         raise ModelError(f"weights '{config.weights}' are not for engine.backend vllm, which "
                          "computes in the format of the files: use 'auto', or fp16, bf16 or fp32")
+    if config.kv == '8':
+        raise ModelError('keys and values in 8 bits are not for engine.backend vllm: leave '
+                         "engine.kv at 'auto', or use engine.backend native")
     if config.adapters:
         raise ModelError('adapters are not mapped to vLLM: leave engine.adapters empty, or use '
                          'engine.backend native')

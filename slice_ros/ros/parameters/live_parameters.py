@@ -13,7 +13,7 @@ from slice_ros.ros.isolation.placement import PlacementError, try_out
 from slice_ros.ros.parameters.overrides import MAX_NAME, MOST, unknown_overrides
 from slice_ros.ros.parameters.parameter_specs import class_specs, CLASSES, descriptor, Spec, SPECS
 from slice_ros.ros.parameters.settings import (
-    check_names, check_value, ParameterError, Settings, settings_from)
+    as_due, check_names, check_value, ParameterError, Settings, settings_from)
 
 
 class Parameters:
@@ -53,24 +53,24 @@ class Parameters:
                 spec.name, spec.default, descriptor(spec), ignore_override).value
         except InvalidParameterValueException as error:
             raise ParameterError(str(error)) from error
+        due = as_due(spec.name, value, type(spec.default))
         try:
-            check_value(spec, value)
+            check_value(spec, due)
         except ParameterError:
             self._node.undeclare_parameter(spec.name)
             raise
-        if type(value) is int and type(spec.default) is float:  # `40` in a file means 40.0
-            value = float(value)
-            self._node.set_parameters([Parameter(spec.name, value=value)])
-        return value
+        if due is not value:
+            self._node.set_parameters([Parameter(spec.name, value=due)])
+        return due
 
     def _prepare(self, changes: list[Parameter]) -> list[Parameter]:
-        """Refuse unknown parameters by name; turn integers into doubles where a double is due."""
+        """Refuse unknown parameters by name; turn integers into the type that is due."""
         missing = [p.name for p in changes if not self._node.has_parameter(p.name)]
         if missing:
             raise ParameterNotDeclaredException([name[:MAX_NAME] for name in missing[:MOST]])
-        return [Parameter(p.name, value=float(p.value))
-                if type(p.value) is int and type(self._node.get_parameter(p.name).value) is float
-                else p for p in changes]
+        kinds = (type(self._node.get_parameter(p.name).value) for p in changes)
+        due = [(p, as_due(p.name, p.value, kind)) for p, kind in zip(changes, kinds)]
+        return [p if value is p.value else Parameter(p.name, value=value) for p, value in due]
 
     def _follow_classes(self, names: Iterable[str]) -> None:
         """Declare the parameters of new classes, and undeclare those of removed ones."""

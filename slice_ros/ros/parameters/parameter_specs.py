@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from slice_ros.engine.chat_options import MAX_THOUGHT_TOKENS, REASONING, THOUGHT_TOKENS
-from slice_ros.engine.config import BACKENDS, ISAS, MAX_PREFIX_CACHE, TOOL_SYNTAXES, WEIGHTS
+from slice_ros.engine.config import (
+    BACKENDS, ISAS, KV, MAX_PREFIX_CACHE, TOOL_SYNTAXES, WEIGHTS)
 from slice_ros.scheduling.registry import POLICIES, policy_names
 from slice_ros.serving import DEFAULT_POLICY
 from slice_ros.serving.rate_control import MODES
@@ -41,6 +42,8 @@ SPECS = (
     Spec('engine.device', 'auto', 'Where the model runs.', choices=('auto', 'cpu', 'cuda')),
     Spec('engine.weights', 'auto', 'Precision of the weights in memory; auto = a GGUF '
          "file's own, else what suits the device.", choices=WEIGHTS),
+    Spec('engine.kv', 'auto', 'Bits of keys and values in the KV cache; auto = 16, or 32 with '
+         'fp32 weights; 8, of the native kernels alone, takes about half the memory.', choices=KV),
     Spec('engine.max_context', 2048, 'Tokens of one request, prompt and answer together.',
          8, 1 << 22),
     Spec('engine.slots', 32, 'Requests with a KV cache at the same time.', 1, 4096),

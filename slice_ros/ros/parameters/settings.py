@@ -21,6 +21,9 @@ from slice_ros.slo import SloClass
 POLICY_OPTIONS = (('capacity_ratio', 'scheduler.capacity_ratio', 0.0),
                   ('cycle', 'scheduler.cycle_s', 0.0), ('on_miss', 'limits.on_miss', 'continue'))
 
+# Texts that may be numbers, which a file gives without quotes.
+_NUMBERED = {spec.name for spec in SPECS if any(map(str.isdigit, spec.choices))}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -76,8 +79,9 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
                              f'rate_control.period_s ({rate.period_s:g}), not {rate.stall_s:g}')
     try:
         engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
-            'model', 'device', 'weights', 'max_context', 'slots', 'max_batch', 'memory_fraction',
-            'threads', 'isa', 'chat_template', 'template_arguments', 'tool_syntax', 'backend')},
+            'model', 'device', 'weights', 'kv', 'max_context', 'slots', 'max_batch',
+            'memory_fraction', 'threads', 'isa', 'chat_template', 'template_arguments',
+            'tool_syntax', 'backend')},
             adapters=tuple(filter(None, values['engine.adapters'])),
             vllm_python=values['engine.vllm.python'],
             tensor_parallel_size=values['engine.vllm.tensor_parallel_size'],
@@ -159,6 +163,13 @@ def _policy_options(values: Mapping[str, object]) -> dict[str, object]:
     except ValueError as error:
         raise ParameterError(f'scheduler: {error}') from error
     return options
+
+
+def as_due(name: str, value: object, kind: type) -> object:
+    """Return a value of parameter `name` in the type that is due: `40` means 40.0, `8` '8'."""
+    if type(value) is int and (kind is float or kind is str and name in _NUMBERED):
+        return kind(value)
+    return value
 
 
 def check_value(spec: Spec, value: object) -> None:

@@ -18,8 +18,9 @@ def finish(engine, *live):
 
 
 @pytest.mark.parametrize('field, value', [
-    ('device', 'tpu'), ('isa', 'avx9'), ('weights', 'int3'), ('slots', 0), ('slots', 1.5),
-    ('max_context', 0), ('max_batch', -1), ('threads', -1), ('threads', True)])
+    ('device', 'tpu'), ('isa', 'avx9'), ('kv', '4'), ('kv', 8), ('weights', 'int3'),
+    ('slots', 0), ('slots', 1.5), ('max_context', 0), ('max_batch', -1), ('threads', -1),
+    ('threads', True)])
 def test_a_bad_config_names_the_field(field, value):
     with pytest.raises(ValueError, match=field):
         EngineConfig(**{field: value})

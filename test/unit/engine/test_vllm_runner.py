@@ -186,6 +186,7 @@ def test_the_process_ends_when_the_node_is_killed():
 @pytest.mark.parametrize('settings, sentence', [
     ({'weights': 'int4'}, "weights 'int4' are not for engine.backend vllm"),
     ({'adapters': ('one=/no/such',)}, 'adapters are not mapped to vLLM'),
+    ({'kv': '8'}, "8 bits are not for engine.backend vllm: leave engine.kv at 'auto'"),
     ({'vllm_python': '/no/such/python'}, '/no/such/python cannot be run'),
     ({'vllm_python': '/bin/false'}, 'the process of vLLM has ended'),
     ({'ray_address': '127.0.0.1:1'}, 'no Ray cluster answers at 127.0.0.1:1 .*refused'),

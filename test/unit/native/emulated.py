@@ -116,8 +116,8 @@ class Emulated(native.Library):
     def slice_packed_bytes(self, kind, outputs, inputs):
         return self.call('slice_packed_bytes', kind, outputs, inputs)
 
-    def slice_page_bytes(self, wide, kv_heads, head_dim):
-        return self.call('slice_page_bytes', wide, kv_heads, head_dim)
+    def slice_page_bytes(self, bits, kv_heads, head_dim):
+        return self.call('slice_page_bytes', bits, kv_heads, head_dim)
 
     def slice_pack_floats(self, kind, outputs, inputs, weights, packed):
         return self._pack('slice_pack_floats', kind, outputs, inputs, packed,
@@ -192,6 +192,15 @@ class Emulated(native.Library):
             there.copy_back(out, 4 * rows * width)
         return status
 
+    def slice_attend(self, isa, bits, queries, size, tokens, query, keys, values, out):
+        with self._copies() as there:
+            pointers = [there.copy(query, 4 * queries * size), there.copy(keys, 4 * tokens * size),
+                        there.copy(values, 4 * tokens * size), there.copy(out, 4 * queries * size)]
+            status = self._status('slice_attend', isa, bits, queries, size, tokens, *pointers)
+            if status == 0:
+                there.copy_back(out, 4 * queries * size)
+        return status
+
     def slice_peak(self, isa, kind, threads):
         return self.call('slice_peak', isa, kind, threads)
 
@@ -203,7 +212,7 @@ class Emulated(native.Library):
         there, model, cache = Copies(self), model._obj, cache._obj
         moved, pages = self._model(there, model), native.Cache.from_buffer_copy(cache)
         size = model.layers * cache.pages * self.slice_page_bytes(
-            cache.wide, model.kv_heads, model.head_dim)
+            cache.bits, model.kv_heads, model.head_dim)
         table = cache.page_table, 4 * cache.slots * cache.pages_per_slot
         pages.keys, pages.values = there.copy(cache.keys, size), there.copy(cache.values, size)
         pages.page_table = there.copy(*table)

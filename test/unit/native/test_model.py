@@ -127,6 +127,18 @@ def test_other_kinds_stay_near(library, weights, error):
     assert np.sqrt(np.mean((got - want) ** 2)) < error * want.std()
 
 
+@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('kv_bits, error', [(16, 0.01), (8, 0.05)])
+def test_fewer_bits_of_keys_and_values_stay_near(library, isa, name, kv_bits, error):
+    # 8 bits: in a group of 32 normal numbers the largest is 2.1 deviations away, so that rounding
+    # them adds 2.1 / 127 / sqrt(12) = 0.5 % of noise. Keys and values of three layers: 1.2 % of
+    # the logits if attention alone made them; several times that is a fault.
+    model, tokens = reference(name), tokens_of(2, 40)
+    want = expected(model, tokens)
+    got = logits(native(library, model, isa=isa, kv_bits=kv_bits), tokens)
+    assert 1e-5 * want.std() < np.sqrt(np.mean((got - want) ** 2)) < error * want.std()
+
+
 @pytest.mark.parametrize('weights', ['fp16', 'int8', 'int4'])
 def test_instruction_sets_agree(library, isa, weights):
     model = reference('odd sizes')
@@ -138,16 +150,18 @@ def test_instruction_sets_agree(library, isa, weights):
     assert np.sqrt(np.mean((got - want) ** 2)) < 0.02 * want.std()
 
 
-@pytest.mark.parametrize('weights', ['fp32', 'fp16', 'bf16', 'int8', 'int4'])
+@pytest.mark.parametrize('weights, kv_bits', [
+    *((kind, None) for kind in ('fp32', 'fp16', 'bf16', 'int8', 'int4')), ('fp32', 8),
+    ('int4', 8)])
 @pytest.mark.parametrize('name', MODELS)
-def test_company_changes_no_bit(library, isa, name, weights):
+def test_company_changes_no_bit(library, isa, name, weights, kv_bits):
     model = reference(name)
     prompts = [tokens_of(20 + i, 5 + 13 * i) for i in range(5)]
-    alone = native(library, model, weights, threads=1, isa=isa)
+    alone = native(library, model, weights, threads=1, isa=isa, kv_bits=kv_bits)
     want = [logits(alone, prompt, slot=i) for i, prompt in enumerate(prompts)]
     # Token by token, in pieces, and all mixed in the same steps, with more threads and pages
     # handed out in another order.
-    mixed = native(library, model, weights, threads=3, isa=isa)
+    mixed = native(library, model, weights, threads=3, isa=isa, kv_bits=kv_bits)
     mixed.cache.table[:] = mixed.cache.table.ravel()[::-1].reshape(mixed.cache.table.shape)
     got = [[] for _ in prompts]
     step = 0
@@ -221,8 +235,9 @@ def test_rows_nobody_asks_for_change_no_bit(library, isa, weights):
     np.testing.assert_array_equal(logits(model, tokens[20:], 1, 20), want[20:])
 
 
-def test_slots_share_the_pages_of_a_prefix(library):
-    model = native(library, reference('grouped'), pages=6)
+@pytest.mark.parametrize('kv_bits', [8, 16, 32])
+def test_slots_share_the_pages_of_a_prefix(library, kv_bits):
+    model = native(library, reference('grouped'), pages=6, kv_bits=kv_bits)
     table = model.cache.table
     prefix, endings = tokens_of(5, 64), [tokens_of(6, 8), tokens_of(7, 9)]
     table[0, :3] = 0, 1, 2

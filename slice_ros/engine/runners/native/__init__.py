@@ -7,9 +7,10 @@ whole steps of a described decoder on it. Nothing here imports torch. The C inte
 versioned: change it together with `library.py`.
 """
 
+from slice_ros.engine.runners.native.kv_pages import kv_bits_of, KvPages
 from slice_ros.engine.runners.native.library import ISAS, Library, load_library
-from slice_ros.engine.runners.native.model import KvPages, LayerWeights, NativeModel
+from slice_ros.engine.runners.native.model import LayerWeights, NativeModel
 from slice_ros.engine.runners.native.packing import KINDS, pack, Packed
 
 __all__ = ['ISAS', 'KINDS', 'KvPages', 'LayerWeights', 'Library', 'NativeModel', 'Packed',
-           'load_library', 'pack']
+           'kv_bits_of', 'load_library', 'pack']

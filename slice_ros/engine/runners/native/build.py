@@ -16,7 +16,7 @@ from slice_ros.engine.models.architecture import (
 from slice_ros.engine.models.part_shapes import absent_parts
 from slice_ros.engine.runners.native.adapter_packing import pack_adapters
 from slice_ros.engine.runners.native.arena import Arena
-from slice_ros.engine.runners.native.kv_pages import KvPages
+from slice_ros.engine.runners.native.kv_pages import kv_bits_of, KvPages
 from slice_ros.engine.runners.native.layers import (
     DeltaWeights, LayerWeights, MambaWeights, ShortConvWeights)
 from slice_ros.engine.runners.native.library import BEST, Library
@@ -152,16 +152,17 @@ class _Packer:
 def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows], weights: str,
                 cos: np.ndarray, sin: np.ndarray, *, table: np.ndarray, pages: int,
                 threads: int, max_rows: int = MAX_ROWS, isa: int = BEST,
-                adapters: Sequence[Adapter] = (),
+                adapters: Sequence[Adapter] = (), kv_bits: int | None = None,
                 progress: Callable[[float], None] = lambda share: None) -> NativeModel:
     """Pack `tensors` (names of `architecture`; arrays, codes or stored rows); return the model.
 
     `weights` is 'fp32', 'fp16', 'bf16', 'int8', 'int4' or `packing.KEPT`. With 'int4' the
     embedding and the head have 8 bits, because each token depends on them directly, unless the
     file has them in 4. Codes of a GGUF file are copied unchanged where `weights` is their format.
-    Keys and values have 16 bits, 32 with 'fp32'; `table` is the page table [slots, pages of a
-    slot], int32, over `pages` pages. The head is the embedding where 'lm_head.weight' is missing.
-    `cos` and `sin` are as `rope.rope_tables` returns them. Adapters have 16 bits, 32 with 'fp32'.
+    Keys and values have `kv_bits`, by default those of `kv_bits_of`; `table` is the page table
+    [slots, pages of a slot], int32, over `pages` pages. The head is the embedding where
+    'lm_head.weight' is missing. `cos` and `sin` are as `rope.rope_tables` returns them. Adapters
+    have 16 bits, 32 with 'fp32'.
     Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit.
     """
     built = []
@@ -172,7 +173,7 @@ def build_model(library: Library, made: Architecture, tensors: Mapping[str, Rows
             progress((number + 1) / (len(made.layers) + 1))
         embedding = packer.outer(f'{EMBEDDING}.weight')
         head = packer.outer(f'{HEAD}.weight') if f'{HEAD}.weight' in tensors else embedding
-    cache = KvPages(library, made, table, pages, wide=weights == 'fp32')
+    cache = KvPages(library, made, table, pages, kv_bits or kv_bits_of('auto', weights))
     # What scales the logits scales the input of the head, and is exact there.
     final_norm = packer.norm(FINAL_NORM, made.logit_scale)
     added = pack_adapters(library, made, adapters, 'fp32' if weights == 'fp32' else 'fp16')

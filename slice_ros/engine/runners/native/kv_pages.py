@@ -13,11 +13,20 @@ from slice_ros.engine.models.architecture import Architecture, kept_layers, stat
 from slice_ros.engine.runners.native.library import Library
 
 _KEY_TOKENS = 16   # neighbours in a page of keys, number by number; see src/slice_kernels.h
+_NUMBERS = {8: np.int8, 16: np.uint16, 32: np.float32}   # by bits
+
+
+def kv_bits_of(kv: str, weights: str) -> int:
+    """Return the bits of a key or value: those of `kv`; with 'auto' 16, or 32 with 'fp32'."""
+    if kv == 'auto':
+        return 32 if weights == 'fp32' else 16
+    return int(kv)
 
 
 class KvPages:
-    """Keys and values of all slots in 16 bit floats, 32 if `wide`, in pages of 32 tokens.
+    """Keys and values of all slots in `bits` bits, in pages of 32 tokens.
 
+    With 16 or 32 bits these are floats, with 8 codes, and a 16 bit scale for each 32 of them.
     `table` is the page table [slots, pages of a slot], int32, which `Slots` changes in place: the
     page of each 32 positions of a slot, -1 for none. Two slots may name the same page for a
     prefix that they share, as long as neither writes to it. `states` [recurrent layers, slots,
@@ -26,12 +35,12 @@ class KvPages:
     """
 
     def __init__(self, library: Library, made: Architecture, table: np.ndarray, pages: int,
-                 wide: bool = False) -> None:
+                 bits: int) -> None:
         self.pages, self.table = pages, table
-        self.wide = wide
-        self._layers, self._kv_heads = kept_layers(made), made.kv_heads
+        self.bits, self._layers = bits, kept_layers(made)
+        self._kv_heads, self._width = made.kv_heads, -(-made.head_dim // _KEY_TOKENS) * _KEY_TOKENS
         nbytes = kept_layers(made) * self.pages * library.slice_page_bytes(
-            wide, made.kv_heads, made.head_dim)
+            bits, made.kv_heads, made.head_dim)
         self._memory = [mmap.mmap(-1, max(nbytes, 1)) for _ in range(2)]
         self.keys, self.values = (np.frombuffer(memory, np.uint8) for memory in self._memory)
         shape = state_shape(made, len(table))
@@ -53,14 +62,18 @@ class KvPages:
         """Clear the positions from `first` on in copies of a page, [layers, bytes]."""
         if not copies:
             return
-        width = np.float32 if self.wide else np.uint16
-        keys, values = (copy.view(width).reshape(self._layers, self._kv_heads, PAGE_TOKENS, -1)
-                        for copy in copies)
-        values[:, :, first:] = 0
-        keys = keys.reshape(self._layers, self._kv_heads, PAGE_TOKENS // _KEY_TOKENS, -1,
-                            _KEY_TOKENS)
-        for part in range(PAGE_TOKENS // _KEY_TOKENS):
-            keys[:, :, part, :, max(first - part * _KEY_TOKENS, 0):] = 0
+        end = PAGE_TOKENS * self._width * self.bits // 8   # of the numbers of a head
+        for copy in copies:
+            heads = copy.reshape(self._layers, self._kv_heads, -1)
+            numbers = heads[..., :end].view(_NUMBERS[self.bits])
+            if copy is copies[0]:
+                keys = numbers.reshape(*heads.shape[:2], -1, self._width, _KEY_TOKENS)
+                for part in range(PAGE_TOKENS // _KEY_TOKENS):
+                    keys[:, :, part, :, max(first - part * _KEY_TOKENS, 0):] = 0
+            else:
+                numbers.reshape(*heads.shape[:2], PAGE_TOKENS, -1)[:, :, first:] = 0
+            scales = heads[..., end:].view(np.uint16)
+            scales.reshape(*heads.shape[:2], -1, PAGE_TOKENS)[..., first:] = 0
 
     def give_back(self) -> None:
         """Return the memory of all pages and states to the system; they are lost."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 11         # that of src/slice_kernels.h
+ABI_VERSION = 12         # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -110,7 +110,7 @@ class Cache(Structure):
 
     _fields_ = [('keys', c_void_p), ('values', c_void_p), ('page_table', c_void_p),
                 ('slots', c_int32), ('pages_per_slot', c_int32), ('pages', c_int32),
-                ('wide', c_int32), ('states', c_void_p)]
+                ('bits', c_int32), ('states', c_void_p)]
 
 
 _FUNCTIONS = {
@@ -130,6 +130,8 @@ _FUNCTIONS = {
     'slice_step': (c_int32, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p,
                    c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32, c_void_p, c_void_p),
     'slice_matmul': (c_int32, c_int32, POINTER(Matrix), c_int32, c_void_p, c_void_p),
+    'slice_attend': (c_int32, c_int32, c_int32, c_int32, c_int32, c_int32, c_void_p, c_void_p,
+                     c_void_p, c_void_p),
     'slice_peak': (c_int64, c_int32, c_int32, c_int32),
     'slice_read_rate': (c_int64, c_int32, c_int32, c_void_p, c_int64),
     'slice_rms_norm': (c_int32, c_int32, c_int32, c_int32, c_float, c_void_p, c_void_p, c_void_p),

@@ -69,7 +69,7 @@ class NativeModel:
             made.embedding_scale, made.residual_scale, *made.clamp)
         slots, per_slot = cache.table.shape
         pages = Cache(cache.keys.ctypes.data, cache.values.ctypes.data, cache.table.ctypes.data,
-                      slots, per_slot, cache.pages, cache.wide,
+                      slots, per_slot, cache.pages, cache.bits,
                       cache.states.ctypes.data if cache.states.size else None)
         self._runner = library.slice_runner_create(
             ctypes.byref(model), ctypes.byref(pages), threads, max_rows, isa)

@@ -76,14 +76,14 @@ class NativeRunner:
     """A `Runner` that computes all segments, decodes and prefill chunks alike, in one C call.
 
     `progress` is called with the share of the weights that is packed, from 0 to 1; `isa` is one
-    of `ISAS`. Raises ``KeyError`` for a missing tensor, ``ValueError`` for one that does not fit,
-    or an instruction set that is not there.
+    of `ISAS`; `kv_bits` are as in `build_model`. Raises ``KeyError`` for a missing tensor,
+    ``ValueError`` for one that does not fit, or an instruction set that is not there.
     """
 
     def __init__(self, made: Architecture, tensors: ModelTensors, weights: str,
                  library: Library, table: np.ndarray, pages: int, max_context: int,
                  threads: int, progress: Callable[[float], None], isa: str = 'auto',
-                 adapters: Sequence[Adapter] = ()) -> None:
+                 adapters: Sequence[Adapter] = (), kv_bits: int | None = None) -> None:
         if not library.has(ISAS[isa]):
             raise ValueError(f'isa {isa} is not in this processor or build, which has up to '
                              f"{library.isa_name()}: use 'auto'")
@@ -92,13 +92,14 @@ class NativeRunner:
         self._layers = kept_layers(made)
         self._model = build_model(
             library, made, StoredWeights(tensors), weights, cos, sin, table=table, pages=pages,
-            threads=threads, isa=ISAS[isa], progress=progress, adapters=adapters)
+            threads=threads, isa=ISAS[isa], progress=progress, adapters=adapters,
+            kv_bits=kv_bits)
         self._pages = self._model.cache
         self.memory = self._pages.memory(f'native {library.digest()}')
         self.info = RunnerInfo(
             path='flat batch', kernels=f'native {library.isa_name(ISAS[isa])}', pages=pages,
             weight_bytes=self._model.weight_bytes, streamed_bytes=self._model.streamed_bytes,
-            kv_bytes=self._pages.nbytes, asynchronous=False,
+            kv_bytes=self._pages.nbytes, kv_bits=self._pages.bits, asynchronous=False,
             shares_prefixes=True, whole_prefixes=made.recurrence is not None,
             verifies=made.recurrence is None, hidden=made.hidden,
             adapters=tuple(a.name for a in adapters),

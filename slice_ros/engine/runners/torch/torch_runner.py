@@ -34,7 +34,8 @@ class TorchRunner:
         self.info = RunnerInfo(
             path='flat batch', kernels=f'{weights.linears} linears, {self.attention.name}',
             pages=cache.pages, weight_bytes=weights.nbytes,
-            streamed_bytes=weights.streamed_bytes, kv_bytes=cache.nbytes, shares_prefixes=True,
+            streamed_bytes=weights.streamed_bytes, kv_bytes=cache.nbytes,
+            kv_bits=8 * cache.data.itemsize, shares_prefixes=True,
             asynchronous=self.device.type != 'cpu', verifies=False, hidden=weights.made.hidden,
             adapters=weights.adapters.names,
             weights=weights.kinds)

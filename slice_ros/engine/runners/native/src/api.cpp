@@ -2,25 +2,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C interface of the runner and of single kernels.
 
+#include <algorithm>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <system_error>
 #include <vector>
 
+#include "kv_page.hpp"
 #include "runner.hpp"
 
 namespace {
 constexpr int kMaxThreads = 256;
 constexpr int kMaxRows = 65536;
+constexpr int kMaxTokens = 1 << 20;  // of slice_attend
 }  // namespace
 
 int32_t slice_abi_version(void) { return SLICE_ABI_VERSION; }
 
-int64_t slice_page_bytes(int32_t wide, int32_t kv_heads, int32_t head_dim) {
-  if (kv_heads < 1 || head_dim < 1) return SLICE_BAD_ARGUMENT;
-  const size_t width = slice::round_up(static_cast<size_t>(head_dim), 16);
-  const size_t numbers = width * static_cast<size_t>(kv_heads) * SLICE_PAGE_TOKENS;
-  return static_cast<int64_t>(numbers * (wide ? sizeof(float) : sizeof(uint16_t)));
+int64_t slice_page_bytes(int32_t bits, int32_t kv_heads, int32_t head_dim) {
+  if (!slice::valid_bits(bits) || kv_heads < 1 || head_dim < 1) return SLICE_BAD_ARGUMENT;
+  return kv_heads * slice::head_page_bytes(bits, slice::head_width(head_dim));
 }
 
 SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cache, int32_t threads,
@@ -89,5 +91,53 @@ int32_t slice_rms_norm(int32_t isa, int32_t rows, int32_t width, float eps, cons
     const size_t at = static_cast<size_t>(row) * width;
     kernels->rms_norm(in + at, weight, eps, width, out + at);
   }
+  return SLICE_OK;
+}
+
+int32_t slice_attend(int32_t isa, int32_t bits, int32_t queries, int32_t head_dim, int32_t tokens,
+                     const float* query, const float* keys, const float* values, float* out) {
+  const slice::Kernels* kernels = slice::kernels_for(isa);
+  if (!kernels || !slice::valid_bits(bits) || queries < 1 || queries > slice::kMaxQueries ||
+      head_dim < 1 || head_dim > slice::kMaxHeadWidth || tokens < 1 || tokens > kMaxTokens ||
+      !query || !keys || !values || !out) {
+    return SLICE_BAD_ARGUMENT;
+  }
+  const int width = slice::head_width(head_dim);
+  const int64_t page_bytes = slice::head_page_bytes(bits, width);
+  const int pages = (tokens + slice::kPage - 1) / slice::kPage;
+  std::vector<uint8_t> kept(2 * page_bytes * pages);
+  uint8_t* kept_values = kept.data() + page_bytes * pages;
+  std::vector<float> padded(static_cast<size_t>(std::max(queries, 1)) * width);
+  for (int token = 0; token < tokens; ++token) {
+    const int at = token % slice::kPage;
+    const int64_t page = token / slice::kPage * page_bytes;
+    std::copy_n(keys + int64_t{token} * head_dim, head_dim, padded.data());
+    slice::put_token(*kernels, bits, padded.data(), width, at, slice::key_place(at, width),
+                     kept.data() + page);
+    std::copy_n(values + int64_t{token} * head_dim, head_dim, padded.data());
+    slice::put_token(*kernels, bits, padded.data(), width, at, slice::value_place(at, width),
+                     kept_values + page);
+  }
+  std::vector<int32_t> table(pages);
+  std::iota(table.begin(), table.end(), 0);
+  std::vector<float> scores(static_cast<size_t>(queries) * pages * slice::kPage);
+  slice::AttentionJob job{};
+  job.queries = queries;
+  job.width = width;
+  job.head_dim = head_dim;
+  job.bits = bits;
+  job.keys = job.next_keys = kept.data();
+  job.values = kept_values;
+  job.page_stride = page_bytes;
+  job.pages = table.data();
+  job.scores = scores.data();
+  job.score_stride = pages * slice::kPage;
+  for (int q = 0; q < queries; ++q) {
+    std::copy_n(query + int64_t{q} * head_dim, head_dim, padded.data() + int64_t{q} * width);
+    job.query[q] = padded.data() + int64_t{q} * width;
+    job.out[q] = out + int64_t{q} * head_dim;
+    job.length[q] = tokens;
+  }
+  kernels->attend(job);
   return SLICE_OK;
 }

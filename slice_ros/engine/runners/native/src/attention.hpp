@@ -7,51 +7,102 @@
 // nor outputs need sums across lanes. A key or value is read once for all queries (the heads of a
 // group, and neighbouring tokens of a prefill). The sums of a query run over its tokens in order,
 // independently of the other queries. The simd header defines how many sums a tile has.
+//
+// 8 bit codes become floats as they are read. A scale multiplies a sum over the 32 codes of a key,
+// and the weight of 32 codes of a value, so that it costs little.
 #pragma once
 
 #include <algorithm>
 
 #include "kernels.hpp"
+#include "kv_page.hpp"
 #include "vector_math.hpp"
 
 namespace slice::SLICE_ISA {
 
-constexpr int kPage = SLICE_PAGE_TOKENS;
 constexpr int kQueryTile = kAttentionSums < kMaxQueries ? kAttentionSums : kMaxQueries;
 
 SLICE_INLINE Floats load_kept(const uint16_t* p) { return load_half(p); }
 SLICE_INLINE Floats load_kept(const float* p) { return load(p); }
+SLICE_INLINE Floats load_kept(const int8_t* p) { return load_signed(p); }
+
+template <typename Number>
+constexpr bool is_code = sizeof(Number) == 1;
+// Numbers that have one scale, or that are prefetched together: a whole cache line.
+constexpr int kScaled = kGroup;
+constexpr int kLine = 64;
+
+template <typename Number>
+SLICE_INLINE const Number* page_of(const void* pool, const AttentionJob& job, int page) {
+  const auto* bytes = static_cast<const uint8_t*>(pool) + job.pages[page] * job.page_stride;
+  return reinterpret_cast<const Number*>(bytes);
+}
+
+// The scales of 32 tokens, of group `group` of the numbers of each.
+SLICE_INLINE const uint16_t* scales_of(const int8_t* codes, int width, int group) {
+  return reinterpret_cast<const uint16_t*>(codes + number_bytes(8, width)) + group * kPage;
+}
+
+// sum[q][v] += the products of numbers [begin, end) of the queries and of vector `first` + v of the
+// keys of a page.
+template <int queries, int vectors, typename Number>
+SLICE_INLINE void add_scores(const AttentionJob& job, const Number* keys, const Number* next,
+                               int first, int begin, int end, Floats (&sum)[queries][vectors]) {
+  constexpr int together = is_code<Number> ? kLine / 16 : 1;  // rows of 16 tokens in a prefetch
+  for (int d = begin; d < end; d += together) {
+    prefetch(next + d * kPage + first * 16);
+    if (vectors == 2 && is_code<Number>) prefetch(next + d * kPage + kLine);
+#pragma GCC unroll 4
+    for (int i = d; i < d + together; ++i) {
+      Floats key[vectors];
+      for (int v = 0; v < vectors; ++v) {
+        key[v] = load_kept(keys + ((first + v) * job.width + i) * 16);
+      }
+#pragma GCC unroll 8
+      for (int q = 0; q < queries; ++q) {
+        const Floats component = all(job.query[q][i]);
+        for (int v = 0; v < vectors; ++v) sum[q][v] = fma(component, key[v], sum[q][v]);
+      }
+    }
+  }
+}
+
+template <int queries, int vectors>
+SLICE_INLINE void clear(Floats (&sum)[queries][vectors]) {
+  for (int q = 0; q < queries; ++q) {
+    for (int v = 0; v < vectors; ++v) sum[q][v] = zeros();
+  }
+}
 
 // scores[q][t] = query q . key t, for all pages of the first `length` tokens.
 template <int queries, typename Number>
 static void score(const AttentionJob& job, int length) {
   for (int page = 0; page * kPage < length; ++page) {
-    const Number* base = static_cast<const Number*>(job.keys);
-    const Number* keys = base + job.pages[page] * job.page_stride;
-    const Number* next = (page + 1) * kPage < length
-        ? base + job.pages[page + 1] * job.page_stride
-        : static_cast<const Number*>(job.values) + job.pages[0] * job.page_stride;
+    const Number* keys = page_of<Number>(job.keys, job, page);
+    const Number* next = (page + 1) * kPage < length ? page_of<Number>(job.keys, job, page + 1)
+                                                     : page_of<Number>(job.values, job, 0);
     constexpr int vectors = 2 * queries <= kAttentionSums ? 2 : 1;
     for (int first = 0; first < 2; first += vectors) {
-      Floats sum[queries][vectors];
-      for (int q = 0; q < queries; ++q) {
-        for (int v = 0; v < vectors; ++v) sum[q][v] = zeros();
-      }
-      for (int d = 0; d < job.width; ++d) {
-        prefetch(next + d * kPage + first * 16);
-        Floats key[vectors];
-        for (int v = 0; v < vectors; ++v) {
-          key[v] = load_kept(keys + ((first + v) * job.width + d) * 16);
+      Floats total[queries][vectors];
+      clear(total);
+      if constexpr (is_code<Number>) {
+        for (int d = 0; d < job.width; d += kScaled) {
+          Floats sum[queries][vectors];
+          clear(sum);
+          const uint16_t* scales = scales_of(keys, job.width, d / kScaled) + first * 16;
+          prefetch(scales_of(next, job.width, d / kScaled));
+          add_scores(job, keys, next, first, d, std::min(d + kScaled, job.width), sum);
+          for (int v = 0; v < vectors; ++v) {
+            const Floats scale = load_half(scales + v * 16);
+            for (int q = 0; q < queries; ++q) total[q][v] = fma(sum[q][v], scale, total[q][v]);
+          }
         }
-#pragma GCC unroll 8
-        for (int q = 0; q < queries; ++q) {
-          const Floats component = all(job.query[q][d]);
-          for (int v = 0; v < vectors; ++v) sum[q][v] = fma(component, key[v], sum[q][v]);
-        }
+      } else {
+        add_scores(job, keys, next, first, 0, job.width, total);
       }
       for (int q = 0; q < queries; ++q) {
         float* out = job.scores + static_cast<size_t>(q) * job.score_stride + page * kPage;
-        for (int v = 0; v < vectors; ++v) store(out + (first + v) * 16, sum[q][v]);
+        for (int v = 0; v < vectors; ++v) store(out + (first + v) * 16, total[q][v]);
       }
     }
   }
@@ -91,28 +142,50 @@ static float soften(float* scores, int begin, int length, int end, float softcap
   return sum_of(sum);
 }
 
-// out[q][d ...] = sum over t of scores[q][t] * value[t][d ...], for 16 * vectors numbers.
+// weights[q][t] = scores[q][t] times the scale of value t, for the 32 tokens of a page.
+template <int queries>
+SLICE_INLINE void scale_weights(const AttentionJob& job, const uint16_t* scales, int page,
+                                float (&weights)[queries][kPage]) {
+  for (int q = 0; q < queries; ++q) {
+    const float* from = job.scores + static_cast<size_t>(q) * job.score_stride + page * kPage;
+    for (int t = 0; t < kPage; t += 16) {
+      store(weights[q] + t, mul(load(from + t), load_half(scales + t)));
+    }
+  }
+}
+
+// out[q][d ...] = sum over t of scores[q][t] * value[t][d ...], for 16 * vectors numbers; of codes,
+// these have one scale.
 template <int queries, int vectors, typename Number>
 static void gather(const AttentionJob& job, int length, int d, const float* scale) {
   Floats sum[queries][vectors];
-  for (int q = 0; q < queries; ++q) {
-    for (int v = 0; v < vectors; ++v) sum[q][v] = zeros();
-  }
+  clear(sum);
   for (int page = 0; page * kPage < length; ++page) {
-    const Number* base = static_cast<const Number*>(job.values) + d;
-    const Number* values = base + job.pages[page] * job.page_stride;
+    const Number* values = page_of<Number>(job.values, job, page);
     const Number* next = (page + 1) * kPage < length
-        ? base + job.pages[page + 1] * job.page_stride
-        : static_cast<const Number*>(job.next_keys) + d;
+        ? page_of<Number>(job.values, job, page + 1)
+        : static_cast<const Number*>(job.next_keys);
     const int tokens = length - page * kPage < kPage ? length - page * kPage : kPage;
-    const float* scores = job.scores + page * kPage;
+    const float* weights = job.scores + page * kPage;
+    size_t stride = static_cast<size_t>(job.score_stride);
+    float scaled[queries][kPage];
+    if constexpr (is_code<Number>) {
+      scale_weights<queries>(job, scales_of(values, job.width, d / kScaled), page, scaled);
+      prefetch(scales_of(next, job.width, d / kScaled));
+      weights = scaled[0];
+      stride = kPage;
+    }
+    values += d;
+    next += d;
     for (int t = 0; t < tokens; ++t) {
       Floats value[vectors];
-      for (int v = 0; v < vectors; v += 2) prefetch(next + t * job.width + v * 16);
+      if (!is_code<Number> || d % kLine == 0) {
+        for (int v = 0; v < vectors; v += 2) prefetch(next + t * job.width + v * 16);
+      }
       for (int v = 0; v < vectors; ++v) value[v] = load_kept(values + t * job.width + v * 16);
 #pragma GCC unroll 8
       for (int q = 0; q < queries; ++q) {
-        const Floats weight = all(scores[static_cast<size_t>(q) * job.score_stride + t]);
+        const Floats weight = all(weights[q * stride + t]);
         for (int v = 0; v < vectors; ++v) sum[q][v] = fma(weight, value[v], sum[q][v]);
       }
     }
@@ -142,7 +215,7 @@ static void attend_to(const AttentionJob& job) {
                              job.sinks ? &job.sink[q] : nullptr);
   }
   int d = 0;
-  if constexpr (4 * queries <= kAttentionSums) {
+  if constexpr (4 * queries <= kAttentionSums && !is_code<Number>) {
     for (; d + 64 <= job.width; d += 64) gather<queries, 4, Number>(job, length, d, scale);
   }
   if constexpr (2 * queries <= kAttentionSums) {
@@ -165,7 +238,10 @@ static void attend(const AttentionJob& job) {
       tile.length[q] = job.length[first + q];
       tile.sink[q] = job.sink[first + q];
     }
-    (job.wide ? attend_to<kQueryTile, float> : attend_to<kQueryTile, uint16_t>)(tile);
+    const auto run = job.bits == 32   ? attend_to<kQueryTile, float>
+                     : job.bits == 16 ? attend_to<kQueryTile, uint16_t>
+                                      : attend_to<kQueryTile, int8_t>;
+    run(tile);
   }
 }
 

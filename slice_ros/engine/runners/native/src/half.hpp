@@ -45,6 +45,12 @@ static inline uint16_t float_to_half(float value) {
   return sign | static_cast<uint16_t>((magnitude - 0x38000000u + 0xfffu + odd) >> 13);
 }
 
+// The least half that is not below a value of 0 or more.
+static inline uint16_t half_above(float value) {
+  const uint16_t nearest = float_to_half(value);
+  return half_to_float(nearest) < value ? nearest + 1u : nearest;
+}
+
 static inline float bfloat_to_float(uint16_t value) {
   return float_from_bits(static_cast<uint32_t>(value) << 16);
 }

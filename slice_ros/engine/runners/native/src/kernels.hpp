@@ -69,11 +69,11 @@ struct AttentionJob {
   int width;     // head_dim rounded up to 16
   int head_dim;
   float softcap;           // of scores; 0: none
-  bool wide;               // keys and values are 32 bit floats, else 16 bit
+  int bits;                // of a number in a page: SliceCache
   const void* keys;        // of page 0, this layer and kv head
   const void* values;
   const void* next_keys;   // a page that will be read after this call
-  int64_t page_stride;     // elements from page to page
+  int64_t page_stride;     // bytes from page to page
   const int32_t* pages;    // of the slot
   float* scores;           // [queries][score_stride] scratch
   int score_stride;        // at least the greatest length, rounded up to a page
@@ -126,6 +126,8 @@ struct Kernels {
   void (*quantize)(const float* in, int width, const Activations& out, int row);
   void (*rotate)(float* head, const float* cos, const float* sin, int rotary_dim);
   void (*to_half)(const float* in, int width, uint16_t* out);  // width a multiple of 16
+  // The same in 8 bits: codes from -127 to 127, and a 16 bit scale for each 32 of them.
+  void (*to_codes)(const float* in, int width, int8_t* codes, uint16_t* scales);
   void (*attend)(const AttentionJob& job);
   void (*softcap)(float* values, int width, float cap);  // cap * tanh(value / cap)
   void (*delta_rule)(const DeltaJob& job);

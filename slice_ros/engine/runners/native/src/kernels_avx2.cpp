@@ -22,6 +22,7 @@ namespace slice {
 const Kernels* avx2_kernels() {
   static constexpr Kernels table = {avx2::matmul, avx2::rms_norm, avx2::layer_norm,
                                     avx2::quantize, avx2::rotate, avx2::to_half,
+                                    avx2::to_codes,
                                     avx2::attend, avx2::softcap, avx2::delta_rule,
                                     avx2::mamba_convolve, avx2::mamba_advance,
                                     avx2::mamba_gate,

@@ -22,6 +22,7 @@ namespace slice {
 const Kernels* avx512_kernels() {
   static constexpr Kernels table = {avx512::matmul, avx512::rms_norm, avx512::layer_norm,
                                     avx512::quantize, avx512::rotate, avx512::to_half,
+                                    avx512::to_codes,
                                     avx512::attend, avx512::softcap, avx512::delta_rule,
                                     avx512::mamba_convolve, avx512::mamba_advance,
                                     avx512::mamba_gate,

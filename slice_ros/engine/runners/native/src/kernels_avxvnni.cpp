@@ -23,6 +23,7 @@ namespace slice {
 const Kernels* avxvnni_kernels() {
   static constexpr Kernels table = {avxvnni::matmul, avxvnni::rms_norm, avxvnni::layer_norm,
                                     avxvnni::quantize, avxvnni::rotate, avxvnni::to_half,
+                                    avxvnni::to_codes,
                                     avxvnni::attend, avxvnni::softcap, avxvnni::delta_rule,
                                     avxvnni::mamba_convolve, avxvnni::mamba_advance,
                                     avxvnni::mamba_gate,

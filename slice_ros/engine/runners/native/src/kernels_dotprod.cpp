@@ -22,6 +22,7 @@ namespace slice {
 const Kernels* dotprod_kernels() {
   static constexpr Kernels table = {dotprod::matmul, dotprod::rms_norm, dotprod::layer_norm,
                                     dotprod::quantize, dotprod::rotate, dotprod::to_half,
+                                    dotprod::to_codes,
                                     dotprod::attend, dotprod::softcap, dotprod::delta_rule,
                                     dotprod::mamba_convolve, dotprod::mamba_advance,
                                     dotprod::mamba_gate,

@@ -20,6 +20,7 @@ namespace slice {
 const Kernels* generic_kernels() {
   static constexpr Kernels table = {generic::matmul, generic::rms_norm, generic::layer_norm,
                                     generic::quantize, generic::rotate, generic::to_half,
+                                    generic::to_codes,
                                     generic::attend, generic::softcap, generic::delta_rule,
                                     generic::mamba_convolve, generic::mamba_advance,
                                     generic::mamba_gate,

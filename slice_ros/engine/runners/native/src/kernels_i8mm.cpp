@@ -22,6 +22,7 @@ namespace slice {
 const Kernels* i8mm_kernels() {
   static constexpr Kernels table = {i8mm::matmul, i8mm::rms_norm, i8mm::layer_norm,
                                     i8mm::quantize, i8mm::rotate, i8mm::to_half,
+                                    i8mm::to_codes,
                                     i8mm::attend, i8mm::softcap, i8mm::delta_rule,
                                     i8mm::mamba_convolve, i8mm::mamba_advance,
                                     i8mm::mamba_gate,

@@ -21,6 +21,7 @@ namespace slice {
 constexpr int kBlock = 16;  // outputs in a block: fp32 lanes of one 512 bit vector
 constexpr int kGroup = 32;  // inputs that share a scale
 constexpr int kQuads = kGroup / 4;
+constexpr float kMostCode = 127.0f;  // of a signed code of 8 bits
 constexpr int kUnit = 2 * kBlock;  // outputs in a unit, the work item of a thread
 
 // Of a matrix. A side times a block fits an int; no model is a hundredth as wide.

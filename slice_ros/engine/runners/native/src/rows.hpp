@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "half.hpp"
 #include "kernels.hpp"
 #include "layout.hpp"
 #include "vector_math.hpp"
@@ -114,6 +115,21 @@ static void gate(const float* gates, int width, float* values) {
 
 static void to_half(const float* in, int width, uint16_t* out) {
   for (int i = 0; i < width; i += 16) store_half(out + i, load(in + i));
+}
+
+// A code is at most half a scale from its number: scales are rounded up, so that none is cut off.
+static void to_codes(const float* in, int width, int8_t* codes, uint16_t* scales) {
+  for (int at = 0; at < width; at += kGroup) {
+    const bool whole = at + 16 < width;
+    const Floats low = load(in + at);
+    const Floats high = whole ? load(in + at + 16) : zeros();
+    const float largest = max_of(max(absolute(low), absolute(high)));
+    const uint16_t scale = half_above(largest / kMostCode);
+    const float inverse = largest > 0.0f ? 1.0f / half_to_float(scale) : 0.0f;
+    store_bytes(codes + at, rounded(mul(low, all(inverse))));
+    if (whole) store_bytes(codes + at + 16, rounded(mul(high, all(inverse))));
+    scales[at / kGroup] = scale;
+  }
 }
 
 // Finds the greatest value with vectors, then its first index.

@@ -56,10 +56,6 @@ size_t expert_groups(const SliceModel& model) {
   return std::max(groups_of(model.hidden), groups_of(model.expert_intermediate));
 }
 
-int head_width(const SliceModel& model) {
-  return static_cast<int>(round_up(static_cast<size_t>(model.head_dim), 16));
-}
-
 }  // namespace
 
 int widest_input(const SliceModel& model) {
@@ -81,10 +77,10 @@ Runner::Runner(const SliceModel& model, const SliceCache& cache, const Kernels& 
       cache_(cache),
       kernels_(kernels),
       max_rows_(max_rows),
-      head_width_(head_width(model)),
+      head_width_(head_width(model.head_dim)),
       widest_(static_cast<int>(input_size(model))),
       score_stride_(cache.pages_per_slot * SLICE_PAGE_TOKENS),
-      page_size_(int64_t{SLICE_PAGE_TOKENS} * head_width_),
+      page_bytes_(head_page_bytes(cache.bits, head_width_)),
       most_factors_(most_factors(low_rank_)),
       choices_(max_rows * model.chosen_experts),
       hidden_(size_t(max_rows) * model.hidden),

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "kv_page.hpp"
 #include "layout.hpp"
 #include "team.hpp"
 
@@ -30,7 +31,6 @@ class Buffer {
   std::unique_ptr<T, Free> data_;
 };
 
-constexpr int kMaxHeadWidth = 512;
 constexpr int kMaxExperts = 1024;  // of a layer
 constexpr int kRunRows = 8;  // of a run of an adapter: so many share its reading, others the threads
 constexpr int kPhasesPerLayer = 25;  // calls of share() in a layer,
@@ -177,9 +177,7 @@ class Runner {
 
   // The work of a phase on one row or one item.
   void keep_row(const Batch& batch, int layer, int row);
-  // Stores keys and values of a row. Number is that of the cache: uint16_t (16 bit float) or
-  // float.
-  template <typename Number>
+  // Stores keys and values of a row.
   void keep(int layer, int row, int page, int position, int rope_row);
   float shared_weight(const SliceLayer& layer, int row) const;
   void choose_experts(const SliceLayer& layer, Routing& routing, int row);
@@ -198,7 +196,7 @@ class Runner {
                     float* scores, const void* next_keys);
   const int32_t* pages_of(const Batch& batch, const RowGroup& group) const;
   const float* input_of(const Batch& batch, int row, int level) const;
-  int64_t page_stride() const { return model_.kv_heads * page_size_; }
+  int64_t page_stride() const { return model_.kv_heads * page_bytes_; }
   // The part of a kv head in a page, in the keys or values of a layer.
   void* page_at(void* pool, int layer, int kv_head, int page) const;
   // Activations with `inputs` columns, in one of the value buffers and the common codes.
@@ -213,7 +211,7 @@ class Runner {
   const int head_width_;     // head_dim rounded up to 16
   const int widest_;         // the widest input, rounded up to a group
   const int score_stride_;
-  const int64_t page_size_;  // elements of one kv head's page
+  const int64_t page_bytes_;  // of one kv head's page
   const int most_factors_;   // of a row
   const int choices_;        // of all rows together: inputs of experts
 

@@ -12,6 +12,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
@@ -188,6 +190,35 @@ SLICE_INLINE Floats load_half(const uint16_t* p) {
 #else
   float lane[16];
   for (int i = 0; i < 16; ++i) lane[i] = half_to_float(p[i]);
+  out = load(lane);
+#endif
+  return out;
+}
+SLICE_INLINE Floats load_signed(const int8_t* p) {
+  Floats out;
+#if defined(__AVX2__)
+  SLICE_EACH {
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + i * kLanes));
+    out.part[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+  }
+#elif defined(__ARM_NEON)
+  const int8x16_t codes = vld1q_s8(p);
+  const int16x8_t half[2] = {vmovl_s8(vget_low_s8(codes)), vmovl_s8(vget_high_s8(codes))};
+  SLICE_EACH {
+    const int16x8_t words = half[i / 2];
+    out.part[i] = vcvtq_f32_s32(vmovl_s16(i % 2 ? vget_high_s16(words) : vget_low_s16(words)));
+  }
+#elif defined(__SSE2__)
+  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i half[2] = {_mm_unpacklo_epi8(codes, codes), _mm_unpackhi_epi8(codes, codes)};
+  SLICE_EACH {  // the code ends up in the highest byte of each lane
+    const __m128i lanes = i % 2 ? _mm_unpackhi_epi16(half[i / 2], half[i / 2])
+                                : _mm_unpacklo_epi16(half[i / 2], half[i / 2]);
+    out.part[i] = _mm_cvtepi32_ps(_mm_srai_epi32(lanes, 24));
+  }
+#else
+  float lane[16];
+  for (int i = 0; i < 16; ++i) lane[i] = p[i];
   out = load(lane);
 #endif
   return out;

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 11
+#define SLICE_ABI_VERSION 12
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -198,11 +198,13 @@ struct SliceModel {
   float gate_limit;
 };
 
-// Keys and values in 16 or 32 bit floats, in pages of SLICE_PAGE_TOKENS tokens. The page table has
-// the pages of each slot: short requests take few, and a shared prefix is stored once. With
-// width = head_dim rounded up to 16:
+// Keys and values in 16 or 32 bit floats, or in signed 8 bit codes, in pages of SLICE_PAGE_TOKENS
+// tokens. The page table has the pages of each slot: short requests take few, and a shared prefix is
+// stored once. With width = head_dim rounded up to 16:
 //   keys   [layer][page][kv_head][page_tokens / 16][width][16 tokens]
 //   values [layer][page][kv_head][page_tokens][width]
+// Behind the codes of a kv head there are 16 bit scales, one for each 32 numbers of a token:
+// [width / 32, rounded up][page_tokens]. A number is its code times its scale.
 struct SliceCache {
   void* keys;
   void* values;
@@ -210,7 +212,7 @@ struct SliceCache {
   int32_t slots;
   int32_t pages_per_slot;
   int32_t pages;
-  int32_t wide;  // 1: 32 bit floats; 0: 16 bit
+  int32_t bits;  // 8, 16 or 32
   // Of layers that keep a state, [such layers][slots][the last taps - 1 inputs of the convolution,
   // then the states: [value_heads][key_dim][value_dim] of a delta rule, [heads][state][head_dim] of
   // Mamba-2]; null without. The pools above have none of the layers without attention.
@@ -246,8 +248,8 @@ SLICE_EXPORT int32_t slice_gguf_floats(int32_t type, int64_t weights, const uint
 // One row of W as fp32 [inputs]: an embedding, or for tests.
 SLICE_EXPORT int32_t slice_unpack_row(const SliceMatrix* matrix, int32_t row, float* out);
 
-// Bytes of the keys, or of the values, of a page in one layer.
-SLICE_EXPORT int64_t slice_page_bytes(int32_t wide, int32_t kv_heads, int32_t head_dim);
+// Bytes of the keys, or of the values, of a page in one layer; `bits` as in SliceCache.
+SLICE_EXPORT int64_t slice_page_bytes(int32_t bits, int32_t kv_heads, int32_t head_dim);
 // The model and cache structures are copied; the memory they point to stays the caller's.
 // Null when an argument is out of range.
 SLICE_EXPORT SliceRunner* slice_runner_create(const SliceModel* model, const SliceCache* cache,
@@ -274,6 +276,12 @@ SLICE_EXPORT int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_
                                   const float* in, float* out);
 SLICE_EXPORT int32_t slice_rms_norm(int32_t isa, int32_t rows, int32_t width, float eps,
                                     const float* weight, const float* in, float* out);
+
+// Attention of queries [queries][head_dim] over all of the keys and values [tokens][head_dim] of one
+// kv head, stored with `bits` as in SliceCache. The dot products are not scaled.
+SLICE_EXPORT int32_t slice_attend(int32_t isa, int32_t bits, int32_t queries, int32_t head_dim,
+                                  int32_t tokens, const float* query, const float* keys,
+                                  const float* values, float* out);
 
 // Limits of this machine with so many threads, or a SliceError. Multiply-adds a second of the
 // instructions that an instruction set uses for weights of `kind`, from registers:

@@ -11,9 +11,8 @@
 namespace slice {
 
 void* Runner::page_at(void* pool, int layer, int kv_head, int page) const {
-  const int64_t numbers = (int64_t{key_layer_[layer]} * cache_.pages * model_.kv_heads + kv_head) * page_size_;
-  const int64_t size = cache_.wide ? sizeof(float) : sizeof(uint16_t);
-  return static_cast<uint8_t*>(pool) + (numbers + page * page_stride()) * size;
+  const int64_t first = int64_t{key_layer_[layer]} * cache_.pages * model_.kv_heads + kv_head;
+  return static_cast<uint8_t*>(pool) + first * page_bytes_ + page * page_stride();
 }
 
 void Runner::norm_jointly(const SliceLayer& layer, float* qkv) {
@@ -64,14 +63,9 @@ void Runner::keep_row(const Batch& batch, int layer, int row) {
   }
   const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
                                      position / SLICE_PAGE_TOKENS];
-  if (cache_.wide) {
-    keep<float>(layer, row, page, position, rope_row);
-  } else {
-    keep<uint16_t>(layer, row, page, position, rope_row);
-  }
+  keep(layer, row, page, position, rope_row);
 }
 
-template <typename Number>
 void Runner::keep(int layer, int row, int page, int position, int rope_row) {
   const int size = model_.head_dim;
   const int width = head_width_;
@@ -79,26 +73,19 @@ void Runner::keep(int layer, int row, int page, int position, int rope_row) {
   const float* from = qkv_.get() + int64_t{row} * weights.qkv.outputs + model_.heads * size;
   const float* norm = model_.joint_norms ? nullptr : weights.key_norm;
   const int token = position % SLICE_PAGE_TOKENS;
-  float head_values[kMaxHeadWidth];
-  const auto store = [&](Number* to) {
-    if constexpr (sizeof(Number) == sizeof(float)) {
-      std::memcpy(to, head_values, sizeof(float) * width);
-    } else {
-      kernels_.to_half(head_values, width, to);
-    }
+  float numbers[kMaxHeadWidth];
+  const auto put = [&](void* pool, int head, const Place& place) {
+    put_token(kernels_, cache_.bits, numbers, width, token, place,
+              page_at(pool, layer, head, page));
   };
   for (int head = 0; head < model_.kv_heads; ++head, from += size) {
-    Number kept[kMaxHeadWidth];
-    rotate_head(from, norm, weights.rope, rope_row, 1.0f, head_values);
-    store(kept);
-    Number* keys = static_cast<Number*>(page_at(cache_.keys, layer, head, page)) +
-                   token / 16 * 16 * width + token % 16;
-    for (int i = 0; i < width; ++i) keys[i * 16] = kept[i];
+    rotate_head(from, norm, weights.rope, rope_row, 1.0f, numbers);
+    put(cache_.keys, head, key_place(token, width));
   }
   for (int head = 0; head < model_.kv_heads; ++head, from += size) {
-    std::memcpy(head_values, from, sizeof(float) * size);
-    std::fill(head_values + size, head_values + width, 0.0f);
-    store(static_cast<Number*>(page_at(cache_.values, layer, head, page)) + token * width);
+    std::memcpy(numbers, from, sizeof(float) * size);
+    std::fill(numbers + size, numbers + width, 0.0f);
+    put(cache_.values, head, value_place(token, width));
   }
 }
 
@@ -133,7 +120,7 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
   AttentionJob job;
   job.width = head_width_;
   job.head_dim = model_.head_dim;
-  job.wide = cache_.wide != 0;
+  job.bits = cache_.bits;
   job.keys = page_at(cache_.keys, layer, kv_head, 0);
   job.values = page_at(cache_.values, layer, kv_head, 0);
   job.next_keys = next_keys;

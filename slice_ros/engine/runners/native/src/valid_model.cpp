@@ -162,7 +162,7 @@ bool valid(const SliceModel& model, const SliceCache& cache) {
   return valid_adapters(model) &&
          valid_matrix(model.embedding, model.vocabulary, model.hidden) &&
          valid_matrix(model.head, model.vocabulary, model.hidden) && cache.keys && cache.values &&
-         cache.page_table && cache.slots > 0 && cache.pages_per_slot > 0 &&
+         valid_bits(cache.bits) && cache.page_table && cache.slots > 0 && cache.pages_per_slot > 0 &&
          cache.pages_per_slot <= kMaxSide / SLICE_PAGE_TOKENS && cache.pages > 0;
 }
 
