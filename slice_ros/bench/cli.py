@@ -23,7 +23,7 @@ SUBCOMMANDS = {
     'engine': ('engine.engine_bench', 'decode step and prefill times of the engine'),
     'perplexity': ('quantised.perplexity_bench', 'each quantisation beside llama.cpp'),
     'adapters': ('adapters_bench', 'what a LoRA adapter adds to a step'),
-    'kv': ('engine.kv_bench', 'a KV cache of 8 bits beside one of 16'),
+    'kv': ('quantised.kv_bench', 'a KV cache of 8 bits beside one of 16'),
     'images': ('images_bench', 'what encoding an image takes, and does to steps'),
     'gpu': ('gpu.gpu_bench', 'checks, tests and step times of a CUDA GPU, in nine minutes'),
     'ros': ('ros.ros_bench', 'delivery and class isolation over real topics'),

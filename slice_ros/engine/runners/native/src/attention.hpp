@@ -53,14 +53,14 @@ SLICE_INLINE void add_scores(const AttentionJob& job, const Number* keys, const 
     prefetch(next + d * kPage + first * 16);
     if (vectors == 2 && is_code<Number>) prefetch(next + d * kPage + kLine);
 #pragma GCC unroll 4
-    for (int i = d; i < d + together; ++i) {
+    for (int i = 0; i < together; ++i) {
       Floats key[vectors];
       for (int v = 0; v < vectors; ++v) {
-        key[v] = load_kept(keys + ((first + v) * job.width + i) * 16);
+        key[v] = load_kept(keys + ((first + v) * job.width + d + i) * 16);
       }
 #pragma GCC unroll 8
       for (int q = 0; q < queries; ++q) {
-        const Floats component = all(job.query[q][i]);
+        const Floats component = all(job.query[q][d + i]);
         for (int v = 0; v < vectors; ++v) sum[q][v] = fma(component, key[v], sum[q][v]);
       }
     }
@@ -154,12 +154,43 @@ SLICE_INLINE void scale_weights(const AttentionJob& job, const uint16_t* scales,
   }
 }
 
+// sum[q][v] += weights[q][t] * vector v of value t, for the tokens of a page. The sums are copied to
+// registers: beside another array the compiler would leave them in memory.
+template <int queries, int vectors, typename Number>
+SLICE_INLINE void add_values(const Number* values, const Number* next, int width,
+                             const float* weights, size_t stride, int tokens,
+                             Floats (&total)[queries][vectors]) {
+  Floats sum[queries][vectors];
+#pragma GCC unroll 8
+  for (int q = 0; q < queries; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sum[q][v] = total[q][v];
+  }
+  for (int t = 0; t < tokens; ++t) {
+    Floats value[vectors];
+    for (int v = 0; v < vectors; v += 2) prefetch(next + t * width + v * 16);
+    for (int v = 0; v < vectors; ++v) value[v] = load_kept(values + t * width + v * 16);
+#pragma GCC unroll 8
+    for (int q = 0; q < queries; ++q) {
+      const Floats weight = all(weights[q * stride + t]);
+      for (int v = 0; v < vectors; ++v) sum[q][v] = fma(weight, value[v], sum[q][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int q = 0; q < queries; ++q) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) total[q][v] = sum[q][v];
+  }
+}
+
 // out[q][d ...] = sum over t of scores[q][t] * value[t][d ...], for 16 * vectors numbers; of codes,
 // these have one scale.
 template <int queries, int vectors, typename Number>
 static void gather(const AttentionJob& job, int length, int d, const float* scale) {
   Floats sum[queries][vectors];
-  clear(sum);
+  for (int q = 0; q < queries; ++q) {
+    for (int v = 0; v < vectors; ++v) sum[q][v] = zeros();
+  }
   for (int page = 0; page * kPage < length; ++page) {
     const Number* values = page_of<Number>(job.values, job, page);
     const Number* next = (page + 1) * kPage < length
@@ -175,20 +206,7 @@ static void gather(const AttentionJob& job, int length, int d, const float* scal
       weights = scaled[0];
       stride = kPage;
     }
-    values += d;
-    next += d;
-    for (int t = 0; t < tokens; ++t) {
-      Floats value[vectors];
-      if (!is_code<Number> || d % kLine == 0) {
-        for (int v = 0; v < vectors; v += 2) prefetch(next + t * job.width + v * 16);
-      }
-      for (int v = 0; v < vectors; ++v) value[v] = load_kept(values + t * job.width + v * 16);
-#pragma GCC unroll 8
-      for (int q = 0; q < queries; ++q) {
-        const Floats weight = all(weights[q * stride + t]);
-        for (int v = 0; v < vectors; ++v) sum[q][v] = fma(weight, value[v], sum[q][v]);
-      }
-    }
+    add_values<queries, vectors>(values + d, next + d, job.width, weights, stride, tokens, sum);
   }
   for (int q = 0; q < queries; ++q) {
     float out[16 * vectors];
