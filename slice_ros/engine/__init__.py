@@ -6,7 +6,7 @@
 Knows torch and `slice_ros.request`, and nothing of ROS or of policies. torch and transformers are
 imported when they are used: a GGUF file on the native kernels needs neither. Inside, imports go
 one way: config, chat_options, cores; kv, checkpoints, models; runners; text; vision; pooling,
-logprobs, sequence; appending, opening, engine, profile; opened_checkpoint, loading.
+logprobs, sequence; appending, opening, profile; drafting; engine; opened_checkpoint, loading.
 """
 
 import os

@@ -59,6 +59,8 @@ class EngineConfig:
     template_arguments: str = ''  # JSON object: names that the chat template reads; '' = none
     tool_syntax: str = 'auto'     # how the model calls tools; auto = as its chat template shows
     adapters: tuple[str, ...] = ()  # NAME=DIRECTORY of each LoRA adapter that requests may name
+    draft_model: str = ''    # guesses for `model`: a directory or .gguf as that; '' = none does
+    draft_weights: str = 'auto'   # of the draft model
     backend: str = 'native'  # native | vllm: who computes the steps
     vllm_python: str = ''    # program of the Python that has vLLM; '' = this one
     tensor_parallel_size: int = 1   # GPUs that vLLM divides the model among
@@ -67,9 +69,9 @@ class EngineConfig:
     prefix_cache_bytes: int = 0     # that they may take on disk; 0 = none is kept there
 
     def __post_init__(self) -> None:
-        for name, choices in (('weights', WEIGHTS), ('kv', KV), ('device', DEVICES),
-                              ('isa', ISAS), ('tool_syntax', TOOL_SYNTAXES),
-                              ('backend', BACKENDS)):
+        for name, choices in (('weights', WEIGHTS), ('draft_weights', WEIGHTS), ('kv', KV),
+                              ('device', DEVICES), ('isa', ISAS),
+                              ('tool_syntax', TOOL_SYNTAXES), ('backend', BACKENDS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f'{name} must be one of {", ".join(choices)}, '
                                  f'not {getattr(self, name)!r:.80}')
@@ -84,6 +86,9 @@ class EngineConfig:
         if not 0 < self.memory_fraction <= 1:
             raise ValueError(f'memory_fraction must be above 0 and at most 1, not '
                              f'{self.memory_fraction}')
+        if self.draft_model and self.backend != 'native':
+            raise ValueError(f'draft_model needs the backend native, not {self.backend}: leave it '
+                             'empty')
         template_arguments(self.template_arguments)
         adapter_directories(self.adapters)
 
@@ -213,14 +218,15 @@ class EngineInfo:
     max_context: int   # tokens that one request may have in the KV cache
     slots: int         # requests with a KV cache at once
     kv_tokens: int     # tokens that all requests together may have in the KV cache
-    weight_bytes: int
+    weight_bytes: int  # with those of the draft model
     kv_bits: int       # of a key or value: 8 | 16 | 32
-    kv_bytes: int      # of `kv_tokens`; on CPU, memory is taken from the system on first use
+    kv_bytes: int      # of `kv_tokens`, and as well; on CPU, memory is taken on first use
     vocab_size: int
     threads: int = 1   # that compute a step on the CPU
     hidden: int = 0     # width of an embedding; 0 = the runner makes none
     asynchronous: bool = False  # a launched step computes by itself while the host goes on
     adapters: tuple[str, ...] = ()  # that requests may name; sequences have their numbers
+    draft_model: str = ''   # the name of the one that guesses; '' = none does
 
     def sentence(self) -> str:
         """Return what was loaded, for the log."""

@@ -3,7 +3,8 @@
 """The engine: requests open, take part in steps, and close."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import repeat, takewhile
+from functools import partial
+from itertools import repeat
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from slice_ros.engine.appending import append_confirmed, append_forced, append_token
 from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progress
+from slice_ros.engine.drafting.draft_model import DraftModel
+from slice_ros.engine.drafting.lookups import looked_up
 from slice_ros.engine.kv.slots import PAGE_TOKENS, Slots
 from slice_ros.engine.kv.stored_prefixes import StoredPrefixes
 from slice_ros.engine.opening import Opener
@@ -25,7 +28,6 @@ from slice_ros.engine.text.choice import choose_tokens, rank
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.sampling import Ranked
 from slice_ros.engine.text.tokenizer import PromptEncoder
-from slice_ros.engine.vision.image_tokens import IMAGE_TOKENS
 from slice_ros.scheduling.latency import LatencyModel
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class Engine:
         opener = Opener(encoder, grammars, info, runner.info.verifies)
         self.open, self.open_embedding = opener.open, opener.open_embedding
         self.thought_tokens = opener.thought_tokens
+        self.draft = partial(looked_up, info)   # (sequence, most): guesses of its next tokens
+        self.draft_model: DraftModel | None = None   # that guesses too, where one was named
         self._runner = runner
         self._slots = slots
         self._live: dict[int, TokenSequence] = {}  # by slot
@@ -100,31 +104,17 @@ class Engine:
         """Run one forward pass: `launch`, and `collect` at once. Raises as they do."""
         return self.collect(self.launch(work)).outputs
 
-    def draft(self, sequence: TokenSequence, most: int) -> list[int]:
-        """Return at most `most` guesses of what follows the last token, [] where there are none.
-
-        They take no page of the KV cache: positions behind the last token's in its page hold them.
-        """
-        if sequence.lookup is None or not sequence.request.decoding:
-            return []
-        end = len(sequence.tokens)
-        guesses = sequence.lookup.propose(min(
-            most, -end % PAGE_TOKENS, self.info.max_context - end,
-            sequence.limit - sequence.generated - 1))
-        if sequence.images:   # a row of an image is no token that could follow
-            guesses = list(takewhile(lambda guess: guess < IMAGE_TOKENS, guesses))
-        return guesses
-
     def launch(self, work: Iterable[tuple[TokenSequence, int]],
                drafts: Mapping[TokenSequence, Sequence[int]] = NO_DRAFTS) -> Launched:
         """Begin a forward pass that feeds n pending tokens of each (sequence, n) in `work`.
 
-        `drafts` are what `draft` has returned, for sequences that decode. Those tokens are fed as
-        well; as many as the model would choose become part of the answer (speculative decoding).
-        A GPU computes by itself from here on; on CPU the pass is over when this returns. The
-        next launch must wait until this one is collected, or has failed. Raises ``ValueError``
-        for work that cannot be done (nothing has changed then), ``MemoryError`` when the KV cache
-        has too few pages, and lets errors of the forward pass through. No request advances here.
+        `drafts` are what `draft` or `draft_model` has returned, for sequences that decode. Those
+        tokens are fed as well; as many as the model would choose become part of the answer
+        (speculative decoding). A GPU computes by itself from here on; on CPU the pass is over when
+        this returns. The next launch must wait until this one is collected, or has failed. Raises
+        ``ValueError`` for work that cannot be done (nothing has changed then), ``MemoryError``
+        when the KV cache has too few pages, and lets errors of the forward pass through. No
+        request advances here.
         """
         work = list(work)
         if check_work(work) > self._slots.free:
@@ -221,6 +211,8 @@ class Engine:
         """Release everything of a sequence, as `evict` does. Closing twice does nothing."""
         self.evict(sequence, pin)
         sequence.closed = True
+        if self.draft_model is not None:
+            self.draft_model.release(sequence)
 
     def profile(self, progress: Progress = no_progress) -> LatencyModel:
         """Return the latency model of this engine on this machine, from disk or measured now.
@@ -228,7 +220,10 @@ class Engine:
         Measuring takes seconds and needs free slots: call it before the first request. Raises
         ``ValueError`` when too few slots are free.
         """
-        return load_or_measure(self, progress)
+        latency = load_or_measure(self, progress)
+        if self.draft_model is not None:
+            self.draft_model.profile(progress)
+        return latency
 
     def _sample(self, segments: list[Segment], sampled: list[TokenSequence],
                 drafts: Mapping[TokenSequence, Sequence[int]], states: np.ndarray | None = None

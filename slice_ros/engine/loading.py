@@ -20,6 +20,8 @@ from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.config import (
     EngineConfig, EngineInfo, no_progress, Progress, template_arguments)
 from slice_ros.engine.cores import compute_threads, machine
+from slice_ros.engine.drafting.draft_model import DraftModel
+from slice_ros.engine.drafting.pairs import check_vocabularies
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
 from slice_ros.engine.kv.prefix_folder import PrefixFolder
@@ -58,6 +60,15 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
     by name. Raises ``ModelError`` with what was looked for and what to do.
     """
     progress = progress or no_progress
+    engine = _loaded(config, progress, tensors)
+    if config.draft_model:
+        _add_draft_model(engine, config, progress)
+    return engine
+
+
+def _loaded(config: EngineConfig, progress: Progress, tensors: MakeTensors | None = None,
+            reserved: int = 0) -> Engine:
+    """Load a model alone, beside others that will take `reserved` bytes of memory."""
     path = find_model(config.model)
     if config.backend == 'vllm':
         device, weights, tensors = _of_vllm(path)
@@ -70,7 +81,7 @@ def load_engine(config: EngineConfig, progress: Progress | None = None,
         checkpoint = open_directory(
             path, device, config.weights, tensors) if path.is_dir() else open_gguf(
             path, device, config.weights, weights)
-        return _load(checkpoint, config, device, weights, progress)
+        return _load(checkpoint, config, device, weights, reserved, progress)
     except (ModelError, *_DAMAGE) as error:
         logger.debug('why the model cannot be loaded', exc_info=error)
         failure = cuda_failure(device)
@@ -96,7 +107,7 @@ def _of_vllm(path: Path) -> tuple[str, str, MakeTensors]:
 
 
 def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: str,
-          progress: Progress) -> Engine:
+          reserved: int, progress: Progress) -> Engine:
     path, model = checkpoint.path, checkpoint.model
     made, described = checkpoint.made, isinstance(checkpoint.made, Architecture)
     max_context = _max_context(model, made, config.max_context)
@@ -111,7 +122,7 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
         runner = build_runner(
             RunnerSpec(path=path, model=model, made=made, tensors=checkpoint.tensors,
                        weights=weights, device=device, max_context=max_context, table=table,
-                       config=config, keep=checkpoint.keeps),
+                       config=config, keep=checkpoint.keeps, reserved=reserved),
             lambda share: progress('loading the weights', share))
         encoder, grammars, stop_tokens = texts.result() if described else make()
     slots = Slots(table, runner.info.pages, KEPT_SLOTS)
@@ -120,7 +131,7 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
     info = _info(checkpoint, device, runner.info.weights or weights, max_context,
                  runner, slots, compute_threads(config.threads))
     logger.info(info.sentence())
-    if encoder.template is None:
+    if encoder.template is None and not reserved:
         logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
                        'refused; engine.chat_template names a file of one', checkpoint.name)
     if checkpoint.vision is not None and info.path != 'flat batch':
@@ -135,6 +146,34 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
     engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision, stored)
     memory.trim_heap()
     return engine
+
+
+def _add_draft_model(engine: Engine, config: EngineConfig, progress: Progress) -> None:
+    """Load the draft model of a config beside its model. Raises ``ModelError``."""
+    info = engine.info
+    if not engine._runner.info.verifies:
+        raise ModelError(f'guesses need attention alone, on the native kernels, and {info.model} '
+                         f'runs otherwise ({info.path}, {info.kernels}): leave '
+                         'engine.draft_model empty')
+    try:
+        draft = _loaded(
+            replace(config, model=config.draft_model, weights=config.draft_weights,
+                    max_context=info.max_context, adapters=(), chat_template='',
+                    template_arguments='', tool_syntax='auto'),
+            lambda what, share: progress(f'{what} of the draft model', share),
+            reserved=info.kv_bytes)
+        if not draft._runner.info.verifies:
+            raise ModelError(f'{draft.info.model} cannot take a guess back: its layers are '
+                             'recurrent, or it does not run on the native kernels')
+        check_vocabularies(info.model, engine._encoder.vocabulary,
+                           draft.info.model, draft._encoder.vocabulary)
+    except ModelError as error:
+        raise ModelError(f'engine.draft_model: {error}') from error
+    engine.draft_model = DraftModel(draft, info, engine._stop_tokens)
+    engine.info = replace(info, draft_model=draft.info.model,
+                          weight_bytes=info.weight_bytes + draft.info.weight_bytes,
+                          kv_bytes=info.kv_bytes + draft.info.kv_bytes)
+    logger.info('%s guesses what %s answers', draft.info.model, info.model)
 
 
 def _texts(checkpoint: Checkpoint, max_context: int, config: EngineConfig

@@ -8,11 +8,13 @@ from typing import NamedTuple, TYPE_CHECKING
 
 from slice_ros.errors import ErrorCode
 from slice_ros.request import Request
+from slice_ros.scheduling.draft_trials import NOTHING, Spent
 from slice_ros.scheduling.drafts import Drafts, MAX_DRAFT
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Step
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.sessions import Turn
+from slice_ros.serving.stats import StepRecord
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, Output, TokenSequence
@@ -74,14 +76,17 @@ def work_of(step: Step, jobs: dict[str, Job]) -> dict[Job, int]:
 
 def with_drafts(step: Step, jobs: dict[str, Job], drafts: Drafts, engine: 'Engine',
                 latency: LatencyModel, now: float
-                ) -> tuple[dict['TokenSequence', Sequence[int]], Shape]:
-    """Return the draft tokens that a step feeds, and its shape with them."""
+                ) -> tuple[dict['TokenSequence', Sequence[int]], Shape, Spent]:
+    """Return the draft tokens that a step feeds, its shape with them, and a draft model's time."""
+    model = engine.draft_model
     chosen = drafts.choose(
         step, [job.request for job in jobs.values()],
-        lambda request: engine.draft(jobs[request.id].sequence, MAX_DRAFT), latency, now)
+        lambda request: engine.draft(jobs[request.id].sequence, MAX_DRAFT), latency, now,
+        model and model.guesses_for(lambda request: jobs[request.id].sequence, MAX_DRAFT))
     *parts, further = step.shape
     return ({jobs[request.id].sequence: tokens for request, tokens in chosen.items()},
-            (*parts, further + sum(map(len, chosen.values()))))
+            (*parts, further + sum(map(len, chosen.values()))),
+            model.take_spent() if model else NOTHING)
 
 
 class ComputedStep(NamedTuple):
@@ -92,3 +97,9 @@ class ComputedStep(NamedTuple):
     took: float     # duration of the forward pass, with the time yielded before it
     shape: Shape   # with its draft tokens
     outputs: list[tuple[Job, 'Output']]            # jobs that have new tokens
+    drafting: Spent = NOTHING   # by a draft model, before the pass
+
+    def record(self, deliver: float, predicted: float) -> StepRecord:
+        """Return what is counted of the step; seconds, `predicted` those of the forward pass."""
+        return StepRecord(self.at, self.plan, self.took + self.drafting.took, deliver,
+                          predicted + self.drafting.predicted, len(self.outputs))

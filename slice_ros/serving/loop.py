@@ -31,7 +31,6 @@ from slice_ros.serving.job import begin_cached, ComputedStep, Job, with_drafts, 
 from slice_ros.serving.planning import Planner
 from slice_ros.serving.rate_control import Gate, GateWatch, REMIND
 from slice_ros.serving.shared_state import Changes, Ending, SharedState
-from slice_ros.serving.stats import StepRecord
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, Output
@@ -165,7 +164,8 @@ class Loop:
 
     def _run(self, step: Step, jobs: Jobs, begin: float, yielded: float) -> None:
         work = work_of(step, jobs)
-        drafts, shape = with_drafts(step, jobs, self.drafts, self.engine, self.latency, begin)
+        drafts, shape, drafting = with_drafts(
+            step, jobs, self.drafts, self.engine, self.latency, begin)
         planned = self.clock()
         try:
             launched = self.engine.launch([(job.sequence, n) for job, n in work.items()], drafts)
@@ -177,7 +177,8 @@ class Loop:
         outputs = [(jobs[output.sequence.request.id], output) for output in sampled]
         self.prefixes += sum([output.number == 1 for _, output in outputs])
         # The time yielded counts: every step of requests with subscribers costs as much.
-        self._computed = ComputedStep(at, planned - begin, at - planned + yielded, shape, outputs)
+        self._computed = ComputedStep(at, planned - begin - drafting.took,
+                                      at - planned + yielded, shape, outputs, drafting)
         if not self.engine.info.asynchronous:
             self._deliver()
         if len(work) < len(jobs):
@@ -219,8 +220,7 @@ class Loop:
         # What is done while the device computes delays no step.
         deliver = 0.0 if self.engine.info.asynchronous else self.clock() - step.at
         with self.shared.changed:
-            self.shared.loop_stats.step(StepRecord(step.at, step.plan, step.took, deliver,
-                                                   predicted, len(step.outputs)))
+            self.shared.loop_stats.step(step.record(deliver, predicted))
 
     def _end(self, job: Job, ending: Ending | None, output: 'Output | None' = None) -> None:
         """End a request, release all it uses, and deliver its end.

@@ -203,6 +203,8 @@ class _Recording(LatencyModel):
 class _ScriptedEngine:
     """The engine with answers of the workload's lengths, while policies see `max_tokens` alone."""
 
+    draft_model = None   # as `draft`
+
     def __init__(self, engine: Engine) -> None:
         self.engine, self.info = engine, engine.info
         self.launch, self.collect = engine.launch, engine.collect

@@ -35,6 +35,7 @@ class RunnerSpec:
     config: EngineConfig      # slots, max_batch, memory_fraction
     keep: bool = False        # codes of the file instead of `weights`, which floats have
     adapters: Sequence[Adapter] = ()
+    reserved: int = 0         # bytes of free memory that another model will take
 
 
 def float_page_bytes(made: Architecture, itemsize: int) -> int:
@@ -49,5 +50,5 @@ def kv_pages(spec: RunnerSpec, layer_bytes: int) -> int:
     """
     made = spec.made
     states = math.prod(state_shape(made, len(spec.table))) * np.float32().itemsize
-    return memory.kv_pages(spec.path, spec.tensors.nbytes + states, spec.device,
+    return memory.kv_pages(spec.path, spec.tensors.nbytes + states + spec.reserved, spec.device,
                            2 * kept_layers(made) * layer_bytes, spec.max_context, spec.config)

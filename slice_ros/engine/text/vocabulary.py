@@ -23,6 +23,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer) -> None:
         backend = getattr(tokenizer, 'backend_tokenizer', None)
+        self.ids: Callable[[], dict[str, int]] = tokenizer.get_vocab   # by name
         self.decode: Callable[[Sequence[int]], str]
         if backend is None:
             self.special = {i: t for i, t in zip(

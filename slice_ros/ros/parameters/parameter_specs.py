@@ -65,6 +65,11 @@ SPECS = (
          "empty = prefixes/ in the user's cache folder, ~/.cache/slice_ros."),
     Spec('engine.prefix_cache_bytes', 1 << 29, 'Bytes that they may take, the least recently used '
          'go first; 0 = none is kept on disk.', 0, MAX_PREFIX_CACHE),
+    Spec('engine.draft_model', '', 'Smaller model of the same vocabulary that guesses what the '
+         'model answers, which saves steps and changes no answer: a directory or a .gguf file; '
+         'for the native kernels alone; empty = none.'),
+    Spec('engine.draft_weights', 'auto', 'Precision of its weights in memory, as engine.weights.',
+         choices=WEIGHTS),
     Spec('engine.backend', 'native', 'Who computes the steps: native = this package; vllm = vLLM, '
          'in a process of its own, see docs/scaling.md.', choices=BACKENDS),
     Spec('engine.vllm.python', '', 'For vllm: the Python of an environment that has vLLM; empty = '

@@ -81,7 +81,7 @@ def settings_from(names: Iterable[str], values: Mapping[str, object]) -> Setting
         engine = EngineConfig(**{name: values[f'engine.{name}'] for name in (
             'model', 'device', 'weights', 'kv', 'max_context', 'slots', 'max_batch',
             'memory_fraction', 'threads', 'isa', 'chat_template', 'template_arguments',
-            'tool_syntax', 'backend')},
+            'tool_syntax', 'backend', 'draft_model', 'draft_weights')},
             adapters=tuple(filter(None, values['engine.adapters'])),
             vllm_python=values['engine.vllm.python'],
             tensor_parallel_size=values['engine.vllm.tensor_parallel_size'],

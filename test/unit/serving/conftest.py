@@ -55,6 +55,7 @@ class FakeEngine:
     length: int = 1 << 30
     seconds: float = 0.0
     fail: object = None
+    draft_model: object = None
     prefix: int = 0          # tokens of every prompt that the cache knows
     steps: list = field(default_factory=list)      # sequences of each step
     closed: list = field(default_factory=list)
