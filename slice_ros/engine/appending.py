@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import time
 
 from slice_ros.engine.sequence import Output, TokenSequence
+from slice_ros.engine.text.choice import NO_TOKEN
 from slice_ros.engine.text.reasoning.thought import Thought
 from slice_ros.engine.text.sampling import Ranked
 from slice_ros.errors import ErrorCode, RequestError
@@ -108,7 +109,7 @@ def append_confirmed(sequence: TokenSequence, draft: Sequence[int],
     for guess, row in zip(draft, rows):
         if sequence.finish_reason:
             return
-        right = sequence.tokens[-1] == guess
+        right = sequence.tokens[-1] == guess and row[0] != NO_TOKEN
         sequence.request.look_at(right)
         if not right:
             return

@@ -228,8 +228,8 @@ class Engine:
     def _sample(self, segments: list[Segment], sampled: list[TokenSequence],
                 drafts: Mapping[TokenSequence, Sequence[int]], states: np.ndarray | None = None
                 ) -> Callable[[], Iterable[Row]]:
-        samplers, constraints, guesses = rows_of(sampled, drafts)
-        masks = self._grammars.prepare(tuple(constraints.values()))
+        chosen_by = rows_of(sampled, drafts)
+        masks = self._grammars.prepare(tuple(chosen_by.constraints.values()))
         try:
             logits = self._runner.forward(segments, states)
         finally:
@@ -238,8 +238,8 @@ class Engine:
         if not sampled:
             arrived = fetch(logits)  # empty: it only waits until the device is done
             return lambda: zip(arrived(), ())
-        forbidden = {row: constraint.forbidden for row, constraint in constraints.items()}
-        chosen = choose_tokens(logits, samplers, forbidden, guesses)
+        chosen = choose_tokens(logits, chosen_by.samplers, chosen_by.forbidden(),
+                               chosen_by.guesses)
         ranked = rank(logits, ranked_rows(sampled, drafts))
 
         def rows() -> list[Row]:

@@ -77,8 +77,7 @@ class Opener:
         elif request.prompt_tokens != len(tokens):
             raise ValueError(f'request {request.id} counts {request.prompt_tokens} prompt tokens, '
                              f'not {len(tokens)}')
-        lookup = (PromptLookup(tokens) if self._verifies and constraint is None
-                  and max_tokens > 1 else None)
+        lookup = PromptLookup(tokens) if self._verifies and max_tokens > 1 else None
         thought = None
         if options is not None and self._thinking is not None:
             thought = self._thinking.begin(tokens, max_tokens, options, constraint)

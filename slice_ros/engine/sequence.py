@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 from slice_ros.engine.config import ToolCall
 from slice_ros.engine.logprobs import AnswerLogprobs, Entries
 from slice_ros.engine.pooling import Pooling
 from slice_ros.engine.runners.runner import NO_ADAPTER, Segment
-from slice_ros.engine.text.choice import NO_TOKEN
+from slice_ros.engine.text.choice import NO_GUESS, NO_TOKEN
 from slice_ros.engine.text.constraint import Constraint
 from slice_ros.engine.text.detokenizer import Detokenizer
 from slice_ros.engine.text.prompt_lookup import PromptLookup
@@ -174,18 +175,41 @@ def segment_of(sequence: TokenSequence, n: int, draft: Sequence[int] = ()) -> Se
                    inputs, turned)
 
 
+class Rows(NamedTuple):
+    """The rows of a step's logits."""
+
+    samplers: list[Sampler]
+    # Of each answer that has a format: its first row, and the guesses whose rows follow.
+    constraints: dict[int, tuple[Constraint, Sequence[int]]]
+    guesses: dict[int, int]   # by row: what the row before must choose for it to count
+
+    def forbidden(self) -> dict[int, np.ndarray]:
+        """Return, by row, the tokens that formats forbid, bool [vocab], when that is computed.
+
+        A row for which it is not known does not count, whatever the row before chooses.
+        """
+        found = {}
+        for first, (constraint, _) in self.constraints.items():
+            found[first] = constraint.forbidden
+            for row, forbidden in enumerate(constraint.ahead, first + 1):
+                if forbidden is None:
+                    self.guesses[row] = NO_GUESS
+                else:
+                    found[row] = forbidden
+        return found
+
+
 def rows_of(sampled: Iterable[TokenSequence], drafts: Mapping[TokenSequence, Sequence[int]]
-            ) -> tuple[list[Sampler], dict[int, Constraint], dict[int, int]]:
-    """Return the samplers of the rows of a step's logits, and by row, constraints and guesses."""
-    samplers, constraints, guesses = [], {}, {}
+            ) -> Rows:
+    """Return the rows of a step: one of each sequence, and one of each of its guesses."""
+    rows = Rows([], {}, {})
     for sequence in sampled:
+        draft, first = drafts.get(sequence, ()), len(rows.samplers)
         if sequence.constraint is not None:
-            constraints[len(samplers)] = sequence.constraint
-        samplers.append(sequence.sampler)
-        for guess in drafts.get(sequence, ()):
-            guesses[len(samplers)] = guess
-            samplers.append(sequence.sampler)
-    return samplers, constraints, guesses
+            rows.constraints[first] = sequence.constraint, draft
+        rows.samplers.extend([sequence.sampler] * (1 + len(draft)))
+        rows.guesses.update(enumerate(draft, first + 1))
+    return rows
 
 
 def ranked_rows(sampled: Iterable[TokenSequence],

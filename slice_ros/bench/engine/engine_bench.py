@@ -79,6 +79,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--answers', action='store_true', help='measure nothing but '
                         'structured and free answers, with a step for each token, and without '
                         'those of forced tokens and right guesses')
+    parser.add_argument('--draft-model', default='', metavar='PATH', help='with --answers: also '
+                        'with guesses of this model, a directory or .gguf file')
+    parser.add_argument('--draft-weights', default='auto', choices=WEIGHTS)
     parser.add_argument('--plot', type=Path, help='file to draw the figures to')
     parser.add_argument('--json', type=Path, help='file to write the figures to')
 
@@ -92,6 +95,8 @@ def run(args: Namespace) -> int:
         raise ValueError(f'--rounds must be at least 1, not {args.rounds}')
     if args.shape and (args.model or args.peer in ('llama.cpp', 'cyllama')):
         raise ValueError('--shape goes with neither --model nor a peer that runs a file')
+    if args.draft_model and not args.answers:
+        raise ValueError('--draft-model goes with --answers')
     console = Console()
     if args.starts:
         show_starts(console, starts(find_model(args.model)))
@@ -175,14 +180,16 @@ def _measured(args: Namespace, bar: Progress, task: TaskID, stack: ExitStack) ->
 
 
 def _answers(args: Namespace, console: Console, bar: Progress, task: TaskID) -> dict:
-    engine = load_engine(EngineConfig(args.model, args.device, args.weights, args.kv,
-                                      threads=args.threads, isa=args.isa, max_context=1024,
-                                      slots=4, max_batch=4))
+    engine = load_engine(EngineConfig(
+        args.model, args.device, args.weights, args.kv, threads=args.threads, isa=args.isa,
+        max_context=1024, slots=4, max_batch=4, draft_model=args.draft_model,
+        draft_weights=args.draft_weights))
     bar.update(task, description='measuring', total=(1 + args.rounds) * len(ANSWERS), completed=0)
     rows = answer_times(engine, engine.profile(), args.rounds, lambda: bar.advance(task))
     show_answers(console, engine, rows)
     return {'model': engine.info.model, 'weights': engine.info.weights,
-            'kernels': engine.info.kernels, 'answers': rows}
+            'kernels': engine.info.kernels, 'draft_model': engine.info.draft_model,
+            'answers': rows}
 
 
 def numbers(text: str) -> list[int]:

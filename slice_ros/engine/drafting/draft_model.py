@@ -8,7 +8,7 @@ import logging
 import time
 
 from slice_ros.engine.config import EngineInfo, no_progress, Progress
-from slice_ros.engine.drafting.lookups import room_for_guesses
+from slice_ros.engine.drafting.lookups import in_format, room_for_guesses
 from slice_ros.engine.profile import load_or_measure
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.engine.sequence import TokenSequence
@@ -76,8 +76,7 @@ class DraftModel:
     def offer(self, sequence: TokenSequence, most: int) -> Offer | None:
         """Return how far a sequence that decodes was read, and how many guesses it may have."""
         request = sequence.request
-        if (self.failed or request in self._without or sequence.images
-                or sequence.constraint is not None or not request.decoding):
+        if self.failed or request in self._without or sequence.images:
             return None
         most = room_for_guesses(self._served, sequence, min(
             most, self.info.max_context - len(sequence.tokens)))
@@ -157,8 +156,9 @@ class DraftModel:
         for request, tokens in found.items():
             lanes[request].ahead = tokens[:-1]   # the last was not fed
         # The last alone may be one that the other model has not.
-        return {r: [token for token in tokens if token < self._served.vocab_size]
-                for r, tokens in found.items()}
+        return {r: in_format(lanes[r].sequence, [
+            token for token in tokens if token < self._served.vocab_size])
+            for r, tokens in found.items()}
 
     def _step(self, segments: Sequence[Segment], found: Iterable[list[int]],
               reading: Sequence[tuple[int, int]] = (), few: int = 0) -> None:

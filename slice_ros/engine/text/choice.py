@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 NO_TOKEN = -1   # of a row whose guess was wrong
+NO_GUESS = -2   # in place of a guess: the row never counts
 
 
 def choose_tokens(logits: 'np.ndarray | torch.Tensor', samplers: Sequence[Sampler],

@@ -3,6 +3,7 @@
 """One answer in its grammar: which tokens may come next, and whether it is complete."""
 
 import codecs
+from collections.abc import Sequence
 import re
 import time
 
@@ -17,7 +18,8 @@ _MASK_S = 0.05   # processor time that one mask may take
 class Constraint:
     """The state of one answer in its grammar.
 
-    `forbidden`, bool [vocab], has the tokens that must not come next; `prepare` sets it. `over` is
+    `forbidden`, bool [vocab], has the tokens that must not come next; `prepare` sets it, and in
+    `ahead` the same behind each of some guesses, None where that is not known. `over` is
     True when nothing can follow. `error` is empty, or the reason why the answer cannot go on.
     `reader` takes tool calls out of the text, where the answer may have any.
     """
@@ -31,6 +33,7 @@ class Constraint:
         self._vocab_size = vocab_size
         self._prepared = self.over = False
         self.forbidden: np.ndarray | None = None
+        self.ahead: list[np.ndarray | None] = []
         self.error = ''
         self.reader = reader
         self.form = 'response_format' if reader is None else 'tool call'   # for sentences
@@ -49,22 +52,48 @@ class Constraint:
         """Return the text that only a tool call could have kept back, at the end of the answer."""
         return '' if self.reader is None else self.reader.flush()
 
-    def prepare(self) -> None:
-        """Compute `forbidden` for the next token, unless it is computed already."""
-        if self._prepared or self.error:
+    def prepare(self, guesses: Sequence[int] = ()) -> None:
+        """Compute `forbidden` for the next token, unless it is computed already, and `ahead`."""
+        self.ahead = [None] * len(guesses)
+        if self.error:
             return
-        self._prepared = True
+        if not self._prepared:
+            self._prepared = True
+            self.forbidden, reason = self._mask(self._matcher)
+            if reason:
+                self._fail(reason)
+        self._look_ahead(guesses)
+
+    def possible(self, guesses: Sequence[int]) -> int:
+        """Return how many guesses may follow one after the other, none behind a stop token."""
+        if self.error or self.over or not guesses:
+            return 0
+        return self._matcher.validate_tokens(list(guesses))
+
+    def _look_ahead(self, guesses: Sequence[int]) -> None:
+        matcher = self._matcher.deep_copy() if guesses and not self.error else None
+        for n, guess in enumerate(guesses if matcher else ()):
+            if not matcher.consume_token(guess) or matcher.is_stopped():
+                return
+            forbidden, reason = self._mask(matcher)
+            if reason:   # it is found again where it counts
+                return
+            self.ahead[n] = forbidden
+
+    def _mask(self, matcher: LLMatcher) -> tuple[np.ndarray, str]:
+        """Return what must not come next, bool [vocab], and why nothing can, '' if it can."""
         began = time.thread_time()
-        self._matcher.unsafe_compute_mask_ptr(self._allowed.ctypes.data, self._allowed.nbytes)
+        matcher.unsafe_compute_mask_ptr(self._allowed.ctypes.data, self._allowed.nbytes)
         spent = time.thread_time() - began
         allowed = np.unpackbits(self._allowed.view(np.uint8), bitorder='little')
-        if not self._matcher.is_accepting():
+        if not matcher.is_accepting():
             allowed &= self._not_stops  # the stop token of some models is also text
-        if self._matcher.is_error() or not allowed.any():
-            self._fail(self._matcher.get_error() or 'NoExtension')
+        reason = ''
+        if matcher.is_error() or not allowed.any():
+            reason = matcher.get_error() or 'NoExtension'
         elif spent > _MASK_S:
-            self._fail('it takes too long to follow')
-        self.forbidden = allowed[:self._vocab_size] == 0
+            reason = 'it takes too long to follow'
+        return allowed[:self._vocab_size] == 0, reason
 
     def allow(self, token: int, allowed: bool) -> bool:
         """Allow or forbid a token in the mask that is computed; return whether it was allowed."""

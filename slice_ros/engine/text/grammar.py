@@ -134,14 +134,16 @@ class Grammars:
             raise _refused(kind, answer.error)
         return answer
 
-    def prepare(self, answers: Sequence[Constraint]) -> Future | None:
+    def prepare(self, answers: Sequence[tuple[Constraint, Sequence[int]]]) -> Future | None:
         """Start computing the masks of the next tokens; the future is done when they are.
 
-        None when there are no `answers`.
+        Each answer comes with guesses, behind which a mask is needed too. None when there are no
+        `answers`.
         """
         if not answers:
             return None
-        return self._worker.submit(lambda: [answer.prepare() for answer in answers])
+        return self._worker.submit(lambda: [
+            answer.prepare(guesses) for answer, guesses in answers])
 
 
 def _within(backend, vocab_size: int) -> str:

@@ -9,7 +9,8 @@ import shutil
 from conftest import NATIVE, use_kernels
 import numpy as np
 import pytest
-from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine import EngineConfig, load_engine, ResponseFormat, Sampling
+from slice_ros.engine.drafting.lookups import in_format, room_for_guesses
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
@@ -149,6 +150,37 @@ def test_sampled_answers_have_the_probabilities_of_the_model(directories, draft)
     freedom = len(expected) - 1
     assert freedom == top ** 3 - 1
     assert chi < freedom + 4 * math.sqrt(2 * freedom)
+
+
+FORMATS = [
+    ResponseFormat('regex', (), '[a-z]{3,9}(, [a-z]{3,9}){2,6} then [0-9]+!'),
+    ResponseFormat('choice', ('turn left', 'turn right', 'go on')),
+    ResponseFormat('json_schema', (), '{"type": "object", "properties": {"speed": {"type": '
+                   '"integer"}, "path": {"enum": ["a/b/c", "a/b/d", "e"]}}, "required": '
+                   '["speed", "path"]}')]
+
+
+@pytest.mark.parametrize('sampling', [*SAMPLINGS[:4], SAMPLINGS[-1]], ids=range(5))
+@pytest.mark.parametrize('form', FORMATS, ids=lambda form: form.kind)
+def test_structured_answers_are_what_they_are_without_guesses(right, form, sampling):
+    """Feed what will come, and in turns a wrong token in it: all that the format allows."""
+    plain, steps = alone(right, sampling, most=0, response_format=form)
+    assert alone(right, sampling, response_format=form)[0] == plain
+    sequence, outputs, fed = right.open(PROMPT, 60, sampling, response_format=form), [], 0
+    while not sequence.finish_reason:
+        guesses = [token for token, *_ in plain[len(outputs):][:4]]
+        if len(outputs) % 3 == 2 and len(guesses) > 1:
+            guesses[1] = next(t for t in range(97, 123) if t != guesses[1])
+        draft = in_format(sequence, guesses) if outputs else []
+        draft = draft[:room_for_guesses(right.info, sequence, 4)] if outputs else []
+        fed += len(draft)
+        outputs += right.collect(right.launch(
+            [(sequence, sequence.pending)], {sequence: draft} if draft else {})).outputs
+    right.close(sequence)
+    assert [(o.token, o.number, o.text, o.finish_reason, o.logprobs) for o in outputs] == plain
+    request = sequence.request
+    assert request.drafted == fed and request.right <= request.guesses <= fed
+    assert request.right > 0 or form.kind == 'choice'   # all of which is forced
 
 
 def test_evicted_answers_go_on_as_they_would_have(engine):
