@@ -47,6 +47,7 @@ class Pool:
             (s, n, r) for n, (r, s) in enumerate(self.slacks.items()) if s > 0)[:2]
         self.spent = 0.0
         self._rounds = [0] * MAX_DRAFT   # requests of which a draft model makes the n-th guess
+        self._prices: list[float] = []   # of one request more in each of them
 
     def has(self, request: Request, price: float) -> bool:
         """Return whether all others can spare so many seconds more."""
@@ -55,13 +56,16 @@ class Pool:
 
     def prices(self, context: int, times: LatencyModel) -> list[float]:
         """Return what each guess of a draft model takes, of a request with so many tokens."""
-        reads = times.decode_context_ms * context / 1e3
-        return [self.further + reads + times.decode(n + 1) - times.decode(n)
-                for n in self._rounds]
+        if not self._prices:
+            self._prices = [times.decode(n + 1) - times.decode(n) for n in self._rounds]
+        more = self.further + times.decode_context_ms * context / 1e3
+        return [more + price for price in self._prices]
 
     def take(self, price: float, rounds: int = 0) -> None:
         """Spend seconds, and have a draft model make so many guesses."""
         self.spent += price
+        if rounds:
+            self._prices = []
         for n in range(rounds):
             self._rounds[n] += 1
 

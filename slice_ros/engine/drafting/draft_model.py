@@ -75,22 +75,13 @@ class DraftModel:
 
     def offer(self, sequence: TokenSequence, most: int) -> Offer | None:
         """Return how far a sequence that decodes was read, and how many guesses it may have."""
-        request = sequence.request
-        if self.failed or request in self._without or sequence.images:
+        if self.failed or sequence.request in self._without or sequence.images:
             return None
-        most = room_for_guesses(self._served, sequence, min(
-            most, self.info.max_context - len(sequence.tokens)))
-        if most < 1:
+        try:
+            return self._offer(sequence, most)
+        except Exception as error:
+            self._switch_off(error)
             return None
-        lane = self._lanes.get(request) or self._begun(sequence)
-        if lane is None:
-            return None
-        if max(sequence.tokens[lane.known:], default=0) >= self.info.vocab_size:
-            self._give(lane)
-            return None
-        lane.known = len(sequence.tokens)
-        lane.settle()
-        return Offer(lane.cached, len(sequence.tokens) - lane.cached, most)
 
     def guess(self, asked: Mapping[Request, Ask]) -> dict[Request, list[int]]:
         """Read and guess what is asked for, of requests with an offer of this step.
@@ -117,6 +108,21 @@ class DraftModel:
             self._slots.keep(lane.slot, sequence.tokens[:lane.cached],
                              sequence.request.slo.name)
             self._forget_dropped()
+
+    def _offer(self, sequence: TokenSequence, most: int) -> Offer | None:
+        most = room_for_guesses(self._served, sequence, min(
+            most, self.info.max_context - len(sequence.tokens)))
+        if most < 1:
+            return None
+        lane = self._lanes.get(sequence.request) or self._begun(sequence)
+        if lane is None:
+            return None
+        if max(sequence.tokens[lane.known:], default=0) >= self.info.vocab_size:
+            self._give(lane)
+            return None
+        lane.known = len(sequence.tokens)
+        lane.settle()
+        return Offer(lane.cached, len(sequence.tokens) - lane.cached, most)
 
     def _begun(self, sequence: TokenSequence) -> Lane | None:
         """Return the lane of a sequence, which begins with what is read of its tokens."""

@@ -13,6 +13,7 @@ from slice_ros.engine.config import ToolCall
 from slice_ros.engine.text.tools.call_reader import CallReader
 
 _MASK_S = 0.05   # processor time that one mask may take
+_AHEAD_S = 5e-3  # that guesses may take in a step; a format that needs more has no guesses
 
 
 class Constraint:
@@ -31,7 +32,7 @@ class Constraint:
         self._endings = endings      # the rest of each choice that is still possible
         self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
         self._vocab_size = vocab_size
-        self._prepared = self.over = False
+        self._prepared = self.over = self._slow = False
         self.forbidden: np.ndarray | None = None
         self.ahead: list[np.ndarray | None] = []
         self.error = ''
@@ -66,17 +67,27 @@ class Constraint:
 
     def possible(self, guesses: Sequence[int]) -> int:
         """Return how many guesses may follow one after the other, none behind a stop token."""
-        if self.error or self.over or not guesses:
+        if self.error or self.over or self._slow or not guesses:
             return 0
-        return self._matcher.validate_tokens(list(guesses))
+        began = time.thread_time()
+        try:
+            return self._matcher.deep_copy().validate_tokens(list(guesses))
+        except Exception:   # a limit of llguidance: the answer itself may never reach it
+            self._slow = True
+            return 0
+        finally:
+            self._slow |= time.thread_time() - began > _AHEAD_S
 
     def _look_ahead(self, guesses: Sequence[int]) -> None:
+        """Compute `ahead` on a copy: what is found behind wrong guesses is no error here."""
         matcher = self._matcher.deep_copy() if guesses and not self.error else None
+        began = time.thread_time()
         for n, guess in enumerate(guesses if matcher else ()):
-            if not matcher.consume_token(guess) or matcher.is_stopped():
+            self._slow |= time.thread_time() - began > _AHEAD_S
+            if self._slow or not matcher.consume_token(guess) or matcher.is_stopped():
                 return
             forbidden, reason = self._mask(matcher)
-            if reason:   # it is found again where it counts
+            if reason:
                 return
             self.ahead[n] = forbidden
 
