@@ -33,11 +33,12 @@ class Diagnostics:
         self._shut_until = 0.0
 
     def with_model(self, now: float, state: str, engine: msg.EngineStatus,
-                   scheduler: msg.SchedulerState, delivery: float) -> list[DiagnosticStatus]:
+                   scheduler: msg.SchedulerState, delivery: float,
+                   guesses: tuple[int, int] = (0, 0)) -> list[DiagnosticStatus]:
         """Return every status of a node that has a model.
 
         `now` is seconds on a monotonic clock, `delivery` the share of the busy time that the loop
-        spends on delivering tokens.
+        spends on delivering tokens, `guesses` are those fed, and those that were right.
         """
         if scheduler.engine_failures > self._failures:
             self._failing_until = now + scheduler.window_s
@@ -46,7 +47,7 @@ class Diagnostics:
             self._shut_until = now + scheduler.window_s
         self._shut = scheduler.gate_shut
         return [
-            self._engine(state, engine, scheduler, now < self._failing_until),
+            self._engine(state, engine, scheduler, guesses, now < self._failing_until),
             self._scheduler(scheduler, delivery, now < self._shut_until),
             *(self._class(status) for status in scheduler.classes)]
 
@@ -57,13 +58,15 @@ class Diagnostics:
         return [self._status('engine', OK, f'no model: {state}', '', [])]
 
     def _engine(self, state: str, engine: msg.EngineStatus, scheduler: msg.SchedulerState,
-                failing: bool) -> DiagnosticStatus:
+                guesses: tuple[int, int], failing: bool) -> DiagnosticStatus:
         level, text = OK, state
         if failing:
             level, text = ERROR, 'steps ended in an engine error: see the log'
         values = [*_values(engine), ('step_p50_ms', _text(scheduler.step_p50_ms)),
                   ('step_p99_ms', _text(scheduler.step_p99_ms)),
-                  ('engine_failures', str(scheduler.engine_failures)), ('state', state)]
+                  ('engine_failures', str(scheduler.engine_failures)),
+                  ('guesses', str(guesses[0])), ('guesses_right', str(guesses[1])),
+                  ('state', state)]
         return self._status('engine', level, text, engine.device, values)
 
     def _scheduler(self, scheduler: msg.SchedulerState, delivery: float,

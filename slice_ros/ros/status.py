@@ -64,7 +64,7 @@ class Status:
             self._state_publisher.publish(scheduler)
             diagnostics.status = self._diagnostics.with_model(
                 time.monotonic(), state, self._engine_message(server), scheduler,
-                snapshot.delivery)
+                snapshot.delivery, (snapshot.drafted, snapshot.right))
         self._diagnostics_publisher.publish(diagnostics)
         self._look_for_namesakes(time.monotonic())
 

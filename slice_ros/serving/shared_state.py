@@ -91,6 +91,7 @@ class SharedState:
             if not request.ended:
                 request.end(ending.state, now, ending.error)
             self.stats_of(request.slo.name).end(request)
+            self.loop_stats.end(request)
         return ending
 
     # -- for all threads ---------------------------------------------------------------------

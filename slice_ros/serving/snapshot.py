@@ -56,6 +56,8 @@ class Snapshot:
     tokens_per_s: float
     steps: int
     tokens: int
+    drafted: int                # guesses that requests fed which have ended
+    right: int                  # of these
     engine_failures: int
     policy_failures: int
     rate_control: str
@@ -133,5 +135,5 @@ def loop_figures(stats: LoopStats, now: float, window: float, started: float) ->
         'step': tuple(percentile([r.engine for r in recent], p) for p in (0.5, 0.99)),
         'plan': tuple(percentile([r.plan for r in recent], p) for p in (0.5, 0.99)),
         'tokens_per_s': sum(r.tokens for r in recent) / span, 'steps': stats.steps,
-        'tokens': stats.tokens, 'engine_failures': stats.engine_failures,
-        'gate_shut': stats.gate_shut}
+        'tokens': stats.tokens, 'drafted': stats.drafted, 'right': stats.right,
+        'engine_failures': stats.engine_failures, 'gate_shut': stats.gate_shut}

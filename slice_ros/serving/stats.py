@@ -83,11 +83,18 @@ class LoopStats:
     tokens: int = 0
     engine_failures: int = 0
     gate_shut: int = 0   # times the pacing gate fell shut before live requests
+    drafted: int = 0     # guesses that requests fed which have ended
+    right: int = 0       # of these
     recent: deque = field(default_factory=lambda: deque(maxlen=_STEPS_KEPT))
 
     def copy(self) -> 'LoopStats':
         """Return a copy that no longer changes."""
         return replace(self, recent=self.recent.copy())
+
+    def end(self, request: Request) -> None:
+        """Count the guesses of a request that has ended."""
+        self.drafted += request.drafted
+        self.right += request.right
 
     def step(self, record: StepRecord) -> None:
         """Count a forward pass."""

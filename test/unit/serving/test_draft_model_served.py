@@ -74,6 +74,8 @@ def test_answers_are_the_same_in_fewer_steps(engine):
     assert sum(r.generated for r, _ in guessed) == sum(r.generated for r, _ in plain)
     assert sum(request.right for request, _ in guessed) > 10
     assert len(fewer) < 0.8 * len(steps)
+    assert snapshot.right == sum(request.right for request, _ in guessed)
+    assert snapshot.drafted == sum(request.drafted for request, _ in guessed) >= snapshot.right
     # What it took is time of the engine, not of the plan.
     assert snapshot.overhead < 0.3
     assert not engine.draft_model._lanes and not engine.draft_model._without
