@@ -128,7 +128,7 @@ def _without_rows(tokens: list[int], seen: dict[int, SeenImage]) -> list[int]:
             words.append(token)
             continue
         key, row = key_and_row(token)
-        if key not in seen or row >= len(seen[key].rows):
+        if key not in seen or row >= seen[key].length:
             raise _invalid('a token stands for an image that is not given')
     return words
 

@@ -82,8 +82,7 @@ class Preparation:
         vision = server.engine.vision
         messages = with_pictures(conversions.messages(goal, settings), goal, vision)
         if images_of(messages):
-            self._check_known(call)   # encoding takes long
-            messages = vision.seen(messages)
+            messages = vision.glanced(messages)
         options = conversions.chat_options(goal, settings.chat[call.slo_class])
         turn = server.sessions.begin(call.session_id, messages, goal.max_tokens,
                                      goal.reset_session, tools, options

@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from slice_ros import msg, srv
+from slice_ros.engine.vision.image_tokens import images_of
 from slice_ros.installed import version
 from slice_ros.ros import conversions
 from slice_ros.ros.diagnostics import Diagnostics
@@ -110,19 +111,20 @@ class Status:
         asked = contents.taken(request)
 
         def predict() -> tuple[Prediction, int]:
-            tokens, seconds = asked.prompt_tokens, 0.0
+            tokens, seen = asked.prompt_tokens, []
             options = conversions.chat_options(asked, settings.chat[slo.name])
             thought = options.budget if options.reasoning == 'on' else 0
             if asked.prompt or asked.messages:
                 messages = conversions.messages(asked, settings)
                 if images:
                     vision = server.engine.vision
-                    messages, seconds = vision.glanced(
+                    messages = vision.glanced(
                         camera_images.with_pictures(messages, asked, vision))
+                    seen = images_of(messages)
                 prompt = server.engine.encode_chat(messages, conversions.tools(asked), options)
                 tokens = len(prompt)
                 thought = server.engine.thought_tokens(prompt, asked.max_tokens, options)
-            return server.predict(slo, tokens, asked.max_tokens, seconds, thought), tokens
+            return server.predict(slo, tokens, asked.max_tokens, seen, thought), tokens
         prediction, response.prompt_tokens = await self._workers.compute(
             predict, settings.server.max_queued, utility=slo.utility,
             heavy=images or bounds.text_length(asked) + bounds.tools_length(asked) > bounds.HEAVY)

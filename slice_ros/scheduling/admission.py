@@ -53,6 +53,16 @@ def remaining(slo: SloClass, before: float) -> SloClass:
     return replace(slo, **{name: max(getattr(slo, name) - ms, NOTHING_MS) for name in set_ones})
 
 
+def encoding_order(slo: SloClass, arrival: float, ready: float) -> tuple:
+    """Return the place of a request among those whose images wait: the least is encoded first.
+
+    Those that are late anyway, if they are encoded at `ready`, come last; then utility decides,
+    and what is due first.
+    """
+    due = arrival + min(slo.ttft, slo.deadline)
+    return ready > due, -slo.utility, due, arrival
+
+
 def delayed(prediction: Prediction, before: float) -> Prediction:
     """Return the times of a request that waits some seconds before `prediction` begins."""
     if not before:

@@ -1,6 +1,6 @@
 # Copyright 2026 The slice_ros Authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a request enters the server: size limits, admission, a place in the queue.
+"""How a request enters the server: size limits, admission, a place in the queue, its images.
 
 Below `max_queued` waiting requests everyone gets a place. In a full queue
 
@@ -11,17 +11,22 @@ Below `max_queued` waiting requests everyone gets a place. In a full queue
 A displaced request ends with QUEUE_FULL. One whose answer has begun, and which waits again because
 its KV cache was needed, is displaced last. A refusal is a `RequestError` with a code and a
 sentence that tells its caller what to change.
+
+A request is live before its images are encoded: whoever is refused costs no encoding. Until they
+are, no step takes it. Their time, and that of those encoded before, is part of its prediction.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import logging
 import math
 from typing import TYPE_CHECKING
 import uuid
 
+from slice_ros.engine.vision.encoding_queue import Encoding
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request, State
-from slice_ros.scheduling.admission import admit, Prediction
+from slice_ros.scheduling.admission import admit, encoding_order, Prediction
 from slice_ros.serving.delivery import Delivery
 from slice_ros.serving.job import Job
 from slice_ros.serving.server_config import ServerConfig
@@ -31,17 +36,20 @@ from slice_ros.slo import SloClass
 
 if TYPE_CHECKING:
     from slice_ros.engine import Engine, EngineInfo, TokenSequence
+    from slice_ros.engine.vision.image_tokens import SeenImage
+
+log = logging.getLogger('slice_ros.serving')
 
 
 class Intake:
     """Checks requests and makes them live; any thread may call it.
 
-    `predict` returns how a request would be served now; `accepting` tells whether the loop
-    runs.
+    `predict` returns how a request would be served now, or after some seconds; `accepting` tells
+    whether the loop runs.
     """
 
     def __init__(self, engine: 'Engine', shared: SharedState,
-                 predict: Callable[[Request], Prediction], clock: Callable[[], float],
+                 predict: Callable[[Request, float], Prediction], clock: Callable[[], float],
                  accepting: Callable[[], bool]) -> None:
         self._engine, self._shared, self._clock = engine, shared, clock
         self._predict, self._accepting = predict, accepting
@@ -49,8 +57,8 @@ class Intake:
     def submit(self, slo: SloClass, prompt_tokens: int, max_tokens: int,
                open_sequence: Callable[[Request], 'TokenSequence'],
                on_output: Callable[[Delivery], bool | None], *, request_id: str = '',
-               caller: str = '', arrival: float | None = None, turn: Turn | None = None
-               ) -> Request:
+               caller: str = '', arrival: float | None = None, turn: Turn | None = None,
+               images: 'Sequence[SeenImage]' = ()) -> Request:
         """Make a request live and return it. Raises as `Server.submit` does.
 
         `open_sequence` returns the sequence of a request. A request that is refused, for whatever
@@ -62,7 +70,7 @@ class Intake:
         try:
             check_size(self._shared.config, self._engine.info, prompt_tokens, max_tokens)
             sequence = open_sequence(request)
-            self._make_live(Job(request, sequence, on_output, turn))
+            self._make_live(Job(request, sequence, on_output, turn), images)
         except BaseException as error:   # native code may raise more than `Exception`
             code = error.code if isinstance(error, RequestError) else ErrorCode.ENGINE_FAILURE
             request.end(State.CANCELLED if code is ErrorCode.CANCELLED else State.REJECTED,
@@ -71,24 +79,68 @@ class Intake:
             raise
         return request
 
-    def _make_live(self, job: Job) -> None:
+    def _make_live(self, job: Job, images: 'Sequence[SeenImage]') -> None:
         shared, request = self._shared, job.request
-        infeasible = self._admit(request, shared.config)
+        infeasible = self._admit(request, images, shared.config)
+        job.encoding = any(image.rows is None for image in images)
         with shared.changed:
             error = (self._refusal(request, job.turn) or infeasible
                      or _take_place(request, shared))
             if error is None:
                 shared.add(job)
-                return
-        self._engine.close(job.sequence)
-        raise error
+        if error is not None:
+            self._engine.close(job.sequence)
+            raise error
+        if job.encoding:
+            self._encode(job, images)
 
-    def _admit(self, request: Request, config: ServerConfig) -> RequestError | None:
+    def until_encoded(self, slo: SloClass, arrival: float, images: 'Sequence[SeenImage]'
+                      ) -> float:
+        """Return the seconds until the images of a request would be encoded."""
+        if not any(image.rows is None for image in images):
+            return 0.0
+        vision = self._engine.vision
+        own = vision.seconds(images)
+        return own and own + vision.queue.seconds_before(
+            encoding_order(slo, arrival, self._clock() + own))
+
+    def _encode(self, job: Job, images: 'Sequence[SeenImage]') -> None:
+        """Have the images of a live job encoded while it has a chance, and steps take it then."""
+        shared, request = self._shared, job.request
+
+        def order(left: float) -> tuple:
+            return encoding_order(request.slo, request.arrival, self._clock() + left)
+
+        def wanted(left: float) -> bool:
+            late = order(left)[0]
+            with shared.changed:
+                if late and shared.goes_on(job) and shared.config.drops_missed:
+                    shared.decide(request.id, Ending(
+                        State.FAILED, ErrorCode.DEADLINE_MISSED, 'its objectives were out of '
+                        'reach before its images could be encoded'))
+                return shared.goes_on(job)
+
+        def ended(error: BaseException | None) -> None:
+            code, sentence = ErrorCode.ENGINE_FAILURE, 'an image cannot be encoded: see the log'
+            if isinstance(error, RequestError):
+                code, sentence = error.code, error.message
+            elif error is not None:
+                log.error('images of request %s cannot be encoded', request.id, exc_info=error)
+            with shared.changed:
+                if shared.goes_on(job) and error is None:
+                    shared.encoded(job)
+                elif shared.goes_on(job):
+                    shared.decide(request.id, Ending(State.FAILED, code, sentence))
+        self._engine.vision.queue.put(Encoding(images, order, wanted, ended))
+
+    def _admit(self, request: Request, images: 'Sequence[SeenImage]', config: ServerConfig
+               ) -> RequestError | None:
         """Set the class that a request is served in, or return why it is refused."""
         if config.admission == 'accept':
             return None
         try:
-            request.slo = admit(self._predict(request), request.slo, config.admission,
+            before = self.until_encoded(request.slo, request.arrival, images)
+            request.slo = admit(self._predict(request, before), request.slo, config.admission,
                                 {c.name: c for c in config.classes})
         except RequestError as error:
             return error

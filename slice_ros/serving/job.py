@@ -32,6 +32,7 @@ class Job:
     sequence: 'TokenSequence'
     on_output: Callable[[Delivery], bool | None]
     turn: Turn | None = None
+    encoding: bool = False         # its images have no rows yet: no step can take it
     deliveries: int = 0            # made so far
     prefixes_seen: int = -1        # value of `Loop.prefixes` at the last look into the cache
 

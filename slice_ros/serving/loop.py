@@ -5,8 +5,8 @@
 It owns the engine, the policy and every live `Request`; other threads reach it through
 `SharedState` alone. Each stage relies on the one before:
 
-- admit: applies what other threads asked for. Afterwards all jobs are live, have the objectives
-  in force, and have adopted the part of their prompt that the KV cache already has.
+- admit: applies what other threads asked for. Afterwards all jobs are live and encoded, have the
+  objectives in force, and have adopted the part of their prompt that the KV cache already has.
 - plan: the policy's step keeps its contract. Afterwards dropped requests have ended, evicted
   ones have given up their cache, and those that begin have adopted what there was no room for.
 - run: one forward pass. The engine advances every request that took part, and no other.
@@ -86,7 +86,7 @@ class Loop:
         changes = self.shared.take_changes()
         jobs, stop_at = self._admit(changes), changes.stop_at
         now = self.clock()
-        if stop_at <= now or (stop_at < math.inf and not jobs):
+        if stop_at <= now or (stop_at < math.inf and not changes.jobs):
             self._end_all(ErrorCode.SHUTTING_DOWN, 'the server was stopped')
             return False
         if not self._gate_open(jobs, now):
@@ -114,7 +114,7 @@ class Loop:
             self.planner.reconfigure()
         for request_id in changes.decided:
             self._end(jobs.pop(request_id), None)   # as was decided
-        return jobs
+        return {i: job for i, job in jobs.items() if not job.encoding}
 
     def _gate_open(self, jobs: Jobs, now: float) -> bool:
         """Return whether a step may run; gate the requests whose next token is not due."""

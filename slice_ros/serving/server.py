@@ -3,6 +3,7 @@
 """The server, as the rest of the node uses it: submit, cancel, predict, reconfigure, snapshot."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 import logging
 import threading
@@ -125,10 +126,11 @@ class Server:
 
         `adapter` is the name of one of the engine's, '' for none; `caller` names the client that
         sent it, if that is known; `arrival` is when it was received, on the server's clock (now by
-        default); `images` are those of the prompt; `turn` is ended with the request. With the
-        `options` of its prompt the model may think before its answer, which alone has
-        `max_tokens`. Raises `RequestError` when it cannot be served, and counts that in its class;
-        `on_output` is never called then, and the caller has to end the turn.
+        default); `images` are those of the prompt, which are encoded while it waits; `turn` is
+        ended with the request. With the `options` of its prompt the model may think before its
+        answer, which alone has `max_tokens`. Raises `RequestError` when it cannot be served, and
+        counts that in its class; `on_output` is never called then, and the caller has to end the
+        turn.
         """
         def open_sequence(request: Request) -> 'TokenSequence':
             asked = () if options is None else (options,)
@@ -136,7 +138,7 @@ class Server:
                                     adapter, images, *asked)
         return self._intake.submit(
             slo, len(tokens), max_tokens, open_sequence, on_output, request_id=request_id,
-            caller=caller, arrival=arrival, turn=turn)
+            caller=caller, arrival=arrival, turn=turn, images=images)
 
     def embed(self, slo: SloClass, tokens: list[int], pooling: 'Pooling',
               on_output: Callable[[Delivery], bool | None], request_id: str = '') -> Request:
@@ -178,23 +180,26 @@ class Server:
         """Raise `RequestError` when no request of this size is ever served."""
         check_size(self.config, self.engine.info, prompt_tokens, max_tokens)
 
-    def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int, before: float = 0.0,
-                thought_tokens: int = 0) -> admission.Prediction:
+    def predict(self, slo: SloClass, prompt_tokens: int, max_tokens: int,
+                images: 'Sequence[SeenImage]' = (), thought_tokens: int = 0
+                ) -> admission.Prediction:
         """Predict how a request would be served if it came now. Raises as `check` does.
 
-        It becomes live `before` seconds later: so long its images are encoded. The load of this
-        moment is taken for that of then. It may think for `thought_tokens` before its answer.
+        Its `images` are encoded first. It may think for `thought_tokens` before its answer.
         """
         self.check(prompt_tokens, max_tokens)
-        predicted = self._predict(Request('', admission.remaining(slo, before), self.clock(),
-                                          prompt_tokens, max_tokens + thought_tokens))
-        return admission.delayed(predicted, before)
+        now = self.clock()
+        return self._predict(Request('', slo, now, prompt_tokens, max_tokens + thought_tokens),
+                             self._intake.until_encoded(slo, now, images))
 
-    def _predict(self, request: Request) -> admission.Prediction:
+    def _predict(self, request: Request, before: float) -> admission.Prediction:
+        """Predict a request that can be served in `before` seconds, by the load of now."""
         live = [job.request for job in self._shared.live()]
+        if before:
+            request = replace(request, slo=admission.remaining(request.slo, before))
         try:
-            return admission.predict(self._loop.planner.policy, self.clock(), request, live,
-                                     self.latency)
+            return admission.delayed(admission.predict(
+                self._loop.planner.policy, self.clock(), request, live, self.latency), before)
         except PolicyError as error:
             raise RequestError(ErrorCode.ENGINE_FAILURE, f'{error}: see the log') from error
 

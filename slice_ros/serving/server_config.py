@@ -27,3 +27,8 @@ class ServerConfig:
     max_tokens: int = 1024       # most a request may ask for
     window: float = 60.0         # seconds that the figures of a snapshot cover
     sessions: SessionLimits = SessionLimits()
+
+    @property
+    def drops_missed(self) -> bool:
+        """Whether a request ends when an objective of it is missed."""
+        return self.policy_options.get('on_miss') == 'drop'

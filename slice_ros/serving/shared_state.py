@@ -115,6 +115,16 @@ class SharedState:
         return [job for job in self.jobs.values()
                 if not job.request.cached and job.request.id not in self._endings]
 
+    def goes_on(self, job: Job) -> bool:
+        """Return whether a job is live, and its end not decided; `changed` must be locked."""
+        request_id = job.request.id
+        return self.jobs.get(request_id) is job and request_id not in self._endings
+
+    def encoded(self, job: Job) -> None:
+        """Have steps take a job whose images were encoded; `changed` must be locked."""
+        job.encoding = False
+        self._notify()
+
     def decide(self, request_id: str, ending: Ending) -> bool:
         """Have a live request end so; return False if its end is decided already.
 

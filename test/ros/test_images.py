@@ -13,6 +13,7 @@ from conftest import get
 import numpy as np
 from PIL import Image
 import pytest
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image as RawImage
 from slice_ros import msg
 from slice_ros.engine import EngineConfig, load_engine
@@ -65,7 +66,7 @@ def asked(text='What is it?', files=(), images=()):
 
 
 def refused(caller, code=ErrorCode.INVALID_REQUEST, **fields):
-    response = caller.call(caller.text, slo_class='dialogue', **ANSWER | fields)
+    response = caller.call(caller.text, **{'slo_class': 'dialogue'} | ANSWER | fields)
     assert response.error_code == code, response.error_msg
     return response.error_msg
 
@@ -125,6 +126,21 @@ def test_admission_counts_the_time_of_encoding(caller, node, monkeypatch):
     assert node.engine.vision.encoded == encoded
     caller.call(caller.text, **question)   # now it is kept
     assert caller.call(caller.admission, **question).ttft_ms < 10_000
+
+
+def test_who_would_be_late_is_refused_before_an_image_is_encoded(caller, node, monkeypatch):
+    monkeypatch.setattr(node.engine.vision, '_part_s', 10.0)
+    for name, rule in (('limits.on_miss', 'drop'), ('scheduler.admission', 'reject')):
+        node.set_parameters([Parameter(name, value=rule)])
+    encoded = node.engine.vision.encoded
+    question = {'slo_class': 'control', 'messages': asked(files=[compressed(png(pixels(7)))])}
+    assert 'images are encoded' in refused(caller, ErrorCode.INFEASIBLE_SLO, **question)
+    node.set_parameters([Parameter('scheduler.admission', value='accept')])
+    assert 'before its images' in refused(caller, ErrorCode.DEADLINE_MISSED, **question)
+    node.set_parameters([Parameter('limits.on_miss', value='continue')])
+    assert node.engine.vision.encoded == encoded
+    response = caller.call(caller.text, **question, **ANSWER)
+    assert response.error_code == 0 and node.engine.vision.encoded == encoded + 1
 
 
 def bomb(side):

@@ -70,9 +70,9 @@ def scene(node, spin):
 
 def shown(node, monkeypatch):
     """Return a list that receives the grey of each frame that the node is asked about."""
-    greys, see = [], node.engine.vision.see
-    monkeypatch.setattr(node.engine.vision, 'see', lambda picture: (
-        greys.append(int(picture.pixels[0, 0, 0])), see(picture))[1])
+    greys, glance = [], node.engine.vision.glance
+    monkeypatch.setattr(node.engine.vision, 'glance', lambda picture: (
+        greys.append(int(picture.pixels[0, 0, 0])), glance(picture))[1])
     return greys
 
 

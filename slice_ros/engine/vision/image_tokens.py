@@ -6,25 +6,41 @@ Each is above every vocabulary and made of the key of the image and the number o
 ids are equal rows, so that whatever compares tokens finds images again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from slice_ros.engine.config import Message
+
+if TYPE_CHECKING:
+    from slice_ros.engine.vision.pictures import Picture
 
 IMAGE_TOKENS = 1 << 31   # ids from here on are rows of images
 ROW_BITS = 16            # of such an id, less IMAGE_TOKENS; above them are those of the key
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class SeenImage:
-    """What a model makes of a picture: `ids` in its prompt, some of which stand for `rows`."""
+    """What a model makes of a picture: `ids` in its prompt, some of which stand for `rows`.
+
+    Whoever encodes it sets its rows, once, and forgets the picture.
+    """
 
     key: int
     ids: Sequence[int]
     rows: np.ndarray | None   # float32 [tokens, width]; None: it was not encoded yet
     # Rows and columns that its tokens are laid out in, where positions have three numbers.
     grid: tuple[int, int] | None = None
+    parts: int = 0            # of the picture: encoding takes about so many times the same
+    picture: 'Callable[[], Picture] | None' = None   # what is to be encoded
+
+    @property
+    def length(self) -> int:
+        """Rows that it has, or will have."""
+        if self.rows is not None:
+            return len(self.rows)
+        return sum(token >= IMAGE_TOKENS for token in self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +85,7 @@ def placed_images(ids: Sequence[int], seen: Mapping[int, SeenImage]) -> tuple[Pl
             at += 1
             continue
         image = seen[key_and_row(ids[at])[0]]
-        end = at + len(image.rows)
+        end = at + image.length
         if image.grid is not None:
             placed.append(PlacedImage(at, end, at - removed, image.grid))
             removed = placed[-1].removed

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of callers, decoded within bounds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from io import BytesIO
 import secrets
@@ -25,17 +27,22 @@ class Picture:
 
     pixels: np.ndarray
     key: int
+    file: bytes = b''   # that it was decoded from, if any
+
+    def put_by(self) -> 'Callable[[], Picture]':
+        """Return what gives the picture again, and takes little memory until then."""
+        return partial(decoded, self.file) if self.file else lambda: self
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> 'Picture':
+    def of(cls, pixels: np.ndarray, file: bytes = b'') -> 'Picture':
         """Return the picture of RGB pixels."""
         pixels = np.ascontiguousarray(pixels)
         content = blake2b(repr(pixels.shape).encode(), digest_size=8, key=_SECRET)
         content.update(pixels)
-        return cls(pixels, int.from_bytes(content.digest(), 'little') >> 64 - KEY_BITS)
+        return cls(pixels, int.from_bytes(content.digest(), 'little') >> 64 - KEY_BITS, file)
 
 
-def decoded(data: bytes | memoryview) -> Picture:
+def decoded(data: bytes) -> Picture:
     """Return the picture in a JPEG or PNG file.
 
     Its header is read first. Raises ``RequestError`` INVALID_REQUEST for other files, damaged
@@ -47,7 +54,7 @@ def decoded(data: bytes | memoryview) -> Picture:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 check_sides(*image.size)
                 image.draft('RGB', image.size)
-                return Picture.of(np.asarray(_opaque(image).convert('RGB')))
+                return Picture.of(np.asarray(_opaque(image).convert('RGB')), data)
     except RequestError:
         raise
     except Image.DecompressionBombError as error:

@@ -3,17 +3,16 @@
 """The vision tower and projector of a model: pictures become rows that its layers read."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 from slice_ros.engine.config import Message
-from slice_ros.engine.vision.image_tokens import IMAGE_TOKENS, ROW_BITS, row_ids, SeenImage
+from slice_ros.engine.vision.encoding_queue import Encoding, EncodingQueue
+from slice_ros.engine.vision.image_tokens import ROW_BITS, row_ids, SeenImage
 from slice_ros.engine.vision.pictures import invalid, Picture
 from slice_ros.engine.vision.vision_families import VisionFamily
 from slice_ros.errors import ErrorCode, one_line, RequestError
@@ -22,12 +21,11 @@ if TYPE_CHECKING:
     from transformers import BatchFeature, PreTrainedModel
 
 KEPT_BYTES = 64 << 20   # of rows that are kept for later requests about the same image
-NICE = 10               # of the thread that encodes: beside steps it gets a tenth of a core
 _NEW = 0.3              # weight of the latest measurement of a part's time
 
 
 class VisionEncoder:
-    """Encodes pictures, one at a time in a thread of its own. Thread-safe.
+    """Makes prompts of pictures, and encodes them in `queue`. Thread-safe.
 
     `ids` encodes a text with special tokens; `token` is the id of the family's. An image may have
     `most_tokens`.
@@ -38,9 +36,8 @@ class VisionEncoder:
         self.token, self._most = token, 1 << ROW_BITS
         self._family, self._model, self._processor, self._ids = family, model, processor, ids
         self._kept: OrderedDict[int, SeenImage] = OrderedDict()   # by key, the oldest use first
-        self._running: dict[int, Future[SeenImage]] = {}          # by key
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(1, 'slice vision', _be_nice)
+        self.queue = EncodingQueue(self._pieces, lambda: self._part_s)
         self.encoded = 0       # images, since the start
         self._part_s = 0.0     # measured seconds of a part of an image
         # Damaged weights show in it, and the first time is measured.
@@ -48,78 +45,94 @@ class VisionEncoder:
         self._kept.clear()
         self._most = most_tokens
 
-    def see(self, picture: Picture) -> SeenImage:
-        """Return what the model makes of a picture; waits until it is encoded.
+    def glance(self, picture: Picture) -> SeenImage:
+        """Return what the model makes of a picture, without rows unless they are kept.
 
         Raises ``RequestError`` INVALID_REQUEST for a picture that the processor refuses,
-        PROMPT_TOO_LONG for one of too many tokens, ENGINE_FAILURE where encoding fails.
+        PROMPT_TOO_LONG for one of too many tokens.
         """
-        with self._lock:
-            if picture.key in self._kept:
-                self._kept.move_to_end(picture.key)
-                return self._kept[picture.key]
-            running = self._running.get(picture.key)
-            if running is None:
-                running = self._thread.submit(self._encode, picture)
-                self._running[picture.key] = running
-        try:
-            return running.result()
-        finally:
-            with self._lock:
-                if self._running.get(picture.key) is running:
-                    del self._running[picture.key]
-
-    def glance(self, picture: Picture) -> tuple[SeenImage, float]:
-        """Return the same without rows, and the seconds that encoding takes; 0 where it is kept.
-
-        Raises as `see` does.
-        """
-        with self._lock:
-            if picture.key in self._kept:
-                return self._kept[picture.key], 0.0
+        kept = self._kept_of(picture.key)
+        if kept is not None:
+            return kept
         pixels = self._pixels(picture)
-        return (SeenImage(picture.key, self._ids_of(picture.key, pixels), None,
-                          self._family.grid(self._model, pixels)),
-                self._family.parts(pixels) * self._part_s)
+        return SeenImage(picture.key, self._ids_of(picture.key, pixels), None,
+                         self._family.grid(self._model, pixels), self._family.parts(pixels),
+                         picture.put_by())
+
+    def see(self, picture: Picture) -> SeenImage:
+        """Return the same with rows, before all that waits for its own.
+
+        Raises as `glance` does, and ENGINE_FAILURE where encoding fails.
+        """
+        image, ended = self.glance(picture), Future()
+        if image.rows is None:
+            self.queue.put(Encoding([image], lambda left: (), lambda left: True,
+                                    ended.set_result))
+            if (error := ended.result()) is not None:
+                raise error
+        return image
 
     def seen(self, messages: Sequence[Message]) -> list[Message]:
-        """Return messages in which every picture is a `SeenImage`. Raises as `see` does."""
-        return [message._replace(images=tuple(map(self.see, message.images)))
-                if message.images else message for message in messages]
+        """Return messages in which every picture is a `SeenImage` with rows. Raises as `see`."""
+        return _with_images(messages, self.see)
 
-    def glanced(self, messages: Sequence[Message]) -> tuple[list[Message], float]:
-        """Return the same without rows, and the seconds that encoding takes."""
-        seconds, made = 0.0, []
-        for message in messages:
-            found = [self.glance(picture) for picture in message.images]
-            seconds += sum(cost for _, cost in found)
-            made.append(message._replace(images=tuple(image for image, _ in found)))
-        return made, seconds
+    def glanced(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the same, with rows where they are kept. Raises as `glance` does."""
+        return _with_images(messages, self.glance)
 
-    def _encode(self, picture: Picture) -> SeenImage:
-        import torch
-        pixels = self._pixels(picture)
-        ids = self._ids_of(picture.key, pixels)
-        began = time.monotonic()
-        try:
-            with torch.inference_mode():
-                rows = self._family.rows(self._model, pixels.to(
-                    self._model.device, self._model.dtype)).float().cpu().numpy()
-        except Exception as error:   # of memory, or the device
-            raise RequestError(ErrorCode.ENGINE_FAILURE,
-                               f'an image cannot be encoded: {one_line(error)}') from error
-        count = sum(token >= IMAGE_TOKENS for token in ids)
-        if len(rows) != count or not np.isfinite(rows).all():
-            raise RequestError(ErrorCode.ENGINE_FAILURE, f'the vision tower makes {len(rows)} '
-                               f'rows of an image, with numbers that are none, or not {count}')
-        self._learn((time.monotonic() - began) / self._family.parts(pixels))
-        image = SeenImage(picture.key, ids, rows, self._family.grid(self._model, pixels))
+    def seconds(self, images: Iterable[SeenImage]) -> float:
+        """Return the seconds that encoding these takes where nothing else waits."""
+        return self._part_s * sum(
+            image.parts for image in {image.key: image for image in images}.values()
+            if image.rows is None and self._kept_of(image.key) is None)
+
+    def _kept_of(self, key: int) -> SeenImage | None:
         with self._lock:
-            self._kept[picture.key] = image
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _pieces(self, images: Sequence[SeenImage]) -> Iterator[tuple[int, int]]:
+        """Encode images, as `EncodingQueue` says."""
+        left = sum(image.parts for image in images if image.rows is None)
+        for image in images:
+            if image.rows is not None:
+                continue
+            kept = self._kept_of(image.key)   # another request may have asked for it meanwhile
+            rows = kept.rows if kept is not None else (yield from self._encode(image, left))
+            left -= image.parts
+            image.rows, image.picture = rows, None
+            self._keep(image)
+
+    def _encode(self, image: SeenImage, left: int
+                ) -> Generator[tuple[int, int], None, np.ndarray]:
+        """Return the rows of an image, which has `left` parts, and those that follow it."""
+        pixels = self._pixels(image.picture()).to(self._model.device, self._model.dtype)
+        made, took = self._family.rows(self._model, pixels), 0.0
+        piece, pieces = 1 if self._family.by_part else image.parts, []
+        for done in range(0, image.parts, piece):
+            yield piece, left - done
+            began = time.monotonic()
+            try:
+                pieces.append(next(made).float().cpu().numpy())
+            except Exception as error:   # of memory, or the device
+                raise RequestError(ErrorCode.ENGINE_FAILURE,
+                                   f'an image cannot be encoded: {one_line(error)}') from error
+            took += time.monotonic() - began
+        rows = np.concatenate(pieces)
+        if len(rows) != image.length or not np.isfinite(rows).all():
+            raise RequestError(ErrorCode.ENGINE_FAILURE, f'the vision tower makes {len(rows)} '
+                               f'rows of an image, with numbers that are none, or not '
+                               f'{image.length}')
+        self._learn(took / image.parts)
+        return rows
+
+    def _keep(self, image: SeenImage) -> None:
+        with self._lock:
+            self._kept[image.key] = image
             while sum(kept.rows.nbytes for kept in self._kept.values()) > KEPT_BYTES and len(
                     self._kept) > 1:
                 self._kept.popitem(last=False)
-        return image
 
     def _learn(self, part_s: float) -> None:
         self.encoded += 1
@@ -151,6 +164,7 @@ class VisionEncoder:
         return ids
 
 
-def _be_nice() -> None:
-    with suppress(OSError):   # a thread of its own has a nice value of its own, on Linux
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+def _with_images(messages: Sequence[Message], look: Callable[[Picture], SeenImage]
+                 ) -> list[Message]:
+    return [message._replace(images=tuple(map(look, message.images)))
+            if message.images else message for message in messages]

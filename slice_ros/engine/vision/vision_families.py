@@ -5,7 +5,7 @@
 Each function is given the vision model, which is transformers' own without its language model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -28,10 +28,11 @@ class VisionFamily:
     process: Callable[[Callable, object], 'BatchFeature']
     # Text that stands in the prompt for an image; `token` is one row of it.
     text: Callable[['PreTrainedModel', 'BatchFeature'], str]
-    # Rows [n, width] of an image, as many as `text` has `token`.
-    rows: Callable[['PreTrainedModel', 'BatchFeature'], 'torch.Tensor']
+    # Rows [n, width] of an image, as many as `text` has `token`, made piece by piece.
+    rows: Callable[['PreTrainedModel', 'BatchFeature'], Iterator['torch.Tensor']]
     # Parts of an image, whose number its time is about proportional to.
     parts: Callable[['BatchFeature'], int]
+    by_part: bool = False   # each part is a piece of its rows; else all are one
     # See `SeenImage.grid`.
     grid: Callable[['PreTrainedModel', 'BatchFeature'], tuple[int, int] | None] = (
         lambda model, pixels: None)
@@ -58,11 +59,11 @@ def _idefics3_text(model: 'PreTrainedModel', pixels: 'BatchFeature') -> str:
     return f'{before}{edge}<global-img>{images}{edge}'
 
 
-def _idefics3_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.Tensor':
-    """Return the rows of tile after tile: all at once take more memory, and no less time."""
-    import torch
+def _idefics3_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> Iterator['torch.Tensor']:
+    """Yield the rows of tile after tile: all at once take more memory, and no less time."""
     tiles = zip(pixels['pixel_values'].split(1, 1), pixels['pixel_attention_mask'].split(1, 1))
-    return torch.cat([model.get_image_features(*tile).pooler_output[0] for tile in tiles])
+    for tile in tiles:
+        yield model.get_image_features(*tile).pooler_output[0]
 
 
 def _one_image(processor: Callable, image: object) -> 'BatchFeature':
@@ -80,8 +81,8 @@ def _onevision_text(model: 'PreTrainedModel', pixels: 'BatchFeature') -> str:
     return IMAGE * int(lengths[0])
 
 
-def _onevision_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.Tensor':
-    return model.get_image_features(pixels['pixel_values'], pixels['image_sizes']).pooler_output[0]
+def _onevision_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> Iterator['torch.Tensor']:
+    yield model.get_image_features(pixels['pixel_values'], pixels['image_sizes']).pooler_output[0]
 
 
 def _tiles(pixels: 'BatchFeature') -> int:
@@ -99,12 +100,12 @@ def _qwen_text(model: 'PreTrainedModel', pixels: 'BatchFeature') -> str:
     return IMAGE_PAD * (height * width)
 
 
-def _qwen_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> 'torch.Tensor':
-    """Return rows, each followed by what it adds behind the first layers."""
+def _qwen_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> Iterator['torch.Tensor']:
+    """Yield rows, each followed by what it adds behind the first layers."""
     import torch
     made = model.get_image_features(pixels['pixel_values'], pixels['image_grid_thw'])
     levels = getattr(made, 'deepstack_features', None) or ()
-    return torch.cat([made.pooler_output[0], *(level[0] for level in levels)], 1)
+    yield torch.cat([made.pooler_output[0], *(level[0] for level in levels)], 1)
 
 
 def _qwen(name: str, title: str) -> VisionFamily:
@@ -112,14 +113,14 @@ def _qwen(name: str, title: str) -> VisionFamily:
         f'{name}.modeling_{name}.{title}Model',
         'qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil', 'language_model',
         _one_image, _qwen_text, _qwen_rows, lambda pixels: len(pixels['pixel_values']),
-        _qwen_grid, IMAGE_PAD)
+        grid=_qwen_grid, token=IMAGE_PAD)
 
 
 def _idefics3(name: str, title: str) -> VisionFamily:
     return VisionFamily(
         f'{name}.modeling_{name}.{title}Model',
         f'{name}.image_processing_pil_{name}.{title}ImageProcessorPil', 'text_model',
-        _idefics3_pixels, _idefics3_text, _idefics3_rows, _tiles)
+        _idefics3_pixels, _idefics3_text, _idefics3_rows, _tiles, by_part=True)
 
 
 VISION_FAMILIES: dict[str, VisionFamily] = {

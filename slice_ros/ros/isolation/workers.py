@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A few threads for work that grows with what a caller sends: a bounded queue, urgent work first.
 
-Work on large texts or on grammars occupies two threads at most, and work with images, which waits
-until they are encoded, a third: short requests always find one. Work for one session is done in
-the order in which it came.
+Work on large texts or on grammars occupies two threads at most, and work with images, which are
+decoded in it, a third: short requests always find one. Work for one session is done in the order
+in which it came.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from slice_ros.ros.isolation.boundary import answering, logging_faults
 from slice_ros.ros.isolation.executor import Awaited
 
 HEAVY_THREADS = 2   # for work that is marked as heavy
-IMAGE_THREADS = 1   # for work with images: one image is encoded at a time
+IMAGE_THREADS = 1   # for work with images, each of which may take 48 MiB decoded
 THREADS = HEAVY_THREADS + IMAGE_THREADS + 1
 
 
@@ -30,7 +30,7 @@ class Work:
     utility: float = 1.0   # the most useful work is done first
     session: str = ''      # work of one session stays in order; empty = of none
     heavy: bool = False
-    images: bool = False   # it waits until images are encoded
+    images: bool = False   # it decodes images
 
 
 class Workers:

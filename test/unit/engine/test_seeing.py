@@ -145,10 +145,12 @@ def test_a_turn_goes_on_behind_the_image_of_an_earlier_one(name, engine):
 def test_what_an_image_costs_is_known_before_it_is_encoded(engine):
     messages = [asked('What is it?', tiny_vision.picture(8), tiny_vision.picture(9, 64, 64))]
     encoded = engine.vision.encoded
-    glanced, seconds = engine.vision.glanced(messages)
-    assert engine.vision.encoded == encoded and 0 < seconds < 60
+    glanced = engine.vision.glanced(messages)
+    assert engine.vision.encoded == encoded and 0 < engine.vision.seconds(images_of(glanced)) < 60
+    twice = engine.vision.glanced([*messages, *messages])
+    assert engine.vision.seconds(images_of(twice)) == engine.vision.seconds(images_of(glanced))
     assert engine.encode_chat(glanced) == engine.encode_chat(engine.vision.seen(messages))
-    assert engine.vision.glanced(messages)[1] == 0
+    assert engine.vision.seconds(images_of(engine.vision.glanced(messages))) == 0
 
 
 def test_few_rows_of_images_are_kept(engine, monkeypatch):
