@@ -250,7 +250,7 @@ class Emulated(native.Library):
 
     def slice_step(self, runner, rows, token, slot, position, outputs, output_row, logits,
                    best, states=None, adapter=None, input_row=None, input_rows=0,
-                   inputs=None, rope_row=None):
+                   inputs=None, rope_row=None, last_seen=None):
         model, table, vocabulary, hidden = self._runners[runner]
         model.refresh(*table)
         results = ((logits, 4 * outputs * vocabulary), (best, 4 * outputs),

@@ -10,7 +10,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 12         # that of src/slice_kernels.h
+ABI_VERSION = 13         # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -128,7 +128,8 @@ _FUNCTIONS = {
     'slice_runner_create': (c_void_p, POINTER(Model), POINTER(Cache), c_int32, c_int32, c_int32),
     'slice_runner_destroy': (None, c_void_p),
     'slice_step': (c_int32, c_void_p, c_int32, c_void_p, c_void_p, c_void_p, c_int32, c_void_p,
-                   c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32, c_void_p, c_void_p),
+                   c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int32, c_void_p, c_void_p,
+                   c_void_p),
     'slice_matmul': (c_int32, c_int32, POINTER(Matrix), c_int32, c_void_p, c_void_p),
     'slice_attend': (c_int32, c_int32, c_int32, c_int32, c_int32, c_int32, c_void_p, c_void_p,
                      c_void_p, c_void_p),

@@ -4,7 +4,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import ctypes
 
 import numpy as np
@@ -94,20 +94,23 @@ class NativeModel:
     def step(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
              outputs: Sequence[int], states: np.ndarray | None = None,
              adapters: Sequence[int] | None = None, inputs: Inputs | None = None,
-             rope_positions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+             rope_positions: np.ndarray | None = None, last_seen: np.ndarray | None = None
+             ) -> tuple[np.ndarray, np.ndarray]:
         """Feed tokens[i] of slot slots[i] at positions[i]; return logits at indices `outputs`.
 
         Tokens of one slot must be neighbours, in order. Returns float32 logits [outputs,
         vocabulary], and the token of the largest, int32 [outputs]; the next step overwrites both.
         The inputs of the head are written to `states`, float32 [tokens, hidden] in one piece.
         Token i is computed with adapter adapters[i]; -1: with none; `inputs` has what some begin
-        with instead of their embeddings, `rope_positions`, int32 [tokens, 3], what turns them.
-        More than `max_rows` tokens are run in several passes. Raises ``ValueError`` for tokens,
-        slots, positions or pages that do not exist; that pass computes nothing.
+        with instead of their embeddings, `rope_positions`, int32 [tokens, 3], what turns them, and
+        `last_seen`, int32 [tokens], the position up to which each attends, of a token of its slot
+        in this step; None: its own. More than `max_rows` tokens are run in several passes. Raises
+        ``ValueError`` for tokens, slots, positions or pages that do not exist; that pass computes
+        nothing.
         """
         if len(tokens) <= self.max_rows:
             count = self._pass(tokens, slots, positions, outputs, states, adapters,
-                               inputs, rope_positions)
+                               inputs, rope_positions, last_seen)
             return self._logits[:count], self._best[:count]
         rows = len(tokens)
         if not rows == len(slots) == len(positions) or not all(
@@ -116,15 +119,16 @@ class NativeModel:
                              f'and the outputs {list(outputs)!r:.80}')
         logits = np.empty((len(outputs), self.made.vocabulary), np.float32)
         best = np.empty(len(outputs), np.int32)
-        for first in range(0, len(tokens), self.max_rows):
-            part = slice(first, first + self.max_rows)
+        for first, end in passes(positions, last_seen, self.max_rows):
+            part = slice(first, end)
             inside = [n for n, row in enumerate(outputs) if part.start <= row < part.stop]
             count = self._pass(tokens[part], slots[part], positions[part],
                                [outputs[n] - first for n in inside],
                                None if states is None else states[part],
                                None if adapters is None else adapters[part],
                                None if inputs is None else inputs._replace(row=inputs.row[part]),
-                               None if rope_positions is None else rope_positions[part])
+                               None if rope_positions is None else rope_positions[part],
+                               None if last_seen is None else last_seen[part])
             logits[inside], best[inside] = self._logits[:count], self._best[:count]
         return logits, best
 
@@ -140,7 +144,7 @@ class NativeModel:
     def _pass(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int],
               outputs: Sequence[int], states: np.ndarray | None,
               adapters: Sequence[int] | None, inputs: Inputs | None,
-              rope_positions: np.ndarray | None) -> int:
+              rope_positions: np.ndarray | None, last_seen: np.ndarray | None) -> int:
         """Run one pass into `_logits` and `_best`; return how many of their rows it wrote."""
         if not self._runner:
             raise ValueError('the model is closed')
@@ -152,6 +156,10 @@ class NativeModel:
             raise ValueError(f'{rows} tokens with {len(adapters)} adapters')
         row, values = self._inputs(inputs, rows)
         turned = None if rope_positions is None else self._axes.rows(rope_positions, rows)
+        if last_seen is not None:
+            last_seen = np.ascontiguousarray(last_seen, np.int32)
+            if last_seen.shape != (rows,):
+                raise ValueError(f'{rows} tokens that attend up to {len(last_seen)} positions')
         # 32 bits everywhere
         numbers = array('i', [*tokens, *slots, *positions, *outputs, *(adapters or ())])
         at, size = numbers.buffer_info()[0], numbers.itemsize * rows
@@ -161,7 +169,8 @@ class NativeModel:
             None if adapters is None else at + 3 * size + numbers.itemsize * count,
             None if row is None else row.ctypes.data, 0 if row is None else len(values),
             None if row is None else values.ctypes.data,
-            None if turned is None else turned.ctypes.data)
+            None if turned is None else turned.ctypes.data,
+            None if last_seen is None else last_seen.ctypes.data)
         if error:
             raise ValueError(f'the step was refused: {ERRORS.get(error, error)}')
         return count
@@ -177,3 +186,23 @@ class NativeModel:
         if row.shape != (rows,) or values.ndim != 2 or values.shape[1] != width:
             raise ValueError(f'{rows} tokens with inputs of shapes {row.shape} and {values.shape}')
         return row, values
+
+
+def passes(positions: Sequence[int], last_seen: np.ndarray | None, most: int
+           ) -> Iterator[tuple[int, int]]:
+    """Yield (first, end) of the rows of each pass, `most` at most.
+
+    A row and all that it attends to, up to `last_seen`, are in one. Raises ``ValueError`` where
+    they are too many.
+    """
+    rows, first = len(positions), 0
+    reach = np.arange(rows)
+    if last_seen is not None:
+        reach += last_seen - np.asarray(positions)
+    while first < rows:
+        end = min(first + most, rows)
+        ends, = np.nonzero(np.maximum.accumulate(reach[first:end]) <= np.arange(first, end))
+        if not len(ends):
+            raise ValueError(f'tokens that attend to each other do not fit a pass of {most}')
+        yield first, first + int(ends[-1]) + 1
+        first += int(ends[-1]) + 1

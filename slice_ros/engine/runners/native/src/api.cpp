@@ -48,10 +48,10 @@ int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token, cons
                    const int32_t* position, int32_t outputs, const int32_t* output_row,
                    float* logits, int32_t* best_token, float* states, const int32_t* adapter,
                    const int32_t* input_row, int32_t input_rows, const float* inputs,
-                   const int32_t* rope_row) {
+                   const int32_t* rope_row, const int32_t* last_seen) {
   if (!runner) return SLICE_BAD_ARGUMENT;
   return runner->step({rows, token, slot, position, outputs, output_row, logits, best_token, states,
-                       adapter, input_row, input_rows, inputs, rope_row});
+                       adapter, input_row, input_rows, inputs, rope_row, last_seen});
 }
 
 int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows, const float* in,

@@ -178,6 +178,10 @@ int32_t Runner::check(const Batch& batch) {
       return SLICE_BAD_SLOT;  // its rows are not neighbours: two might write one position
     }
     slot_seen_[slot] = steps_;
+    if (batch.last_seen) {
+      const int64_t last = int64_t{row} + batch.last_seen[row] - position;
+      if (last < row || last >= batch.rows || batch.slot[last] != slot) return SLICE_BAD_POSITION;
+    }
     if (!pages_present(slot, position)) return SLICE_BAD_PAGE;
   }
   return SLICE_OK;

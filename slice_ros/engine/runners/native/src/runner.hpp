@@ -53,6 +53,7 @@ struct Batch {
   int32_t input_rows;
   const float* inputs;  // [input_rows][1 + input_levels][hidden]
   const int32_t* rope_row;  // of all rows, or null: their positions
+  const int32_t* last_seen;  // of all rows, or null: their positions
 };
 
 // Neighbouring rows with one adapter, whose factors are computed together.

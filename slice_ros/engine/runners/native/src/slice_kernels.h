@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 12
+#define SLICE_ABI_VERSION 13
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -263,13 +263,14 @@ SLICE_EXPORT void slice_runner_destroy(SliceRunner* runner);
 // with adapter[i]; -1, or a null pointer: with none. Where input_row[i] is not -1, inputs [input_rows]
 // [1 + input_levels][hidden] has what the row begins with instead of the embedding of its token, and
 // what is added behind the first layers; null pointers: nowhere. rope_row[i] is the position of the
-// rotary tables that row i is turned by; null: its own.
+// rotary tables that row i is turned by; null: its own. Row i attends to positions up to
+// last_seen[i], of a row of its slot in this step; null: to its own.
 SLICE_EXPORT int32_t slice_step(SliceRunner* runner, int32_t rows, const int32_t* token,
                                 const int32_t* slot, const int32_t* position, int32_t outputs,
                                 const int32_t* output_row, float* logits, int32_t* best_token,
                                 float* states, const int32_t* adapter, const int32_t* input_row,
                                 int32_t input_rows, const float* inputs,
-                                const int32_t* rope_row);
+                                const int32_t* rope_row, const int32_t* last_seen);
 
 // Single operators, for tests and measurements.
 SLICE_EXPORT int32_t slice_matmul(int32_t isa, const SliceMatrix* matrix, int32_t rows,

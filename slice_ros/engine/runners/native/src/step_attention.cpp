@@ -140,8 +140,9 @@ void Runner::attend_group(const Batch& batch, int layer, const RowGroup& group, 
     for (int head = kv_head * shared; head < (kv_head + 1) * shared; ++head) {
       job.query[job.queries] = queries_.get() + (int64_t{row} * model_.heads + head) * head_width_;
       job.out[job.queries] = to.values + int64_t{row} * to.value_stride + head * model_.head_dim;
-      const int length = batch.position[row] + 1;
-      job.begin[job.queries] = (window ? std::max(length - window, 0) : left_out) - left_out;
+      const int length = (batch.last_seen ? batch.last_seen[row] : batch.position[row]) + 1;
+      const int begin = window ? std::max(batch.position[row] + 1 - window, 0) : left_out;
+      job.begin[job.queries] = begin - left_out;
       job.length[job.queries] = length - left_out;
       job.sink[job.queries] = sinks ? sinks[head] : 0.0f;
       if (++job.queries == kMaxQueries) {
