@@ -28,6 +28,7 @@ from slice_ros.engine.text.choice import choose_tokens, rank
 from slice_ros.engine.text.grammar import Grammars
 from slice_ros.engine.text.sampling import Ranked
 from slice_ros.engine.text.tokenizer import PromptEncoder
+from slice_ros.engine.vision.image_tokens import whole_chunk
 from slice_ros.scheduling.latency import LatencyModel
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class Engine:
         source, tokens = self._slots.longest_prefix(sequence.tokens, (
             (slot, s.tokens, s.cached) for slot, s in self._live.items()
             if s.adapter == adapter), adapter, self._runner.info.whole_prefixes)
+        if sequence.joined and whole_chunk(sequence.joined, 0, tokens) != tokens:
+            tokens = next(begin for begin, end in sequence.joined if begin < tokens < end)
+            tokens = tokens if tokens >= PAGE_TOKENS else 0
         cached = sum(s.cached for s in self._live.values())
         if not tokens or cached + tokens > self.info.kv_tokens:
             return 0

@@ -143,6 +143,8 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
     if runner.memory is not None and config.prefix_cache_bytes:
         stored = _stored(config, partial(prefix_mark, info, made, path, runner.memory, tried,
                                          machine(info.device)), slots, table, runner.memory)
+    if vision is not None:   # a step may feed so many tokens more than a policy plans
+        info = replace(info, kv_tokens=max(info.kv_tokens - vision.joined_tokens, 1))
     engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision, stored)
     memory.trim_heap()
     return engine
@@ -187,9 +189,9 @@ def _texts(checkpoint: Checkpoint, max_context: int, config: EngineConfig
         tokenizer.chat_template = read_template(config.chat_template)
     stop_tokens = hf_directory.stop_tokens(checkpoint.path, checkpoint.model, tokenizer)
     sees = checkpoint.vision and vision_family(checkpoint.vision)
-    image = tokenizer.convert_tokens_to_ids(sees.token) if sees else None
+    image = tokenizer.convert_tokens_to_ids(sees.place or sees.token) if sees else None
     encoder = PromptEncoder(tokenizer, max_context, template_arguments(config.template_arguments),
-                            config.tool_syntax, image)
+                            config.tool_syntax, image, sees.spaced if sees else str)
     vocabulary = checkpoint.model.get_text_config().vocab_size
     return encoder, Grammars(tokenizer, vocabulary, stop_tokens, encoder.syntax), stop_tokens
 

@@ -17,7 +17,7 @@ from slice_ros.engine.text.reasoning.thought import thinking_of
 from slice_ros.engine.text.sampling import Sampler
 from slice_ros.engine.text.tokenizer import PromptEncoder
 from slice_ros.engine.vision.image_tokens import (
-    IMAGE_TOKENS, key_and_row, placed_images, SeenImage)
+    IMAGE_TOKENS, joined_spans, key_and_row, placed_images, SeenImage)
 from slice_ros.errors import ErrorCode, RequestError
 from slice_ros.request import Request
 from slice_ros.slo import SloClass
@@ -90,6 +90,7 @@ class Opener:
         return TokenSequence(request, tokens, max_tokens + room, Sampler(sampling, words),
                              detokenizer, constraint, lookup, adapter=number, images=seen,
                              placed=placed_images(tokens, seen) if seen else (),
+                             joined=joined_spans(tokens, seen) if seen else (),
                              thought=thought, logprobs=logprobs)
 
     def thought_tokens(self, tokens: list[int], max_tokens: int, options: ChatOptions) -> int:

@@ -18,7 +18,7 @@ from slice_ros.engine.text.prompt_lookup import PromptLookup
 from slice_ros.engine.text.reasoning.thought import Thought
 from slice_ros.engine.text.sampling import Ranked, Sampler
 from slice_ros.engine.vision.image_tokens import (
-    inputs_at, PlacedImage, rope_positions, SeenImage)
+    inputs_at, last_seen, PlacedImage, rope_positions, SeenImage, whole_chunk)
 from slice_ros.errors import RequestError
 from slice_ros.request import Request
 
@@ -43,6 +43,7 @@ class TokenSequence:
     adapter: int = NO_ADAPTER             # index in `EngineInfo.adapters`
     images: Mapping[int, SeenImage] = field(default_factory=dict)   # by key
     placed: Sequence[PlacedImage] = ()    # those that are laid out in grids
+    joined: Sequence[tuple[int, int]] = ()   # tokens [begin, end) that are fed in one step
     thought: Thought | None = None        # before the answer, or that may come before it
     logprobs: AnswerLogprobs | None = None   # of the tokens of its answer, where it wants them
     slot: int | None = None
@@ -79,6 +80,10 @@ class TokenSequence:
     def pending(self) -> int:
         """Tokens to feed before the next one can be sampled (decoding: 1, and forced ones)."""
         return self.request.pending
+
+    def chunk(self, tokens: int) -> int:
+        """Return how many pending tokens to feed, about so many: images that are joined whole."""
+        return whole_chunk(self.joined, self.cached, tokens)
 
     @property
     def text(self) -> str:
@@ -160,6 +165,9 @@ def check_work(work: list[tuple[TokenSequence, int]]) -> int:
             raise ValueError('a sequence that has ended cannot take part in a step')
         if not 1 <= n <= request.pending:
             raise ValueError(f'a sequence has {request.pending} tokens pending, not {n}')
+        if sequence.joined and sequence.chunk(n) != n:
+            raise ValueError('a step cannot feed a part of an image whose rows attend to each '
+                             'other')
     return sum([sequence.slot is None for sequence, _ in work])
 
 
@@ -171,8 +179,9 @@ def segment_of(sequence: TokenSequence, n: int, draft: Sequence[int] = ()) -> Se
     if sequence.images:
         fed, inputs = inputs_at(fed, sequence.images)
     turned = rope_positions(sequence.placed, start, n + len(draft)) if sequence.placed else None
+    seen = last_seen(sequence.joined, start, n + len(draft)) if sequence.joined else None
     return Segment(sequence.slot, start, [*fed, *draft], wants, len(draft), sequence.adapter,
-                   inputs, turned)
+                   inputs, turned, seen)
 
 
 class Rows(NamedTuple):

@@ -68,6 +68,23 @@ def begin_cached(step: Step, adopt: Callable[[Request], int]) -> Step:
         replace(chunk, tokens=min(chunk.tokens, chunk.request.pending)) for chunk in step.prefill))
 
 
+def with_whole_images(step: Step, jobs: dict[str, Job]) -> Step:
+    """Have no chunk of a step part an image whose rows attend to each other.
+
+    One chunk at most becomes longer, by less than an image, for which `EngineInfo.kv_tokens`
+    leaves room; other chunks that would have to wait for the next step.
+    """
+    if not any([jobs[chunk.request.id].sequence.joined for chunk in step.prefill]):
+        return step
+    chunks, longer = [], False
+    for chunk in step.prefill:
+        tokens = jobs[chunk.request.id].sequence.chunk(chunk.tokens)
+        if tokens <= chunk.tokens or not longer:
+            longer = longer or tokens > chunk.tokens
+            chunks.append(replace(chunk, tokens=tokens))
+    return replace(step, prefill=tuple(chunks))
+
+
 def work_of(step: Step, jobs: dict[str, Job]) -> dict[Job, int]:
     """Return how many pending tokens a step feeds of each job that takes part."""
     work = {jobs[r.id]: r.pending for r in step.decode}

@@ -27,7 +27,8 @@ from slice_ros.scheduling.drafts import Drafts
 from slice_ros.scheduling.latency import LatencyModel
 from slice_ros.scheduling.policy import Policy, Step
 from slice_ros.serving.delivery import Delivery, DeliveryThread
-from slice_ros.serving.job import begin_cached, ComputedStep, Job, with_drafts, work_of
+from slice_ros.serving.job import (
+    begin_cached, ComputedStep, Job, with_drafts, with_whole_images, work_of)
 from slice_ros.serving.planning import Planner
 from slice_ros.serving.rate_control import Gate, GateWatch, REMIND
 from slice_ros.serving.shared_state import Changes, Ending, SharedState
@@ -147,7 +148,8 @@ class Loop:
         for request in step.evict:
             self.engine.evict(jobs[request.id].sequence)
             self.prefixes += 1
-        return begin_cached(step, lambda request: self.engine.adopt(jobs[request.id].sequence))
+        step = begin_cached(step, lambda request: self.engine.adopt(jobs[request.id].sequence))
+        return with_whole_images(step, jobs)
 
     def _wake_at(self, step: Step, jobs: Jobs, now: float) -> float:
         """Pause all requests; return until when to wait where nothing can run."""

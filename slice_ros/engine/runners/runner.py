@@ -34,6 +34,8 @@ class Segment(NamedTuple):
     inputs: Sequence[tuple[int, np.ndarray]] = ()
     # What ropes turn each of `ids` by, int32 [ids, 3], see `Rope.axes`; None: its position.
     rope_positions: np.ndarray | None = None
+    # The position up to which each of `ids` attends, int32 [ids]; None: its own.
+    last_seen: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +155,11 @@ def rope_positions_of(segments: Sequence[Segment]) -> np.ndarray | None:
     return np.concatenate([
         np.repeat(np.arange(s.start, s.start + len(s.ids), dtype=np.int32)[:, None], 3, 1)
         if s.rope_positions is None else s.rope_positions for s in segments])
+
+
+def last_seen_of(segments: Sequence[Segment]) -> np.ndarray | None:
+    """Return up to which position each token attends, int32 [tokens]; None: its own."""
+    if all([s.last_seen is None for s in segments]):
+        return None
+    return np.concatenate([np.arange(s.start, s.start + len(s.ids), dtype=np.int32)
+                           if s.last_seen is None else s.last_seen for s in segments])

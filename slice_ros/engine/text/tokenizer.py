@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts to token ids: bounded before any work is done, and safe from forged chat roles."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from slice_ros.engine.chat_options import ChatOptions
@@ -24,17 +24,18 @@ ROLES = ('system', 'user', 'assistant', 'tool')
 class PromptEncoder:
     """Encodes prompts and chats with a Hugging Face tokenizer. Thread-safe.
 
-    Text with more bytes than `max_context` tokens can have is refused by its length alone, so
-    that megabytes of text cost nothing. `template` is None for a model without one; `arguments`
-    are names that it may read. `syntax` is how the model calls tools: of TOOL_SYNTAXES at first,
-    then as it was found; `tags` are those of its thoughts, None where it has none. With an
-    `image_token`, which the template writes for each, messages may have images.
+    Text with more bytes than `max_context` tokens can have is refused by its length alone.
+    `template` is None for a model without one; `arguments` are names that it may read. `syntax` is
+    how the model calls tools: of TOOL_SYNTAXES at first, then as it was found; `tags` are those of
+    its thoughts, None where it has none. With an `image_token`, which the template writes for
+    each, messages may have images; `spaced` returns its text with what stands around these.
     """
 
     def __init__(self, tokenizer, max_context: int,
                  arguments: Mapping[str, object] = MappingProxyType({}),
-                 syntax: str = 'auto', image_token: int | None = None) -> None:
-        self._tokenizer, self._image_token = tokenizer, image_token
+                 syntax: str = 'auto', image_token: int | None = None,
+                 spaced: Callable[[str], str] = str) -> None:
+        self._tokenizer, self._image_token, self._spaced = tokenizer, image_token, spaced
         self._max_context = max_context
         names = tokenizer.get_vocab()
         self._max_bytes = max_context * max((len(t.encode()) for t in names), default=1)
@@ -210,6 +211,7 @@ class PromptEncoder:
         return self._backend.encode_batch([text], add_special_tokens=with_bos)[0].ids
 
     def _ids_with_literals(self, text: str, literal: dict[str, str]) -> list[int]:
+        text = self._spaced(text)   # contents with special tokens are marks in it
         if not literal:
             return self.ids(text)
         ids = []

@@ -115,11 +115,9 @@ class EncodingQueue:
 
     def _advance(self, encoding: Encoding) -> bool:
         """Encode the next piece; return whether it was the last."""
-        import torch
         if encoding.pieces is None:
             encoding.pieces = self._pieces(encoding.images)
-        with torch.inference_mode():
-            coming = next(encoding.pieces, None)
+        coming = next(encoding.pieces, None)
         encoding.piece, encoding.left = coming or (0, 0)
         return coming is None
 

@@ -34,6 +34,7 @@ class SeenImage:
     grid: tuple[int, int] | None = None
     parts: int = 0            # of the picture: encoding takes about so many times the same
     picture: 'Callable[[], Picture] | None' = None   # what is to be encoded
+    joined: bool = False      # its rows attend to each other, later ones too
 
     @property
     def length(self) -> int:
@@ -91,6 +92,44 @@ def placed_images(ids: Sequence[int], seen: Mapping[int, SeenImage]) -> tuple[Pl
             removed = placed[-1].removed
         at = end
     return tuple(placed)
+
+
+def joined_spans(ids: Sequence[int], seen: Mapping[int, SeenImage]
+                 ) -> tuple[tuple[int, int], ...]:
+    """Return the tokens [begin, end) of the images of a prompt whose rows attend to each other."""
+    spans, at = [], 0
+    while at < len(ids):
+        if ids[at] < IMAGE_TOKENS:
+            at += 1
+            continue
+        image = seen[key_and_row(ids[at])[0]]
+        if image.joined:
+            spans.append((at, at + image.length))
+        at += image.length
+    return tuple(spans)
+
+
+def whole_chunk(spans: Sequence[tuple[int, int]], start: int, tokens: int) -> int:
+    """Return how many tokens to feed from `start`, about `tokens`, so that no span is parted.
+
+    It ends in front of the span that it would part, or, where it begins with that, behind it.
+    """
+    end = start + tokens
+    for begin, stop in spans:
+        if begin < end < stop:
+            end = begin if begin > start else stop
+    return end - start
+
+
+def last_seen(spans: Sequence[tuple[int, int]], start: int, count: int) -> np.ndarray | None:
+    """Return up to which position each token attends, int32 [count]; None where it is its own."""
+    inside = [(begin, end) for begin, end in spans if start < end and begin < start + count]
+    if not inside:
+        return None
+    seen = np.arange(start, start + count, dtype=np.int32)
+    for begin, end in inside:
+        seen[max(begin - start, 0):end - start] = end - 1
+    return seen
 
 
 def rope_positions(placed: Sequence[PlacedImage], start: int, count: int) -> np.ndarray:

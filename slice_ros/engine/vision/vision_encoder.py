@@ -41,7 +41,8 @@ class VisionEncoder:
         self.encoded = 0       # images, since the start
         self._part_s = 0.0     # measured seconds of a part of an image
         # Damaged weights show in it, and the first time is measured.
-        self.see(Picture.of(np.full((64, 64, 3), 127, np.uint8)))
+        image = self.see(Picture.of(np.full((64, 64, 3), 127, np.uint8)))
+        self.joined_tokens = image.length if family.joined else 0   # that one step must feed
         self._kept.clear()
         self._most = most_tokens
 
@@ -57,7 +58,7 @@ class VisionEncoder:
         pixels = self._pixels(picture)
         return SeenImage(picture.key, self._ids_of(picture.key, pixels), None,
                          self._family.grid(self._model, pixels), self._family.parts(pixels),
-                         picture.put_by())
+                         picture.put_by(), self._family.joined)
 
     def see(self, picture: Picture) -> SeenImage:
         """Return the same with rows, before all that waits for its own.
@@ -107,6 +108,7 @@ class VisionEncoder:
     def _encode(self, image: SeenImage, left: int
                 ) -> Generator[tuple[int, int], None, np.ndarray]:
         """Return the rows of an image, which has `left` parts, and those that follow it."""
+        import torch
         pixels = self._pixels(image.picture()).to(self._model.device, self._model.dtype)
         made, took = self._family.rows(self._model, pixels), 0.0
         piece, pieces = 1 if self._family.by_part else image.parts, []
@@ -114,7 +116,8 @@ class VisionEncoder:
             yield piece, left - done
             began = time.monotonic()
             try:
-                pieces.append(next(made).float().cpu().numpy())
+                with torch.inference_mode():
+                    pieces.append(next(made).float().cpu().numpy())
             except Exception as error:   # of memory, or the device
                 raise RequestError(ErrorCode.ENGINE_FAILURE,
                                    f'an image cannot be encoded: {one_line(error)}') from error

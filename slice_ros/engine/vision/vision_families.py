@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from slice_ros.errors import ErrorCode, RequestError
+
 if TYPE_CHECKING:
     import torch
     from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel
 
 IMAGE, IMAGE_PAD = '<image>', '<|image_pad|>'
+MOST_JOINED = 256   # rows of an image that one pass of any runner has room for
+_BEGIN, _SOFT, _END = '<start_of_image>', '<image_soft_token>', '<end_of_image>'   # of Gemma
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,15 @@ class VisionFamily:
     grid: Callable[['PreTrainedModel', 'BatchFeature'], tuple[int, int] | None] = (
         lambda model, pixels: None)
     token: str = IMAGE   # stands for one row, and in chat templates for an image
+    place: str = ''      # what stands in chat templates for an image, if that is another,
+    around: str = ''     # and what stands before and behind it
+    joined: bool = False   # rows of an image attend to each other, later ones too
+
+    def spaced(self, text: str) -> str:
+        """Return the text of a chat template with what stands around images."""
+        if not self.around:
+            return text
+        return text.replace(self.place, f'{self.around}{self.place}{self.around}')
 
     def load_class(self, name: str) -> type:
         """Return a class by its module and name."""
@@ -89,6 +102,24 @@ def _tiles(pixels: 'BatchFeature') -> int:
     return pixels['pixel_values'].shape[1]
 
 
+def _gemma3_pixels(processor: Callable, image: object) -> 'BatchFeature':
+    """Return the pixels of the whole image alone, without pan and scan."""
+    return processor(images=[image], do_pan_and_scan=False, return_tensors='pt')
+
+
+def _gemma3_text(model: 'PreTrainedModel', pixels: 'BatchFeature') -> str:
+    if model.config.mm_tokens_per_image > MOST_JOINED:
+        raise RequestError(
+            ErrorCode.PROMPT_TOO_LONG,
+            f'an image has {model.config.mm_tokens_per_image} tokens that attend to each other, '
+            f'and {MOST_JOINED} are the most that a pass takes')
+    return f'{_BEGIN}{_SOFT * model.config.mm_tokens_per_image}{_END}'
+
+
+def _gemma3_rows(model: 'PreTrainedModel', pixels: 'BatchFeature') -> Iterator['torch.Tensor']:
+    yield model.get_image_features(pixels['pixel_values']).pooler_output[0]
+
+
 def _qwen_grid(model: 'PreTrainedModel', pixels: 'BatchFeature') -> tuple[int, int]:
     _, height, width = pixels['image_grid_thw'][0].tolist()
     merged = model.visual.spatial_merge_size
@@ -130,6 +161,11 @@ VISION_FAMILIES: dict[str, VisionFamily] = {
         'llava_onevision.modeling_llava_onevision.LlavaOnevisionModel',
         'llava_onevision.image_processing_pil_llava_onevision.LlavaOnevisionImageProcessorPil',
         'language_model', _one_image, _onevision_text, _onevision_rows, _tiles),
+    'gemma3': VisionFamily(
+        'gemma3.modeling_gemma3.Gemma3Model',
+        'gemma3.image_processing_pil_gemma3.Gemma3ImageProcessorPil', 'language_model',
+        _gemma3_pixels, _gemma3_text, _gemma3_rows, lambda pixels: len(pixels['pixel_values']),
+        token=_SOFT, place=_BEGIN, around='\n\n', joined=True),
     'qwen2_vl': _qwen('qwen2_vl', 'Qwen2VL'),
     'qwen2_5_vl': _qwen('qwen2_5_vl', 'Qwen2_5_VL'),
     'qwen3_vl': _qwen('qwen3_vl', 'Qwen3VL'),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from slice_ros.engine.vision.vision_encoder import VisionEncoder
 from slice_ros.engine.vision.vision_families import vision_family
-from slice_ros.errors import ModelError, one_line
+from slice_ros.errors import ModelError, one_line, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -54,4 +54,9 @@ def load_vision(path: Path, config: 'PreTrainedConfig', device: str,
     if len(token) != 1:
         raise ModelError(f'the tokenizer of {path} has no token {family.token}: copy that of the '
                          'model')
-    return VisionEncoder(family, model.eval().to(device), processor, ids, token[0], max_context)
+    try:
+        return VisionEncoder(
+            family, model.eval().to(device), processor, ids, token[0], max_context)
+    except RequestError as error:
+        raise ModelError(f'the vision tower of {path} cannot encode an image ({error.message}): '
+                         'it is damaged, or its config is') from error

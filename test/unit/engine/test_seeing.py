@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Message, Sampling
 from slice_ros.engine.runners.runner import Segment
+from slice_ros.engine.sequence import segment_of
 from slice_ros.engine.vision.image_tokens import (
     images_of, placed_images, rope_positions, row_ids, SeenImage)
 from slice_ros.engine.vision.vision_families import VISION_FAMILIES
@@ -60,7 +61,7 @@ def opened(engine, messages, tokens=TOKENS):
 
 def run(engine, *live, chunk=23):
     """Feed sequences together, in chunks, until all have ended, and return their answers."""
-    while todo := [(s, min(s.pending, chunk)) for s in live if not s.finish_reason]:
+    while todo := [(s, s.chunk(min(s.pending, chunk))) for s in live if not s.finish_reason]:
         engine.step(todo)
     for sequence in live:
         engine.close(sequence)
@@ -71,12 +72,17 @@ def asked(text, *pictures):
     return Message('user', text, images=pictures)
 
 
+def asked_text(name, messages):
+    """Return what the chat template makes of messages."""
+    image = tiny_vision.place(name)
+    return ''.join(f'<|im_start|>{m.role}\n{image * len(m.images)}{m.content}<|im_end|>\n'
+                   for m in messages) + '<|im_start|>assistant\n'
+
+
 def expected(name, model, messages):
     """Return the ids of a prompt and of its greedy answer, as transformers has them."""
-    image = VISION_FAMILIES[name].token
-    text = ''.join(f'<|im_start|>{m.role}\n{image * len(m.images)}{m.content}<|im_end|>\n'
-                   for m in messages) + '<|im_start|>assistant\n'
-    inputs = tiny_vision.inputs(name, text, [picture.pixels for picture in images_of(messages)])
+    inputs = tiny_vision.inputs(name, asked_text(name, messages),
+                                [picture.pixels for picture in images_of(messages)])
     out = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)[0].tolist()
     count = inputs['input_ids'].shape[1]
     return out[:count], out[count:]
@@ -99,6 +105,21 @@ def test_greedy_text_is_that_of_transformers(name, directory, engine):
     live = [opened(engine, chat) for chat in chats]
     assert run(engine, *live) == [expected(name, model, chat)[1] for chat in chats]
     assert len({tuple(s.tokens[s.prompt_tokens:]) for s in live}) == len(chats)
+
+
+def test_logits_behind_images_are_those_of_transformers(name, directory, engine):
+    _, model = directory
+    chat = [asked('One.', tiny_vision.picture(18, 64, 31)), Message('assistant', 'Well.'),
+            asked('Two?', tiny_vision.picture(19, 30, 90))]
+    sequence = opened(engine, chat)
+    sequence.slot = engine._slots.take()
+    engine._slots.reserve([(sequence.slot, sequence.pending)])
+    got = torch.as_tensor(engine._runner.forward([segment_of(sequence, sequence.pending)]))[0]
+    engine._slots.give(sequence.slot)
+    with torch.no_grad():
+        want = model(**tiny_vision.inputs(
+            name, asked_text(name, chat), [p.pixels for p in images_of(chat)])).logits[0, -1]
+    assert (got - want).abs().max() < 2e-4 * want.abs().max()
 
 
 def test_a_second_question_about_an_image_encodes_nothing_and_shares_its_prefix(name, engine):
@@ -164,7 +185,7 @@ def test_few_rows_of_images_are_kept(engine, monkeypatch):
 
 
 def test_words_of_a_caller_are_no_image(name, engine):
-    word = VISION_FAMILIES[name].token
+    word = tiny_vision.place(name)
     with_words = opened(engine, [asked(f'{word} is a word', tiny_vision.picture(13))])
     images = {token for token in with_words.tokens if token >= 1 << 31}
     assert len(images) == len(engine.vision.see(tiny_vision.picture(13)).rows)

@@ -9,7 +9,7 @@ from slice_ros.engine.vision.pictures import Picture
 from slice_ros.engine.vision.vision_families import VISION_FAMILIES
 import tiny
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, LlamaConfig
 from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 from transformers.models.llava_onevision.processing_llava_onevision import (
     LlavaOnevisionProcessor)
@@ -21,8 +21,10 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 # Three tiles of a wide image, and parts of their names, are tokens of their own.
 SPECIAL = ['<image>', '<fake_token_around_image>', '<global-img>', *(
-    f'<row_{row}_col_{column}>' for row in (1, 2) for column in (1, 2, 3)), '<|image_pad|>']
+    f'<row_{row}_col_{column}>' for row in (1, 2) for column in (1, 2, 3)), '<|image_pad|>',
+           '<start_of_image>', '<image_soft_token>', '<end_of_image>']
 FIRST_SPECIAL = 259
+SQUARE = 10   # pixels
 _TOWER = {'image_size': 32, 'patch_size': 8, 'hidden_size': 32, 'intermediate_size': 48,
           'num_hidden_layers': 2, 'num_attention_heads': 2}
 _PINPOINTS = [[32, 32], [32, 64], [64, 32], [64, 64], [32, 96]]
@@ -46,6 +48,11 @@ FAMILIES = {
     'llava_onevision': (
         {'model_type': 'qwen2'}, {'vision_config': _SIGLIP, 'image_grid_pinpoints': _PINPOINTS},
         {'size': {'height': 32, 'width': 32}, 'image_grid_pinpoints': _PINPOINTS}),
+    # An image has more rows than its windows have tokens.
+    'gemma3': (
+        {**tiny.FAMILIES['gemma3_text']().to_dict(), 'sliding_window': 11},
+        {'vision_config': _SIGLIP | {'image_size': 64}, 'mm_tokens_per_image': 16},
+        {'size': {'height': 64, 'width': 64}}),
     'qwen2_vl': (
         {'model_type': 'qwen2_vl_text', **_turned(2, 3, 3)},
         {'vision_config': {'depth': 2, 'embed_dim': 32, 'hidden_size': 64, 'num_heads': 2,
@@ -71,9 +78,9 @@ FAMILIES = {
 
 # Those of which the language model runs alone, and their towers.
 BLIND = {
-    'gemma3': (tiny.FAMILIES['gemma3_text'], {
-        'hidden_size': 32, 'intermediate_size': 32, 'num_hidden_layers': 1,
-        'num_attention_heads': 2, 'image_size': 28, 'patch_size': 14}),
+    'llava': (LlamaConfig(**tiny._SHAPE), {
+        'model_type': 'clip_vision_model', 'hidden_size': 32, 'intermediate_size': 32,
+        'num_hidden_layers': 1, 'num_attention_heads': 2, 'image_size': 28, 'patch_size': 14}),
 }
 
 
@@ -82,7 +89,7 @@ def save_blind(path, name):
     text, tower = BLIND[name]
     torch.manual_seed(7)
     made = AutoModelForImageTextToText.from_config(AutoConfig.for_model(
-        name, text_config=text().to_dict(), vision_config=tower), dtype=torch.float32).eval()
+        name, text_config=text.to_dict(), vision_config=tower), dtype=torch.float32).eval()
     made.save_pretrained(path)
     tiny.tokenizer().save_pretrained(path)
     return made
@@ -110,11 +117,16 @@ def image_token(name):
     return FIRST_SPECIAL + SPECIAL.index(VISION_FAMILIES[name].token)
 
 
+def place(name):
+    """Return what stands for an image in chat templates of a family."""
+    return VISION_FAMILIES[name].place or VISION_FAMILIES[name].token
+
+
 def tokenizer(name):
     """Return the tokenizer of the other tiny models, with the tokens of images."""
     made = tiny.tokenizer()
     made.add_special_tokens({'additional_special_tokens': SPECIAL})
-    made.chat_template = TEMPLATE.replace('IMAGE', VISION_FAMILIES[name].token)
+    made.chat_template = TEMPLATE.replace('IMAGE', place(name))
     assert made.convert_tokens_to_ids(SPECIAL[0]) == FIRST_SPECIAL
     return made
 
@@ -142,9 +154,10 @@ def save(path, name):
 
 
 def picture(seed, height=40, width=60):
-    """Return a picture of its own for each seed."""
-    return Picture.of(np.random.default_rng(seed).integers(
-        0, 255, (height, width, 3), np.uint8))
+    """Return a picture of its own for each seed, of squares that no tower overlooks."""
+    squares = np.random.default_rng(seed).integers(
+        0, 255, (height // SQUARE + 1, width // SQUARE + 1, 3), np.uint8)
+    return Picture.of(squares.repeat(SQUARE, 0).repeat(SQUARE, 1)[:height, :width])
 
 
 def inputs(name, text, pictures):
@@ -152,6 +165,13 @@ def inputs(name, text, pictures):
     if VISION_FAMILIES[name].token == '<image>':
         return reference(name, tokenizer(name))(text=[text], images=pictures or None,
                                                 return_tensors='pt')
+    if name == 'gemma3':   # as its processor, which knows special tokens of its tokenizer alone
+        rows = f'<start_of_image>{"<image_soft_token>" * 16}<end_of_image>'
+        ids = tokenizer(name)(text.replace('<start_of_image>', f'\n\n{rows}\n\n'),
+                              return_tensors='pt')
+        pixels = {'pixel_values': processor(name)(images=pictures, return_tensors='pt')[
+            'pixel_values']} if pictures else {}
+        return {**ids, **pixels, 'token_type_ids': (ids['input_ids'] == image_token(name)).int()}
     # The processors of Qwen's models need torchvision.
     pixels = processor(name)(images=pictures, return_tensors='pt') if pictures else {}
     for _, height, width in pixels.get('image_grid_thw', torch.empty(0, 3)).tolist():

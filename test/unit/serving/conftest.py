@@ -20,6 +20,7 @@ class FakeSequence:
     text: str = ''
     closed: bool = False
     tool_calls: tuple = ()
+    joined: tuple = ()
 
     @property
     def max_tokens(self) -> int:

@@ -21,7 +21,7 @@ from slice_ros.engine.runners.native.build import build_model
 from slice_ros.engine.runners.native.model import MAX_ROWS
 from slice_ros.engine.runners.native.packing import KEPT, KINDS
 from slice_ros.engine.runners.runner import (
-    adapters_of, flatten, inputs_of, rope_positions_of, RunnerInfo, Segment)
+    adapters_of, flatten, inputs_of, last_seen_of, rope_positions_of, RunnerInfo, Segment)
 
 WEIGHTS = (*KINDS, KEPT)
 MAX_HEAD_DIM = 512   # kMaxHeadWidth and kMaxDeltaDim of src/
@@ -118,7 +118,7 @@ class NativeRunner:
               ) -> tuple[np.ndarray, np.ndarray]:
         return self._model.step(
             *flatten(segments), states, adapters_of(segments), inputs_of(segments),
-            rope_positions_of(segments))
+            rope_positions_of(segments), last_seen_of(segments))
 
     def share(self, source: int, slot: int, tokens: int) -> None:
         """As `Runner.share`."""

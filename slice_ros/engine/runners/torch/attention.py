@@ -9,6 +9,7 @@ import math
 from slice_ros.engine.kv.kv_cache import KvCache
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.architecture import Architecture
+from slice_ros.engine.runners.runner import Segment
 import torch
 from torch.nn import functional as F
 
@@ -40,8 +41,10 @@ class TorchAttention:
         """
         spans = [(len(s.ids), s.start + len(s.ids)) for s in segments]
         used = [row[:-(-length // PAGE_TOKENS)] for (_, length), row in zip(spans, pages)]
-        masks = {window: [self._mask(tokens, length, window) for tokens, length in spans]
-                 for window in set(self._windows)}
+        masks = {window: [
+            self._mask(tokens, length, window) if s.last_seen is None or tokens == 1
+            else (self._mask_of(s, window), False) for s, (tokens, length) in zip(segments, spans)]
+            for window in set(self._windows)}
         sizes = [tokens for tokens, _ in spans]
         dtype, group = self._cache.data.dtype, self._shape[2]
 
@@ -72,6 +75,21 @@ class TorchAttention:
             return partial(F.scaled_dot_product_attention, scale=self._scale)
         grouped = None if sinks is None else sinks.view(*self._shape[1:3], 1, 1)
         return partial(_explicit, scale=self._scale, cap=self._cap, sinks=grouped)
+
+    def _mask_of(self, segment: Segment, window: int | None) -> torch.Tensor:
+        """Return which keys each token sees of a segment in which some see later ones."""
+        tokens, data = len(segment.ids), self._cache.data
+        own = torch.arange(segment.start, segment.start + tokens)[:, None]
+        keys = torch.arange(segment.start + tokens)
+        seen = keys <= torch.from_numpy(segment.last_seen)[:, None]
+        if window:
+            seen &= keys > own - window
+        if data.device.type == 'cpu':
+            return seen
+        wide = -(-len(keys) // _MASK_COLUMNS) * _MASK_COLUMNS   # as below
+        mask = torch.full((tokens, wide), -math.inf, dtype=data.dtype, device=data.device)
+        mask = mask[:, :len(keys)]
+        return mask.masked_fill_(seen.to(data.device), 0.0)
 
     def _mask(self, tokens: int, length: int, window: int | None
               ) -> tuple[torch.Tensor | None, bool]:
