@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experts that a directory has in one tensor a layer, as single matrices.
 
-In files of Qwen, gates and ups of an expert follow each other, [experts, 2 * rows, inputs]. In
-those of GPT-OSS, they take turns, and floats are transposed; MXFP4 (OCP Microscaling Formats 1.0)
-has blocks of 32 inputs, two codes in a byte, and an exponent for each.
+In files of Qwen, gates and ups of an expert follow each other, [experts, 2 * rows, inputs]; those
+of Qwen3-VL are transposed. In those of GPT-OSS, they take turns, and floats are transposed; MXFP4
+(OCP Microscaling Formats 1.0) has blocks of 32 inputs, two codes in a byte, and an exponent for
+each.
 """
 
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ class _ExpertTensors(Tensors):
                  decoder: GgufDecoder) -> None:
         self._tensors, self._joined, self._in_turns = tensors, joined, in_turns
         self._decoder = decoder
+        self._across = {prefix for prefix, blocks in joined.items()
+                        if not blocks and (in_turns or self._is_across(prefix))}
 
     def __len__(self) -> int:
         return len(self._tensors)
@@ -62,6 +65,12 @@ class _ExpertTensors(Tensors):
         if _PART.fullmatch(name) is None:
             return self._tensors[self._plain(name)]
         return torch.from_numpy(self.floats(name))
+
+    def _is_across(self, prefix: str) -> bool:
+        """Return whether the experts of a layer are transposed: outputs are columns then."""
+        gate_up, down = (f'{prefix}.{part}_proj' for part in ('gate_up', 'down'))
+        # An expert has so many rows, twice in one tensor; else these would be the hidden width.
+        return down in self._tensors and self._shape(gate_up)[2] == 2 * self._shape(down)[1]
 
     def floats(self, name: str) -> np.ndarray:
         """As `Tensors.floats`."""
@@ -124,7 +133,7 @@ class _ExpertTensors(Tensors):
             return self._tensors.rows(self._plain(name))
         prefix, expert, part, kind = found.groups()
         stored, kind = self._stored(prefix, part, kind), self.kind(name)
-        if not kind and self._in_turns:
+        if not kind and prefix[:-1] in self._across:
             return self._transposed(stored, int(expert), self._rows_of(name))
         read, rows = self._codes if kind else self._neighbours, self._rows_of(name)
 
@@ -197,7 +206,8 @@ class _ExpertTensors(Tensors):
             return shape[1], 0
         if stored.endswith('_blocks'):
             return shape[1], shape[2] * GROUP
-        return (shape[2], shape[1]) if self._in_turns else (shape[1], shape[2])
+        across = stored.rpartition('.')[0] in self._across
+        return (shape[2], shape[1]) if across else (shape[1], shape[2])
 
     def _rows_of(self, name: str) -> slice:
         """Return the outputs that are those of a part."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 # Those with experts.
-SPARSE = ('qwen2_moe', 'qwen3_moe', 'qwen3_5_moe_text', 'mixtral', 'olmoe', 'granitemoe',
-          'granitemoehybrid', 'gpt_oss')
+SPARSE = ('qwen2_moe', 'qwen3_moe', 'qwen3_5_moe_text', 'qwen3_vl_moe_text', 'mixtral', 'olmoe',
+          'granitemoe', 'granitemoehybrid', 'gpt_oss')
 # What files call the router and the parts of experts; see `Experts.files`.
 EXPERTS = {ROUTER: ROUTER} | {
     part: part.replace('mlp.', 'mlp.experts.{}.') for part in (*GATE_UP, DOWN)}

@@ -218,6 +218,7 @@ FAMILIES: dict[str, Callable[['PreTrainedConfig'], Architecture]] = {
     'qwen2_vl_text': _qwen2_vl,
     'qwen2_5_vl_text': _qwen2_vl,
     'qwen3_vl_text': _qwen3_vl,
+    'qwen3_vl_moe_text': lambda config: sparse(config, _qwen3_vl(config), EXPERTS),
     'gemma2': _gemma,
     'gemma3_text': _gemma3,
     'smollm3': _smollm3,

@@ -169,6 +169,7 @@ VISION_FAMILIES: dict[str, VisionFamily] = {
     'qwen2_vl': _qwen('qwen2_vl', 'Qwen2VL'),
     'qwen2_5_vl': _qwen('qwen2_5_vl', 'Qwen2_5_VL'),
     'qwen3_vl': _qwen('qwen3_vl', 'Qwen3VL'),
+    'qwen3_vl_moe': _qwen('qwen3_vl_moe', 'Qwen3VLMoe'),
     'qwen3_5': _qwen('qwen3_5', 'Qwen3_5'),
     'qwen3_5_moe': _qwen('qwen3_5_moe', 'Qwen3_5Moe'),
 }

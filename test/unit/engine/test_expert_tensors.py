@@ -11,6 +11,7 @@ from slice_ros.engine.runners.native import load_library
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
 import tiny
+import tiny_vision
 import torch
 
 EXPERTS = 'model.layers.{}.mlp.experts.{}_proj'
@@ -108,3 +109,32 @@ def test_joined_experts_of_qwen_are_cut(tmp_path):
     save_file(tensors, tmp_path / 'model.safetensors')
     want = expected(model)
     assert (logits(tmp_path, 'fp32')[1] - want).abs().max() < 1e-4 * want.abs().max()
+
+
+@pytest.mark.parametrize('across', [True, False])
+@torch.no_grad()
+def test_experts_of_qwen3_vl_are_read_in_both_layouts(across, tmp_path, kernels):
+    """As they are published, outputs are columns of the files; transformers writes rows."""
+    model = tiny_vision.save(tmp_path, 'qwen3_vl_moe')
+    file = tmp_path / 'model.safetensors'
+    tensors = load_file(file)
+    for name in [name for name in tensors if '.mlp.experts.' in name]:
+        assert tensors[name].shape == ((6, 80, 64) if 'gate_up' in name else (6, 64, 40))
+        if across:
+            tensors[name] = tensors[name].transpose(1, 2).contiguous()
+    save_file(tensors, file, metadata={'format': 'pt'})
+    _, got = logits(tmp_path, 'fp32')
+    want = expected(model)
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
+
+
+@pytest.mark.parametrize('part', ['gate_up', 'down'])
+def test_experts_of_qwen3_vl_of_other_shapes_are_refused(part, tmp_path):
+    tiny_vision.save(tmp_path, 'qwen3_vl_moe')
+    file = tmp_path / 'model.safetensors'
+    tensors = load_file(file)
+    name = next(name for name in tensors if f'.mlp.experts.{part}_proj' in name)
+    tensors[name] = tensors[name][:, :-3].contiguous()
+    save_file(tensors, file, metadata={'format': 'pt'})
+    with pytest.raises(ModelError):
+        load_engine(EngineConfig(str(tmp_path), max_context=64, slots=1))

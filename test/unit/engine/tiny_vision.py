@@ -65,6 +65,12 @@ FAMILIES = {
         {'model_type': 'qwen3_vl_text', 'head_dim': 24, **_turned(4, 4, 4)},
         {'vision_config': _QWEN_TOWER | {'num_position_embeddings': 16,
                                          'deepstack_visual_indexes': [0, 1]}}, _PATCHES),
+    'qwen3_vl_moe': (
+        {'model_type': 'qwen3_vl_moe_text', 'head_dim': 24, 'num_experts': 6,
+         'num_experts_per_tok': 2, 'moe_intermediate_size': 40, 'mlp_only_layers': [0],
+         **_turned(4, 4, 4)},
+        {'vision_config': _QWEN_TOWER | {'num_position_embeddings': 16,
+                                         'deepstack_visual_indexes': [0, 1]}}, _PATCHES),
     'qwen3_5': (
         {**tiny.RECURRENT['qwen3_5_text']().to_dict(), 'head_dim': 32,
          **_turned(2, 1, 1, partial_rotary_factor=0.25)},
