@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the name of a model to a running engine: find, read, build the runner, try it, assemble."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from slice_ros.engine.checkpoints import hf_directory
-from slice_ros.engine.checkpoints.cache_folder import cache_root
 from slice_ros.engine.checkpoints.model_path import find_model
 from slice_ros.engine.config import (
     EngineConfig, EngineInfo, no_progress, Progress, template_arguments)
@@ -24,11 +22,9 @@ from slice_ros.engine.drafting.draft_model import DraftModel
 from slice_ros.engine.drafting.pairs import check_vocabularies
 from slice_ros.engine.engine import Engine
 from slice_ros.engine.kv import memory
-from slice_ros.engine.kv.prefix_folder import PrefixFolder
 from slice_ros.engine.kv.prefix_mark import prefix_mark
-from slice_ros.engine.kv.slot_memory import SlotMemory
 from slice_ros.engine.kv.slots import KEPT_SLOTS, page_table, Slots
-from slice_ros.engine.kv.stored_prefixes import StoredPrefixes
+from slice_ros.engine.kv.stored_prefixes import open_prefixes
 from slice_ros.engine.models.architecture import Architecture, within
 from slice_ros.engine.opened_checkpoint import Checkpoint, MakeTensors, open_directory, open_gguf
 from slice_ros.engine.runners.choose import build_runner, choose_device, choose_weights
@@ -141,8 +137,8 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
     vision = _vision(checkpoint, device, encoder, max_context, progress)
     stored = None
     if runner.memory is not None and config.prefix_cache_bytes:
-        stored = _stored(config, partial(prefix_mark, info, made, path, runner.memory, tried,
-                                         machine(info.device)), slots, table, runner.memory)
+        mark = partial(prefix_mark, info, made, path, runner.memory, tried, machine(info.device))
+        stored = open_prefixes(config, mark, slots, table, runner.memory)
     if vision is not None:   # a step may feed so many tokens more than a policy plans
         info = replace(info, kv_tokens=max(info.kv_tokens - vision.joined_tokens, 1))
     engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision, stored)
@@ -161,7 +157,7 @@ def _add_draft_model(engine: Engine, config: EngineConfig, progress: Progress) -
         draft = _loaded(
             replace(config, model=config.draft_model, weights=config.draft_weights,
                     max_context=info.max_context, adapters=(), chat_template='',
-                    template_arguments='', tool_syntax='auto'),
+                    template_arguments='', tool_syntax='auto', prefix_cache_bytes=0),
             lambda what, share: progress(f'{what} of the draft model', share),
             reserved=info.kv_bytes)
         if not draft._runner.info.verifies:
@@ -213,19 +209,6 @@ def _max_context(model: 'PreTrainedConfig', made: Architecture | str, wanted: in
     limits = [wanted, getattr(model, 'max_position_embeddings', None),
               made.max_context if isinstance(made, Architecture) else None]
     return min(limit for limit in limits if limit)
-
-
-def _stored(config: EngineConfig, mark: Callable[[], str], slots: Slots, table: np.ndarray,
-            memory: SlotMemory) -> StoredPrefixes | None:
-    """Return the prefixes that are on disk, None where the user has no place for them."""
-    try:
-        path = (Path(config.prefix_cache).expanduser() if config.prefix_cache
-                else cache_root() / 'prefixes')
-        return StoredPrefixes(PrefixFolder(path, config.prefix_cache_bytes), mark(), slots,
-                              table, memory)
-    except (OSError, RuntimeError) as error:
-        logger.warning('preambles are computed at each start: %s', error)
-        return None
 
 
 def _try_out(path: Path, runner: Runner, slots: Slots) -> str:

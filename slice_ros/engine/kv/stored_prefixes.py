@@ -8,9 +8,12 @@ from contextlib import suppress
 import hashlib
 import logging
 import os
+from pathlib import Path
 import threading
 
 import numpy as np
+from slice_ros.engine.checkpoints.cache_folder import cache_root
+from slice_ros.engine.config import EngineConfig
 from slice_ros.engine.kv.prefix_folder import PrefixFolder
 from slice_ros.engine.kv.slot_memory import (
     clear_rest, copy_bytes, pieces, SlotMemory)
@@ -97,6 +100,19 @@ class StoredPrefixes:
     def _name(self, tokens: Sequence[int]) -> str:
         numbers = np.array(tokens, '<i8').tobytes()
         return hashlib.sha256(self._mark.encode() + numbers).hexdigest()
+
+
+def open_prefixes(config: EngineConfig, mark: Callable[[], str], slots: Slots, table: np.ndarray,
+                  memory: SlotMemory) -> StoredPrefixes | None:
+    """Return the prefixes that are on disk, None where the user has no place for them."""
+    try:
+        path = (Path(config.prefix_cache).expanduser() if config.prefix_cache
+                else cache_root() / 'prefixes')
+        return StoredPrefixes(PrefixFolder(path, config.prefix_cache_bytes), mark(), slots,
+                              table, memory)
+    except (OSError, RuntimeError) as error:
+        log.warning('preambles are computed at each start: %s', error)
+        return None
 
 
 def _in_background(work: Callable, *arguments: object) -> Future:
