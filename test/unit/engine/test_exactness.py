@@ -10,7 +10,7 @@ by one, alone, on one thread, in a fresh cache.
 from collections import Counter
 import random
 
-from conftest import NATIVE
+from conftest import NATIVE, sampled
 import pytest
 from slice_ros.engine import EngineConfig, load_engine, Sampling
 from slice_ros.engine.runners.runner import Segment
@@ -32,6 +32,14 @@ CASES += [(weights, 'auto', name, 2) for weights in EXACT if weights == 'int4'
 # In 8 bits, a token that shares a step must not see the others before they are rounded.
 CASES += [(weights, '8', name, 2) for weights in EXACT if weights in ('fp32', 'int4')
           for name in (*LLAMA, 'gpt_oss', 'gemma2', 'gemma3_text', 'cohere2')]
+# Every family in int4, every precision on two threads; further threads and precisions are many.
+SAMPLE = [case for case in CASES if case[3] == 2 and 'int4' in case] + [
+    (weights, 'auto', 'grouped', 2) for weights in EXACT]
+STATES = [(name, weights, 'auto') for name in tiny.RECURRENT for weights in EXACT] + [
+    (name, weights, '8') for name in tiny.RECURRENT for weights in EXACT[-1:]]
+STATES_SAMPLE = [(name, weights, 'auto') for name in tiny.RECURRENT for weights in EXACT
+                 if weights == 'int4' or name == 'lfm2'] + [('falcon_h1', 'int4', '8')]
+EMBEDDED = [(weights, 'auto') for weights in EXACT] + [(weights, '8') for weights in EXACT[-1:]]
 
 
 class Recorder:
@@ -148,7 +156,7 @@ def torch_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize('weights, kv, name, threads', CASES)
+@pytest.mark.parametrize('weights, kv, name, threads', sampled(CASES, SAMPLE))
 def test_no_company_chunk_or_prefix_changes_a_bit(tmp_path, weights, kv, name, threads):
     tiny.save(tmp_path, (LLAMA | tiny.FAMILIES)[name]())
     engine, recorder, reference = engines(tmp_path, weights, threads, kv=kv)
@@ -164,9 +172,7 @@ def test_no_company_chunk_or_prefix_changes_a_bit(tmp_path, weights, kv, name, t
     assert check(recorder, reference) > 100
 
 
-@pytest.mark.parametrize('weights, kv', [
-    *((weights, 'auto') for weights in EXACT), *((weights, '8') for weights in EXACT[-1:])])
-@pytest.mark.parametrize('name', tiny.RECURRENT)
+@pytest.mark.parametrize('name, weights, kv', sampled(STATES, STATES_SAMPLE))
 def test_states_are_as_exact(tmp_path, name, weights, kv):
     """A slot that another request used begins from nothing; one that takes over, from a copy."""
     tiny.save(tmp_path, tiny.RECURRENT[name]())
@@ -179,8 +185,7 @@ def test_states_are_as_exact(tmp_path, name, weights, kv):
     assert check(recorder, reference) > 100
 
 
-@pytest.mark.parametrize('weights, kv', [
-    *((weights, 'auto') for weights in EXACT), *((weights, '8') for weights in EXACT[-1:])])
+@pytest.mark.parametrize('weights, kv', sampled(EMBEDDED, [('fp16', 'auto'), ('int4', '8')]))
 def test_the_embedded_model_is_as_exact(weights, kv):
     engine = load_engine(EngineConfig(weights=weights, max_context=160, slots=5, threads=2, kv=kv))
     recorder = Recorder(engine._runner)
