@@ -18,7 +18,7 @@ from slice_ros.bench.schedule.options import (
     DEFAULT_POLICIES, policy_from_spec, policy_specs, positive_int, positive_ints)
 from slice_ros.bench.schedule.simulate import scaled_latency
 from slice_ros.request import Request, State
-from slice_ros.scheduling.latency import load_profile
+from slice_ros.scheduling.latency import LatencyModel, load_profile
 from slice_ros.scheduling.policy import Capacity
 from slice_ros.slo import DEFAULT_CLASSES
 
@@ -34,12 +34,16 @@ def add_arguments(parser: ArgumentParser) -> None:
                         help='plans timed for each (default: %(default)s)')
     parser.add_argument('--profile', default='slice-authors-rtx4060ti',
                         metavar='NAME_OR_FILE', help='(default: %(default)s)')
+    parser.add_argument('--engine', choices=('native', 'vllm'), default='native',
+                        help="vllm: the plan of slice beside vLLM's own scheduling of a step")
     parser.add_argument('--json', type=Path, metavar='OUT', help='write the figures here')
 
 
 def run(args: Namespace) -> int:
     """Run ``slice_bench plan``. Raises ``ValueError`` saying what is wrong."""
     latency = load_profile(config_file('profiles', args.profile))
+    if args.engine == 'vllm':
+        return _beside_vllm(args, latency)
     rows = []
     for policy in args.policies:
         for live in args.live:
@@ -58,6 +62,24 @@ def run(args: Namespace) -> int:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     if args.json:
         args.json.write_text(json.dumps({'plans': rows}, indent=1) + '\n')
+    return 0
+
+
+def _beside_vllm(args: Namespace, latency: LatencyModel) -> int:
+    try:
+        from slice_ros.bench.vllm.plan_costs import plan_costs
+    except ImportError as error:
+        raise ValueError(f'--engine vllm needs vLLM, see docs/scaling.md: {error}') from error
+    rows = [{'live': live, **plan_costs(live, latency, args.steps)} for live in args.live]
+    table = Table(title='one step in vLLM, µs, median', title_justify='left')
+    for name in ('live', "vLLM's own schedule", 'plan of slice', 'whole schedule with slice'):
+        table.add_column(name, justify='right')
+    for row in rows:
+        table.add_row(str(row['live']), *(f'{row[key]:.0f}'
+                                          for key in ('vllm', 'plan', 'slice_vllm')))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if args.json:
+        args.json.write_text(json.dumps({'vllm': rows}, indent=1) + '\n')
     return 0
 
 

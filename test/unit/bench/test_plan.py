@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``plan``: each timed plan has that many live requests, and the growth is computed from them."""
 
+import importlib.util
 import json
 
 import pytest
@@ -44,3 +45,9 @@ def test_json(tmp_path):
     rows = json.loads(out.read_text())['plans']
     assert [(row['policy'], row['live']) for row in rows] == [('orca', 4), ('orca', 8)]
     assert all(0 < row['us_p50'] <= row['us_p99'] for row in rows)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('vllm') is not None, reason='vLLM is installed')
+def test_without_vllm_its_costs_are_refused_in_a_sentence(capsys):
+    assert main(['plan', '--engine', 'vllm', '--live', '4', '--steps', '5']) == 2
+    assert '--engine vllm needs vLLM, see docs/scaling.md' in capsys.readouterr().err

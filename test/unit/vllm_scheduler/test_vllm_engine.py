@@ -26,7 +26,7 @@ LATENCY = LatencyModel('flat', ((1, 10), (4, 16), (16, 40)), prefill_base_ms=8,
                        prefill_token_ms=.2, shared_ms=7)
 SMALL = Capacity(max_batch=6, slots=12, kv_tokens=60 * 16, prefill_chunk=48)
 CONTEXT = 128
-REQUESTS = 2000
+REQUESTS = 2500   # in each of four settings
 
 
 class Anything(Policy):
@@ -184,3 +184,16 @@ def test_slice_attains_more_utility_than_the_orders_of_vllm(rate, tmp_path):
     utility = {run['policy']: run['utility_attainment']
                for run in json.loads(out.read_text())['runs']}
     assert utility['slice'] >= .85 and utility['slice'] == max(utility.values())
+
+
+def test_plans_are_timed_beside_vllms_own_scheduling(tmp_path, capsys):
+    import json
+
+    from slice_ros.bench.cli import main
+    out = tmp_path / 'out.json'
+    assert main(['plan', '--engine', 'vllm', '--live', '3,9', '--steps', '20', '--json',
+                 str(out)]) == 0
+    rows = json.loads(out.read_text())['vllm']
+    assert [row['live'] for row in rows] == [3, 9]
+    assert all(0 < row['plan'] < row['slice_vllm'] and row['vllm'] > 0 for row in rows)
+    assert 'plan of slice' in capsys.readouterr().out
