@@ -60,10 +60,8 @@ DEMO_MODEL := $(or $(MODEL),$(EXPORTED))
 DEMO_NEEDS := $(VLLM)/requirements.stamp $(if $(MODEL),,$(EXPORTED)/config.json)
 # As they are exported: vLLM's own choice is bf16, which many processors have no instructions for.
 DEMO_FLAGS := --vllm-python $(VLLM)/bin/python $(if $(MODEL),,--weights fp32)
-else ifeq ($(BACKEND),native)
-DEMO_MODEL := $(MODEL)
 else
-$(error BACKEND is native or vllm)
+DEMO_MODEL := $(MODEL)
 endif
 DEMO_FLAGS += $(if $(CHAT_TEMPLATE),--chat-template $(CHAT_TEMPLATE))
 
@@ -73,6 +71,7 @@ $(EXPORTED)/config.json: | build
 
 .PHONY: demo
 demo: build $(DEMO_NEEDS) ## Play a robot's minute, live (MODEL=FILE, CHAT_TEMPLATE=FILE, BACKEND=vllm).
+	@case $(BACKEND) in native|vllm) ;; *) echo 'BACKEND is native or vllm'; exit 1;; esac
 	$(VENV)/bin/slice_demo $(if $(DEMO_MODEL),--model $(DEMO_MODEL)) $(DEMO_FLAGS)
 
 # What needs no ROS runs in several processes; the tests of the node measure waiting times, and

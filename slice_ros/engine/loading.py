@@ -134,13 +134,16 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
         logger.warning('%s: images are refused, since %s takes none', checkpoint.name, info.path)
         checkpoint = replace(checkpoint, vision=None)
         encoder.refuse_images()
+    if reserved:   # a draft model sees nothing
+        checkpoint = replace(checkpoint, vision=None)
     vision = _vision(checkpoint, device, encoder, max_context, progress)
     stored = None
     if runner.memory is not None and config.prefix_cache_bytes:
         mark = partial(prefix_mark, info, made, path, runner.memory, tried, machine(info.device))
         stored = open_prefixes(config, mark, slots, table, runner.memory)
     if vision is not None:   # a step may feed so many tokens more than a policy plans
-        info = replace(info, kv_tokens=max(info.kv_tokens - vision.joined_tokens, 1))
+        info = replace(info, kv_tokens=max(info.kv_tokens - vision.joined_tokens,
+                                           min(info.kv_tokens, max_context)))
     engine = Engine(info, runner, encoder, grammars, slots, stop_tokens, config, vision, stored)
     memory.trim_heap()
     return engine

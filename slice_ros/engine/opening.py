@@ -123,13 +123,13 @@ class Opener:
 
 def _without_rows(tokens: list[int], seen: dict[int, SeenImage]) -> list[int]:
     """Return tokens without those that stand for rows of images, all of which must be known."""
-    words = []
+    words, lengths = [], {key: image.length for key, image in seen.items()}
     for token in tokens:
         if token < IMAGE_TOKENS:
             words.append(token)
             continue
         key, row = key_and_row(token)
-        if key not in seen or row >= seen[key].length:
+        if row >= lengths.get(key, 0):
             raise _invalid('a token stands for an image that is not given')
     return words
 

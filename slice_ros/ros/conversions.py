@@ -198,7 +198,7 @@ def engine_message(info: EngineInfo, max_batch: int) -> msg.EngineStatus:
         path=info.path, kernels=info.kernels, max_context=info.max_context, slots=info.slots,
         max_batch=max_batch, kv_tokens=info.kv_tokens, weight_bytes=info.weight_bytes,
         kv_bytes=info.kv_bytes, kv_bits=info.kv_bits, resident_bytes=_resident_bytes(),
-        vocab_size=info.vocab_size, adapters=list(info.adapters))
+        vocab_size=info.vocab_size, embedding_size=info.hidden, adapters=list(info.adapters))
 
 
 def state_message(snapshot: Snapshot, max_queued: int, stamp: Time) -> msg.SchedulerState:

@@ -22,6 +22,7 @@ from slice_ros.router.routed_call import RoutedCall
 from slice_ros.slo import SloClass
 
 MAX_ID = 128   # characters of a request id
+ENDS = 'the router ends: start it again'
 FIELDS = tuple(Generate.Goal.get_fields_and_field_types())
 
 
@@ -31,6 +32,7 @@ class Doors:
     def __init__(self, node: Node, group: CallbackGroup, forwarding: Forwarding,
                  result_timeout: int) -> None:
         self._node, self._forwarding = node, forwarding
+        self._embedding, self._closed = 0, False   # calls of ~/embed
         for kind, name, callback in ((srv.GenerateText, 'generate_text', self._generate_text),
                                      (srv.CheckAdmission, 'check_admission', self._admission),
                                      (srv.Embed, 'embed', self._embed),
@@ -42,7 +44,14 @@ class Doors:
     @property
     def waiting(self) -> int:
         """How many callers have no answer yet."""
-        return self._goals.waiting
+        return self._goals.waiting + self._embedding
+
+    def close(self) -> None:
+        """End the calls of ~/embed, and take none any more."""
+        self._closed = True
+        answer = srv.Embed.Response(error_code=ErrorCode.SHUTTING_DOWN, error_msg=ENDS)
+        for link in self._forwarding.links.values():
+            link.end_embedding(answer)
 
     def _begin_goal(self, goal: Generate.Goal, slo_class: str, request_id: str,
                     feedback: Feedback) -> RoutedCall:
@@ -113,8 +122,17 @@ class Doors:
 
     async def _embed(self, request, response):
         """Answer as the first node that computes embeddings: others may have another model."""
+        self._embedding += 1
+        try:
+            return await self._embedded(request)
+        finally:
+            self._embedding -= 1
+
+    async def _embedded(self, request: srv.Embed.Request) -> srv.Embed.Response:
         refusal = None
         for link in self._forwarding.links.values():
+            if self._closed:
+                raise RequestError(ErrorCode.SHUTTING_DOWN, ENDS)
             if not link.embeds:
                 continue
             if link.embedding >= MOST_EMBEDDING:

@@ -87,7 +87,8 @@ class Link:
         """Give up what has taken too long, and ask for the status when it is due."""
         self._now = now
         late = [p for p in self._pending if (
-            self.gone if p.patient else now - p.since > self._answer_within)]
+            self.gone or not p.client.service_is_ready() if p.patient
+            else now - p.since > self._answer_within)]
         for pending in late:
             self._pending.remove(pending)
             pending.client.remove_pending_request(pending.future)
@@ -133,8 +134,9 @@ class Link:
 
     @property
     def embeds(self) -> bool:
-        """Whether texts can be sent to the node now."""
-        return not self.gone and self.state == 'ready' and self._embed.service_is_ready()
+        """Whether texts can be sent to the node now, whose model makes embeddings."""
+        return (not self.gone and self.state == 'ready' and self._embed.service_is_ready()
+                and self.status.engine.embedding_size > 0)
 
     @property
     def embedding(self) -> int:
@@ -145,6 +147,13 @@ class Link:
               then: Callable[[srv.Embed.Response | None], object]) -> None:
         """Have the node compute embeddings; `then` gets None when it goes away."""
         self._call(self._embed, request, then, patient=True)
+
+    def end_embedding(self, answer: srv.Embed.Response) -> None:
+        """Give this answer to every call of ~/embed."""
+        for pending in [p for p in self._pending if p.client is self._embed]:
+            self._pending.remove(pending)
+            pending.client.remove_pending_request(pending.future)
+            pending.then(answer)
 
     def close(self) -> None:
         """Cancel what is live there, and leave the graph."""

@@ -12,7 +12,7 @@ from slice_ros.client.callbacks import Callbacks
 from slice_ros.errors import ErrorCode, one_line
 from slice_ros.ros.callers.caller_watch import CallerWatch
 from slice_ros.ros.isolation.boundary import guard_services, logging_faults
-from slice_ros.router.doors import Doors
+from slice_ros.router.doors import Doors, ENDS
 from slice_ros.router.forwarding import Forwarding, Limits
 from slice_ros.router.link import Link
 from slice_ros.router.router_status import RouterStatus
@@ -79,8 +79,8 @@ class RouterNode(Node):
     def close(self) -> None:
         """End every request with SHUTTING_DOWN, and cancel it at its node."""
         for request_id in list(self.forwarding.live):
-            self.forwarding.cancel(request_id, 'the router ends: start it again',
-                                   ErrorCode.SHUTTING_DOWN)
+            self.forwarding.cancel(request_id, ENDS, ErrorCode.SHUTTING_DOWN)
+        self.doors.close()
 
     def destroy_node(self) -> None:
         """Cancel what the nodes still compute, and leave the graph."""

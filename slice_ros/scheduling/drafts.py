@@ -175,7 +175,7 @@ class Drafts:
         earned = pool.saved * (request.right + MOST_LOST * request.generated) + tried.loan
 
         def allowed(n: int, price: float) -> bool:
-            lost = tried.drafted > 0 and before + price > earned
+            lost = tried.spent > 0 and before + price > earned
             return not lost and pool.has(request, reading + price)
         fed = _fed(tried.share, pool.saved, prices, min(offer.most, 1 + 2 * tried.right), allowed)
         if not fed.length:
@@ -184,14 +184,17 @@ class Drafts:
 
     def _guessed(self, asked: dict[Request, Ask], prices: dict[Request, float],
                  model: ModelGuesses) -> dict[Request, Sequence[int]]:
-        """Have a draft model guess; return what it has found, and count it."""
-        found = {r: tokens for r, tokens in model.guess(asked).items() if tokens}
+        """Have a draft model guess; return what it has found, and count it.
+
+        What the format of an answer refuses has taken its time as well.
+        """
+        found = model.guess(asked)
         for request in found:
             tried = self._trials.of(request)
             tried.begin(request)
             tried.spent += prices[request]
             tried.caught_up = True
-        return found
+        return {request: tokens for request, tokens in found.items() if tokens}
 
 
 def _fed(share: float, saved: float, prices: Iterable[float], most: int,

@@ -99,10 +99,8 @@ class Intake:
         """Return the seconds until the images of a request would be encoded."""
         if not any(image.rows is None for image in images):
             return 0.0
-        vision = self._engine.vision
-        own = vision.seconds(images)
-        return own and own + vision.queue.seconds_before(
-            encoding_order(slo, arrival, self._clock() + own))
+        return self._engine.vision.queue.seconds_until(
+            images, lambda left: encoding_order(slo, arrival, self._clock() + left))
 
     def _encode(self, job: Job, images: 'Sequence[SeenImage]') -> None:
         """Have the images of a live job encoded while it has a chance, and steps take it then."""
@@ -111,10 +109,15 @@ class Intake:
         def order(left: float) -> tuple:
             return encoding_order(request.slo, request.arrival, self._clock() + left)
 
+        def alive() -> bool:
+            with shared.changed:
+                return shared.goes_on(job)
+
         def wanted(left: float) -> bool:
             late = order(left)[0]
             with shared.changed:
                 if late and shared.goes_on(job) and shared.config.drops_missed:
+                    self._engine.vision.doubt()
                     shared.decide(request.id, Ending(
                         State.FAILED, ErrorCode.DEADLINE_MISSED, 'its objectives were out of '
                         'reach before its images could be encoded'))
@@ -131,18 +134,21 @@ class Intake:
                     shared.encoded(job)
                 elif shared.goes_on(job):
                     shared.decide(request.id, Ending(State.FAILED, code, sentence))
-        self._engine.vision.queue.put(Encoding(images, order, wanted, ended))
+        self._engine.vision.queue.put(Encoding(images, order, wanted, ended, alive))
 
     def _admit(self, request: Request, images: 'Sequence[SeenImage]', config: ServerConfig
                ) -> RequestError | None:
         """Set the class that a request is served in, or return why it is refused."""
         if config.admission == 'accept':
             return None
+        before = 0.0
         try:
             before = self.until_encoded(request.slo, request.arrival, images)
             request.slo = admit(self._predict(request, before), request.slo, config.admission,
                                 {c.name: c for c in config.classes})
         except RequestError as error:
+            if before:
+                self._engine.vision.doubt()
             return error
         return None
 

@@ -104,12 +104,13 @@ class SlowSteps:
 def slowed(engine):
     """Have each step of an engine take longer, at first by `PAUSE`, and give one token."""
     steps = SlowSteps(engine)
-    engine.launch, engine.draft = steps, lambda sequence, most: []
-    try:
-        yield steps
-    finally:
-        steps.end()
-        del engine.launch, engine.draft
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, 'launch', steps)
+        patch.setattr(engine, 'draft', lambda sequence, most: [])
+        try:
+            yield steps
+        finally:
+            steps.end()
 
 
 class Spinning:

@@ -45,6 +45,7 @@ class FakeSlice(Node):
         self.ttft_ms, self.completion_ms, self.feasible = ttft_ms, completion_ms, feasible
         self.goals.clear()
         self.embedding = self.cancelled = 0
+        self.embedding_size = 1
         self.release()
 
     def release(self) -> None:
@@ -56,7 +57,7 @@ class FakeSlice(Node):
     async def _status(self, request, response):
         if self.mute:
             await Future()
-        response.state = self.state
+        response.state, response.engine.embedding_size = self.state, self.embedding_size
         response.scheduler.classes = [
             msg.ClassStatus(slo=msg.SloClass(name=name, ttft_ms=slo[0], tpot_ms=slo[1],
                                              deadline_ms=slo[2], utility=1.0))

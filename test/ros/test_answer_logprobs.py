@@ -97,17 +97,15 @@ def test_the_client_library_gives_them_with_the_text(client, play):
         client.generate('Hi', sampling={'logprobs': True, 'top_logprobs': -1})
 
 
-def test_several_answers_compute_their_prompt_once(node, client, play):
+def test_several_answers_compute_their_prompt_once(node, client, play, monkeypatch):
     fed, launch = [], node.engine.launch
 
     def counting(work, *rest):
         fed.extend(n for _, n in work if n > 1)
         return launch(work, *rest)
-    node.engine.launch, node.engine.draft = counting, lambda sequence, most: []
-    try:
-        answers = play(answers_of(client, LONG_PROMPT, 4, max_tokens=16, sampling=HOT))
-    finally:
-        del node.engine.launch, node.engine.draft
+    monkeypatch.setattr(node.engine, 'launch', counting)
+    monkeypatch.setattr(node.engine, 'draft', lambda sequence, most: [])
+    answers = play(answers_of(client, LONG_PROMPT, 4, max_tokens=16, sampling=HOT))
     prompt = answers[0].report.prompt_tokens
     assert prompt > 40 and [a.report.prompt_tokens for a in answers] == [prompt] * 4
     assert [a.report.reused_tokens for a in answers[1:]] == [prompt - 1] * 3

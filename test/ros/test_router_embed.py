@@ -66,6 +66,13 @@ def test_another_one_answers_where_the_first_cannot(serving, code):
     assert far.embedding == 2
 
 
+def test_a_node_whose_model_makes_none_is_left_out(serving):
+    near, far, router, embed = serving
+    near.embedding_size = 0
+    wait_until(lambda: not router.forwarding.links['/first/slice'].embeds)
+    assert get(embed()).model == 'second' and near.embedding == 0
+
+
 def test_a_node_that_dies_while_it_computes_is_left(serving):
     near, far, router, embed = serving
     near.way = 'silent'
@@ -96,3 +103,17 @@ def test_long_texts_may_take_longer_than_a_small_call_and_their_number_is_bounde
     near.way = 'serve'
     near.release()
     assert {get(each).model for each in waiting} == {'first'}
+
+
+def test_calls_end_with_the_router(serving):
+    """The last test of this file: it is closed afterwards."""
+    near, _, router, embed = serving
+    near.way = 'silent'
+    future = embed()
+    wait_until(lambda: near.embedding == 1)
+    assert router.waiting == 1
+    router.close()
+    answer = get(future)
+    assert answer.error_code == ErrorCode.SHUTTING_DOWN and 'the router ends' in answer.error_msg
+    wait_until(lambda: router.waiting == 0)
+    assert get(embed()).error_code == ErrorCode.SHUTTING_DOWN

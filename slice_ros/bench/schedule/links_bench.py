@@ -108,7 +108,7 @@ def _row(way: tuple[str, Link | None, LatencyModel], rate: float,
         'prefill_ms': 1e3 * latency.prefill(PROMPT),
         'attainment': _mean([attainment(each) for each in reports]),
         'utility_attainment': _mean([utility_attainment(each) for each in reports]),
-        'control': attainment(control)}
+        'control': attainment(control) if control else None}
 
 
 def _mean(values: list[float]) -> float:
@@ -125,7 +125,7 @@ def _table(rows: list[dict], args: Namespace) -> Table:
         given = ('-' if row[key] is None else f'{row[key]:g}'
                  for key in ('latency_us', 'gb_per_s', 'rate'))
         times = (f'{row[key]:.1f}' for key in ('decode_ms', 'decode_batch_ms', 'prefill_ms'))
-        shares = (f'{100 * row[key]:.1f}'
+        shares = ('-' if row[key] is None else f'{100 * row[key]:.1f}'
                   for key in ('attainment', 'utility_attainment', 'control'))
         table.add_row(row['link'], *given, *times, *shares)
     return table

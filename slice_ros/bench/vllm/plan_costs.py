@@ -33,7 +33,8 @@ def plan_costs(live: int, latency: LatencyModel, steps: int) -> dict[str, float]
     arrivals = [Arrival(0.0, slo, PROMPT, steps, steps)
                 for slo, _ in zip(cycle(DEFAULT_CLASSES), range(live))]
     context = PROMPT + steps
-    capacity = Capacity(max_batch=live, slots=live, kv_tokens=live * (context + PROMPT))
+    capacity = Capacity(max_batch=live, slots=live, kv_tokens=live * (context + PROMPT),
+                        prefill_chunk=live * PROMPT)   # all prompts in a few steps
     own = _served(VllmSettings(capacity, context), latency, arrivals)
     ours = VllmSettings(capacity, context, slice_options=options_of(
         'slice', {}, latency, arrivals, capacity))

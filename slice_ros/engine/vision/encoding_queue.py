@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that wait to be encoded: one piece at a time, those that are wanted most first."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from slice_ros.engine.vision.image_tokens import SeenImage
 log = logging.getLogger('slice_ros.engine')
 
 NICE = 10   # of the thread that encodes: beside steps it gets a tenth of a core
+MOST_BEGUN = 2   # each keeps the pixels of all its pieces; of others the work so far is lost
 
 
 @dataclass(eq=False, slots=True)
@@ -24,29 +25,33 @@ class Encoding:
 
     `order` and `wanted` are asked before each piece, with the seconds that the rest takes: the
     least order comes first, and what is not wanted any more is forgotten. Otherwise `ended` is
-    called when all rows are there, or with what has failed.
+    called when all rows are there, or with what has failed. Anybody may ask `order` and `alive`,
+    whether they are waited for, at any time; they decide nothing.
     """
 
     images: Sequence[SeenImage]
     order: Callable[[float], tuple]
     wanted: Callable[[float], bool]
     ended: Callable[[BaseException | None], object]
+    alive: Callable[[], bool] = lambda: True
     pieces: Iterator[tuple[int, int]] | None = None   # None: not begun
     piece: int = 0   # parts of the next piece
-    left: int = 0    # parts of all that is left
+    left: int = 0    # parts of all that is left, once it has begun
 
 
 class EncodingQueue:
     """Encodes in a thread of its own. Thread-safe; its bound is that of those who wait.
 
     `pieces` encodes images: it yields the parts of the next piece, and those of all that is left,
-    and encodes that piece when it is asked again. `part_s` returns the seconds of a part.
+    and encodes that piece when it is asked again. `part_s` returns the seconds of a part, `known`
+    whether the rows of an image are there already, by its key.
     """
 
     def __init__(self, pieces: Callable[[Sequence[SeenImage]], Iterator[tuple[int, int]]],
                  part_s: Callable[[], float],
-                 clock: Callable[[], float] = time.monotonic) -> None:
-        self._pieces, self._part_s, self._clock = pieces, part_s, clock
+                 clock: Callable[[], float] = time.monotonic,
+                 known: Callable[[int], bool] = lambda key: False) -> None:
+        self._pieces, self._part_s, self._clock, self._known = pieces, part_s, clock, known
         self._lock = threading.Lock()
         self._waiting: list[Encoding] = []
         self._running: Encoding | None = None
@@ -55,31 +60,47 @@ class EncodingQueue:
         self._thread = ThreadPoolExecutor(1, 'slice vision', _be_nice)
 
     def put(self, encoding: Encoding) -> None:
-        """Have images encoded. What is not wanted any more leaves, so that it keeps no picture."""
-        encoding.left = sum(image.parts for image in encoding.images if image.rows is None)
+        """Have images encoded. What is not wanted any more leaves, and keeps no picture."""
         with self._lock:
-            self._waiting.append(encoding)
-            self._waiting = self._wanted()
+            self._waiting = [e for e in (*self._waiting, encoding) if (
+                e.alive() if e is self._running else e.wanted(self._left_s(e)))]
             if self._waiting and not self._working:
                 self._working = True
                 self._thread.submit(self._work)
 
-    def seconds_before(self, order: tuple) -> float:
-        """Return the seconds until an encoding of this order would begin."""
-        part_s = self._part_s()
-        with self._lock:
-            running, parts = self._running, 0
-            for encoding in self._wanted():
-                if encoding.order(encoding.left * part_s) <= order:
-                    parts += encoding.left
-                elif encoding is running:
-                    parts += encoding.piece
-            begun = self._clock() - self._began if running else 0.0
-        return max(parts * part_s - begun, 0.0)
+    def seconds_until(self, images: Sequence[SeenImage], order: Callable[[float], tuple]) -> float:
+        """Return the seconds until images would be encoded, if they came now.
 
-    def _wanted(self) -> list[Encoding]:
-        part_s = self._part_s()
-        return [encoding for encoding in self._waiting if encoding.wanted(encoding.left * part_s)]
+        `order` is as that of an `Encoding`. An image that others wait for counts once.
+        """
+        with self._lock:
+            part_s, running, keys = self._part_s(), self._running, set()
+            place, seconds = order(self._parts(images) * part_s), 0.0
+            gone = [running] if running is not None and running not in self._waiting else []
+            for encoding in gone + self._waiting:
+                if encoding.alive() and encoding.order(self._left_s(encoding)) <= place:
+                    seconds += self._left_s(encoding, keys)
+                    keys.update(image.key for image in encoding.images)
+                elif encoding is running:
+                    seconds += running.piece * part_s - self._spent(running)
+            return seconds + self._parts(images, keys) * part_s
+
+    def _parts(self, images: Sequence[SeenImage], besides: Set[int] = frozenset()) -> int:
+        """Return the parts of images that are still to be encoded, beside those of some keys."""
+        return sum(image.parts for image in {image.key: image for image in images}.values()
+                   if image.rows is None and image.key not in besides
+                   and not self._known(image.key))
+
+    def _left_s(self, encoding: Encoding, besides: Set[int] = frozenset()) -> float:
+        parts = (encoding.left if encoding.pieces is not None
+                 else self._parts(encoding.images, besides))
+        return parts * self._part_s() - self._spent(encoding)
+
+    def _spent(self, encoding: Encoding) -> float:
+        """Return the seconds that the piece of an encoding has run, as far as they count."""
+        if encoding is not self._running:
+            return 0.0
+        return min(self._clock() - self._began, encoding.piece * self._part_s())
 
     def _work(self) -> None:
         while (encoding := self._first()) is not None:
@@ -101,10 +122,13 @@ class EncodingQueue:
         given_up, fault = [], None
         with self._lock:
             try:
-                self._waiting = self._wanted()
-                part_s = self._part_s()
-                self._running = min(self._waiting, default=None,
-                                    key=lambda e: e.order(e.left * part_s))
+                self._waiting = [e for e in self._waiting if e.wanted(self._left_s(e))]
+                first, *others = sorted(
+                    self._waiting, key=lambda e: e.order(self._left_s(e))) or [None]
+                begun = [e for e in others if e.pieces is not None]
+                for encoding in begun[MOST_BEGUN - 1:]:
+                    encoding.pieces = None
+                self._running = first
             except BaseException as error:
                 given_up, self._waiting, fault = self._waiting, [], error
             self._working, self._began = self._running is not None, self._clock()

@@ -3,7 +3,7 @@
 """The vision tower and projector of a model: pictures become rows that its layers read."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 import threading
 import time
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 64 << 20   # of rows that are kept for later requests about the same image
 _NEW = 0.3              # weight of the latest measurement of a part's time
+_DOUBT = 0.9            # of that time is left when it has kept an image from being encoded
+_QUICK_S = 0.5          # an image that takes no longer is encoded twice at the start
 
 
 class VisionEncoder:
@@ -37,11 +39,15 @@ class VisionEncoder:
         self._family, self._model, self._processor, self._ids = family, model, processor, ids
         self._kept: OrderedDict[int, SeenImage] = OrderedDict()   # by key, the oldest use first
         self._lock = threading.Lock()
-        self.queue = EncodingQueue(self._pieces, lambda: self._part_s)
+        self.queue = EncodingQueue(self._pieces, lambda: self._part_s, known=self._is_kept)
         self.encoded = 0       # images, since the start
         self._part_s = 0.0     # measured seconds of a part of an image
-        # Damaged weights show in it, and the first time is measured.
-        image = self.see(Picture.of(np.full((64, 64, 3), 127, np.uint8)))
+        # Damaged weights show in it, and the time of a part: the first one is of a cold processor.
+        picture, began = Picture.of(np.full((64, 64, 3), 127, np.uint8)), time.monotonic()
+        image = self.see(picture)
+        if time.monotonic() - began < _QUICK_S:
+            self._kept.clear()
+            self.see(picture)
         self.joined_tokens = image.length if family.joined else 0   # that one step must feed
         self._kept.clear()
         self._most = most_tokens
@@ -81,11 +87,16 @@ class VisionEncoder:
         """Return the same, with rows where they are kept. Raises as `glance` does."""
         return _with_images(messages, self.glance)
 
-    def seconds(self, images: Iterable[SeenImage]) -> float:
-        """Return the seconds that encoding these takes where nothing else waits."""
-        return self._part_s * sum(
-            image.parts for image in {image.key: image for image in images}.values()
-            if image.rows is None and self._kept_of(image.key) is None)
+    def doubt(self) -> None:
+        """Believe the time of a part a little less, since it has kept an image from being encoded.
+
+        Nothing is measured then: else an image that was slow once would be refused for ever.
+        """
+        self._part_s *= _DOUBT
+
+    def _is_kept(self, key: int) -> bool:
+        with self._lock:
+            return key in self._kept
 
     def _kept_of(self, key: int) -> SeenImage | None:
         with self._lock:

@@ -34,7 +34,8 @@ class FakeEngine:
              adapter, images=()):
         assert all(0 <= token < 100 for token in tokens)
         self.opened.append((len(tokens), max_tokens))
-        return SimpleNamespace(request=request, limit=max_tokens, tool_calls=(), reasoning='')
+        return SimpleNamespace(request=request, limit=max_tokens, tool_calls=(), reasoning='',
+                               joined=())
 
     def launch(self, work, drafts):
         return work

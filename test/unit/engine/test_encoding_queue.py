@@ -5,7 +5,7 @@
 from queue import Queue
 
 import pytest
-from slice_ros.engine.vision.encoding_queue import Encoding, EncodingQueue
+from slice_ros.engine.vision.encoding_queue import Encoding, EncodingQueue, MOST_BEGUN
 from slice_ros.engine.vision.image_tokens import SeenImage
 
 PART_S = 2.0
@@ -30,11 +30,15 @@ class Pieces:
                     raise fault
             image.rows = ()
 
-    def put(self, key, order, parts=1, wanted=lambda left: True):
+    def put(self, key, order, parts=1, wanted=lambda left: True, alive=lambda: True):
         ended = Queue()
         self.queue.put(Encoding([SeenImage(key, (), None, parts=parts)], lambda left: order,
-                                wanted, ended.put))
+                                wanted, ended.put, alive))
         return ended
+
+    def seconds_until(self, order, key=99, parts=0):
+        return self.queue.seconds_until([SeenImage(key, (), None, parts=parts)],
+                                        lambda left: order)
 
     def runs(self, *pieces):
         """Check which pieces are encoded next, each to its end."""
@@ -96,13 +100,64 @@ def test_who_is_asked_knows_the_seconds_that_are_left(pieces):
 def test_the_wait_counts_what_comes_before_and_the_piece_that_runs(pieces):
     begun(pieces, 1, parts=3)                       # order 5, one of three pieces runs
     pieces.put(2, (1,), parts=4)
-    assert pieces.queue.seconds_before((0,)) == 1 * PART_S
-    assert pieces.queue.seconds_before((1,)) == 5 * PART_S
-    assert pieces.queue.seconds_before((9,)) == 7 * PART_S
+    assert pieces.seconds_until((0,)) == 1 * PART_S
+    assert pieces.seconds_until((1,)) == 5 * PART_S
+    assert pieces.seconds_until((9,)) == 7 * PART_S
     pieces.now = 1.5                                # of the piece that runs
-    assert pieces.queue.seconds_before((0,)) == 0.5
+    assert pieces.seconds_until((0,)) == 0.5
+    pieces.now = 7.5                                # it takes longer than others did
+    assert pieces.seconds_until((0,)) == 0 and pieces.seconds_until((9,)) == 6 * PART_S
     for _ in range(7):
         pieces.go.put(None)
+
+
+def test_nobody_who_asks_ends_what_runs(pieces):
+    """Of a piece that takes 2 s and has run for 1.5, half a second is left."""
+    asked = []
+    first = pieces.put(1, (5,), wanted=lambda left: asked.append(left) or True)
+    assert pieces.begun.get(timeout=60) == (1, 0)
+    pieces.now = 1.5
+    pieces.put(2, (7,))
+    assert pieces.seconds_until((9,)) == 0.5 + PART_S and set(asked) == {PART_S}
+    pieces.go.put(None)
+    pieces.runs((2, 0))
+    assert first.get(timeout=60) is None
+
+
+def test_an_image_that_others_wait_for_counts_once(pieces):
+    begun(pieces, 1, parts=2)
+    pieces.put(1, (7,), parts=2)
+    assert pieces.seconds_until((9,), key=1, parts=2) == 2 * PART_S
+    assert pieces.seconds_until((9,), key=3, parts=1) == 3 * PART_S
+    assert pieces.seconds_until((0,), key=1, parts=2) == 3 * PART_S   # it would come before
+    for _ in range(4):
+        pieces.go.put(None)
+
+
+def test_an_image_that_is_there_by_its_turn_takes_no_time(pieces):
+    kept, asked = set(), []
+    pieces.queue._known = kept.__contains__
+    begun(pieces, 1, parts=1)
+    second = pieces.put(1, (7,), wanted=lambda left: asked.append(left) or True)
+    kept.add(1)
+    pieces.go.put(None)
+    pieces.runs((1, 0))
+    assert second.get(timeout=60) is None and asked[0] == 0
+
+
+def test_few_images_are_begun_at_once(pieces):
+    """Each keeps the pixels of all its pieces; what is given up begins anew."""
+    ended = [pieces.put(1, (9,), parts=2)]
+    for key in range(2, 6):   # each more urgent than those before
+        assert pieces.begun.get(timeout=60) == (key - 1, 0)
+        ended.append(pieces.put(key, (9 - key,), parts=2))
+        pieces.go.put(None)
+    assert pieces.begun.get(timeout=60) == (5, 0)
+    waiting = pieces.queue._waiting
+    assert len([e for e in waiting if e.pieces is not None]) == MOST_BEGUN
+    pieces.go.put(None)
+    pieces.runs((5, 1), (4, 1), *((key, part) for key in (3, 2, 1) for part in (0, 1)))
+    assert [each.get(timeout=60) for each in ended] == [None] * 5
 
 
 def test_a_failure_is_that_of_its_own_image(pieces):

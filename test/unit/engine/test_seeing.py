@@ -163,15 +163,27 @@ def test_a_turn_goes_on_behind_the_image_of_an_earlier_one(name, engine):
     assert extended[:len(tokens)] == tokens
 
 
+def seconds_of(engine, images):
+    return engine.vision.queue.seconds_until(images, lambda left: ())
+
+
 def test_what_an_image_costs_is_known_before_it_is_encoded(engine):
     messages = [asked('What is it?', tiny_vision.picture(8), tiny_vision.picture(9, 64, 64))]
     encoded = engine.vision.encoded
     glanced = engine.vision.glanced(messages)
-    assert engine.vision.encoded == encoded and 0 < engine.vision.seconds(images_of(glanced)) < 60
+    assert engine.vision.encoded == encoded and 0 < seconds_of(engine, images_of(glanced)) < 60
     twice = engine.vision.glanced([*messages, *messages])
-    assert engine.vision.seconds(images_of(twice)) == engine.vision.seconds(images_of(glanced))
+    assert seconds_of(engine, images_of(twice)) == seconds_of(engine, images_of(glanced))
     assert engine.encode_chat(glanced) == engine.encode_chat(engine.vision.seen(messages))
-    assert engine.vision.seconds(images_of(engine.vision.glanced(messages))) == 0
+    assert seconds_of(engine, images_of(engine.vision.glanced(messages))) == 0
+
+
+def test_a_time_that_has_kept_images_from_being_encoded_is_believed_less(engine):
+    images = images_of(engine.vision.glanced([asked('What?', tiny_vision.picture(14))]))
+    before = seconds_of(engine, images)
+    for _ in range(44):
+        engine.vision.doubt()
+    assert 0 < seconds_of(engine, images) < before / 100
 
 
 def test_few_rows_of_images_are_kept(engine, monkeypatch):

@@ -268,7 +268,7 @@ def test_a_user_without_a_home_has_none(load, monkeypatch, caplog):
 
     def nowhere():
         raise OSError(2, 'no home')
-    monkeypatch.setattr('slice_ros.engine.loading.cache_root', nowhere)
+    monkeypatch.setattr('slice_ros.engine.kv.stored_prefixes.cache_root', nowhere)
     engine = load(folder='')
     assert engine.stored is None and 'no home' in caplog.text
     assert bring(engine, PREFIX) == len(PREFIX)

@@ -203,6 +203,16 @@ def test_a_draft_model_that_returns_nothing_costs_nothing_more():
     assert not Reader(most=0).choose(Drafts(), Step((request,)))
 
 
+def test_guesses_that_a_format_refuses_take_time_as_well():
+    """A draft model whose guesses never fit a format is not asked in each step."""
+    request, drafts, reader = running(), Drafts(), Reader()
+    reader.guess = lambda asked: reader.asked.append(asked) or {r: [] for r in asked}
+    for _ in range(30):
+        assert reader.choose(drafts, Step((request,))) == {}
+    assert drafts._trials.of(request).spent > 0
+    assert len(reader.asked) == 1
+
+
 def test_a_step_with_a_prompt_has_none():
     request, prompt, reader = running(), Request('w', LOOSE, 1.0, 100, 10), Reader()
     assert not reader.choose(Drafts(), Step((request,), (PrefillChunk(prompt, 10),)),

@@ -21,11 +21,11 @@ class FakeVision:
     """Encodes an image when it is let go; `part_s` seconds are what is said to be needed."""
 
     def __init__(self, part_s=0.01):
-        self.part_s, self.begun, self.go = part_s, Queue(), Queue()
+        self.part_s, self.begun, self.go, self.doubts = part_s, Queue(), Queue(), 0
         self.queue = EncodingQueue(self.pieces, lambda: self.part_s)
 
-    def seconds(self, images):
-        return self.part_s * sum(image.parts for image in images)
+    def doubt(self):
+        self.doubts += 1
 
     def pieces(self, images):
         left = sum(image.parts for image in images)
@@ -97,7 +97,7 @@ def test_whoever_cannot_be_served_in_time_is_refused_before_its_image_is_encoded
     engine.vision.part_s = 0.2
     late = refusal(server, 2, CONTROL, arrival=server.clock() - 0.4)   # 0.1 s are left
     assert late.code is ErrorCode.INFEASIBLE_SLO
-    assert engine.vision.begun.empty()
+    assert engine.vision.begun.empty() and engine.vision.doubts == 2
     request, consumer = look(server, 3, CONTROL)
     engine.vision.go.put(None)
     assert consumer.wait() and engine.vision.begun.get() == 3
