@@ -188,7 +188,7 @@ class Drafts:
 
         What the format of an answer refuses has taken its time as well.
         """
-        found = model.guess(asked)
+        found = {r: tokens for r, tokens in model.guess(asked).items() if asked[r].guesses}
         for request in found:
             tried = self._trials.of(request)
             tried.begin(request)
