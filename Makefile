@@ -90,7 +90,7 @@ test: build ## Run the whole test suite (WORKERS processes for the tests without
 # Further combinations of what `make test` has a sample of: families, precisions, instruction sets.
 .PHONY: test-matrix
 test-matrix: build ## Run the combinations that `make test` leaves out (WORKERS processes).
-	$(PY) -m pytest -n $(WORKERS) -m matrix test
+	$(PY) -m pytest -n $(WORKERS) -m matrix test/unit
 
 # A planner's build, in an environment of its own, against a node of $(VENV).
 CLIENT := build/client_only
