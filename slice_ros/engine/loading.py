@@ -127,6 +127,9 @@ def _load(checkpoint: Checkpoint, config: EngineConfig, device: str, weights: st
     info = _info(checkpoint, device, runner.info.weights or weights, max_context,
                  runner, slots, compute_threads(config.threads))
     logger.info(info.sentence())
+    if config.kv not in ('auto', str(info.kv_bits)):
+        logger.warning('keys and values have %d bits, not the %s of engine.kv, which is for the '
+                       'native kernels', info.kv_bits, config.kv)
     if encoder.template is None and not reserved:
         logger.warning('%s has no chat template: a prompt is continued as it is, and messages are '
                        'refused; engine.chat_template names a file of one', checkpoint.name)

@@ -3,7 +3,7 @@
 """``slice_bench plan --engine vllm``: our plan beside vLLM's own `schedule`, without a model.
 
 All requests are live from the start, in one batch. They are served in vLLM's own order, and again
-with our scheduler; a step counts once all have their prompts behind them.
+with our scheduler; the second half of the steps counts, when all prompts have been read.
 """
 
 from collections.abc import Callable

@@ -7,6 +7,7 @@ import pytest
 from slice_ros.engine import EngineConfig, load_engine, profile
 from slice_ros.engine.checkpoints.tensor_files import Tensors
 from slice_ros.engine.kv import memory
+from slice_ros.engine.runners import choose
 from slice_ros.engine.runners.runner import Segment
 from slice_ros.errors import ModelError
 from slice_ros.scheduling.latency import LatencyModel
@@ -97,3 +98,12 @@ def test_other_runners_refuse_8_bits(tiny_directory, tmp_path, kernels):
         with pytest.raises(ModelError, match=r"need the native kernels.*: use 'auto'"):
             engine_of(tiny_directory, '8')
         assert engine_of(tiny_directory, 'auto').info.kv_bits == 32
+
+
+def test_what_other_kernels_keep_instead_is_said(tmp_path, monkeypatch, caplog):
+    tiny.save(tmp_path, tiny.llama())
+    monkeypatch.setattr(choose, 'load_library', lambda: (None, 'there are none'))
+    engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', kv='16', max_context=64,
+                                      slots=1))
+    assert engine.info.kv_bits == 32
+    assert 'keys and values have 32 bits, not the 16 of engine.kv' in caplog.text
