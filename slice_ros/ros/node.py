@@ -65,7 +65,9 @@ class SliceNode(LifecycleNodeMixin, Node):
         self.lifecycle.reconfigure(before, after)
         self.gate_timer.reconfigure(before, after)
         self.requests.reconfigure(before, after)
-        self._status_timer.timer_period_ns = int(after.status_period_s * 1e9)
+        if after.status_period_s != before.status_period_s:
+            self._status_timer.timer_period_ns = int(after.status_period_s * 1e9)
+            self._status_timer.reset()   # else the next state would come after the old period
 
     def _report(self) -> None:
         with logging_faults('publishing the status'):

@@ -3,6 +3,7 @@
 """Parameters while the node serves: whole sets, refused with a sentence or in force at once."""
 
 from pathlib import Path
+import time
 
 from conftest import get, LONG, subscribers, wait_until
 from diagnostic_msgs.msg import DiagnosticArray
@@ -202,11 +203,15 @@ def test_a_class_taken_out_vanishes_with_its_last_request_and_comes_back_afresh(
     caller.destroy_subscription(listening)
 
 
-def test_the_period_of_the_status_changes(node, caller, put):
+def test_a_new_period_of_the_status_is_in_force_at_once(node, caller, put):
+    """A tick left from a short period would put the next one at the end of a long one."""
+    assert put(status__period_s=0.5).successful
+    wait_until(lambda: len(caller.states) >= 2)
     assert put(status__period_s=NEVER).successful
-    caller.states.clear()
+    time.sleep(1.0)
     assert put(status__period_s=0.05).successful
-    wait_until(lambda: len(caller.states) >= 10)
+    caller.states.clear()
+    wait_until(lambda: len(caller.states) >= 10, 20)
 
 
 def test_descriptors_say_range_and_meaning(node, caller):
