@@ -40,9 +40,9 @@ class Request:
 
     ``cached`` counts the tokens whose keys and values are in the cache, ``generated`` the tokens
     sampled so far. What still has to be fed before the next token can be sampled is ``pending``:
-    the rest of the prompt during prefill, the last sampled token and those ``forced`` behind it
-    while decoding, and the whole context again after an eviction. Feeding the last pending token
-    samples a new one.
+    the rest of the prompt and the ``lead`` of its answer during prefill, the last sampled token
+    and those ``forced`` behind it while decoding, and the whole context again after an eviction.
+    Feeding the last pending token samples a new one.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Request:
     cached: int = 0
     reused: int = 0  # of the prompt, found in the KV cache on arrival
     generated: int = 0
+    lead: int = 0    # forced tokens that its answer begins with, until they count as generated
     forced: int = 0  # of the pending tokens, those that the response format left no choice of
     jumped: int = 0  # of those generated, forced or guessed: they came without a step of their own
     drafted: int = 0  # guesses of its next tokens that were fed
@@ -73,13 +74,13 @@ class Request:
 
     @property
     def context(self) -> int:
-        """Tokens so far, prompt and generated together."""
-        return self.prompt_tokens + self.generated
+        """Tokens so far, prompt, lead and generated together."""
+        return self.prompt_tokens + self.lead + self.generated
 
     @property
     def pending(self) -> int:
         """Tokens to feed before the next one can be sampled (decoding: 1, and forced ones)."""
-        return self.prompt_tokens + self.generated - self.cached
+        return self.context - self.cached
 
     @property
     def decoding(self) -> bool:
@@ -98,7 +99,8 @@ class Request:
     def advance(self, tokens: int, now: float) -> bool:
         """Record that `tokens` pending tokens were fed in a step that ended at `now`.
 
-        Returns whether that sampled a new token. Raises ``ValueError`` when the request has
+        Returns whether that sampled a new token: then the lead of its answer counts as generated
+        too. Raises ``ValueError`` when the request has
         ended or `tokens` is not between 1 and ``pending``.
         """
         if self.ended:
@@ -111,12 +113,13 @@ class Request:
         if left:
             self.state = State.PREFILL
             return False
-        self.generated += 1
-        self.forced = 0
-        if self.generated == 1:
+        if self.generated == 0:
             self.first_token_at = now
         else:
             self.max_gap = max(self.max_gap, now - self.last_token_at)
+        self.generated += 1 + self.lead
+        self.jumped += self.lead
+        self.lead = self.forced = 0
         self.last_token_at = now
         self.state = State.RUNNING
         return True
@@ -168,7 +171,7 @@ class Request:
                              f'{self.context} tokens cached) cannot adopt {tokens}')
         self.cached = tokens
         if not self.generated:
-            self.reused = tokens
+            self.reused = min(tokens, self.prompt_tokens)
         self.state = State.PREFILL
 
     def pause(self) -> None:

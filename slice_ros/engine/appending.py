@@ -116,6 +116,32 @@ def append_confirmed(sequence: TokenSequence, draft: Sequence[int],
         yield append_token(sequence, row, stop_tokens, max_context)
 
 
+def lead_answer(sequence: TokenSequence, max_context: int) -> None:
+    """Give a new sequence the tokens that its answer must begin with.
+
+    They are fed behind the prompt, so that the first token that is sampled is the first that could
+    be another. `append_lead` gives them out.
+    """
+    if (sequence.constraint is None or sequence.thought is not None
+            or sequence.logprobs is not None):
+        return
+    room = min(MAX_FORCED, sequence.limit - 1, max_context - len(sequence.tokens) - 1)
+    sequence.lead = sequence.constraint.lead(room, MAX_JUMP_S)
+    sequence.request.lead = len(sequence.lead)
+    for token, _ in sequence.lead:
+        sequence.tokens.append(token)
+        sequence.sampler.skip()
+        sequence.sampler.accept(token)
+
+
+def append_lead(sequence: TokenSequence) -> Iterator[Output]:
+    """Give out the tokens that an answer begins with; its request counts them as generated."""
+    lead, sequence.lead = sequence.lead, ()
+    for number, (token, text) in enumerate(lead, 1):
+        sequence.pieces.append(text)
+        yield Output(sequence, token, number, text, None)
+
+
 def append_forced(sequence: TokenSequence, stop_tokens: frozenset[int], max_context: int
                   ) -> Iterator[Output]:
     """Add the tokens that follow the last one because its format, or its thought, allows no other.
@@ -123,7 +149,7 @@ def append_forced(sequence: TokenSequence, stop_tokens: frozenset[int], max_cont
     Sampling would choose them: only the steps of their own are left out (jump-forward).
     """
     began = time.thread_time()
-    for _ in range(MAX_FORCED):
+    for _ in range(MAX_FORCED if sequence.jumps else 0):
         if sequence.finish_reason or time.thread_time() - began > MAX_JUMP_S:
             return
         token = sequence.forced()

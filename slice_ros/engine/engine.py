@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from slice_ros.engine.appending import append_confirmed, append_forced, append_token
+from slice_ros.engine.appending import append_confirmed, append_forced, append_lead, append_token
 from slice_ros.engine.config import EngineConfig, EngineInfo, no_progress, Progress
 from slice_ros.engine.drafting.draft_model import DraftModel
 from slice_ros.engine.drafting.lookups import looked_up
@@ -60,7 +60,7 @@ class Engine:
         self.special_texts = encoder.special_texts   # those of special tokens
         self.pinned, self.pin, self.unpin = slots.pinned, slots.pin, slots.unpin
         self.stored = stored   # prefixes on disk; None for none
-        opener = Opener(encoder, grammars, info, runner.info.verifies)
+        self.opener = opener = Opener(encoder, grammars, info, runner.info.verifies)
         self.open, self.open_embedding = opener.open, opener.open_embedding
         self.thought_tokens = opener.thought_tokens
         self.draft = partial(looked_up, info)   # (sequence, most): guesses of its next tokens
@@ -70,7 +70,6 @@ class Engine:
         self._live: dict[int, TokenSequence] = {}  # by slot
         self._stop_tokens = stop_tokens
         self._grammars = grammars
-        self.jump_forward = True   # the benchmark alone compares with False
 
     def adopt(self, sequence: TokenSequence) -> int:
         """Take over the keys and values of a prefix that a live or recent request has computed.
@@ -173,11 +172,11 @@ class Engine:
         outputs = []
         for sequence in launched.sampled:
             draft = launched.drafts.get(sequence, ())
+            outputs += append_lead(sequence)
             outputs.append(append_token(sequence, next(rows), stops, room))
             chosen = [next(rows) for _ in draft]
             outputs += append_confirmed(sequence, draft, chosen, stops, room)
-            if self.jump_forward:
-                outputs += append_forced(sequence, stops, room)
+            outputs += append_forced(sequence, stops, room)
         return Collected(at, [*outputs, *map(embedded, launched.pooled)])
 
     @property

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from slice_ros.engine.appending import lead_answer
 from slice_ros.engine.chat_options import ChatOptions
 from slice_ros.engine.config import EngineInfo, ResponseFormat, Sampling
 from slice_ros.engine.logprobs import AnswerLogprobs, TokenTexts
@@ -26,12 +27,15 @@ _NO_OBJECTIVES = SloClass('none')
 
 
 class Opener:
-    """Opens sequences, in any thread. With `verifies`, they guess their next tokens."""
+    """Opens sequences, in any thread. With `verifies`, they guess their next tokens.
+
+    `jump_forward` is whether their forced tokens take no step: a benchmark compares with False.
+    """
 
     def __init__(self, encoder: PromptEncoder, grammars: Grammars, info: EngineInfo,
                  verifies: bool) -> None:
         self._encoder, self._grammars, self._info = encoder, grammars, info
-        self._verifies = verifies
+        self._verifies, self.jump_forward = verifies, True
         self._texts = TokenTexts(encoder.vocabulary)
         self._thinking = thinking_of(
             encoder, min(info.max_context, info.kv_tokens), info.vocab_size)
@@ -87,11 +91,14 @@ class Opener:
             constraint = None   # until it is over
         logprobs = (None if sampling.logprobs is None
                     else AnswerLogprobs(sampling.logprobs, self._texts))
-        return TokenSequence(request, tokens, max_tokens + room, Sampler(sampling, words),
-                             detokenizer, constraint, lookup, adapter=number, images=seen,
-                             placed=placed_images(tokens, seen) if seen else (),
-                             joined=joined_spans(tokens, seen) if seen else (),
-                             thought=thought, logprobs=logprobs)
+        sequence = TokenSequence(request, tokens, max_tokens + room, Sampler(sampling, words),
+                                 detokenizer, constraint, lookup, adapter=number, images=seen,
+                                 placed=placed_images(tokens, seen) if seen else (),
+                                 joined=joined_spans(tokens, seen) if seen else (),
+                                 thought=thought, logprobs=logprobs, jumps=self.jump_forward)
+        if sequence.jumps:
+            lead_answer(sequence, self._info.max_context)
+        return sequence
 
     def thought_tokens(self, tokens: list[int], max_tokens: int, options: ChatOptions) -> int:
         """Return how many tokens a thought behind a prompt may have beside `max_tokens`."""

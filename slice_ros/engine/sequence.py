@@ -46,6 +46,8 @@ class TokenSequence:
     joined: Sequence[tuple[int, int]] = ()   # tokens [begin, end) that are fed in one step
     thought: Thought | None = None        # before the answer, or that may come before it
     logprobs: AnswerLogprobs | None = None   # of the tokens of its answer, where it wants them
+    lead: Sequence[tuple[int, str]] = ()  # its first tokens and their text, until its first step
+    jumps: bool = True                    # whether forced tokens take no step of their own
     slot: int | None = None
     closed: bool = False
     finish_reason: str | None = None

@@ -36,11 +36,11 @@ class Timed(NamedTuple):
 @contextmanager
 def jumping(engine: Engine, jump: bool):
     """Have an engine leave out the steps of forced tokens, as it always does, or not."""
-    engine.jump_forward = jump
+    engine.opener.jump_forward = jump
     try:
         yield
     finally:
-        engine.jump_forward = True
+        engine.opener.jump_forward = True
 
 
 def answer_times(engine: Engine, latency: LatencyModel, rounds: int, done: Callable[[], None]

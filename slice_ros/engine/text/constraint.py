@@ -129,6 +129,24 @@ class Constraint:
             return None
         return token
 
+    def lead(self, most: int, seconds: float) -> list[tuple[int, str]]:
+        """Return the tokens that the answer must begin with, at most `most`, each with its text.
+
+        They are consumed, in about `seconds` of processor time. None of them ends the answer, and
+        a choice has none: its last tokens come with the one that decides.
+        """
+        found: list[tuple[int, str]] = []
+        if self._endings:
+            return found
+        ahead, began = self._matcher.deep_copy(), time.thread_time()
+        while len(found) < most and time.thread_time() - began < seconds:
+            token = self.forced()
+            if (token is None or not self._not_stops[token] or not ahead.consume_token(token)
+                    or ahead.is_stopped()):
+                break
+            found.append((token, self.accept(token)))
+        return found
+
     def accept(self, token: int) -> str:
         """Consume a sampled token; return the text that becomes printable with it.
 

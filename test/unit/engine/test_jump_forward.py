@@ -7,7 +7,7 @@ import threading
 from formats import choice, GREEDY, regex, schema
 import pytest
 from slice_ros.bench.answers.answer_schemas import response_format, SCHEMAS
-from slice_ros.engine import EngineConfig, load_engine, Sampling
+from slice_ros.engine import EngineConfig, load_engine, ResponseFormat, Sampling
 from slice_ros.errors import ErrorCode
 from slice_ros.request import MAX_FORCED
 from slice_ros.scheduling.latency import LatencyModel
@@ -56,12 +56,12 @@ def finish(engine, sequence):
 
 def served(engine, wanted, sampling=GREEDY, max_tokens=250, jump=True):
     """Return what an answer is, token by token, and the number of its steps."""
-    engine.jump_forward = jump
+    engine.opener.jump_forward = jump
     try:
         sequence = begun(engine, wanted, sampling, max_tokens)
         outputs, steps = finish(engine, sequence)
     finally:
-        engine.jump_forward = True
+        engine.opener.jump_forward = True
     assert ''.join(output.text for output in outputs) == sequence.text
     return [(o.token, o.number, o.text, o.finish_reason, o.error and o.error.code)
             for o in outputs], steps
@@ -96,13 +96,61 @@ def test_the_end_by_max_tokens_is_where_it_was(byte_engine):
 
 def test_a_jump_has_a_limit_and_its_tokens_are_pending(byte_engine):
     sequence = begun(byte_engine, ODD['long'])
-    outputs = byte_engine.step([(sequence, sequence.pending)])
     request = sequence.request
-    assert len(outputs) == request.generated == 1 + MAX_FORCED == sequence.pending
-    assert request.forced == request.jumped == MAX_FORCED and request.decoding
+    assert request.lead == len(sequence.lead) == MAX_FORCED and request.generated == 0
+    assert request.pending == len(sequence.tokens) == request.prompt_tokens + MAX_FORCED
+    outputs = byte_engine.step([(sequence, sequence.pending)])
+    assert [output.number for output in outputs] == list(range(1, 2 * MAX_FORCED + 2))
+    assert request.generated == len(outputs) and request.lead == 0 and sequence.lead == ()
+    assert request.forced == MAX_FORCED == sequence.pending - 1 and request.decoding
+    assert request.jumped == 2 * MAX_FORCED
     byte_engine.step([(sequence, sequence.pending)])
-    assert request.jumped == 2 * MAX_FORCED == 2 * request.forced
+    assert request.forced == MAX_FORCED and request.jumped == 3 * MAX_FORCED
     byte_engine.close(sequence)
+
+
+@pytest.mark.parametrize('wanted, limit', [
+    (choice('turn left', 'turn right'), 250), (choice('stop'), 250), (ResponseFormat(), 250),
+    (ANSWERS['planner'], 1)], ids=['choice', 'one choice', 'text', 'a token'])
+def test_an_answer_without_a_lead(byte_engine, wanted, limit):
+    sequence = begun(byte_engine, wanted, max_tokens=limit)
+    assert not sequence.lead and sequence.request.lead == 0
+    assert sequence.tokens == byte_engine.encode('Bring the red cup.')
+    byte_engine.close(sequence)
+
+
+def test_no_lead_is_longer_than_the_answer_or_the_context(byte_engine):
+    """The last token of an answer is always one of a step."""
+    sequence = begun(byte_engine, ODD['long'], max_tokens=5)
+    assert sequence.request.lead == 4
+    byte_engine.close(sequence)
+    whole = begun(byte_engine, schema({'const': 'go'}))   # "go", with its quotes
+    assert whole.request.lead == 3
+    outputs = byte_engine.step([(whole, whole.pending)])
+    assert whole.text == '"go"' and outputs[-1].finish_reason == 'stop'
+    byte_engine.close(whole)
+    room = byte_engine.info.max_context
+    full = byte_engine.open([65] * (room - 3), 3, GREEDY, (), ODD['long'])
+    assert full.request.lead == 2
+    outputs = byte_engine.step([(full, full.pending)])
+    assert len(outputs) == 3 and outputs[-1].error.code is ErrorCode.FORMAT_INCOMPLETE
+    byte_engine.close(full)
+
+
+def test_a_lead_is_fed_in_chunks_shared_and_fed_again_after_an_eviction(byte_engine):
+    whole, _ = served(byte_engine, ANSWERS['pose'], HOT)
+    first = begun(byte_engine, ANSWERS['pose'], HOT)
+    lead = first.request.lead
+    assert byte_engine.step([(first, first.pending - 2)]) == []   # all but two of its lead
+    assert first.request.generated == 0 and first.request.pending == 2
+    byte_engine.evict(first)
+    assert first.request.pending == len(first.tokens) and first.request.lead == lead
+    second = begun(byte_engine, ANSWERS['pose'], HOT)
+    for sequence in (first, second):
+        byte_engine.adopt(sequence)
+        assert sequence.request.reused <= sequence.request.prompt_tokens
+        outputs = finish(byte_engine, sequence)[0]
+        assert [(o.token, o.number, o.text) for o in outputs] == [one[:3] for one in whole]
 
 
 def test_an_evicted_answer_goes_on_as_it_would_have(byte_engine):

@@ -83,12 +83,12 @@ def test_each_call_parses_and_validates_or_the_answer_says_that_it_was_cut(engin
 
 def test_jumping_forward_changes_no_call(engine):
     def answers(jump):
-        engine.jump_forward = jump
+        engine.opener.jump_forward = jump
         try:
             sequences = [begun(engine, n)[0] for n in range(4)]
             outputs = finish(engine, sequences)
         finally:
-            engine.jump_forward = True
+            engine.opener.jump_forward = True
         return [(s.tokens, [c[1:] for c in s.tool_calls], o.finish_reason)
                 for s, o in zip(sequences, outputs)]
     assert answers(True) == answers(False)

@@ -68,12 +68,9 @@ def begun(engine, says=None, options=ChatOptions(), max_tokens=100, wanted=Respo
 
 def finish(engine, sequence, jump=True):
     """Return the outputs of an answer up to its end."""
-    engine.jump_forward, outputs = jump, []
-    try:
-        while not sequence.finish_reason:
-            outputs += engine.step([(sequence, sequence.pending)])
-    finally:
-        engine.jump_forward = True
+    sequence.jumps, outputs = jump, []
+    while not sequence.finish_reason:
+        outputs += engine.step([(sequence, sequence.pending)])
     engine.close(sequence)
     assert ''.join(output.text for output in outputs) == sequence.text
     assert ''.join(output.reasoning for output in outputs) == sequence.reasoning

@@ -40,6 +40,21 @@ def test_forced_tokens_are_pending_and_counted_without_a_step():
     assert request.tpot == pytest.approx(1 / 4) and request.decoding
 
 
+def test_the_lead_of_an_answer_is_fed_with_the_prompt_and_generated_with_the_first_token():
+    request = Request('a', SLO, 0.0, 10, 50)
+    request.lead = 4
+    assert (request.pending, request.context, request.generated) == (14, 14, 0)
+    assert not request.advance(12, 1.0)
+    assert (request.pending, request.generated, request.decoding) == (2, 0, False)
+    request.evict()
+    request.adopt(12)
+    assert request.reused == 10
+    assert request.advance(2, 2.0)
+    assert (request.generated, request.jumped, request.lead, request.pending) == (5, 4, 0, 1)
+    assert request.decoding and request.ttft == 2.0 and request.tpot == 0.0
+    assert request.advance(1, 2.5) and request.max_gap == 0.5 and request.context == 16
+
+
 def test_an_evicted_request_prefills_its_forced_tokens_too():
     request = running(3)
     request.evict()
