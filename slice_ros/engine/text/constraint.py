@@ -132,11 +132,11 @@ class Constraint:
     def lead(self, most: int, seconds: float) -> list[tuple[int, str]]:
         """Return the tokens that the answer must begin with, at most `most`, each with its text.
 
-        They are consumed, in about `seconds` of processor time. None of them ends the answer, and
-        a choice has none: its last tokens come with the one that decides.
+        They are consumed, in about `seconds` of processor time. None of them ends the answer: the
+        only choice has none, as its first token would bring all of its rest.
         """
         found: list[tuple[int, str]] = []
-        if self._endings:
+        if len(self._endings) == 1:
             return found
         ahead, began = self._matcher.deep_copy(), time.thread_time()
         while len(found) < most and time.thread_time() - began < seconds:

@@ -110,12 +110,21 @@ def test_a_jump_has_a_limit_and_its_tokens_are_pending(byte_engine):
 
 
 @pytest.mark.parametrize('wanted, limit', [
-    (choice('turn left', 'turn right'), 250), (choice('stop'), 250), (ResponseFormat(), 250),
+    (choice('turn left', 'go on'), 250), (choice('stop'), 250), (ResponseFormat(), 250),
     (ANSWERS['planner'], 1)], ids=['choice', 'one choice', 'text', 'a token'])
 def test_an_answer_without_a_lead(byte_engine, wanted, limit):
     sequence = begun(byte_engine, wanted, max_tokens=limit)
     assert not sequence.lead and sequence.request.lead == 0
     assert sequence.tokens == byte_engine.encode('Bring the red cup.')
+    byte_engine.close(sequence)
+
+
+def test_choices_begin_with_what_they_share(byte_engine):
+    sequence = begun(byte_engine, ODD['choice'])
+    assert ''.join(text for _, text in sequence.lead) == 'turn '
+    outputs = byte_engine.step([(sequence, sequence.pending)])   # its last token decides
+    assert len(outputs) == 6 and outputs[-1].finish_reason == 'stop'
+    assert sequence.text in ('turn left', 'turn right', 'turn around')
     byte_engine.close(sequence)
 
 
