@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slice_ros.engine.models.architecture import (
-    Architecture, Delta, DOWN, FINAL_NORM, GATE_UP, Layer, OUT, QK_NORMS, QKV, ShortConv)
+    Architecture, DOWN, FINAL_NORM, GATE_UP, Layer, OUT, QK_NORMS, QKV)
 from slice_ros.engine.models.decoder_config import BEFORE, decoder, ropes_by_kind, windows
 from slice_ros.engine.models.expert_families import (
     expert_count, EXPERTS, GPT_OSS, GRANITE, MIXTRAL, sparse, with_shared)
 from slice_ros.engine.models.hybrid_families import (
     falcon_h1, granite_hybrid, granite_layers, nemotron_h, nemotron_layers)
+from slice_ros.engine.models.recurrences import Delta, ShortConv
 from slice_ros.engine.models.rope import head_dim, Unsupported, with_axes
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slice_ros.engine.models.architecture import (
-    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, Layer, MAMBA, Mamba, MAMBA_CONV, MAMBA_IN,
+    Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, Layer, MAMBA, MAMBA_CONV, MAMBA_IN,
     MAMBA_JOINT, MAMBA_NORM, MAMBA_OUT, MAMBA_RATES, OUT, QKV, shared_part)
+from slice_ros.engine.models.recurrences import Mamba
 from slice_ros.engine.models.rope import Unsupported
 
 if TYPE_CHECKING:

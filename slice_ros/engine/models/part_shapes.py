@@ -4,9 +4,10 @@
 
 from slice_ros.engine.models.architecture import (
     Architecture, CONV, CONV_IN, CONV_OUT, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
-    DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, GATE_UP, Layer, MAMBA, Mamba, MAMBA_CONV, MAMBA_IN,
+    DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, GATE_UP, Layer, MAMBA, MAMBA_CONV, MAMBA_IN,
     MAMBA_JOINT, MAMBA_NORM, MAMBA_OUT, MAMBA_RATES, mlp_parts, NORMS, OUT, QK_NORMS, QKV, ROUTER,
-    SHARED_GATE, shared_part, ShortConv, SINKS)
+    SHARED_GATE, shared_part, SINKS)
+from slice_ros.engine.models.recurrences import Mamba, ShortConv
 
 _MIXER = (*QKV, *QK_NORMS, OUT, SINKS)
 _MLP = (*GATE_UP, DOWN)

@@ -9,11 +9,12 @@ import numpy as np
 from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.models.architecture import (
-    Architecture, CONV, CONV_IN, CONV_OUT, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
+    Architecture, CONV, CONV_IN, CONV_OUT, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
     DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, EMBEDDING, expert_part, FINAL_NORM, GATE_UP, GATES,
-    HEAD, layer_name, MAMBA, Mamba, MAMBA_CONV, MAMBA_IN, MAMBA_NORM, MAMBA_OUT, MAMBA_RATES,
-    mlp_parts, NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part, ShortConv, SINKS)
+    HEAD, layer_name, MAMBA, MAMBA_CONV, MAMBA_IN, MAMBA_NORM, MAMBA_OUT, MAMBA_RATES, mlp_parts,
+    NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part, SINKS)
 from slice_ros.engine.models.part_shapes import absent_parts
+from slice_ros.engine.models.recurrences import Delta, Mamba, ShortConv
 from slice_ros.engine.runners.native.adapter_packing import pack_adapters
 from slice_ros.engine.runners.native.arena import Arena
 from slice_ros.engine.runners.native.kv_pages import kv_bits_of, KvPages

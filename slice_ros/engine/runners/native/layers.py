@@ -14,7 +14,7 @@ from slice_ros.engine.runners.native.packing import Packed
 
 @dataclass(frozen=True, slots=True)
 class DeltaWeights:
-    """A delta rule; see `architecture.Delta`."""
+    """A delta rule; see `recurrences.Delta`."""
 
     in_: Packed          # queries, keys, values, then gates
     rates: Packed        # float32: strengths, then decays
@@ -26,7 +26,7 @@ class DeltaWeights:
 
 @dataclass(frozen=True, slots=True)
 class ShortConvWeights:
-    """A short convolution; see `architecture.ShortConv`."""
+    """A short convolution; see `recurrences.ShortConv`."""
 
     in_: Packed          # b, c, x
     conv: np.ndarray     # [taps, channels]
@@ -34,7 +34,7 @@ class ShortConvWeights:
 
 @dataclass(frozen=True, slots=True)
 class MambaWeights:
-    """A state space; see `architecture.Mamba`."""
+    """A state space; see `recurrences.Mamba`."""
 
     in_: Packed          # gates, then channels
     rates: Packed        # float32

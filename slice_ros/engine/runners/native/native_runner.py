@@ -12,9 +12,10 @@ from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.architecture import (
-    Architecture, CONV, Delta, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers, MAMBA, Mamba,
-    MAMBA_CONV, SHARED_GATE, SINKS)
+    Architecture, CONV, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers, MAMBA, MAMBA_CONV,
+    SHARED_GATE, SINKS)
 from slice_ros.engine.models.model_tensors import ModelTensors
+from slice_ros.engine.models.recurrences import Delta, Mamba
 from slice_ros.engine.models.rope import rope_tables
 from slice_ros.engine.runners.native import ISAS, Library
 from slice_ros.engine.runners.native.build import build_model
