@@ -250,7 +250,7 @@ ARCHITECTURES = {
     'ernie4_5': GgufFamily('ernie4_5'),
     'hunyuan-dense': GgufFamily('hunyuan_v1_dense', _LLAMA | {
         'attn_q_norm': 'self_attn.query_layernorm', 'attn_k_norm': 'self_attn.key_layernorm'}),
-    'command-r': GgufFamily('cohere', more=_cohere),
+    'command-r': GgufFamily('cohere', _LLAMA | _QK_NORMS, more=_cohere),
     'cohere2': GgufFamily('cohere2', more=lambda value: _cohere(value) | _layer_types(
         value, _COHERE2_PERIOD)),
     'nemotron': GgufFamily('nemotron', more=_nemotron),

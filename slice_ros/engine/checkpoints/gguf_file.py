@@ -66,6 +66,7 @@ class GgufFile:
             'vocab_size': embedding.shape[0],
             'hidden_act': 'silu',
             'mamba_rms_norm': 'blk.0.ssm_norm.weight' in self._tensors,
+            'use_qk_norm': 'blk.0.attn_q_norm.weight' in self._tensors,
             'attention_bias': False,
             'tie_word_embeddings': 'output.weight' not in self._tensors,
             'rope_parameters': self._rope() | more.pop('more_of_rope', {}),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 # Vectors that llama.cpp stores as matrices of one column, or of a row for each group.
+# Matrices of floats that are no weights: biases of experts, and norms that each head has its own of.
+_EXACT = ('.bias', '.q_norm.weight', '.k_norm.weight')
 _VECTORS = ('mamba.A_log', 'mamba.D', 'mamba.norm.weight')
 
 
@@ -56,7 +58,7 @@ class GgufTensors(Tensors):
     def floats(self, name: str) -> np.ndarray:
         """Return a tensor: float32, but matrices that are no `Codes` as this object has them."""
         stored = self._stored(name)
-        if len(stored.shape) == 1 or name.endswith('.bias'):   # of experts, a matrix
+        if len(stored.shape) == 1 or name.endswith(_EXACT):
             order = self._file.order(stored)
             rows = math.prod(stored.shape[:-1])
             values = self._floats(stored, self._read(stored, 0, rows)).reshape(stored.shape)

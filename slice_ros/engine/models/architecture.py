@@ -118,7 +118,9 @@ class Architecture:
     # Of tensors of layers by part and 'weight' or 'bias': what those of files are multiplied by.
     factors: Mapping[str, float] = field(default_factory=dict)
     gated: bool = False               # attention's output is multiplied by sigmoid(gates)
-    qk_norm: str = ''                 # '' | 'head': of each head | 'all': of all heads together
+    # '' | 'head': of each head | 'all': of all heads together | 'own': a layer norm of each head,
+    # which has its own weights.
+    qk_norm: str = ''
     qk_norm_last: bool = False        # behind the rope; only for 'head'
     # Of the gate: 'silu' | 'gelu' (its tanh approximation) | 'clamped' (see `clamp`); or 'relu2':
     # the square of what is above zero, without a gate.

@@ -165,8 +165,6 @@ def _ministral3(config: 'PreTrainedConfig') -> Architecture:
 
 
 def _cohere(config: 'PreTrainedConfig', **changes) -> Architecture:
-    if getattr(config, 'use_qk_norm', False):
-        raise Unsupported('use_qk_norm')
     return decoder(config, norms=_ONE_NORM, norm='layer', norm_eps=config.layer_norm_eps,
                    parallel=True, interleaved=True, logit_scale=config.logit_scale, **changes)
 
@@ -234,7 +232,8 @@ FAMILIES: dict[str, Callable[['PreTrainedConfig'], Architecture]] = {
         config, norms=_GLM4, fused=_FUSED_GATE_UP, interleaved=True),
     'ernie4_5': lambda config: decoder(config, interleaved=True),
     'hunyuan_v1_dense': _hunyuan,
-    'cohere': _cohere,
+    'cohere': lambda config: _cohere(
+        config, qk_norm='own' if getattr(config, 'use_qk_norm', False) else ''),
     'cohere2': _cohere2,
     'nemotron': _nemotron,
 }

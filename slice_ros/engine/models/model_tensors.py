@@ -58,7 +58,7 @@ class ModelTensors:
         if (factor := self._factor(part, kind)) != 1:
             tensor = tensor * factor
         if _is_norm(part, kind):
-            return tensor.to(torch.float32) + self._made.norm_offset
+            tensor = tensor.reshape(-1).to(torch.float32) + self._made.norm_offset
         if self._turned(part):
             tensor = tensor[torch.from_numpy(self._order(part, 0, self._count(part, len(tensor))))]
         return tensor
@@ -74,7 +74,7 @@ class ModelTensors:
         if (factor := self._factor(part, kind)) != 1:
             values = values * np.float32(factor)
         if _is_norm(part, kind):
-            return values + np.float32(self._made.norm_offset)
+            values = values.reshape(-1) + np.float32(self._made.norm_offset)
         if not self._turned(part):
             return values
         return values[self._order(part, 0, self._count(part, len(values)))]
@@ -195,8 +195,8 @@ class ModelTensors:
         return self._made.factors.get(f'{part}.{kind}', 1.0)
 
     def _turned(self, part: str) -> bool:
-        return self._made.interleaved and part in QKV[:2] or self._made.gated and part in (
-            QKV[0], GATES)
+        return self._made.interleaved and part in (*QKV[:2], *QK_NORMS) or (
+            self._made.gated and part in (QKV[0], GATES))
 
     def _count(self, part: str, rows: int) -> int:
         """Return the rows of a part that has `rows` in the file."""

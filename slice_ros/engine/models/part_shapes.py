@@ -17,11 +17,12 @@ def part_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Return the shape of each part of a layer, but for chosen experts and recurrences."""
     made = architecture
     queries, keys = made.heads * made.head_dim, made.kv_heads * made.head_dim
-    normed = {'head': (made.head_dim,) * 2, 'all': (queries, keys)}.get(made.qk_norm, ())
+    normed = {'head': ((made.head_dim,),) * 2, 'all': ((queries,), (keys,)),
+              'own': tuple((n, made.head_dim) for n in (made.heads, made.kv_heads))}
     return {
         **{norm: (made.hidden,) for norm in NORMS},
         **dict(zip(QKV, ((queries, made.hidden), (keys, made.hidden), (keys, made.hidden)))),
-        **{name: (size,) for name, size in zip(QK_NORMS, normed)},
+        **dict(zip(QK_NORMS, normed.get(made.qk_norm, ()))),
         **({SINKS: (made.heads,)} if made.sinks else {}),
         OUT: (made.hidden, queries), DOWN: (made.hidden, made.intermediate),
         **{part: (made.intermediate, made.hidden) for part in mlp_parts(made)},

@@ -12,8 +12,9 @@ VOCABULARY = 320   # of `tiny`
 PAIRED = ('llama', 'granite', 'granitemoe', 'granitehybrid', 'smollm3', 'mistral3')
 # Whose norms subtract the mean.
 CENTRED = {'command-r': 'layer_norm_eps', 'cohere2': 'layer_norm_eps', 'nemotron': 'norm_eps'}
-# Of state spaces: what stays in float32.
-SPACES = ('.A_log', '.D', '.dt_proj.bias', 'mamba.norm.weight', 'mixer.norm.weight')
+# What stays in float32, of state spaces and of norms.
+EXACT = ('q_norm.weight', 'k_norm.weight',
+         '.A_log', '.D', '.dt_proj.bias', 'mamba.norm.weight', 'mixer.norm.weight')
 
 
 def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, types=()):
@@ -57,7 +58,7 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
         if 'conv.conv' in name:
             values = values[:, 0]
         kind = next((kind for part, kind in types if part in name and values.ndim > 1),
-                    'F16' if values.ndim > 1 and not name.endswith(SPACES) else 'F32')
+                    'F16' if values.ndim > 1 and not name.endswith(EXACT) else 'F32')
         kind = gguf.GGMLQuantizationType[kind]
         writer.add_tensor(names.get_name(name, ('.weight', '.bias')),
                           gguf.quantize(values, kind), raw_dtype=kind)

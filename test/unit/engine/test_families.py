@@ -82,9 +82,9 @@ def check_48_tokens(engine, model, lengths):
 
 
 @pytest.mark.parametrize('isa', ['portable', 'avx2', 'avx512'])
-@pytest.mark.parametrize('name', ['gpt_oss', 'nemotron', 'cohere2'])
+@pytest.mark.parametrize('name', ['gpt_oss', 'nemotron', 'cohere2', 'cohere norms'])
 def test_every_instruction_set_has_their_kernels(name, isa, tmp_path):
-    """Sinks and a clamped gate; norms with biases and no gate; norms without."""
+    """Sinks and a clamped gate; norms with biases and no gate; norms without; norms of heads."""
     library = load_library()[0]
     if library is None or not library.has(ISAS[isa]):
         pytest.skip(f'this build or processor has no {isa} kernels')
@@ -267,7 +267,8 @@ def test_a_bias_that_no_runner_adds_is_refused(name, tmp_path):
     ('granitemoe', 'block_sparse_moe.input_linear.bias'),
     ('qwen2_moe', 'mlp.shared_expert.up_proj.bias'), ('qwen2_moe', 'mlp.shared_expert_gate.bias'),
     ('gpt_oss', 'mlp.experts.scale'), ('cohere2', 'input_layernorm.bias'),
-    ('cohere', 'post_attention_layernorm.weight'), ('nemotron', 'mlp.gate_proj.weight'),
+    ('cohere', 'post_attention_layernorm.weight'), ('cohere', 'self_attn.q_norm.weight'),
+    ('nemotron', 'mlp.gate_proj.weight'),
     ('hunyuan_v1_dense', 'self_attn.q_norm.weight'), ('ministral3', 'self_attn.sinks')])
 def test_a_tensor_that_no_runner_uses_is_refused(family, name, tmp_path):
     tiny.save(tmp_path, tiny.FAMILIES[family]())
@@ -283,7 +284,8 @@ def test_a_tensor_that_no_runner_uses_is_refused(family, name, tmp_path):
     ('gpt_oss', 'mlp.experts.down_proj_bias'), ('nemotron', 'input_layernorm.bias'),
     ('qwen2_moe', 'mlp.shared_expert_gate.weight'),
     ('qwen2_moe', 'mlp.shared_expert.down_proj.weight'),
-    ('hunyuan_v1_dense', 'self_attn.key_layernorm.weight')])
+    ('hunyuan_v1_dense', 'self_attn.key_layernorm.weight'),
+    ('cohere norms', 'self_attn.k_norm.weight')])
 def test_a_tensor_that_is_missing_is_refused(family, name, tmp_path):
     tiny.save(tmp_path, tiny.FAMILIES[family]())
     tensors = load_file(tmp_path / 'model.safetensors')

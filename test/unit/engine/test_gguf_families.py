@@ -148,6 +148,7 @@ FILES = {
     'mistral3': (lambda: tiny.FAMILIES['ministral3'](sliding_window=None), mistral3),
     'hunyuan-dense': (tiny.FAMILIES['hunyuan_v1_dense'], own_size),
     'command-r': (tiny.FAMILIES['cohere'], cohere()),
+    'command-r norms': (tiny.FAMILIES['cohere norms'], cohere()),
     'cohere2': (lambda: tiny.described(
         'cohere2', head_dim=16, sliding_window=40, logit_scale=0.5, **LAYERS),
                 cohere(windows(40))),

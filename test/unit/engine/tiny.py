@@ -125,6 +125,8 @@ FAMILIES = {
     'hunyuan_v1_dense': lambda **more: described('hunyuan_v1_dense', rope_parameters={
         'rope_type': 'dynamic', 'rope_theta': 10000.0, 'alpha': 20.0, 'factor': 1.0}, **more),
     'cohere': lambda **more: described('cohere', head_dim=16, logit_scale=0.5, **more),
+    'cohere norms': lambda **more: described(
+        'cohere', head_dim=16, logit_scale=0.5, use_qk_norm=True, **more),
     'cohere2': lambda **more: described(
         'cohere2', sliding_window=40, logit_scale=0.5, num_key_value_heads=1, attention_bias=True,
         layer_types=['sliding_attention', 'full_attention', 'sliding_attention'], **more),
@@ -218,7 +220,7 @@ def model(config):
     torch.manual_seed(7)
     made = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     for name, parameter in made.named_parameters():
-        if parameter.dim() > 1:
+        if parameter.dim() > 1 and 'norm' not in name:
             parameter.data.normal_(0, 0.15)
         elif 'bias' in name:
             parameter.data.normal_(0, 0.3)

@@ -64,7 +64,7 @@ class LayerWeights:
     attention_out_norm: np.ndarray | None = None  # [hidden]
     mlp_norm: np.ndarray | None = None            # [hidden]
     mlp_out_norm: np.ndarray | None = None        # [hidden]
-    query_norm: np.ndarray | None = None          # [head_dim], or of all heads together
+    query_norm: np.ndarray | None = None          # [head_dim], or of all heads
     key_norm: np.ndarray | None = None
     sinks: np.ndarray | None = None               # [heads]
 
@@ -84,7 +84,7 @@ class CLayers:
     def layer(self, layer: LayerWeights, kind: DecoderLayer) -> Layer:
         """Return the structure of a layer. Raises ``ValueError`` for a vector of another size."""
         made = self._made
-        queries, keys = (made.head_dim * (n if made.qk_norm == 'all' else 1)
+        queries, keys = (made.head_dim * (1 if made.qk_norm == 'head' else n)
                          for n in (made.heads, made.kv_heads))
         return Layer(
             *(self.norm(getattr(layer, norm)) for norm in NORMS),

@@ -10,7 +10,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 13         # that of src/slice_kernels.h
+ABI_VERSION = 14         # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -97,8 +97,9 @@ class Model(Structure):
                 ('experts', c_int32), ('chosen_experts', c_int32),
                 ('expert_intermediate', c_int32), ('share_scores', c_int32),
                 ('gated_attention', c_int32),
-                ('joint_norms', c_int32), ('norms_behind_rope', c_int32), ('norm', c_int32),
-                ('parallel', c_int32), ('input_levels', c_int32),
+                ('joint_norms', c_int32), ('norms_of_heads', c_int32),
+                ('norms_behind_rope', c_int32), ('norm', c_int32), ('parallel', c_int32),
+                ('input_levels', c_int32),
                 ('norm_eps', c_float), ('attention_scale', c_float),
                 ('attention_softcap', c_float), ('logit_softcap', c_float),
                 ('embedding_scale', c_float), ('residual_scale', c_float),

@@ -63,9 +63,9 @@ class NativeModel:
             made.hidden,
             made.heads, made.kv_heads, made.head_dim, 2 * half, made.intermediate,
             made.vocabulary, positions, ropes, ACTIVATIONS[made.activation], adapters.count,
-            *experts_of(made), made.gated, made.qk_norm == 'all', made.qk_norm_last,
-            _NORM_KINDS[made.norm], made.parallel, made.input_levels, made.norm_eps,
-            made.attention_scale, made.attention_softcap, made.logit_softcap,
+            *experts_of(made), made.gated, made.qk_norm == 'all', made.qk_norm == 'own',
+            made.qk_norm_last, _NORM_KINDS[made.norm], made.parallel, made.input_levels,
+            made.norm_eps, made.attention_scale, made.attention_softcap, made.logit_softcap,
             made.embedding_scale, made.residual_scale, *made.clamp)
         slots, per_slot = cache.table.shape
         pages = Cache(cache.keys.ctypes.data, cache.values.ctypes.data, cache.table.ctypes.data,

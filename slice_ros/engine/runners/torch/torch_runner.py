@@ -162,10 +162,17 @@ class TorchRunner:
         if made.qk_norm:
             for part, norm in ((qkv[:, :made.heads], layer.query_norm),
                                (qkv[:, made.heads:last], layer.key_norm)):
-                whole = part.flatten(1) if made.qk_norm == 'all' else part
-                part.copy_(self._rms(whole, norm).view(part.shape))
+                part.copy_(self._normed_heads(part, norm))
         if turn is not None:
             rotate(qkv[:, :last, :turn[0].shape[-1]], *turn)
+
+    def _normed_heads(self, part: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        made = self.weights.made
+        if made.qk_norm == 'own':
+            normed = F.layer_norm(part, part.shape[2:], eps=made.norm_eps)
+            return normed * weight.view(part.shape[1:])
+        whole = part.flatten(1) if made.qk_norm == 'all' else part
+        return self._rms(whole, weight).view(part.shape)
 
     def _batch(self, segments: Sequence[Segment]) -> Batch:
         numbers = flatten(segments)

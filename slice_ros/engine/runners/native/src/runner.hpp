@@ -191,6 +191,9 @@ class Runner {
                      int channels, float* inputs);
   static void forget(const DeltaJob& job, int64_t numbers);
   void norm_jointly(const SliceLayer& layer, float* qkv);
+  // The weights of the norm of a head; null: it has none of its own.
+  const float* norm_of_head(const float* norms, int head) const;
+  void norm_head(const float* in, const float* weight, float* out) const;
   void rotate_head(const float* head, const float* norm, int rope, int rope_row, float scale,
                    float* out);
   void attend_group(const Batch& batch, int layer, const RowGroup& group, int kv_head,

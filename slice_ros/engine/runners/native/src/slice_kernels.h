@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 13
+#define SLICE_ABI_VERSION 14
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -113,7 +113,8 @@ struct SliceMamba {
   int32_t reserved;
 };
 
-// Norms are of the kind `norm` of the model, those of queries and keys RMS norms; each may be null.
+// Norms are of the kind `norm` of the model, those of queries and keys RMS norms unless norms_of_heads;
+// each may be null.
 // Attention and MLP add residual_scale * out_norm(part(norm(h))) to h, one after the other, or both to
 // the same h.
 struct SliceLayer {
@@ -121,8 +122,9 @@ struct SliceLayer {
   const float* attention_out_norm;  // [hidden]
   const float* mlp_norm;            // [hidden]
   const float* mlp_out_norm;        // [hidden]
-  const float* query_norm;          // [head_dim], or [heads * head_dim] if joint_norms
-  const float* key_norm;            // [head_dim], or [kv_heads * head_dim]
+  // [head_dim]; [heads * head_dim] and [kv_heads * head_dim] if joint_norms or norms_of_heads
+  const float* query_norm;
+  const float* key_norm;
   int32_t rope;                     // 0 .. ropes - 1; -1: positions are not marked
   int32_t window;                   // tokens that a token attends to, with itself; 0: all
   // Null data: no attention, and no keys and values.
@@ -184,6 +186,7 @@ struct SliceModel {
   int32_t share_scores;     // the scores of the chosen ones are divided by their sum
   int32_t gated_attention;  // its output is multiplied by the sigmoid of the gates
   int32_t joint_norms;      // queries and keys are normed over all heads together, else each head
+  int32_t norms_of_heads;     // each head of queries and keys has a LAYER norm with its own weights
   int32_t norms_behind_rope;  // those of each head of queries and keys, else in front of it
   int32_t norm;
   int32_t parallel;           // attention and MLP add to the same residual

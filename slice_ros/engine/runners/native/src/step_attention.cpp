@@ -22,12 +22,25 @@ void Runner::norm_jointly(const SliceLayer& layer, float* qkv) {
                     model_.kv_heads * model_.head_dim, qkv + queries);
 }
 
+const float* Runner::norm_of_head(const float* norms, int head) const {
+  if (!norms || model_.joint_norms) return nullptr;
+  return model_.norms_of_heads ? norms + int64_t{head} * model_.head_dim : norms;
+}
+
+void Runner::norm_head(const float* in, const float* weight, float* out) const {
+  const int size = model_.head_dim;
+  if (model_.norms_of_heads) {
+    return kernels_.layer_norm(in, weight, nullptr, model_.norm_eps, size, out);
+  }
+  kernels_.rms_norm(in, weight, model_.norm_eps, size, out);
+}
+
 void Runner::rotate_head(const float* head, const float* norm, int rope, int rope_row, float scale,
                          float* out) {
   const int size = model_.head_dim;
   const float* norm_behind = model_.norms_behind_rope ? norm : nullptr;
   if (norm && !norm_behind) {
-    kernels_.rms_norm(head, norm, model_.norm_eps, size, out);
+    norm_head(head, norm, out);
   } else {
     std::memcpy(out, head, sizeof(float) * size);
   }
@@ -35,7 +48,7 @@ void Runner::rotate_head(const float* head, const float* norm, int rope, int rop
     const int64_t at = (int64_t{rope} * model_.positions + rope_row) * (model_.rotary_dim / 2);
     kernels_.rotate(out, model_.rope_cos + at, model_.rope_sin + at, model_.rotary_dim);
   }
-  if (norm_behind) kernels_.rms_norm(out, norm_behind, model_.norm_eps, size, out);
+  if (norm_behind) norm_head(out, norm_behind, out);
   for (int i = 0; i < size; ++i) out[i] *= scale;
   std::fill(out + size, out + head_width_, 0.0f);
 }
@@ -54,12 +67,11 @@ void Runner::keep_row(const Batch& batch, int layer, int row) {
   float* qkv = qkv_.get() + int64_t{row} * weights.qkv.outputs;
   if (model_.joint_norms) norm_jointly(weights, qkv);
   const float* from = qkv;
-  const float* norm = model_.joint_norms ? nullptr : weights.query_norm;
   float* query = queries_.get() + int64_t{row} * model_.heads * width;
   const float scale =
       model_.attention_scale * (model_.query_scale ? model_.query_scale[position] : 1.0f);
   for (int head = 0; head < model_.heads; ++head, from += size, query += width) {
-    rotate_head(from, norm, weights.rope, rope_row, scale, query);
+    rotate_head(from, norm_of_head(weights.query_norm, head), weights.rope, rope_row, scale, query);
   }
   const int page = cache_.page_table[int64_t{slot} * cache_.pages_per_slot +
                                      position / SLICE_PAGE_TOKENS];
@@ -71,7 +83,6 @@ void Runner::keep(int layer, int row, int page, int position, int rope_row) {
   const int width = head_width_;
   const SliceLayer& weights = layers_[layer];
   const float* from = qkv_.get() + int64_t{row} * weights.qkv.outputs + model_.heads * size;
-  const float* norm = model_.joint_norms ? nullptr : weights.key_norm;
   const int token = position % SLICE_PAGE_TOKENS;
   float numbers[kMaxHeadWidth];
   const auto put = [&](void* pool, int head, const Place& place) {
@@ -79,7 +90,7 @@ void Runner::keep(int layer, int row, int page, int position, int rope_row) {
               page_at(pool, layer, head, page));
   };
   for (int head = 0; head < model_.kv_heads; ++head, from += size) {
-    rotate_head(from, norm, weights.rope, rope_row, 1.0f, numbers);
+    rotate_head(from, norm_of_head(weights.key_norm, head), weights.rope, rope_row, 1.0f, numbers);
     put(cache_.keys, head, key_place(token, width));
   }
   for (int head = 0; head < model_.kv_heads; ++head, from += size) {

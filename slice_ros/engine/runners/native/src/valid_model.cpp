@@ -150,7 +150,7 @@ bool valid(const SliceModel& model, const SliceCache& cache) {
       model.input_levels < 0 || model.input_levels >= model.layers ||
       model.activation < SLICE_SILU || model.activation > SLICE_CLAMPED ||
       model.norm < SLICE_RMS || model.norm > SLICE_LAYER_BIASED ||
-      (model.norms_behind_rope && model.joint_norms) ||
+      (model.joint_norms && (model.norms_behind_rope || model.norms_of_heads)) ||
       model.rotary_dim % 2 != 0 || model.rotary_dim > model.head_dim ||
       model.head_dim > kMaxHeadWidth) {
     return false;
