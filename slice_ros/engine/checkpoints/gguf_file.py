@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GGUF files of known families: config and tokenizer as Hugging Face has them, and tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 import re
 
@@ -16,6 +16,7 @@ from slice_ros.errors import ModelError, one_line
 
 # What follows from the metadata: the frequencies of the rope.
 _DERIVED = ('rope_freqs.', 'rope_factors_')
+_BLOCK = re.compile(r'blk\.(\d+)\.')
 
 
 class GgufFile:
@@ -48,13 +49,19 @@ class GgufFile:
         if embedding is None:
             raise ModelError(f'{self.path} holds no token embedding: the file is incomplete')
         model_type = self._family.model_type
-        more = self._family.more(self._value)
+        try:
+            more = self._family.more(self._value)
+        except (TypeError, ArithmeticError) as error:
+            raise ModelError(f'{self.path}: numbers of {self._arch} are missing or of another '
+                             f'kind ({one_line(error)}): the file is incomplete') from error
         return {
             'model_type': model_type,
             'architectures': [f'{model_type.capitalize()}ForCausalLM'],
             '_name_or_path': self._get('general.name') or self.path.stem,
             'hidden_size': hidden,
-            'intermediate_size': self._need('feed_forward_length'),
+            # A family whose layers all have experts may not speak of other MLPs.
+            'intermediate_size': self._value('feed_forward_length')
+            or self._value('expert_feed_forward_length') or self._need('feed_forward_length'),
             'num_hidden_layers': layers,
             'num_attention_heads': heads,
             'num_key_value_heads': self._count('attention.head_count_kv', heads),
@@ -85,7 +92,11 @@ class GgufFile:
 
     def named(self) -> Iterator[tuple[str, StoredTensor]]:
         """Yield the tensors of the model, with their Hugging Face names."""
+        layers = self._count('block_count')
         for tensor in self._tensors.values():
+            block = _BLOCK.match(tensor.name)
+            if block is not None and int(block[1]) >= layers and self._guessing():
+                continue
             name = self._family.name(tensor.name)
             if name is not None:
                 yield name, tensor
@@ -97,16 +108,30 @@ class GgufFile:
     def order(self, tensor: StoredTensor) -> np.ndarray | None:
         """Return which row of a tensor each row of Hugging Face's is; None where it is the same.
 
-        llama.cpp interleaves the two halves of a head that rotary embedding pairs.
+        llama.cpp interleaves the two halves of a head that rotary embedding pairs, and the value
+        heads of the key heads of a delta rule.
         """
         if not self._family.paired or not re.search(r'attn_[qk]\.', tensor.name):
-            return None
+            return self._of_family(self._family.rows, tensor, tensor.shape[0])
         key = 'head_count' if 'attn_q' in tensor.name else 'head_count_kv'
         heads = self._count(f'attention.{key}', self._count('attention.head_count'))
         if tensor.shape[0] % (2 * heads):
             raise ModelError(f'{self.path}: tensor {tensor.name} has {tensor.shape[0]} rows, '
                              f'which is not of {heads} heads')
         return np.arange(tensor.shape[0]).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
+
+    def order_of_inputs(self, tensor: StoredTensor) -> np.ndarray | None:
+        """As `order`, of the columns."""
+        return self._of_family(self._family.inputs, tensor, tensor.shape[-1])
+
+    def _of_family(self, order: Callable[..., np.ndarray | None], tensor: StoredTensor, count: int
+                   ) -> np.ndarray | None:
+        try:
+            return order(self._value, tensor.name.split('.', 2)[-1], count)
+        except ValueError as error:
+            raise ModelError(f'{self.path}: tensor {tensor.name} has the shape '
+                             f'{list(tensor.shape)}, which is not of the heads of the file'
+                             ) from error
 
     def read(self, tensor: StoredTensor, first: int, count: int) -> np.ndarray:
         """Return `count` bytes of a tensor from `first` on.
@@ -175,6 +200,11 @@ class GgufFile:
 
     def _value(self, key: str, whole: bool = False):
         value = self._get(f'{self._arch}.{key}')
+        if guessing := self._guessing():
+            if key == 'block_count' and isinstance(value, int):
+                value -= guessing
+            elif key != 'block_count' and isinstance(value, tuple):
+                value = value[:self._count('block_count')]
         if isinstance(value, tuple) and not whole:
             # Recurrent layers have no keys, and some no MLP.
             if key in ('attention.head_count_kv', 'feed_forward_length'):
@@ -184,6 +214,11 @@ class GgufFile:
                                  'cannot be loaded')
             value = value[0]
         return value
+
+    def _guessing(self) -> int:
+        """Return how many layers behind the others guess further tokens, which none do here."""
+        number = self._get(f'{self._arch}.nextn_predict_layers')
+        return max(number, 0) if type(number) is int else 0
 
     def _count(self, key: str, default: int | None = None) -> int:
         value = self._value(key) or default or self._need(key)

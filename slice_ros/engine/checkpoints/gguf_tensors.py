@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # Vectors that llama.cpp stores as matrices of one column, or of a row for each group.
-# Matrices of floats that are no weights: biases of experts, and norms that each head has its own of.
+# Matrices that stay in float32: biases of experts, and norms of which each head has its own.
 _EXACT = ('.bias', '.q_norm.weight', '.k_norm.weight')
 _VECTORS = ('mamba.A_log', 'mamba.D', 'mamba.norm.weight')
 
@@ -101,7 +101,7 @@ class GgufTensors(Tensors):
 
     def _rows(self, stored: StoredTensor, codes: bool, first: int, last: int
               ) -> np.ndarray | Codes:
-        order = self._file.order(stored)
+        order, columns = self._file.order(stored), self._file.order_of_inputs(stored)
         if order is None:
             data = self._read(stored, first, last)
         else:  # the rows of a head are in another order
@@ -109,8 +109,10 @@ class GgufTensors(Tensors):
             low, high = int(order.min(initial=first)), int(order.max(initial=first - 1)) + 1
             data = self._read(stored, low, high)[order - low]
         if codes:
-            return self._decoder.codes(data, stored.type.name)
-        return self._floats(stored, data).astype(self._dtype, copy=False)
+            found = self._decoder.codes(data, stored.type.name)
+            return found if columns is None else found.columns(columns)
+        values = self._floats(stored, data).astype(self._dtype, copy=False)
+        return values if columns is None else values[:, columns]
 
     def _floats(self, stored: StoredTensor, data: np.ndarray) -> np.ndarray:
         try:

@@ -34,6 +34,12 @@ class Codes:
         minimums = None if self.minimums is None else self.minimums[order]
         return Codes(self.kind, self.codes[order], self.scales[order], minimums)
 
+    def columns(self, order: np.ndarray) -> 'Codes':
+        """Return the columns `order` names, in its order: whole groups of 32."""
+        groups = order[::GROUP] // GROUP
+        minimums = None if self.minimums is None else self.minimums[:, groups]
+        return Codes(self.kind, self.codes[:, order], self.scales[:, groups], minimums)
+
     def floats(self) -> np.ndarray:
         """Return the weights as float32."""
         groups = self.codes.reshape(len(self.codes), -1, GROUP).astype(np.float32)

@@ -95,12 +95,12 @@ def _qwen3_5(config: 'PreTrainedConfig') -> Architecture:
             or not {*map(str, kinds)} <= {'linear_attention', 'full_attention'}:
         raise Unsupported(f'layer_types {kinds!r:.80}')
     made = decoder(
-        config, qk_norm='head', norm_offset=1.0, gated=True,
+        config, qk_norm='head', norm_offset=getattr(config, 'norm_offset', 1.0), gated=True,
         layers=tuple(Layer(recurrent=kind == 'linear_attention') for kind in kinds),
         recurrence=Delta(
             config.linear_num_key_heads, config.linear_num_value_heads,
             config.linear_key_head_dim, config.linear_value_head_dim,
-            config.linear_conv_kernel_dim))
+            config.linear_conv_kernel_dim, getattr(config, 'flat_delta', False)))
     return _with_axes(config, made, (11, 11, 10), True)
 
 

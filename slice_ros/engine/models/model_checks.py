@@ -27,7 +27,8 @@ _OF_RECURRENCE = (
     'linear_value_head_dim', 'linear_conv_kernel_dim', 'conv_L_cache', 'block_multiple_of',
     'mamba_n_heads', 'mamba_num_heads', 'mamba_d_head', 'mamba_head_dim', 'mamba_n_groups',
     'n_groups', 'mamba_d_state', 'ssm_state_size', 'mamba_d_conv', 'conv_kernel')
-_GROUPED = (('mamba_n_heads', 'mamba_n_groups'), ('mamba_num_heads', 'n_groups'))
+_GROUPED = (('mamba_n_heads', 'mamba_n_groups'), ('mamba_num_heads', 'n_groups'),
+            ('linear_num_value_heads', 'linear_num_key_heads'))
 _MOST_EXPERTS = 1024    # kMaxExperts of native/src/runner.hpp
 _MOST_HEAD = 1 << 16    # the frequencies of its rope are computed before the tensors
 _SCALES = ('query_pre_attn_scalar', 'embedding_multiplier', 'residual_multiplier',
@@ -80,8 +81,8 @@ def check_numbers(path: object, config: 'PreTrainedConfig') -> None:
 
 def _check_recurrence(path: object, config: 'PreTrainedConfig') -> None:
     for name in _OF_RECURRENCE:
-        if (value := getattr(config, name, None)) is not None:
-            _check_count(path, name, value, _MOST_HEAD)
+        if hasattr(config, name):
+            _check_count(path, name, getattr(config, name), _MOST_HEAD)
     for heads, groups in _GROUPED:
         count = getattr(config, heads, None)
         if count is not None and count % (getattr(config, groups, None) or 1):
@@ -102,7 +103,8 @@ def _check_experts(path: object, config: 'PreTrainedConfig') -> None:
         return
     _check_count(path, 'the number of experts', count, _MOST_EXPERTS)
     for name in _OF_EXPERTS:
-        if (value := getattr(config, name, None)) is not None:
+        value = getattr(config, name, None)
+        if value is not None or name == 'num_experts_per_tok':
             _check_count(path, name, value, count if name == 'num_experts_per_tok' else _MOST - 1)
 
 

@@ -42,8 +42,9 @@ def recurrence_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
         f'{DELTA_IN[1]}.weight': (delta.values, hidden),
         **{f'{part}.weight': (delta.value_heads, hidden) for part in DELTA_RATES},
         f'{DELTA_OUT}.weight': (hidden, delta.values),
-        DELTA_CONV: (delta.channels, 1, delta.taps), DELTA_NORM: (delta.value_dim,),
-        DELTA_BIAS: (delta.value_heads,), DELTA_DECAY: (delta.value_heads,)}
+        DELTA_CONV: (delta.channels, *(() if delta.flat else (1,)), delta.taps),
+        DELTA_NORM: (delta.value_dim,), DELTA_BIAS: (delta.value_heads,),
+        DELTA_DECAY: (delta.value_heads,)}
 
 
 def _mamba_shapes(mamba: Mamba, hidden: int) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,8 @@ class Delta:
     """The gated delta rule (arXiv 2412.06464) of layers that keep a state in place of keys.
 
     Each key head serves value_heads / key_heads value heads. Queries, keys and values go through
-    a convolution over the last `taps` tokens.
+    a convolution over the last `taps` tokens. `flat`: the file has the taps as [channels, taps],
+    and the decays themselves, not the logarithm.
     """
 
     key_heads: int
@@ -18,6 +19,7 @@ class Delta:
     key_dim: int
     value_dim: int
     taps: int
+    flat: bool = False
 
     @property
     def channels(self) -> int:

@@ -3,6 +3,7 @@
 """GGUF files of tiny models, as llama.cpp's converter writes them."""
 
 import gguf
+import numpy as np
 from tokenizers import pre_tokenizers
 
 VOCABULARY = 320   # of `tiny`
@@ -13,8 +14,8 @@ PAIRED = ('llama', 'granite', 'granitemoe', 'granitehybrid', 'smollm3', 'mistral
 # Whose norms subtract the mean.
 CENTRED = {'command-r': 'layer_norm_eps', 'cohere2': 'layer_norm_eps', 'nemotron': 'norm_eps'}
 # What stays in float32, of state spaces and of norms.
-EXACT = ('q_norm.weight', 'k_norm.weight',
-         '.A_log', '.D', '.dt_proj.bias', 'mamba.norm.weight', 'mixer.norm.weight')
+EXACT = ('q_norm.weight', 'k_norm.weight', 'linear_attn.conv1d.weight', '.A_log', '.D',
+         '.dt_proj.bias', 'mamba.norm.weight', 'mixer.norm.weight')
 
 
 def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, types=()):
@@ -49,8 +50,10 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
         if name == 'lm_head.weight' and config.tie_word_embeddings:
             continue
         values = tensor.numpy()
-        if (arch.startswith('gemma') or arch == 'nemotron') and name.endswith('norm.weight'):
+        if is_shifted(arch, name):
             values = values + 1
+        if 'linear_attn' in name:
+            values = tiled(config, name, values)
         if arch in PAIRED and ('q_proj' in name or 'k_proj' in name):
             n = heads if 'q_proj' in name else config.num_key_value_heads
             values = values.reshape(n, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(
@@ -68,6 +71,26 @@ def write(path, arch, config, state, rope=(), kv_heads=None, describe=None, type
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def is_shifted(arch, name):
+    """Return whether a tensor is a norm that has one less in a directory."""
+    return name.endswith('norm.weight') and 'linear_attn' not in name and (
+        arch.startswith(('gemma', 'qwen35')) or arch == 'nemotron')
+
+
+def tiled(config, name, values):
+    """Return a tensor of a delta rule: the first value heads of all key heads come first."""
+    keys, size = config.linear_num_key_heads, config.linear_value_head_dim
+    heads = np.arange(config.linear_num_value_heads).reshape(keys, -1).T.reshape(-1, 1)
+    if 'norm' in name:
+        return values
+    if 'out_proj' in name:
+        return values[:, (heads * size + np.arange(size)).reshape(-1)]
+    size = 1 if name.endswith(('_a.weight', '_b.weight', 'A_log', '.bias')) else size
+    first = len(values) - heads.size * size   # of the values, behind queries and keys
+    return np.concatenate((
+        values[:first], values[first + (heads * size + np.arange(size)).reshape(-1)]))
 
 
 def split_experts(state):
@@ -105,7 +128,7 @@ def spaces(config, state):
             name = name.replace('model.', 'backbone.', 1)
         if name.endswith('.A_log'):
             tensor = -tensor.exp()
-        if name.endswith(('.A_log', '.D')):
+        if name.endswith(('.A_log', '.D')) and 'linear_attn' not in name:
             tensor = tensor[:, None]
         elif name.endswith(('mamba.norm.weight', 'mixer.norm.weight')):
             groups = getattr(config, 'mamba_n_groups', None) or config.n_groups

@@ -62,6 +62,27 @@ def short_key(writer):
     writer.add_key_length(16)
 
 
+def delta(period, *more):
+    def describe(writer):
+        writer.add_key_length(24)
+        writer.add_rope_dimension_count(6)
+        writer.add_ssm_conv_kernel(4)
+        writer.add_full_attention_interval(period)
+        sizes(6, 32, 64, 2)(writer)
+        for add in more:
+            add(writer)
+    return describe
+
+
+def one_that_guesses(layers):
+    def describe(writer):   # behind the others
+        writer.add_block_count(layers + 1)
+        writer.add_nextn_predict_layers(1)
+        writer.add_array('qwen35.attention.recurrent_layers', [True, False, False])
+        writer.add_tensor(f'blk.{layers}.nextn.enorm.weight', torch.ones(64).numpy())
+    return describe
+
+
 def short_conv(writer):
     writer.add_key_length(16)
     writer.add_shortconv_l_cache(3)
@@ -154,6 +175,14 @@ FILES = {
                 cohere(windows(40))),
     'nemotron': (tiny.FAMILIES['nemotron'], partial(12, 24)),
     'lfm2': (lambda: tiny.RECURRENT['lfm2'](block_auto_adjust_ff_dim=False), short_conv),
+    'qwen35': (lambda: tiny.qwen3_5('qwen3_5_text', ('linear', 'full') * 2), delta(2)),
+    'qwen35 guesses': (lambda: tiny.qwen3_5('qwen3_5_text', ('linear', 'full')), delta(
+        2, one_that_guesses(2))),
+    'qwen35moe': (lambda: tiny.qwen3_5(
+        'qwen3_5_moe_text', ('linear', 'linear', 'full'), num_experts=6, num_experts_per_tok=2,
+        moe_intermediate_size=40, shared_expert_intermediate_size=48), experts(
+        6, 2, delta(3), lambda writer: writer.add_expert_feed_forward_length(40),
+        lambda writer: writer.add_expert_shared_feed_forward_length(48))),
     'granitehybrid': (tiny.RECURRENT['granitemoehybrid'], space(
         sizes(4, 32, 16, 1), granite, lambda writer: writer.add_rope_scaling_finetuned(False))),
     'granitehybrid experts': (lambda: tiny.granite_hybrid(
@@ -250,8 +279,8 @@ def test_answers_are_those_of_the_model(name, tmp_path):
         assert len(sequence.tokens) > length
 
 
-@pytest.mark.parametrize('name', ['granitehybrid', 'falcon-h1 norm', 'nemotron_h'])
-def test_codes_of_a_state_space_are_kept(name, tmp_path):
+@pytest.mark.parametrize('name', ['granitehybrid', 'falcon-h1 norm', 'nemotron_h', 'qwen35'])
+def test_codes_of_layers_with_states_are_kept(name, tmp_path):
     """But for the rows of its time steps; what differs is that activations have 8 bits."""
     write(tmp_path / 'model.gguf', name, (('in_proj', 'Q4_0'), ('out_proj', 'Q8_0')))
     found = {}

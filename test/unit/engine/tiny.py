@@ -151,6 +151,15 @@ def falcon_h1(**changes):
         'mamba_d_state': 32, 'num_hidden_layers': 2} | changes)
 
 
+def qwen3_5(model_type, kinds, **changes):
+    """Return a config of Qwen3.5 with layers of these kinds: three value heads of a key head."""
+    return described(model_type, **{
+        'linear_num_value_heads': 6, 'linear_num_key_heads': 2, 'linear_key_head_dim': 64,
+        'linear_value_head_dim': 32, 'num_hidden_layers': len(kinds), 'rope_parameters': {
+            'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.25},
+        'layer_types': [f'{kind}_attention' for kind in kinds]} | changes)
+
+
 # Families with layers that keep a state in place of keys and values, or beside them.
 RECURRENT = {
     'granitemoehybrid': lambda **more: granite_hybrid(num_local_experts=0, **more),
@@ -175,18 +184,13 @@ RECURRENT = {
             'linear_attention', 'mlp', 'linear_attention', 'full_attention', 'mlp']} | more),
     'lfm2': lambda **more: described('lfm2', head_dim=16, tie_word_embeddings=False, layer_types=[
         'conv', 'full_attention', 'conv'], **more),
-    'qwen3_5_text': lambda **more: described(
-        'qwen3_5_text', linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=32,
-        linear_value_head_dim=64, num_hidden_layers=4, rope_parameters={
-            'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.25},
-        layer_types=['linear_attention', 'full_attention', 'linear_attention',
-                     'linear_attention'], **more),
-    'qwen3_5_moe_text': lambda **more: described(
-        'qwen3_5_moe_text', linear_num_value_heads=4, linear_num_key_heads=2,
+    'qwen3_5_text': lambda **more: qwen3_5(
+        'qwen3_5_text', ('linear', 'full', 'linear', 'linear'), linear_num_value_heads=4,
+        linear_key_head_dim=32, linear_value_head_dim=64, **more),
+    'qwen3_5_moe_text': lambda **more: qwen3_5(
+        'qwen3_5_moe_text', ('linear', 'full', 'linear'), linear_num_value_heads=4,
         linear_key_head_dim=32, linear_value_head_dim=64, num_experts=8, num_experts_per_tok=3,
-        moe_intermediate_size=40, shared_expert_intermediate_size=48, rope_parameters={
-            'rope_type': 'default', 'rope_theta': 10000.0, 'partial_rotary_factor': 0.25},
-        layer_types=['linear_attention', 'full_attention', 'linear_attention'], **more),
+        moe_intermediate_size=40, shared_expert_intermediate_size=48, **more),
 }
 
 

@@ -78,10 +78,12 @@ class _Packer:
             return ShortConvWeights(self._matrix(layer_name(number, CONV_IN)),
                                     conv.reshape(len(conv), -1).T)
         rates = [of(f'{part}.weight') for part in DELTA_RATES]
+        conv, decay = of(DELTA_CONV), of(DELTA_DECAY)
         return DeltaWeights(
             in_=self._matrix(*(layer_name(number, part) for part in DELTA_IN)),
             rates=pack(self._library, 'fp32', rates, None, self._arena),
-            conv=of(DELTA_CONV)[:, 0].T, decay=-np.exp(of(DELTA_DECAY)), bias=of(DELTA_BIAS),
+            conv=conv.reshape(len(conv), -1).T,
+            decay=decay if self._made.recurrence.flat else -np.exp(decay), bias=of(DELTA_BIAS),
             norm=of(DELTA_NORM))
 
     def _mamba(self, number: int) -> MambaWeights:
