@@ -36,6 +36,7 @@ MAMBA, MAMBA_OUT, MAMBA_NORM = 'mamba', 'mamba.out_proj', 'mamba.norm'
 MAMBA_CONV, MAMBA_JOINT = 'mamba.conv1d', 'mamba.in_proj'
 MAMBA_IN, MAMBA_RATES = ('mamba.gates', 'mamba.x', 'mamba.B', 'mamba.C'), 'mamba.dt'  # of `JOINT`
 ROUTER, OF_EXPERTS = 'mlp.gate', 'mlp.experts.'
+CHOICE_BIAS = 'e_score_correction_bias'   # a tensor of `ROUTER`
 EMBEDDING, FINAL_NORM, HEAD = 'model.embed_tokens', 'model.norm', 'lm_head'
 
 
@@ -75,11 +76,12 @@ class Layer:
 class Experts:
     """The experts of a layer: a token goes through the `chosen` ones with the highest scores.
 
-    Scores are a softmax of router @ x; each chosen expert is multiplied by its own, divided by the
-    sum of those of the chosen if `normalized`. `files` has what files call `ROUTER`, `GATE_UP` and
-    `DOWN`: with `{}` for the number of the expert, else one tensor [count, rows, inputs], in which
-    parts of the same name follow each other in each expert. `biased` says that router and experts
-    have biases.
+    Scores are a softmax of router @ x; or, if `sigmoid`, sigmoids, which are chosen by with
+    `CHOICE_BIAS` added. Each chosen expert is multiplied by its own, divided by the sum of those
+    of the chosen if `normalized`, and by `scale`. `files` has what files call `ROUTER`, `GATE_UP`
+    and `DOWN`: with `{}` for the number of the expert, else one tensor [count, rows, inputs], in
+    which parts of the same name follow each other in each expert. `biased` says that router and
+    experts have biases.
 
     Beside them, every token goes through an MLP of `shared`, if that is not 0, multiplied by the
     sigmoid of `SHARED_GATE` @ x if `shared_gate`.
@@ -93,6 +95,8 @@ class Experts:
     biased: bool = False
     shared: int = 0
     shared_gate: bool = False
+    sigmoid: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # Those with experts.
 SPARSE = ('qwen2_moe', 'qwen3_moe', 'qwen3_5_moe_text', 'qwen3_vl_moe_text', 'mixtral', 'olmoe',
-          'granitemoe', 'granitemoehybrid', 'gpt_oss')
+          'granitemoe', 'granitemoehybrid', 'gpt_oss', 'nemotron_h')
+MOE = 'moe'   # the kind of a layer of Nemotron-H with experts
 # What files call the router and the parts of experts; see `Experts.files`.
 EXPERTS = {ROUTER: ROUTER} | {
     part: part.replace('mlp.', 'mlp.experts.{}.') for part in (*GATE_UP, DOWN)}
@@ -28,12 +29,14 @@ GRANITE = {ROUTER: 'block_sparse_moe.router.layer',
                GATE_UP, 'block_sparse_moe.input_linear')
 # As `checkpoints.expert_tensors` gives them.
 GPT_OSS = EXPERTS | {ROUTER: 'mlp.router'}
+NEMOTRON = {part: name.replace('mlp.', 'mixer.') for part, name in EXPERTS.items()}
 
 
 def expert_count(config: 'PreTrainedConfig') -> int | None:
     """Return the number of experts of a layer; None for a family without."""
     if config.model_type not in SPARSE or (
-            config.model_type == 'granitemoehybrid' and config.num_local_experts == 0):
+            config.model_type == 'granitemoehybrid' and config.num_local_experts == 0) or (
+            config.model_type == 'nemotron_h' and MOE not in (config.layer_types or ())):
         return None
     return getattr(config, 'num_experts', None) or config.num_local_experts
 

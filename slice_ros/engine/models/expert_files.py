@@ -5,10 +5,8 @@
 from collections.abc import Iterator
 
 from slice_ros.engine.models.architecture import (
-    Architecture, DOWN, GATE_UP, layer_name, OF_EXPERTS, ROUTER, SHARED_GATE)
+    Architecture, CHOICE_BIAS, DOWN, layer_name, mlp_parts, OF_EXPERTS, ROUTER, SHARED_GATE)
 from slice_ros.engine.models.part_shapes import expert_shapes
-
-EXPERT_PARTS = (*GATE_UP, DOWN)
 
 
 class ExpertFiles:
@@ -16,7 +14,7 @@ class ExpertFiles:
 
     def __init__(self, made: Architecture) -> None:
         self._experts = made.experts
-        self._shapes = expert_shapes(made)
+        self._shapes, self._parts = expert_shapes(made), (*mlp_parts(made), DOWN)
 
     def needed(self, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield names and shapes of the tensors of a layer, but for the shared expert."""
@@ -24,12 +22,15 @@ class ExpertFiles:
             yield f'{layer_name(layer, stem)}.weight', shape
             if self._experts.biased:
                 yield f'{layer_name(layer, stem)}.bias', of_bias
+        if self._experts.sigmoid:
+            router = layer_name(layer, self._experts.files[ROUTER])
+            yield f'{router}.{CHOICE_BIAS}', (self._experts.count,)
 
     def _tensors(self) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
         """Yield what a layer has, the shape, and that of its bias."""
         files, count = self._experts.files, self._experts.count
         yield files[ROUTER], self._shapes[ROUTER], (count,)
-        for name in dict.fromkeys(files[part] for part in EXPERT_PARTS):
+        for name in dict.fromkeys(files[part] for part in self._parts):
             parts = self._together(name)
             rows, inputs = sum(self._shapes[part][0] for part in parts), self._shapes[parts[0]][1]
             if '{}' not in name:
@@ -58,4 +59,4 @@ class ExpertFiles:
 
     def _together(self, name: str) -> list[str]:
         """Return the parts of an expert that one tensor has."""
-        return [part for part in EXPERT_PARTS if self._experts.files[part] == name]
+        return [part for part in self._parts if self._experts.files[part] == name]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from slice_ros.engine.models.architecture import (
     Architecture, DOWN, EMBEDDING, FINAL_NORM, GATE_UP, Layer, MAMBA, MAMBA_CONV, MAMBA_IN,
     MAMBA_JOINT, MAMBA_NORM, MAMBA_OUT, MAMBA_RATES, OUT, QKV, shared_part)
+from slice_ros.engine.models.expert_families import MOE, NEMOTRON, sparse
 from slice_ros.engine.models.recurrences import Mamba
 from slice_ros.engine.models.rope import Unsupported
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _RECURRENT, _ATTENTION = 'linear_attention', 'full_attention'
+_MLPS = ('mlp', MOE)
 _FEED_FORWARD = {part: part.replace('mlp.', 'feed_forward.') for part in (*GATE_UP, DOWN)}
 # Nemotron-H calls whatever a layer computes its mixer.
 _MIXER = {part: f'mixer.{part.rpartition(".")[2]}' for part in (
     *QKV, OUT, GATE_UP[1], DOWN, MAMBA_JOINT, MAMBA_OUT, MAMBA_NORM, MAMBA_CONV)} | {
-        MAMBA: 'mixer'}
+        MAMBA: 'mixer'} | {shared_part(part): part.replace('mlp.', 'mixer.shared_experts.')
+                           for part in (GATE_UP[1], DOWN)}
 
 
 def granite_layers(config: 'PreTrainedConfig') -> tuple[Layer, ...]:
@@ -81,8 +84,9 @@ def falcon_h1(config: 'PreTrainedConfig', made: Architecture) -> Architecture:
 def nemotron_layers(config: 'PreTrainedConfig') -> tuple[Layer, ...]:
     """Return the layers of Nemotron-H, each with one part. Raises ``Unsupported``."""
     return tuple(
-        Layer(rope=None, recurrent=kind == _RECURRENT, mixes=kind != 'mlp', mlp=kind == 'mlp')
-        for kind in _kinds(config, {_RECURRENT, _ATTENTION, 'mlp'}))
+        Layer(rope=None, recurrent=kind == _RECURRENT, mixes=kind not in _MLPS,
+              mlp=kind in _MLPS, sparse=kind == MOE)
+        for kind in _kinds(config, {_RECURRENT, _ATTENTION, *_MLPS}))
 
 
 def nemotron_h(config: 'PreTrainedConfig', made: Architecture) -> Architecture:
@@ -90,6 +94,8 @@ def nemotron_h(config: 'PreTrainedConfig', made: Architecture) -> Architecture:
     if (config.mlp_hidden_act, config.mamba_hidden_act) != ('relu2', 'silu'):
         raise Unsupported(f'activation {config.mlp_hidden_act!r:.80} of the MLP, '
                           f'{config.mamba_hidden_act!r:.80} of the state space')
+    if any(layer.sparse for layer in made.layers):
+        made = _nemotron_experts(config, made)
     return replace(
         made, norm_eps=config.layer_norm_epsilon, activation='relu2',
         norms={'attention_norm': 'norm', 'mlp_norm': 'norm'},
@@ -100,6 +106,16 @@ def nemotron_h(config: 'PreTrainedConfig', made: Architecture) -> Architecture:
             config.ssm_state_size, config.conv_kernel, bool(config.use_conv_bias),
             (config.time_step_min, float('inf')),
             norm_parts=config.n_groups, flat=_flat(config)))
+
+
+def _nemotron_experts(config: 'PreTrainedConfig', made: Architecture) -> Architecture:
+    if config.n_group != 1 or config.moe_latent_size is not None:
+        raise Unsupported(f'n_group {config.n_group!r:.80}, moe_latent_size '
+                          f'{config.moe_latent_size!r:.80}')
+    experts = sparse(config, made, NEMOTRON, config.norm_topk_prob).experts
+    return replace(made, experts=replace(
+        experts, shared=config.moe_shared_expert_intermediate_size, sigmoid=True,
+        scale=config.routed_scaling_factor))
 
 
 def _flat(config: 'PreTrainedConfig') -> bool:

@@ -21,7 +21,7 @@ _OPTIONAL_COUNTS = ('head_dim', 'sliding_window', 'max_position_embeddings',
 _ROPE = ('rope_theta', 'factor', 'low_freq_factor', 'high_freq_factor',
          'original_max_position_embeddings', 'alpha', 'llama_4_scaling_beta')
 _OF_EXPERTS = ('num_experts_per_tok', 'moe_intermediate_size', 'decoder_sparse_step',
-               'shared_expert_intermediate_size')
+               'shared_expert_intermediate_size', 'moe_shared_expert_intermediate_size')
 _OF_RECURRENCE = (
     'linear_num_key_heads', 'linear_num_value_heads', 'linear_key_head_dim',
     'linear_value_head_dim', 'linear_conv_kernel_dim', 'conv_L_cache', 'block_multiple_of',
@@ -35,7 +35,8 @@ _SCALES = ('query_pre_attn_scalar', 'embedding_multiplier', 'residual_multiplier
            'block_ffn_dim_multiplier', 'attention_multiplier', 'logits_scaling',
            'attn_logit_softcapping', 'final_logit_softcapping', 'logit_scale', 'swiglu_alpha',
            'swiglu_limit', 'lm_head_multiplier', 'key_multiplier', 'attention_in_multiplier',
-           'attention_out_multiplier', 'ssm_in_multiplier', 'ssm_out_multiplier')
+           'attention_out_multiplier', 'ssm_in_multiplier', 'ssm_out_multiplier',
+           'routed_scaling_factor')
 _LISTS = ('mlp_multipliers', 'ssm_multipliers')   # of scales
 _EPS = ('rms_norm_eps', 'layer_norm_eps', 'layer_norm_epsilon', 'norm_eps')
 _MOST = 1 << 31  # the kernels count in int32

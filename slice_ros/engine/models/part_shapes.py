@@ -91,7 +91,7 @@ def expert_shapes(architecture: Architecture) -> dict[str, tuple[int, int]]:
     """Return the shape of each part of an expert, and of the router."""
     experts, hidden = architecture.experts, architecture.hidden
     return {ROUTER: (experts.count, hidden), DOWN: (hidden, experts.intermediate),
-            **{part: (experts.intermediate, hidden) for part in GATE_UP}}
+            **{part: (experts.intermediate, hidden) for part in mlp_parts(architecture)}}
 
 
 def shared_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
@@ -99,6 +99,6 @@ def shared_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     experts, hidden = architecture.experts, architecture.hidden
     if experts is None or not experts.shared:
         return {}
-    return {**{shared_part(part): (experts.shared, hidden) for part in GATE_UP},
+    return {**{shared_part(part): (experts.shared, hidden) for part in mlp_parts(architecture)},
             shared_part(DOWN): (hidden, experts.shared),
             **({SHARED_GATE: (1, hidden)} if experts.shared_gate else {})}

@@ -125,7 +125,9 @@ def spaces(config, state):
     """Yield names and tensors as the file has those of state spaces, and shared MLPs."""
     for name, tensor in state:
         if config.model_type == 'nemotron_h':
-            name = name.replace('model.', 'backbone.', 1)
+            name = name.replace('correction_bias', 'correction.bias')
+            name = (f'{name.replace("mixer", "mlp")}.weight' if '.mixer.experts.' in name
+                    else name.replace('model.', 'backbone.', 1))
         if name.endswith('.A_log'):
             tensor = -tensor.exp()
         if name.endswith(('.A_log', '.D')) and 'linear_attn' not in name:

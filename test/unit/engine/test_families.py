@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every family against transformers' own forward, alone and in company."""
 
+from dataclasses import replace
 import json
 import logging
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from slice_ros.engine import engine as engine_module, EngineConfig, load_engine, Sampling
 from slice_ros.engine.checkpoints.gguf_families import ARCHITECTURES
+from slice_ros.engine.models.architecture import CHOICE_BIAS
 from slice_ros.engine.models.families import describe, FAMILIES
 from slice_ros.engine.runners import choose
 from slice_ros.engine.runners.cuda.graph_runner import _lacking
@@ -116,6 +118,32 @@ def test_layers_with_states_answer_as_transformers(name, isa, tmp_path):
     got = torch.as_tensor(engine._runner.forward([Segment(slot, 0, tokens, True)]))[0]
     want = expected(model, tokens)
     assert (got - want).abs().max() < 1e-4 * want.abs().max()
+
+
+def test_without_native_kernels_sigmoids_choose_the_same_experts(tmp_path, monkeypatch):
+    """No family of the torch path has them yet: these are another's."""
+    make, found = FAMILIES['qwen3_moe'], {}
+
+    def by_sigmoids(config):
+        made = make(config)
+        return replace(made, experts=replace(made.experts, sigmoid=True, scale=2.5))
+    monkeypatch.setitem(FAMILIES, 'qwen3_moe', by_sigmoids)
+    tiny.save(tmp_path, tiny.FAMILIES['qwen3_moe']())
+    tensors, dice = load_file(tmp_path / 'model.safetensors'), torch.Generator().manual_seed(3)
+    save_file(tensors | {
+        name.replace('weight', CHOICE_BIAS): torch.randn(8, generator=dice)
+        for name in tensors if name.endswith('mlp.gate.weight')}, tmp_path / 'model.safetensors')
+    for path in ('native', 'torch'):
+        if path == 'torch':
+            monkeypatch.setattr(choose, 'load_library', lambda: (None, 'there are none'))
+        engine = load_engine(EngineConfig(str(tmp_path), weights='fp32', max_context=64, slots=1))
+        if ('native' in engine.info.kernels) != (path == 'native'):
+            pytest.skip('the native kernels are not built')
+        slot = engine._slots.take()
+        engine._slots.reserve([(slot, 40)])
+        found[path] = torch.as_tensor(engine._runner.forward(
+            [Segment(slot, 0, ids(40), True)]))[0].clone()
+    assert (found['native'] - found['torch']).abs().max() < 1e-4 * found['torch'].abs().max()
 
 
 @pytest.mark.parametrize('name', ['granitemoehybrid', 'falcon_h1'])

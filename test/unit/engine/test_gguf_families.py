@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """GGUF files of every family against the model that they were written from."""
 
+import random
+
+from conftest import sampled
 import gguf
 import gguf_files
 import pytest
@@ -114,6 +117,16 @@ def experts(count, chosen, *more):
     return describe
 
 
+def routed(scale):
+    def describe(writer):
+        writer.add_expert_feed_forward_length(40)
+        writer.add_expert_shared_feed_forward_length(48)
+        writer.add_expert_weights_norm(True)
+        writer.add_expert_weights_scale(scale)
+        writer.add_expert_group_count(1)
+    return describe
+
+
 def mistral3(writer):
     own_size(writer)
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
@@ -198,6 +211,10 @@ FILES = {
     'nemotron_h': (tiny.RECURRENT['nemotron_h'], space(
         sizes(4, 48, 16, 2), own_size,
         lambda writer: writer.add_feed_forward_length([0, 96, 0, 0, 96]))),
+    'nemotron_h_moe': (lambda: tiny.RECURRENT['nemotron_h experts'](layers_block_type=[
+        'linear_attention', 'moe', 'full_attention', 'moe']), experts(8, 3, space(
+            sizes(4, 48, 16, 2), own_size, routed(2.5),
+            lambda writer: writer.add_feed_forward_length([0, 40, 0, 40])))),
     'gemma2': (lambda: tiny.described(
         'gemma2', sliding_window=33, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,
         final_logit_softcapping=3.0, **LAYERS), gemma2),
@@ -244,7 +261,7 @@ def write(path, name, types=()):
         if describe is not None:
             describe(writer)
     kv_heads = {'lfm2': [0, 2, 0], 'granitehybrid': [0, 2, 0], 'nemotron_h': [
-        0, 0, 0, 2, 0]}.get(name.split()[0])
+        0, 0, 0, 2, 0], 'nemotron_h_moe': [0, 0, 2, 0]}.get(name.split()[0])
     gguf_files.write(path, name.split()[0], config, state, rope, kv_heads, more, types)
     return model
 
@@ -297,6 +314,27 @@ def test_codes_of_layers_with_states_are_kept(name, tmp_path):
         assert ('int4' in kinds and 'int8' in kinds) == (weights == 'auto')
     off = (found['auto'] - found['fp32']).abs().max() / found['fp32'].abs().max()
     assert 0 < off < 0.05
+
+
+@pytest.mark.parametrize('name', sampled(
+    ['lfm2', 'granitehybrid experts', 'falcon-h1', 'nemotron_h_moe', 'qwen35', 'qwen35moe'],
+    ['nemotron_h_moe', 'qwen35moe']))
+def test_strange_numbers_of_layers_with_states_are_refused_or_run(name, tmp_path, monkeypatch):
+    path, read = tmp_path / 'model.gguf', gguf_file.read_header
+    write(path, name)
+    whole, tensors = read(path)
+    strange = [(key, value) for key in whole if key.startswith(name.split()[0])
+               for value in (None, 0, 3, 2.5, 'x', (1,), 1 << 40)]
+    refused, tried = 0, random.Random(name).sample(strange, 16)
+    for key, value in tried:
+        monkeypatch.setattr(gguf_file, 'read_header', lambda *given, key=key, value=value: (
+            read(*given)[0] | {key: value}, tensors))
+        try:
+            load_engine(EngineConfig(str(path), max_context=64, slots=1))
+        except ModelError as error:
+            refused += 1
+            assert '\n' not in str(error) and len(str(error)) < 1000
+    assert refused > len(tried) // 4
 
 
 def test_a_tensor_that_the_family_does_not_speak_of_is_refused(tmp_path):

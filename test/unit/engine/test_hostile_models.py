@@ -132,6 +132,9 @@ OF_FAMILIES = {
     'nemotron_h': ('layers_block_type', 'mamba_num_heads', 'mamba_head_dim', 'ssm_state_size',
                    'n_groups', 'conv_kernel', 'mlp_hidden_act', 'mamba_hidden_act',
                    'time_step_min', 'layer_norm_epsilon', 'num_attention_heads'),
+    'nemotron_h experts': ('n_routed_experts', 'num_experts_per_tok', 'moe_intermediate_size',
+                           'moe_shared_expert_intermediate_size', 'routed_scaling_factor',
+                           'n_group', 'moe_latent_size', 'norm_topk_prob', 'layers_block_type'),
     'exaone4': ('layer_types', 'sliding_window', 'sliding_window_pattern'),
 }
 SIZES = {

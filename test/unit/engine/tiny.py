@@ -182,6 +182,12 @@ RECURRENT = {
         'num_hidden_layers': None, 'ssm_state_size': 16, 'mamba_num_heads': 4,
         'mamba_head_dim': 48, 'n_groups': 2, 'layers_block_type': [
             'linear_attention', 'mlp', 'linear_attention', 'full_attention', 'mlp']} | more),
+    'nemotron_h experts': lambda **more: described('nemotron_h', **{
+        'num_hidden_layers': None, 'ssm_state_size': 16, 'mamba_num_heads': 4,
+        'mamba_head_dim': 48, 'n_groups': 2, 'n_routed_experts': 8, 'num_experts_per_tok': 3,
+        'moe_intermediate_size': 40, 'moe_shared_expert_intermediate_size': 48,
+        'routed_scaling_factor': 2.5, 'layers_block_type': [
+            'linear_attention', 'moe', 'full_attention', 'mlp', 'moe']} | more),
     'lfm2': lambda **more: described('lfm2', head_dim=16, tie_word_embeddings=False, layer_types=[
         'conv', 'full_attention', 'conv'], **more),
     'qwen3_5_text': lambda **more: qwen3_5(
@@ -230,6 +236,9 @@ def model(config):
             parameter.data.normal_(0, 0.3)
         else:
             parameter.data.uniform_(0.5, 1.5)
+    for name, buffer in made.named_buffers():
+        if 'correction_bias' in name:
+            buffer.normal_(0, 0.3)
     return made
 
 

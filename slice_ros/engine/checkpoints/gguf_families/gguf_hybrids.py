@@ -74,7 +74,18 @@ def _nemotron_h(value: Value) -> dict:
                                     by_layer(value, 'feed_forward_length'))]
     return _space(value) | {
         'layer_types': kinds, 'mlp_hidden_act': 'relu2', 'mamba_hidden_act': 'silu',
-        'layer_norm_epsilon': value('attention.layer_norm_rms_epsilon')}
+        'layer_norm_epsilon': value('attention.layer_norm_rms_epsilon')
+        or value('attention.layer_norm_epsilon')}   # as the config called it that was converted
+
+
+def _nemotron_h_moe(value: Value) -> dict:
+    made = _nemotron_h(value)
+    return made | expert_numbers(value) | {
+        'layer_types': ['moe' if kind == 'mlp' else kind for kind in made['layer_types']],
+        'moe_shared_expert_intermediate_size': value('expert_shared_feed_forward_length'),
+        'moe_latent_size': value('moe_latent_size'), 'n_group': value('expert_group_count') or 1,
+        'norm_topk_prob': bool(value('expert_weights_norm')),
+        'routed_scaling_factor': value('expert_weights_scale') or 1.0}
 
 
 def _qwen3_5(value: Value) -> dict:
@@ -125,6 +136,9 @@ HYBRIDS = {
         'ffn_norm': 'pre_ff_layernorm.weight'}, more=_falcon_h1),
     'nemotron_h': GgufFamily(
         'nemotron_h', LLAMA | _SPACE | {'attn_norm': 'norm'}, _BARE_SPACE, more=_nemotron_h),
+    'nemotron_h_moe': GgufFamily(
+        'nemotron_h', LLAMA | EXPERTS | SHARED | _SPACE | {'attn_norm': 'norm'}, _BARE_SPACE | {
+            'exp_probs_b.bias': 'mlp.gate.e_score_correction_bias'}, more=_nemotron_h_moe),
     'qwen35': GgufFamily('qwen3_5_text', _DELTA, _BARE_DELTA, more=_qwen3_5, rows=_value_rows,
                          inputs=_value_inputs),
     'qwen35moe': GgufFamily('qwen3_5_moe_text', _DELTA | EXPERTS | SHARED, _BARE_DELTA,

@@ -9,10 +9,10 @@ import numpy as np
 from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.models.architecture import (
-    Architecture, CONV, CONV_IN, CONV_OUT, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, DELTA_IN,
-    DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, EMBEDDING, expert_part, FINAL_NORM, GATE_UP, GATES,
-    HEAD, layer_name, MAMBA, MAMBA_CONV, MAMBA_IN, MAMBA_NORM, MAMBA_OUT, MAMBA_RATES, mlp_parts,
-    NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part, SINKS)
+    Architecture, CHOICE_BIAS, CONV, CONV_IN, CONV_OUT, DELTA_BIAS, DELTA_CONV, DELTA_DECAY,
+    DELTA_IN, DELTA_NORM, DELTA_OUT, DELTA_RATES, DOWN, EMBEDDING, expert_part, FINAL_NORM,
+    GATE_UP, GATES, HEAD, layer_name, MAMBA, MAMBA_CONV, MAMBA_IN, MAMBA_NORM, MAMBA_OUT,
+    MAMBA_RATES, mlp_parts, NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part, SINKS)
 from slice_ros.engine.models.part_shapes import absent_parts
 from slice_ros.engine.models.recurrences import Delta, Mamba, ShortConv
 from slice_ros.engine.runners.native.adapter_packing import pack_adapters
@@ -103,7 +103,7 @@ class _Packer:
             norm=tensors[at(f'{MAMBA_NORM}.weight')] if rule.norm_parts else None)
 
     def _mlp(self, number: int) -> dict:
-        """Return `mlp`, `router` and `shared` of a layer."""
+        """Return what `LayerWeights` has of MLP and experts."""
         made = self._made
         if not made.layers[number].mlp:
             return {'mlp': ()}
@@ -118,6 +118,8 @@ class _Packer:
         if made.experts.shared_gate:
             gate = self._tensors[f'{layer_name(number, SHARED_GATE)}.weight']
             scores.append(gate.reshape(1, made.hidden))
+        if made.experts.sigmoid:
+            found['choice_bias'] = self._tensors[f'{router}.{CHOICE_BIAS}']
         return found | {'router': pack(self._library, 'fp32', scores,
                                        self._tensors.get(f'{router}.bias'), self._arena)}
 

@@ -67,6 +67,7 @@ class LayerWeights:
     query_norm: np.ndarray | None = None          # [head_dim], or of all heads
     key_norm: np.ndarray | None = None
     sinks: np.ndarray | None = None               # [heads]
+    choice_bias: np.ndarray | None = None         # [experts]
 
     def mixer(self) -> Iterator[Packed]:
         """Yield the matrices in front of the MLP, without the small rates."""
@@ -110,17 +111,17 @@ class CLayers:
         return array.ctypes.data
 
     def _mlp(self, layer: LayerWeights) -> tuple:
-        """Return MLP, experts and router."""
+        """Return MLP, experts, router and the bias of its choice."""
         pairs = [Expert(gate_up.matrix, down.matrix) for gate_up, down in layer.mlp]
         if layer.router is None:
             alone = pairs[0] if pairs else Expert()
-            return alone.gate_up, alone.down, None, Matrix()
+            return alone.gate_up, alone.down, None, Matrix(), None
         if len(pairs) != self._made.experts.count:
             raise ValueError(f'{len(pairs)} experts in a layer of {self._made.experts.count}')
         experts = (Expert * len(pairs))(*pairs)
         self._alive.append(experts)
         shared = [part.matrix for part in layer.shared or ()] or [Matrix(), Matrix()]
-        return *shared, experts, layer.router.matrix
+        return *shared, experts, layer.router.matrix, self.vector(layer.choice_bias, len(pairs))
 
     def _recurrence(self, weights: DeltaWeights | ShortConvWeights | MambaWeights | None
                     ) -> tuple:
@@ -155,9 +156,10 @@ class CLayers:
         return pointer
 
 
-def experts_of(made: Architecture) -> tuple[int, int, int, bool]:
+def experts_of(made: Architecture) -> tuple[int, int, int, bool, bool]:
     """Return the members of a `Model` that are about experts."""
     if made.experts is None:
-        return 0, 0, 0, False
+        return 0, 0, 0, False, False
     experts = made.experts
-    return experts.count, experts.chosen, experts.intermediate, experts.normalized
+    return (experts.count, experts.chosen, experts.intermediate, experts.normalized,
+            experts.sigmoid)

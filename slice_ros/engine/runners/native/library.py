@@ -10,7 +10,7 @@ from pathlib import Path
 import subprocess
 import sys
 
-ABI_VERSION = 14         # that of src/slice_kernels.h
+ABI_VERSION = 15         # that of src/slice_kernels.h
 FILE_NAME = 'libslice_kernels.so'
 BEST, PORTABLE, AVX2, AVX512, DOTPROD, AVXVNNI, I8MM = -1, 0, 1, 2, 3, 4, 5
 ISAS = {'auto': BEST, 'portable': PORTABLE, 'avx2': AVX2, 'avx512': AVX512, 'dotprod': DOTPROD,
@@ -72,9 +72,9 @@ class Layer(Structure):
                 ('mlp_norm', c_void_p), ('mlp_out_norm', c_void_p), ('query_norm', c_void_p),
                 ('key_norm', c_void_p), ('rope', c_int32), ('window', c_int32), ('qkv', Matrix),
                 ('attention_out', Matrix), ('gate_up', Matrix), ('down', Matrix),
-                ('expert', POINTER(Expert)), ('router', Matrix), ('delta', POINTER(Delta)),
-                ('short_conv', POINTER(ShortConv)), ('mamba', POINTER(Mamba)),
-                ('sinks', c_void_p)]
+                ('expert', POINTER(Expert)), ('router', Matrix), ('choice_bias', c_void_p),
+                ('delta', POINTER(Delta)), ('short_conv', POINTER(ShortConv)),
+                ('mamba', POINTER(Mamba)), ('sinks', c_void_p)]
 
 
 class LowRank(Structure):
@@ -96,14 +96,14 @@ class Model(Structure):
                 ('ropes', c_int32), ('activation', c_int32), ('adapters', c_int32),
                 ('experts', c_int32), ('chosen_experts', c_int32),
                 ('expert_intermediate', c_int32), ('share_scores', c_int32),
-                ('gated_attention', c_int32),
+                ('sigmoid_scores', c_int32), ('gated_attention', c_int32),
                 ('joint_norms', c_int32), ('norms_of_heads', c_int32),
                 ('norms_behind_rope', c_int32), ('norm', c_int32), ('parallel', c_int32),
                 ('input_levels', c_int32),
                 ('norm_eps', c_float), ('attention_scale', c_float),
                 ('attention_softcap', c_float), ('logit_softcap', c_float),
                 ('embedding_scale', c_float), ('residual_scale', c_float),
-                ('gate_scale', c_float), ('gate_limit', c_float)]
+                ('gate_scale', c_float), ('gate_limit', c_float), ('expert_scale', c_float)]
 
 
 class Cache(Structure):

@@ -66,7 +66,8 @@ class NativeModel:
             *experts_of(made), made.gated, made.qk_norm == 'all', made.qk_norm == 'own',
             made.qk_norm_last, _NORM_KINDS[made.norm], made.parallel, made.input_levels,
             made.norm_eps, made.attention_scale, made.attention_softcap, made.logit_softcap,
-            made.embedding_scale, made.residual_scale, *made.clamp)
+            made.embedding_scale, made.residual_scale, *made.clamp,
+            made.experts.scale if made.experts else 1.0)
         slots, per_slot = cache.table.shape
         pages = Cache(cache.keys.ctypes.data, cache.values.ctypes.data, cache.table.ctypes.data,
                       slots, per_slot, cache.pages, cache.bits,

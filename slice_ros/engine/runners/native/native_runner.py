@@ -12,8 +12,8 @@ from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.checkpoints.stored_weights import Rows
 from slice_ros.engine.kv.slots import PAGE_TOKENS
 from slice_ros.engine.models.architecture import (
-    Architecture, CONV, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers, MAMBA, MAMBA_CONV,
-    SHARED_GATE, SINKS)
+    Architecture, CHOICE_BIAS, CONV, DELTA_BIAS, DELTA_CONV, DELTA_DECAY, kept_layers, MAMBA,
+    MAMBA_CONV, SHARED_GATE, SINKS)
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.recurrences import Delta, Mamba
 from slice_ros.engine.models.rope import rope_tables
@@ -30,7 +30,7 @@ _MOST_SPACE = 1024   # kMaxMambaDim
 _SPACE_STEP = 16     # SliceMamba
 _DELTA_STEP = 32     # SliceDelta
 _MOST_TAPS = 16      # kMaxTaps
-_FLOATS = ('norm.weight', '.bias', CONV, DELTA_CONV, DELTA_BIAS, DELTA_DECAY,
+_FLOATS = ('norm.weight', '.bias', CHOICE_BIAS, CONV, DELTA_CONV, DELTA_BIAS, DELTA_DECAY,
            f'{SHARED_GATE}.weight', f'{SINKS}.weight', f'{MAMBA_CONV}.weight',
            *(f'{MAMBA}.{name}' for name in ('A_log', 'D', 'dt_bias')))   # ends of names
 

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional as F
 
 _ACTIVATIONS = {'silu': F.silu, 'gelu': partial(F.gelu, approximate='tanh')}
+_LEAST_SUM = 1e-20   # kLeastSum of native/src/step_experts.cpp
 
 
 class TorchRunner:
@@ -110,10 +111,14 @@ class TorchRunner:
     def _experts(self, layer: DecoderLayer, x: torch.Tensor) -> torch.Tensor:
         """Return the sum of the experts that each token of `x` chooses."""
         experts = self.weights.made.experts
-        scores = F.linear(x.float(), layer.router, layer.router_bias).softmax(-1)
-        weights, chosen = scores.topk(experts.chosen)
+        scores = F.linear(x.float(), layer.router, layer.router_bias)
+        scores = scores.sigmoid() if experts.sigmoid else scores.softmax(-1)
+        biased = scores if layer.choice_bias is None else scores + layer.choice_bias
+        chosen = biased.topk(experts.chosen).indices
+        weights = scores.gather(1, chosen)
         if experts.normalized:
-            weights = weights / weights.sum(-1, keepdim=True)
+            weights = weights / (weights.sum(-1, keepdim=True) + _LEAST_SUM)
+        weights = weights * experts.scale
         out = x.new_zeros(x.shape, dtype=torch.float32)
         if layer.shared is not None:
             gate_up, down = layer.shared

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from slice_ros.engine.adapters.low_rank import Adapter
 from slice_ros.engine.models.architecture import (
-    Architecture, DOWN, EMBEDDING, expert_part, FINAL_NORM, HEAD, layer_name, mlp_parts, NORMS,
-    OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part, SINKS)
+    Architecture, CHOICE_BIAS, DOWN, EMBEDDING, expert_part, FINAL_NORM, HEAD, layer_name,
+    mlp_parts, NORMS, OUT, QK_NORMS, QKV, ROUTER, SHARED_GATE, shared_part, SINKS)
 from slice_ros.engine.models.model_tensors import ModelTensors
 from slice_ros.engine.models.rope import query_scales, rope_tables
 from slice_ros.engine.runners.torch.linear import (
@@ -30,6 +30,7 @@ class DecoderLayer:
     mlp: tuple[tuple[Linear, Linear], ...]  # gate-up and down: one pair, or of each expert
     router: torch.Tensor | None             # [experts, hidden], float32
     router_bias: torch.Tensor | None        # [experts]
+    choice_bias: torch.Tensor | None        # [experts]
     shared: tuple[Linear, Linear] | None    # gate-up and down of the expert of all tokens
     shared_gate: torch.Tensor | None        # [1, hidden], float32
     sinks: torch.Tensor | None              # [heads]
@@ -128,12 +129,14 @@ def _experts(made: Architecture, number: int,
     """Return MLP, experts and router of a layer."""
     def at(part: str) -> str:
         return layer_name(number, part)
-    found = dict.fromkeys(('router', 'router_bias', 'shared', 'shared_gate'))
+    found = dict.fromkeys(('router', 'router_bias', 'choice_bias', 'shared', 'shared_gate'))
     if not made.layers[number].sparse:
         return found | {'mlp': (pair(at),)}
     found['mlp'] = tuple(pair(lambda part, e=e: at(expert_part(e, part)))
                          for e in range(made.experts.count))
     found['router'], found['router_bias'] = floats_of(at(ROUTER)), floats_of(at(ROUTER), 'bias')
+    if made.experts.sigmoid:
+        found['choice_bias'] = floats_of(at(ROUTER), CHOICE_BIAS)
     if made.experts.shared:
         found['shared'] = pair(lambda part: at(shared_part(part)))
     if made.experts.shared_gate:

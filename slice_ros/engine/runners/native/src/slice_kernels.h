@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-#define SLICE_ABI_VERSION 14
+#define SLICE_ABI_VERSION 15
 #define SLICE_PAGE_TOKENS 32
 #define SLICE_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -136,9 +136,10 @@ struct SliceLayer {
   // Each token goes through some experts; where gate_up has data, beside an MLP of any width that all
   // tokens go through.
   const SliceExpert* expert;  // [experts], all of the same kinds; or null
-  // [experts][hidden], F32: the scores of a token, through a softmax. The sigmoid of one more output
-  // multiplies the MLP beside the experts.
+  // [experts][hidden], F32: the scores of a token, through a softmax, or sigmoids. The sigmoid of one
+  // more output multiplies the MLP beside the experts.
   SliceMatrix router;
+  const float* choice_bias;  // [experts], or null: added to scores to find the highest, and only then
   // In place of attention, through attention_out; or null.
   const SliceDelta* delta;
   const SliceShortConv* short_conv;  // the same
@@ -184,6 +185,7 @@ struct SliceModel {
   int32_t chosen_experts;   // those of a token: the ones with the highest scores
   int32_t expert_intermediate;
   int32_t share_scores;     // the scores of the chosen ones are divided by their sum
+  int32_t sigmoid_scores;   // scores are sigmoids, else a softmax
   int32_t gated_attention;  // its output is multiplied by the sigmoid of the gates
   int32_t joint_norms;      // queries and keys are normed over all heads together, else each head
   int32_t norms_of_heads;     // each head of queries and keys has a LAYER norm with its own weights
@@ -199,6 +201,7 @@ struct SliceModel {
   float residual_scale;
   float gate_scale;
   float gate_limit;
+  float expert_scale;       // of what the chosen experts add
 };
 
 // Keys and values in 16 or 32 bit floats, or in signed 8 bit codes, in pages of SLICE_PAGE_TOKENS

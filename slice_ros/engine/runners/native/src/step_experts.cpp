@@ -6,10 +6,36 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "runner.hpp"
 
 namespace slice {
+namespace {
+
+constexpr float kLeastSum = 1e-20f;  // of scores that are shared: sigmoids may all be zero
+
+float sigmoid(float score) { return 1.0f / (1.0f + std::exp(-score)); }
+
+// Replaces scores by their exponentials, the greatest of which is 1; returns the sum.
+float exponentials(float* score, int count) {
+  const float most = *std::max_element(score, score + count);
+  float sum = 0;
+  for (int i = 0; i < count; ++i) sum += score[i] = std::exp(score[i] - most);
+  return sum;
+}
+
+// The first of the highest scores, with a bias added to each where there is one.
+int highest(const float* score, const float* bias, int count) {
+  const auto biased = [&](int i) { return bias ? score[i] + bias[i] : score[i]; };
+  int best = 0;
+  for (int i = 1; i < count; ++i) {
+    if (biased(i) > biased(best)) best = i;
+  }
+  return best;
+}
+
+}  // namespace
 
 void Runner::add_experts(Member& member, int layer, const Activations& normed) {
   const SliceLayer& weights = layers_[layer];
@@ -62,26 +88,31 @@ float Runner::shared_weight(const SliceLayer& layer, int row) const {
   const int scores = layer.router.outputs;
   if (scores == model_.experts) return 1.0f;
   const float score = scores_of_experts_.get()[int64_t{row} * scores + model_.experts];
-  return 1.0f / (1.0f + std::exp(-score));
+  return sigmoid(score);
 }
 
 void Runner::choose_experts(const SliceLayer& layer, Routing& routing, int row) {
   const int chosen = model_.chosen_experts;
   float* score = scores_of_experts_.get() + int64_t{row} * layer.router.outputs;
-  const float most = *std::max_element(score, score + model_.experts);
-  float sum = 0;
-  for (int i = 0; i < model_.experts; ++i) sum += score[i] = std::exp(score[i] - most);
+  float sum = 1;  // what scores are divided by where they are not shared
+  if (model_.sigmoid_scores) {
+    for (int i = 0; i < model_.experts; ++i) score[i] = sigmoid(score[i]);
+  } else {
+    sum = exponentials(score, model_.experts);
+  }
   int32_t* expert = routing.expert.data() + int64_t{row} * chosen;
   float* weight = routing.weight.data() + int64_t{row} * chosen;
-  float shared = 0;
+  float shared = kLeastSum;
   for (int rank = 0; rank < chosen; ++rank) {
-    const auto best = std::max_element(score, score + model_.experts);
-    expert[rank] = static_cast<int32_t>(best - score);
-    weight[rank] = *best;
-    shared += *best;
-    *best = -1;  // below every other
+    const int best = highest(score, layer.choice_bias, model_.experts);
+    expert[rank] = best;
+    weight[rank] = score[best];
+    shared += score[best];
+    score[best] = -std::numeric_limits<float>::infinity();
   }
-  for (int rank = 0; rank < chosen; ++rank) weight[rank] /= model_.share_scores ? shared : sum;
+  for (int rank = 0; rank < chosen; ++rank) {
+    weight[rank] = weight[rank] / (model_.share_scores ? shared : sum) * model_.expert_scale;
+  }
 }
 
 void Runner::group_by_expert(Routing& routing, int rows) {
