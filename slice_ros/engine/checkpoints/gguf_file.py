@@ -3,6 +3,7 @@
 """GGUF files of known families: config and tokenizer as Hugging Face has them, and tensors."""
 
 from collections.abc import Callable, Iterator
+import math
 from pathlib import Path
 import re
 
@@ -92,10 +93,10 @@ class GgufFile:
 
     def named(self) -> Iterator[tuple[str, StoredTensor]]:
         """Yield the tensors of the model, with their Hugging Face names."""
-        layers = self._count('block_count')
+        layers = self._count('block_count') if self._guessing() else math.inf
         for tensor in self._tensors.values():
             block = _BLOCK.match(tensor.name)
-            if block is not None and int(block[1]) >= layers and self._guessing():
+            if block is not None and int(block[1]) >= layers:
                 continue
             name = self._family.name(tensor.name)
             if name is not None:

@@ -81,7 +81,7 @@ def weights(shape: str, dtype: torch.dtype) -> DecoderWeights:
         linear(hidden, heads * dim, 'int4', dtype, True, False),
         ((linear(2 * inner, hidden, 'int4', dtype, True, shape == '0.5b'),
           linear(hidden, inner, 'int8', dtype, False, False)),),
-        router=None, router_bias=None, shared=None, shared_gate=None, sinks=None,
+        router=None, router_bias=None, choice_bias=None, shared=None, shared_gate=None, sinks=None,
         attention_norm=norm, attention_out_norm=None, mlp_norm=norm, mlp_out_norm=None,
         query_norm=None, key_norm=None)
     angles = torch.empty(CONTEXT, 1, dim, device=META)
