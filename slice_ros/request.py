@@ -100,8 +100,8 @@ class Request:
         """Record that `tokens` pending tokens were fed in a step that ended at `now`.
 
         Returns whether that sampled a new token: then the lead of its answer counts as generated
-        too. Raises ``ValueError`` when the request has
-        ended or `tokens` is not between 1 and ``pending``.
+        too. Raises ``ValueError`` when the request has ended or `tokens` is not between 1 and
+        ``pending``.
         """
         if self.ended:
             raise ValueError(

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 
-# Vectors that llama.cpp stores as matrices of one column, or of a row for each group.
 # Matrices that stay in float32: biases of experts, and norms of which each head has its own.
 _EXACT = ('.bias', '.q_norm.weight', '.k_norm.weight')
+# Vectors that llama.cpp stores as matrices of one column, or of a row for each group.
 _VECTORS = ('mamba.A_log', 'mamba.D', 'mamba.norm.weight')
 
 
